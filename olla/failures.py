@@ -1,0 +1,161 @@
+"""Every way a request can go wrong: one kind, and what follows from it.
+
+A `Failure` says what broke, who broke it and in which phase. Status code, whether another
+endpoint may be tried, whether it counts against the endpoint, the error code on the wire and
+the metric label all derive from `FACTS`, so that they can never disagree. How an error *looks*
+is the dialects' business.
+"""
+
+import enum
+
+import msgspec
+
+__all__ = ["FACTS", "Facts", "Failed", "Failure", "Kind", "Origin", "Phase"]
+
+
+class Origin(enum.Enum):
+    """Who broke it."""
+
+    CLIENT = "client"
+    OLLA = "olla"
+    ENDPOINT = "endpoint"
+
+
+class Phase(enum.Enum):
+    """How far the request had come."""
+
+    REQUEST = "request"
+    """While the client's request was read and understood."""
+    ROUTE = "route"
+    """While an endpoint was chosen."""
+    CONNECT = "connect"
+    """While the connection to the endpoint was made: the endpoint has seen nothing."""
+    HEAD = "head"
+    """After the request was sent, before the answer's head was complete."""
+    BODY = "body"
+    """After the answer had begun to reach the client."""
+
+
+class Kind(enum.Enum):
+    """What broke. The value is the code on the wire and the metric label."""
+
+    BAD_REQUEST = "bad_request"
+    BODY_NOT_JSON = "invalid_json"
+    MODEL_MISSING = "model_required"
+    MODEL_NOT_STRING = "model_not_string"
+    BODY_TOO_LARGE = "body_too_large"
+    HEADERS_TOO_LARGE = "headers_too_large"
+    REQUEST_TIMEOUT = "request_timeout"
+    CLIENT_GONE = "client_gone"
+
+    NOT_FOUND = "not_found"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    FORBIDDEN = "forbidden"
+
+    MODEL_NOT_FOUND = "model_not_found"
+    MODEL_UNAVAILABLE = "model_unavailable"
+    NO_ENDPOINT = "no_endpoint"
+    DRAINING = "draining"
+    INTERNAL = "internal_error"
+
+    CONNECT_REFUSED = "connect_refused"
+    CONNECT_UNREACHABLE = "connect_unreachable"
+    CONNECT_DNS = "connect_dns"
+    CONNECT_TLS = "connect_tls"
+    CONNECT_TIMEOUT = "connect_timeout"
+
+    RESET = "reset"
+    BAD_HEAD = "bad_head"
+    FIRST_BYTE_TIMEOUT = "first_byte_timeout"
+    UPSTREAM_STATUS = "upstream_status"
+
+    BODY_RESET = "body_reset"
+    BODY_TRUNCATED = "body_truncated"
+    BODY_FRAMING = "body_framing"
+    BODY_SILENT = "body_silent"
+    STREAM_INCOMPLETE = "stream_incomplete"
+    TOTAL_TIMEOUT = "total_timeout"
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """What follows from a kind of failure.
+
+    `status` is the HTTP status the client gets when nothing could mend it; `elsewhere` says that
+    another endpoint may be tried; `against_endpoint` that it is evidence against the endpoint.
+    """
+
+    origin: Origin
+    phase: Phase
+    status: int
+    elsewhere: bool = False
+    against_endpoint: bool = False
+
+
+_CLIENT, _OLLA, _ENDPOINT = Origin.CLIENT, Origin.OLLA, Origin.ENDPOINT
+
+FACTS: dict[Kind, Facts] = {
+    Kind.BAD_REQUEST: Facts(_CLIENT, Phase.REQUEST, 400),
+    Kind.BODY_NOT_JSON: Facts(_CLIENT, Phase.REQUEST, 400),
+    Kind.MODEL_MISSING: Facts(_CLIENT, Phase.REQUEST, 400),
+    Kind.MODEL_NOT_STRING: Facts(_CLIENT, Phase.REQUEST, 400),
+    Kind.BODY_TOO_LARGE: Facts(_CLIENT, Phase.REQUEST, 413),
+    Kind.HEADERS_TOO_LARGE: Facts(_CLIENT, Phase.REQUEST, 431),
+    Kind.REQUEST_TIMEOUT: Facts(_CLIENT, Phase.REQUEST, 408),
+    Kind.CLIENT_GONE: Facts(_CLIENT, Phase.BODY, 499),
+    Kind.NOT_FOUND: Facts(_CLIENT, Phase.ROUTE, 404),
+    Kind.METHOD_NOT_ALLOWED: Facts(_CLIENT, Phase.ROUTE, 405),
+    Kind.FORBIDDEN: Facts(_CLIENT, Phase.ROUTE, 403),
+    Kind.MODEL_NOT_FOUND: Facts(_CLIENT, Phase.ROUTE, 404),
+    Kind.MODEL_UNAVAILABLE: Facts(_OLLA, Phase.ROUTE, 503),
+    Kind.NO_ENDPOINT: Facts(_OLLA, Phase.ROUTE, 503),
+    Kind.DRAINING: Facts(_OLLA, Phase.ROUTE, 503),
+    Kind.INTERNAL: Facts(_OLLA, Phase.ROUTE, 500),
+    Kind.CONNECT_REFUSED: Facts(_ENDPOINT, Phase.CONNECT, 502, True, True),
+    Kind.CONNECT_UNREACHABLE: Facts(_ENDPOINT, Phase.CONNECT, 502, True, True),
+    Kind.CONNECT_DNS: Facts(_ENDPOINT, Phase.CONNECT, 502, True, True),
+    Kind.CONNECT_TLS: Facts(_ENDPOINT, Phase.CONNECT, 502, True, True),
+    Kind.CONNECT_TIMEOUT: Facts(_ENDPOINT, Phase.CONNECT, 504, True, True),
+    Kind.RESET: Facts(_ENDPOINT, Phase.HEAD, 502, True, True),
+    Kind.BAD_HEAD: Facts(_ENDPOINT, Phase.HEAD, 502, True, True),
+    Kind.FIRST_BYTE_TIMEOUT: Facts(_ENDPOINT, Phase.HEAD, 504, True, True),
+    Kind.UPSTREAM_STATUS: Facts(_ENDPOINT, Phase.HEAD, 502, True, True),
+    Kind.BODY_RESET: Facts(_ENDPOINT, Phase.BODY, 502, False, True),
+    Kind.BODY_TRUNCATED: Facts(_ENDPOINT, Phase.BODY, 502, False, True),
+    Kind.BODY_FRAMING: Facts(_ENDPOINT, Phase.BODY, 502, False, True),
+    Kind.BODY_SILENT: Facts(_ENDPOINT, Phase.BODY, 504, False, True),
+    Kind.STREAM_INCOMPLETE: Facts(_ENDPOINT, Phase.BODY, 502, False, True),
+    Kind.TOTAL_TIMEOUT: Facts(_OLLA, Phase.BODY, 504),
+}
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """One thing that went wrong.
+
+    `message` is for the person at the other end and says what to do; `endpoint` is the name of
+    the endpoint it concerns; `retry_after` is in seconds; `endpoint_status` the HTTP status the
+    endpoint answered, where it did.
+    """
+
+    kind: Kind
+    message: str
+    endpoint: str | None = None
+    retry_after: float | None = None
+    endpoint_status: int | None = None
+
+    @property
+    def facts(self) -> Facts:
+        """What follows from its kind."""
+        return FACTS[self.kind]
+
+    @property
+    def status(self) -> int:
+        """The HTTP status for the client."""
+        return FACTS[self.kind].status
+
+
+class Failed(Exception):
+    """Carries a `Failure` through code that cannot return one."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure

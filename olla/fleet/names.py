@@ -1,0 +1,45 @@
+"""Model names, compared as Ollama compares them.
+
+`[host/][namespace/]model[:tag]`, where host, namespace and tag default to `registry.ollama.ai`,
+`library` and `latest`, blanks around the name do not count and neither does case. The tag is
+what follows the last colon, if that stands after the last slash (so the colon of `host:5000/ns/m`
+is a port's).
+"""
+
+from functools import lru_cache
+
+__all__ = ["DEFAULT_HOST", "DEFAULT_NAMESPACE", "DEFAULT_TAG", "canonical", "display"]
+
+DEFAULT_HOST = "registry.ollama.ai"
+DEFAULT_NAMESPACE = "library"
+DEFAULT_TAG = "latest"
+
+
+@lru_cache(maxsize=4096)
+def canonical(name: str) -> str:
+    """The full lower-case form of `name`: two names are one model when these are equal."""
+    path, tag = _split_tag(name.strip().lower())
+    parts = path.split("/")
+    if len(parts) == 1:
+        parts = [DEFAULT_HOST, DEFAULT_NAMESPACE, *parts]
+    elif len(parts) == 2:
+        parts = [DEFAULT_HOST, *parts]
+    return f"{'/'.join(parts)}:{tag}"
+
+
+def display(name: str) -> str:
+    """The short form Ollama shows: default host and namespace dropped, the tag always there."""
+    path, tag = _split_tag(name.strip())
+    parts = path.split("/")
+    if len(parts) == 3 and parts[0].lower() == DEFAULT_HOST:
+        parts = parts[1:]
+    if len(parts) == 2 and parts[0].lower() == DEFAULT_NAMESPACE:
+        parts = parts[1:]
+    return f"{'/'.join(parts)}:{tag}"
+
+
+def _split_tag(name: str) -> tuple[str, str]:
+    path, colon, tag = name.rpartition(":")
+    if not colon or "/" in tag:
+        return name, DEFAULT_TAG
+    return path, tag or DEFAULT_TAG
