@@ -1,0 +1,140 @@
+"""The words every wire format shares, and what a wire format must be able to tell.
+
+The formats themselves are in `ollama`, `openai`, `anthropic` and `own`; which path speaks which
+is in `paths`.
+"""
+
+import enum
+from typing import Protocol
+
+import msgspec
+
+from olla.failures import Failure
+
+__all__ = ["Category", "Dialect", "Ending", "Operation", "Peek", "Summary"]
+
+
+class Category(enum.Enum):
+    """What sort of right an operation needs."""
+
+    INFERENCE = "inference"
+    LIST = "list"
+    MANAGE = "manage"
+
+
+class Operation(enum.Enum):
+    """What is asked, whatever the wire format. The value is the word in logs and metrics."""
+
+    HEARTBEAT = "heartbeat"
+    VERSION = "version"
+    LIST = "list"
+    MODEL = "model"
+    RUNNING = "ps"
+    SHOW = "show"
+    GENERATE = "generate"
+    CHAT = "chat"
+    EMBED = "embed"
+    RESPONSES = "responses"
+    MESSAGES = "messages"
+    COUNT_TOKENS = "count_tokens"
+    TRANSCRIBE = "transcribe"
+    RERANK = "rerank"
+    TOKENIZE = "tokenize"
+    PULL = "pull"
+    PUSH = "push"
+    CREATE = "create"
+    COPY = "copy"
+    DELETE = "delete"
+    BLOB = "blob"
+    OTHER = "other"
+    """A path olla does not know, passed through: with GET or HEAD a list, else it manages."""
+
+    @property
+    def occupies_slot(self) -> bool:
+        """Whether it keeps one of a loaded model's slots busy while it runs."""
+        return self in _OCCUPIES
+
+
+_OCCUPIES = frozenset(
+    {
+        Operation.GENERATE,
+        Operation.CHAT,
+        Operation.EMBED,
+        Operation.RESPONSES,
+        Operation.MESSAGES,
+        Operation.TRANSCRIBE,
+        Operation.RERANK,
+    }
+)
+
+
+class Peek(msgspec.Struct, frozen=True):
+    """What olla needs to know of a request's body.
+
+    `model` as the client spelled it, None where the operation takes none; `stream` whether the
+    answer will be a stream, the dialect's default applied.
+    """
+
+    model: str | None
+    stream: bool
+
+
+class Ending(enum.Enum):
+    """How an answer ended, seen from its last bytes."""
+
+    COMPLETE = "complete"
+    ERROR = "error"
+    """It carries the endpoint's own in-band error."""
+    INCOMPLETE = "incomplete"
+    """It broke off: the format's own end is not there."""
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """What the last bytes of an answer tell.
+
+    Token counts are the endpoint's own, `load_seconds` the time it spent on loading the model;
+    None where it does not say.
+    """
+
+    ending: Ending
+    prompt_tokens: int | None = None
+    output_tokens: int | None = None
+    load_seconds: float | None = None
+
+
+class Dialect(Protocol):
+    """A wire format."""
+
+    @property
+    def name(self) -> str:
+        """`ollama`, `openai`, `anthropic` or `olla`."""
+        ...
+
+    def peek(self, operation: Operation, body: bytes) -> Peek:
+        """Read model and stream flag from a JSON body, whatever its Content-Type.
+
+        Raises:
+            Failed: the body is not a JSON object, or `model` is missing or not a string where
+                the operation needs one.
+        """
+        ...
+
+    def error_body(self, failure: Failure) -> bytes:
+        """The JSON body of an error that comes before any byte of the answer."""
+        ...
+
+    def in_band_error(self, failure: Failure) -> bytes:
+        """The record that tells of an error in the middle of a stream, line ends included.
+
+        It starts with whatever ends a record that was cut in its middle.
+        """
+        ...
+
+    def summary(self, operation: Operation, streaming: bool, tail: bytes) -> Summary:
+        """What the end of an answer with status 200 tells.
+
+        `tail` is the whole body of a short answer, or the last records of a stream.
+        """
+        ...
+
+
