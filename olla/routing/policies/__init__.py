@@ -1,0 +1,15 @@
+"""The policies by the name the configuration gives them."""
+
+from olla.routing.policies.least_connections import LeastConnections
+from olla.routing.policies.loaded_first import LoadedFirst
+from olla.routing.policies.priority import Priority
+from olla.routing.policies.round_robin import RoundRobin
+from olla.routing.policy import Policy
+
+__all__ = ["DEFAULT", "POLICIES"]
+
+DEFAULT = "loaded-first"
+
+POLICIES: dict[str, Policy] = {
+    policy.name: policy for policy in (LoadedFirst(), LeastConnections(), Priority(), RoundRobin())
+}
