@@ -1,0 +1,221 @@
+"""Where a message body ends: incremental scanners of HTTP/1.1 framing.
+
+A relay passes framing on verbatim and only needs to know where the end is, what the payload
+inside is (for clients of HTTP/1.0 and for the last records), and how to say something more
+when the sender breaks off in the middle. RFC 9112, sections 6 and 7.
+"""
+
+from typing import Protocol
+
+__all__ = ["Chunked", "FramingError", "Length", "Scanner", "UntilClose", "chunk"]
+
+_SIZE_LINE_MAX = 4096
+_TRAILERS_MAX = 65536
+_HEX = frozenset(b"0123456789abcdefABCDEF")
+_SIZE_DIGITS_MAX = 15
+
+
+class FramingError(Exception):
+    """The bytes are not what the framing says they must be."""
+
+
+class Scanner(Protocol):
+    """Finds the end of a body."""
+
+    done: bool
+    """The end was seen."""
+    trailers: bytes
+    """Trailer lines as they came, each with its CRLF."""
+    leftover: bytes
+    """What came after the end."""
+
+    def feed(self, data: bytes, payload: list[bytes]) -> bytes:
+        """Take the next bytes; append the payload in them to `payload`.
+
+        Returns the bytes to pass on with the framing in place: all of `data`, except for what
+        marks the end of the body.
+
+        Raises:
+            FramingError: they do not fit the framing.
+        """
+        ...
+
+    def eof(self) -> bool:
+        """The sender closed its side: whether the body is complete by that."""
+        ...
+
+    def injected(self, record: bytes) -> bytes | None:
+        """The bytes after which a reader of what was passed on so far has read `record` as well.
+
+        None where nothing more can be said within the framing.
+        """
+        ...
+
+
+def chunk(payload: bytes) -> bytes:
+    """One chunk of a chunked body."""
+    return b"%x\r\n%b\r\n" % (len(payload), payload)
+
+
+class Chunked:
+    """`Transfer-Encoding: chunked`.
+
+    The last chunk and the trailers are never passed on: whoever relays writes an end of its own,
+    once it knows that the answer is complete.
+    """
+
+    __slots__ = ("_crlf", "_held", "_in_trailers", "_remaining", "done", "leftover", "trailers")
+
+    def __init__(self) -> None:
+        self.done = False
+        self.trailers = b""
+        self.leftover = b""
+        self._remaining = 0  # payload bytes still to come in the current chunk
+        self._crlf = 0  # bytes still to come of the CRLF that ends it
+        self._held = b""  # an unfinished size line, or the trailers so far
+        self._in_trailers = False
+
+    def feed(self, data: bytes, payload: list[bytes]) -> bytes:
+        """See `Scanner.feed`."""
+        if self._held:
+            data = self._held + data
+            self._held = b""
+        if self._in_trailers:
+            self._scan_trailers(data, 0)
+            return b""
+        position = 0
+        size = len(data)
+        while position < size:
+            if self._remaining:
+                end = position + self._remaining
+                if end > size:
+                    payload.append(data[position:])
+                    self._remaining = end - size
+                    return data
+                payload.append(data[position:end])
+                position = end
+                self._remaining = 0
+                self._crlf = 2
+            if self._crlf:
+                position = self._skip_crlf(data, position)
+                continue
+            line_end = data.find(b"\r\n", position, position + _SIZE_LINE_MAX)
+            if line_end < 0:
+                self._hold(data, position)
+                return data[:position]
+            self._remaining = _chunk_size(data, position, line_end)
+            if not self._remaining:
+                self._in_trailers = True
+                self._scan_trailers(data, line_end + 2)
+                return data[:position]
+            position = line_end + 2
+        return data
+
+    def eof(self) -> bool:
+        """See `Scanner.eof`: only the last chunk ends a chunked body."""
+        return self.done
+
+    def injected(self, record: bytes) -> bytes | None:
+        """See `Scanner.injected`."""
+        if self._remaining:
+            if len(record) <= self._remaining:
+                return record
+            rest = record[self._remaining :]
+            return record[: self._remaining] + b"\r\n" + chunk(rest)
+        return b"\r\n"[2 - self._crlf :] + chunk(record)
+
+    def _skip_crlf(self, data: bytes, position: int) -> int:
+        expected = b"\r\n"[2 - self._crlf :]
+        have = data[position : position + self._crlf]
+        if not expected.startswith(have):
+            raise FramingError("a chunk does not end where its size says")
+        self._crlf -= len(have)
+        return position + len(have)
+
+    def _hold(self, data: bytes, position: int) -> None:
+        if len(data) - position >= _SIZE_LINE_MAX:
+            raise FramingError("the line with a chunk's size is too long")
+        self._held = data[position:]
+        if b"\n" in self._held:
+            raise FramingError("the line with a chunk's size ends in a bare LF")
+
+    def _scan_trailers(self, data: bytes, position: int) -> None:
+        if data.startswith(b"\r\n", position):
+            end = position
+        else:
+            found = data.find(b"\r\n\r\n", position)
+            if found < 0:
+                self._held = data[position:]
+                if len(self._held) > _TRAILERS_MAX:
+                    raise FramingError("the trailers are too long")
+                return
+            end = found + 2
+        self.trailers = data[position:end]
+        self.leftover = data[end + 2 :]
+        self.done = True
+
+
+class Length:
+    """`Content-Length`: so many bytes and no more."""
+
+    __slots__ = ("_remaining", "done", "leftover", "trailers")
+
+    def __init__(self, length: int) -> None:
+        self._remaining = length
+        self.done = length == 0
+        self.trailers = b""
+        self.leftover = b""
+
+    def feed(self, data: bytes, payload: list[bytes]) -> bytes:
+        """See `Scanner.feed`."""
+        size = len(data)
+        if size > self._remaining:
+            self.leftover = data[self._remaining :]
+            data = data[: self._remaining]
+            size = self._remaining
+        self._remaining -= size
+        self.done = self._remaining == 0
+        if size:
+            payload.append(data)
+        return data
+
+    def eof(self) -> bool:
+        """See `Scanner.eof`."""
+        return self.done
+
+    def injected(self, record: bytes) -> bytes | None:
+        """Nothing more can be said: the length was promised."""
+        return None
+
+
+class UntilClose:
+    """Neither: the body ends when the connection does."""
+
+    __slots__ = ("done", "leftover", "trailers")
+
+    def __init__(self) -> None:
+        self.done = False
+        self.trailers = b""
+        self.leftover = b""
+
+    def feed(self, data: bytes, payload: list[bytes]) -> bytes:
+        """See `Scanner.feed`."""
+        payload.append(data)
+        return data
+
+    def eof(self) -> bool:
+        """See `Scanner.eof`."""
+        self.done = True
+        return True
+
+    def injected(self, record: bytes) -> bytes | None:
+        """See `Scanner.injected`."""
+        return record
+
+
+def _chunk_size(data: bytes, start: int, end: int) -> int:
+    semicolon = data.find(b";", start, end)
+    digits = data[start : end if semicolon < 0 else semicolon].rstrip(b" \t")
+    if not digits or len(digits) > _SIZE_DIGITS_MAX or not _HEX.issuperset(digits):
+        raise FramingError(f"{digits[:20]!r} is not the size of a chunk")
+    return int(digits, 16)

@@ -1,0 +1,138 @@
+"""The head of an endpoint's answer: parsed strictly, because the framing depends on it.
+
+RFC 9112, sections 4, 5 and 6. Anything that two readers could read differently (two lengths,
+a length beside chunks, folded lines, bare CR or NUL) is refused rather than interpreted.
+"""
+
+import re
+
+import msgspec
+
+from olla.proxy.framing import Chunked, Length, Scanner, UntilClose
+
+__all__ = ["HEAD_MAX", "BadHead", "ResponseHead", "parse_head"]
+
+HEAD_MAX = 65536
+"""The longest head an endpoint may send, in bytes."""
+
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([^\x00\r\n]*))?")
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_BAD_VALUE = re.compile(rb"[\x00\r\n]")
+_BODILESS = frozenset({204, 304})
+
+
+class BadHead(Exception):
+    """The endpoint's answer does not begin with a head that can be trusted."""
+
+
+class ResponseHead(msgspec.Struct):
+    """The head of an answer.
+
+    `headers` are (lower-case name, name as sent, value) in their order; `length` is the
+    Content-Length, `keep_alive` whether the endpoint leaves the connection open,
+    `keep_alive_seconds` for how long, where it says.
+    """
+
+    status: int
+    reason: bytes
+    headers: list[tuple[bytes, bytes, bytes]]
+    length: int | None
+    chunked: bool
+    keep_alive: bool
+    keep_alive_seconds: float | None
+    bodiless: bool
+
+    def get(self, name: bytes) -> bytes | None:
+        """The first value of a header (lower-case name)."""
+        for lower, _, value in self.headers:
+            if lower == name:
+                return value
+        return None
+
+    def scanner(self) -> Scanner:
+        """A scanner for the body that follows."""
+        if self.bodiless:
+            return Length(0)
+        if self.chunked:
+            return Chunked()
+        if self.length is not None:
+            return Length(self.length)
+        return UntilClose()
+
+
+def parse_head(raw: bytes, method: str) -> ResponseHead:
+    """Parse a head (without the empty line that ends it) of the answer to a `method` request.
+
+    Raises:
+        BadHead: it is not a head, or its framing is ambiguous.
+    """
+    lines = raw.split(b"\r\n")
+    match = _STATUS_LINE.fullmatch(lines[0])
+    if match is None:
+        raise BadHead(f"the answer begins with {lines[0][:60]!r}, which is not HTTP/1.1")
+    minor, status = match[1], int(match[2])
+    headers: list[tuple[bytes, bytes, bytes]] = []
+    lengths: set[bytes] = set()
+    codings: list[bytes] = []
+    connection = b""
+    keep_alive_seconds: float | None = None
+    for line in lines[1:]:
+        name, colon, value = line.partition(b":")
+        if not colon or _TOKEN.fullmatch(name) is None or _BAD_VALUE.search(value):
+            raise BadHead(f"{line[:60]!r} is not a header line")
+        lower = name.lower()
+        value = value.strip(b" \t")
+        headers.append((lower, name, value))
+        if lower == b"content-length":
+            lengths.update(each.strip(b" \t") for each in value.split(b","))
+        elif lower == b"transfer-encoding":
+            codings.append(value.lower())
+        elif lower == b"connection":
+            connection += b"," + value.lower()
+        elif lower == b"keep-alive":
+            keep_alive_seconds = _keep_alive_seconds(value)
+    bodiless = method == "HEAD" or status in _BODILESS or status < 200
+    length = _length(lengths)
+    chunked = _chunked(codings)
+    if chunked and length is not None and not bodiless:
+        raise BadHead("the answer has both a Content-Length and chunks")
+    tokens = {token.strip(b" \t") for token in connection.split(b",")}
+    keep_alive = b"close" not in tokens if minor == b"1" else b"keep-alive" in tokens
+    delimited = bodiless or chunked or length is not None
+    return ResponseHead(
+        status=status,
+        reason=match[3] or b"",
+        headers=headers,
+        length=length,
+        chunked=chunked,
+        keep_alive=keep_alive and delimited,
+        keep_alive_seconds=keep_alive_seconds,
+        bodiless=bodiless,
+    )
+
+
+def _length(values: set[bytes]) -> int | None:
+    if not values:
+        return None
+    if len(values) > 1:
+        raise BadHead("the answer has two different Content-Lengths")
+    value = next(iter(values))
+    if not value.isdigit() or len(value) > 18:
+        raise BadHead(f"{value[:30]!r} is not a Content-Length")
+    return int(value)
+
+
+def _chunked(codings: list[bytes]) -> bool:
+    if not codings:
+        return False
+    if codings != [b"chunked"]:
+        raise BadHead(f"the answer's Transfer-Encoding is {b', '.join(codings)[:60]!r}")
+    return True
+
+
+def _keep_alive_seconds(value: bytes) -> float | None:
+    for part in value.split(b","):
+        key, _, number = part.strip().partition(b"=")
+        if key.strip().lower() == b"timeout" and number.strip().isdigit():
+            return float(number)
+    return None

@@ -1,0 +1,75 @@
+"""The client's request, as an exchange sees it: whatever server took it in.
+
+A protocol, and the reading of bodies with a bound. `downstream` has the aiohttp version.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+from olla.failures import Failed, Failure, Kind
+
+__all__ = ["Incoming", "read_body"]
+
+
+class Incoming(Protocol):
+    """One request."""
+
+    method: str
+    target: str
+    """Path and query as they came, percent-encoding untouched."""
+    peer: str
+    """The IP address of the other end of the connection."""
+    headers: Sequence[tuple[bytes, bytes]]
+    length: int | None
+    """Content-Length in bytes; None when there is none."""
+    has_body: bool
+
+    def header(self, name: str) -> str | None:
+        """The first value of a header, whatever its case."""
+        ...
+
+    def expects_continue(self) -> bool:
+        """Whether the client waits for `100 Continue` before it sends its body."""
+        ...
+
+    def send_continue(self) -> None:
+        """Tell it to go on."""
+        ...
+
+    def pieces(self) -> AsyncIterator[bytes]:
+        """The body as it comes, chunk framing removed.
+
+        Raises:
+            Failed: the client broke off, or what it sent is no body.
+        """
+        ...
+
+
+async def read_body(incoming: Incoming, limit: int) -> bytes:
+    """The whole body.
+
+    Raises:
+        Failed: it is longer than `limit` bytes, or does not come to its end.
+    """
+    if not incoming.has_body:
+        return b""
+    if incoming.length is not None and incoming.length > limit:
+        raise Failed(_too_large(limit))
+    if incoming.expects_continue():
+        incoming.send_continue()
+    pieces: list[bytes] = []
+    size = 0
+    async for piece in incoming.pieces():
+        size += len(piece)
+        if size > limit:
+            raise Failed(_too_large(limit))
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _too_large(limit: int) -> Failure:
+    return Failure(
+        Kind.BODY_TOO_LARGE,
+        f"the request body is over the limit of {limit} bytes "
+        "(server.request_limits.max_body_size)",
+    )

@@ -1,0 +1,198 @@
+"""From the endpoint's connection to the client's: bytes, as they come.
+
+Takes over a connection once its answer's head was accepted. Passes framing on verbatim, lets the
+endpoint wait when the client is slow, keeps the last records, and writes the end itself: the
+terminating chunk only when the dialect has seen the answer's own end, else the dialect's in-band
+error and nothing after it. Does not choose, does not retry.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from olla.dialects.dialect import Dialect, Ending, Operation, Summary
+from olla.failures import Failure, Kind
+from olla.proxy.head import ResponseHead
+from olla.proxy.tail import Tail
+from olla.proxy.upstream import UpstreamConnection
+
+__all__ = ["Downstream", "Relay"]
+
+
+class Downstream(Protocol):
+    """The client's connection, while one answer is written to it."""
+
+    minor: int
+    """The client's HTTP/1 version: 1 or 0."""
+    keep_alive: bool
+    """Whether the connection stays open after this answer."""
+    wants_trailers: bool
+    """The client said `TE: trailers`."""
+
+    @property
+    def closing(self) -> bool:
+        """The connection is closed or closing: nothing written arrives."""
+        ...
+
+    @property
+    def paused(self) -> bool:
+        """The client is slow: what was written waits in memory."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Send bytes; nothing happens on a closing connection."""
+        ...
+
+    def when_drained(self, callback: Callable[[], None]) -> None:
+        """Call back once the client has caught up."""
+        ...
+
+
+class Relay:
+    """Relays one answer. A `Receiver`."""
+
+    __slots__ = (
+        "_chunked",
+        "_connection",
+        "_dialect",
+        "_downstream",
+        "_endpoint",
+        "_head",
+        "_operation",
+        "_stream",
+        "_tail",
+        "_trailer",
+        "bytes_out",
+        "failure",
+        "finished",
+        "on_end",
+        "summary",
+    )
+
+    def __init__(
+        self,
+        connection: UpstreamConnection,
+        downstream: Downstream,
+        dialect: Dialect,
+        operation: Operation,
+        head: ResponseHead,
+        head_bytes: bytes,
+        *,
+        endpoint: str,
+        trailer: Callable[[], bytes] | None,
+    ) -> None:
+        self._connection = connection
+        self._downstream = downstream
+        self._dialect = dialect
+        self._operation = operation
+        self._head: bytes | None = head_bytes
+        self._trailer = trailer
+        self._endpoint = endpoint
+        self.on_end: Callable[[], None] | None = None
+        """Called once, when nothing more will be written."""
+        self._chunked = head.chunked and not head.bodiless and downstream.minor == 1
+        content_type = (head.get(b"content-type") or b"").split(b";", 1)[0].strip().lower()
+        self._stream = content_type in (b"application/x-ndjson", b"text/event-stream")
+        readable = self._stream or content_type == b"application/json"
+        opaque = head.get(b"content-encoding") not in (None, b"", b"identity")
+        self._tail = Tail() if readable and not opaque and head.status == 200 else None
+        self.bytes_out = 0
+        """Body bytes written to the client, framing included."""
+        self.failure: Failure | None = None
+        """What broke the answer after its head was accepted."""
+        self.summary: Summary | None = None
+        """What the answer's end told."""
+        self.finished = False
+
+    # --- Receiver ---------------------------------------------------------------------------
+
+    def head(self, head: ResponseHead, more: bool) -> None:
+        """Send the head, with the first of the body where that is here already."""
+        if not more:
+            self._write(b"")
+
+    def body(self, raw: bytes, payload: list[bytes]) -> None:
+        """Pass a piece of the body on."""
+        if self._tail is not None:
+            for piece in payload:
+                self._tail.add(piece)
+        self._write(raw if self._chunked else b"".join(payload))
+        if self._downstream.paused:
+            self._connection.pause_reading()
+            self._downstream.when_drained(self._connection.resume_reading)
+
+    def end(self, trailers: bytes) -> None:
+        """The framing is complete: see whether the answer is, and end it accordingly."""
+        tail = self._tail
+        if tail is not None and not tail.overflowed:
+            self.summary = self._dialect.summary(self._operation, self._stream, tail.value())
+            if self._stream and self.summary.ending is not Ending.COMPLETE:
+                self._cut_short(self.summary.ending)
+                return
+        last = b""
+        if self._chunked:
+            own = self._trailer() if self._trailer is not None else b""
+            last = b"0\r\n" + trailers + own + b"\r\n"
+        self._write(last)
+        self._finish()
+
+    def broken(self, kind: Kind, message: str) -> None:
+        """The endpoint broke off: say so within the answer, and close without an end."""
+        self.fail(Failure(kind, f"endpoint '{self._endpoint}' {message}", self._endpoint))
+
+    # --- the end ----------------------------------------------------------------------------
+
+    def fail(self, failure: Failure) -> None:
+        """End the answer with an error where its format allows, and close the connection."""
+        if self.finished:
+            return
+        self.failure = failure
+        self._downstream.keep_alive = False
+        if self._stream:
+            mid_record = self._tail is not None and self._tail.mid_record
+            record = self._dialect.in_band_error(failure, mid_record=mid_record)
+            scanner = self._connection.scanner
+            if self._chunked and scanner is not None:
+                record = scanner.injected(record) or b""
+            self._write(record)
+        else:
+            self._write(b"")
+        self._finish()
+
+    def hang_up(self) -> None:
+        """The client is gone: so is the reason for the endpoint's work."""
+        self._connection.abort()
+        self._finish()
+
+    def _cut_short(self, ending: Ending) -> None:
+        if ending is Ending.ERROR:
+            # The endpoint has said so itself; a clean end after it would pass for success.
+            self.failure = Failure(
+                Kind.STREAM_INCOMPLETE,
+                f"endpoint '{self._endpoint}' ended its answer with an error of its own",
+                self._endpoint,
+            )
+            self._downstream.keep_alive = False
+            self._write(b"")
+            self._finish()
+            return
+        self.fail(
+            Failure(
+                Kind.STREAM_INCOMPLETE,
+                f"endpoint '{self._endpoint}' ended its answer before it was complete; try again",
+                self._endpoint,
+            )
+        )
+
+    def _write(self, data: bytes) -> None:
+        self.bytes_out += len(data)
+        if self._head is not None:
+            data = self._head + data
+            self._head = None
+        if data:
+            self._downstream.write(data)
+
+    def _finish(self) -> None:
+        if not self.finished:
+            self.finished = True
+            if self.on_end is not None:
+                self.on_end()

@@ -1,0 +1,70 @@
+"""What an exchange needs of the rest of the program, handed to it as one object."""
+
+import itertools
+from collections.abc import Mapping
+from typing import Protocol
+
+from olla.admission.dispatcher import Dispatcher
+from olla.clock import Clock
+from olla.failures import Failure
+from olla.fleet.snapshot import Snapshot
+from olla.proxy.attempt import Timeouts
+from olla.proxy.upstream import Pool
+from olla.record import Sink
+
+__all__ = ["Fleet", "Stations"]
+
+
+class Fleet(Protocol):
+    """What is known of the endpoints, and who learns from traffic."""
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The fleet as it is known now."""
+        ...
+
+    def observe(self, endpoint: str, failure: Failure | None) -> None:
+        """A try against an endpoint went well (None) or did not."""
+        ...
+
+    def probe_now(self, endpoint: str) -> None:
+        """Something on the endpoint has changed: ask it at once."""
+        ...
+
+    async def refresh(self, what: str, max_age: float, timeout: float) -> Snapshot:
+        """The fleet, with lists no older than `max_age` seconds where that takes no longer than
+        `timeout` seconds. `what` is `models` or `resident`."""
+        ...
+
+
+class Stations:
+    """The stations of a request's way, and the limits that hold on it."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        dispatcher: Dispatcher,
+        fleet: Fleet,
+        pool: Pool,
+        sink: Sink,
+        timeouts: Timeouts,
+        max_body: int,
+        aliases: Mapping[str, tuple[str, ...]],
+        refresh_timeout: float | None,
+        id_prefix: str,
+    ) -> None:
+        """`max_body` is bytes; `aliases` maps canonical names to canonical names, best first;
+        `refresh_timeout` says how many seconds endpoints may be asked for a model that none
+        lists, None when they are not; `id_prefix` makes request ids this process's own."""
+        self.clock = clock
+        self.dispatcher = dispatcher
+        self.fleet = fleet
+        self.pool = pool
+        self.sink = sink
+        self.timeouts = timeouts
+        self.max_body = max_body
+        self.aliases = aliases
+        self.refresh_timeout = refresh_timeout
+        self.tickets = itertools.count()
+        self.ids = (f"{id_prefix}-{number:06x}" for number in itertools.count(1))
