@@ -19,8 +19,9 @@ from olla.dialects.dialect import Operation
 from olla.dialects.paths import Paths, Target
 from olla.failures import Failed, Failure, Kind
 from olla.proxy.aiohttp_internals import Connection, Server, written
+from olla.proxy.error_response import error_answer
 from olla.proxy.exchange import Exchange, request_id
-from olla.proxy.headers import error_answer, seconds
+from olla.proxy.headers import seconds
 from olla.proxy.stations import Stations
 from olla.record import RequestRecord
 
@@ -180,7 +181,7 @@ class Downstream:
         client.write(
             error_answer(
                 failure,
-                dialect.error_body(failure),
+                dialect,
                 [("X-Olla-Request-ID", record.id), ("X-Olla-Routing-Decision", "rejected")],
                 keep_alive=client.keep_alive,
                 minor=client.minor,
@@ -223,10 +224,11 @@ class Downstream:
         stations.sink(record)
         return error_answer(
             failure,
-            dialect.error_body(failure),
+            dialect,
             [("X-Olla-Request-ID", record.id)],
             keep_alive=False,
             minor=1,
+            bodiless=False,
         )
 
 

@@ -1,11 +1,10 @@
-"""An error as a whole HTTP response, for everything that answers through aiohttp.
+"""An error as a whole HTTP response: through aiohttp, or as bytes on the connection.
 
 What the body says is the dialect's business, which status follows the failure's; here the two
 become a response with the headers that make clients behave.
 """
 
 from collections.abc import Iterable
-from http import HTTPStatus
 from math import ceil
 
 from aiohttp import web
@@ -13,10 +12,12 @@ from multidict import CIMultiDict
 
 from olla.dialects.dialect import Dialect
 from olla.failures import Failure
+from olla.proxy.headers import reason_phrase
 
-__all__ = ["error_headers", "error_response", "reason_phrase"]
+__all__ = ["error_answer", "error_headers", "error_response"]
 
 _RETRIABLE_4XX = frozenset({408, 429})
+_ALWAYS_RETRY_AFTER = frozenset({429, 503})
 
 
 def error_headers(failure: Failure, dialect: Dialect) -> list[tuple[str, str]]:
@@ -27,20 +28,12 @@ def error_headers(failure: Failure, dialect: Dialect) -> list[tuple[str, str]]:
     # Ollama names the charset under /api and does not under /v1.
     json = "application/json; charset=utf-8" if dialect.name == "ollama" else "application/json"
     headers = [("Content-Type", json)]
-    if failure.retry_after is not None:
-        headers.append(("Retry-After", str(max(1, ceil(failure.retry_after)))))
     status = failure.status
+    if failure.retry_after is not None or status in _ALWAYS_RETRY_AFTER:
+        headers.append(("Retry-After", str(max(1, ceil(failure.retry_after or 1)))))
     if 400 <= status < 500 and status not in _RETRIABLE_4XX:
         headers.append(("x-should-retry", "false"))
     return headers
-
-
-def reason_phrase(status: int) -> str:
-    """The standard reason phrase of a status; empty where there is none."""
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return "Client Closed Request" if status == 499 else ""
 
 
 def error_response(
@@ -53,3 +46,29 @@ def error_response(
         body=dialect.error_body(failure),
         headers=CIMultiDict([*error_headers(failure, dialect), *headers]),
     )
+
+
+def error_answer(
+    failure: Failure,
+    dialect: Dialect,
+    headers: Iterable[tuple[str, str]],
+    *,
+    keep_alive: bool,
+    minor: int,
+    bodiless: bool,
+) -> bytes:
+    """The same as bytes, for answers that are written to the connection directly.
+
+    `minor` is the client's HTTP/1 version; `bodiless` an answer to HEAD.
+    """
+    body = dialect.error_body(failure)
+    lines = [f"HTTP/1.1 {failure.status} {reason_phrase(failure.status)}"]
+    lines += [f"{name}: {value}" for name, value in error_headers(failure, dialect)]
+    lines.append(f"Content-Length: {len(body)}")
+    if not keep_alive:
+        lines.append("Connection: close")
+    elif minor == 0:
+        lines.append("Connection: keep-alive")
+    lines += [f"{name}: {value}" for name, value in headers]
+    head = "\r\n".join(lines).encode("latin-1", "replace") + b"\r\n\r\n"
+    return head if bodiless else head + body

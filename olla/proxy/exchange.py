@@ -19,9 +19,9 @@ from olla.dialects.rewrite import replace_model
 from olla.failures import Failed, Failure, Kind, Phase
 from olla.fleet.names import canonical
 from olla.proxy.attempt import Attempt, Outcome, OutgoingRequest
+from olla.proxy.error_response import error_answer
 from olla.proxy.head import ResponseHead
 from olla.proxy.headers import (
-    error_answer,
     header_value,
     request_head,
     response_head,
@@ -410,7 +410,7 @@ class Exchange:
         elapsed = self._stations.clock.now() - record.started
         answer = error_answer(
             failure,
-            self._target.dialect.error_body(failure),
+            self._target.dialect,
             [*self._fields(), ("X-Olla-Response-Time", seconds(elapsed))],
             keep_alive=downstream.keep_alive,
             minor=downstream.minor,

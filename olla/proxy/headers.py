@@ -7,13 +7,10 @@ from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 from urllib.parse import quote
 
-from olla.failures import Failure
 from olla.fleet.endpoint import EndpointSpec
 from olla.proxy.head import ResponseHead
 
 __all__ = [
-    "error_answer",
-    "failure_fields",
     "header_value",
     "reason_phrase",
     "request_head",
@@ -138,21 +135,6 @@ def response_head(
     return b"".join(parts)
 
 
-def failure_fields(failure: Failure) -> list[tuple[str, str]]:
-    """The header fields that go with a failure, whatever the dialect.
-
-    `Retry-After` in whole seconds, at least one; `x-should-retry: false` on what a retry cannot
-    mend, because the SDKs of the OpenAI family otherwise triple the load.
-    """
-    fields = []
-    status = failure.status
-    if failure.retry_after is not None or status in (429, 503):
-        fields.append(("Retry-After", str(max(1, round(failure.retry_after or 1)))))
-    if 400 <= status < 500 and status not in (408, 429):
-        fields.append(("x-should-retry", "false"))
-    return fields
-
-
 def header_value(text: str) -> str:
     """`text` as a header value: what is not printable ASCII is percent-encoded."""
     if text.isascii() and text.isprintable():
@@ -170,7 +152,7 @@ def reason_phrase(status: int) -> str:
     try:
         return HTTPStatus(status).phrase
     except ValueError:
-        return "Unknown"
+        return "Client Closed Request" if status == 499 else "Unknown"
 
 
 def _dropped(headers: Iterable[tuple[bytes, bytes]], always: frozenset[bytes]) -> frozenset[bytes]:
@@ -181,30 +163,3 @@ def _dropped(headers: Iterable[tuple[bytes, bytes]], always: frozenset[bytes]) -
             named.update(token.strip().lower() for token in value.split(b","))
     named -= {b"", b"close", b"keep-alive"}
     return always | named if named else always
-
-
-def error_answer(
-    failure: Failure,
-    body: bytes,
-    fields: Iterable[tuple[str, str]],
-    *,
-    keep_alive: bool,
-    minor: int,
-    bodiless: bool = False,
-) -> bytes:
-    """A whole answer that tells of a failure; `body` is the dialect's JSON."""
-    parts = [f"HTTP/1.1 {failure.status} {reason_phrase(failure.status)}\r\n".encode()]
-    parts.append(
-        b"Content-Type: application/json; charset=utf-8\r\nContent-Length: %d\r\n" % len(body)
-    )
-    if not keep_alive:
-        parts.append(b"Connection: close\r\n")
-    elif minor == 0:
-        parts.append(b"Connection: keep-alive\r\n")
-    parts.extend(
-        f"{name}: {value}\r\n".encode() for name, value in [*failure_fields(failure), *fields]
-    )
-    parts.append(b"\r\n")
-    if not bodiless:
-        parts.append(body)
-    return b"".join(parts)

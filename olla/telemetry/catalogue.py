@@ -1,0 +1,191 @@
+"""Every metric olla exports: name, kind, labels, meaning. One row a metric.
+
+`metrics` and `live_gauges` build their instruments from these rows, and `docs/metrics.md` shows
+them, so that the three cannot disagree. Nothing is counted here.
+"""
+
+import enum
+
+import msgspec
+
+__all__ = ["CATALOGUE", "MetricKind", "MetricRow", "metric_row", "table"]
+
+
+class MetricKind(enum.Enum):
+    """What sort of number it is."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+class MetricRow(msgspec.Struct, frozen=True):
+    """One metric. `buckets` are a histogram's upper bounds, without the infinite one."""
+
+    name: str
+    kind: MetricKind
+    labels: tuple[str, ...]
+    meaning: str
+    buckets: tuple[float, ...] = ()
+
+
+_COUNTER, _GAUGE, _HISTOGRAM = MetricKind.COUNTER, MetricKind.GAUGE, MetricKind.HISTOGRAM
+
+_SECONDS = (
+    *(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0),
+)
+"""From a resident model's first token to a long generation or a large model's load."""
+
+CATALOGUE: tuple[MetricRow, ...] = (
+    MetricRow(
+        "olla_requests_total",
+        _COUNTER,
+        ("operation", "dialect", "endpoint", "status"),
+        "Requests finished. `endpoint` is the one that answered, empty when none did; `status` is"
+        " the HTTP status the client got.",
+    ),
+    MetricRow(
+        "olla_request_duration_seconds",
+        _HISTOGRAM,
+        ("operation",),
+        "Time from the request's arrival to the last byte of its answer.",
+        _SECONDS,
+    ),
+    MetricRow(
+        "olla_time_to_first_byte_seconds",
+        _HISTOGRAM,
+        ("operation", "endpoint"),
+        "Time from the request's arrival to the first byte of an endpoint's answer.",
+        _SECONDS,
+    ),
+    MetricRow(
+        "olla_attempts_total",
+        _COUNTER,
+        ("endpoint", "outcome"),
+        "Tries against an endpoint. `outcome` is `ok` or the kind of failure.",
+    ),
+    MetricRow(
+        "olla_failures_total",
+        _COUNTER,
+        ("kind", "origin", "phase"),
+        "Requests that failed: what broke, who broke it (`client`, `olla`, `endpoint`) and how far"
+        " the request had come.",
+    ),
+    MetricRow(
+        "olla_tokens_total",
+        _COUNTER,
+        ("endpoint", "model", "direction"),
+        "Tokens as endpoints counted them; `direction` is `prompt` or `output`. `model` is `other`"
+        " for a name no endpoint lists and past the first 200 names.",
+    ),
+    MetricRow(
+        "olla_model_load_seconds",
+        _HISTOGRAM,
+        ("endpoint",),
+        "Time an endpoint says it spent on getting the model ready, per answer. A resident model"
+        " counts with some milliseconds, so what is slower than a bucket or two was a load.",
+        _SECONDS,
+    ),
+    MetricRow(
+        "olla_requests_in_flight",
+        _GAUGE,
+        ("endpoint",),
+        "Inference requests that are with the endpoint now, by olla's own count.",
+    ),
+    MetricRow(
+        "olla_endpoint_up",
+        _GAUGE,
+        ("endpoint", "type"),
+        "1 when probes find the endpoint fit to take requests, else 0. `type` is `auto` until the"
+        " kind of server is known.",
+    ),
+    MetricRow(
+        "olla_endpoint_health",
+        _GAUGE,
+        ("endpoint", "state"),
+        "What probes say: 1 for the state the endpoint is in, 0 for the others.",
+    ),
+    MetricRow(
+        "olla_endpoint_breaker",
+        _GAUGE,
+        ("endpoint", "state"),
+        "What traffic says: 1 for the state the endpoint's breaker is in, 0 for the others.",
+    ),
+    MetricRow(
+        "olla_models_available",
+        _GAUGE,
+        ("endpoint",),
+        "Models the endpoint has on disk and olla may use.",
+    ),
+    MetricRow(
+        "olla_models_resident",
+        _GAUGE,
+        ("endpoint",),
+        "Models in the endpoint's memory.",
+    ),
+    MetricRow(
+        "olla_resident_vram_bytes",
+        _GAUGE,
+        ("endpoint",),
+        "GPU memory the resident models take, as the endpoint tells it.",
+    ),
+    MetricRow(
+        "olla_open_connections",
+        _GAUGE,
+        (),
+        "Client connections that are open now.",
+    ),
+    MetricRow(
+        "olla_event_loop_lag_seconds",
+        _GAUGE,
+        (),
+        "How late the event loop ran a timer, the worst of the last half minute.",
+    ),
+    MetricRow(
+        "olla_build_info",
+        _GAUGE,
+        ("version",),
+        "Always 1; the label tells the version that runs.",
+    ),
+    MetricRow("process_virtual_memory_bytes", _GAUGE, (), "Virtual memory of the process."),
+    MetricRow("process_resident_memory_bytes", _GAUGE, (), "Resident memory of the process."),
+    MetricRow("process_start_time_seconds", _GAUGE, (), "When the process started, Unix time."),
+    MetricRow("process_cpu_seconds_total", _COUNTER, (), "CPU time, user and system."),
+    MetricRow("process_open_fds", _GAUGE, (), "File descriptors that are open."),
+    MetricRow("process_max_fds", _GAUGE, (), "File descriptors that may be open."),
+    MetricRow(
+        "python_gc_objects_collected_total",
+        _COUNTER,
+        ("generation",),
+        "Objects the garbage collector freed.",
+    ),
+    MetricRow(
+        "python_gc_objects_uncollectable_total",
+        _COUNTER,
+        ("generation",),
+        "Objects the garbage collector found and could not free.",
+    ),
+    MetricRow(
+        "python_gc_collections_total",
+        _COUNTER,
+        ("generation",),
+        "Runs of the garbage collector.",
+    ),
+)
+
+_BY_NAME = {row.name: row for row in CATALOGUE}
+
+
+def metric_row(name: str) -> MetricRow:
+    """The row of that name. Raises KeyError: there is none."""
+    return _BY_NAME[name]
+
+
+def table() -> str:
+    """The catalogue as the Markdown table that `docs/metrics.md` shows."""
+    lines = ["| metric | type | labels | meaning |", "|---|---|---|---|"]
+    for row in CATALOGUE:
+        labels = ", ".join(f"`{label}`" for label in row.labels)
+        lines.append(f"| `{row.name}` | {row.kind.value} | {labels} | {row.meaning} |")
+    return "\n".join(lines) + "\n"

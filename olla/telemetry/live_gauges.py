@@ -1,0 +1,104 @@
+"""The gauges that are read when somebody asks: endpoints, models, load, the event loop.
+
+Nothing is kept here between two scrapes, so a gauge can neither drift nor outlive its endpoint.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from olla.fleet.breaker import BreakerState
+from olla.fleet.health import Health
+from olla.fleet.load import Load
+from olla.fleet.snapshot import EndpointView, Snapshot
+from olla.telemetry.catalogue import metric_row
+
+__all__ = ["LiveGauges", "instances"]
+
+
+def instances(view: EndpointView) -> Iterable[tuple[str, int]]:
+    """The endpoint's resident instances as (name, bytes of VRAM), each once.
+
+    A snapshot lists an instance under every name of its model file; here it counts once.
+    """
+    return {each.name: each.size_vram or 0 for each in view.resident.values()}.items()
+
+
+class LiveGauges(Collector):
+    """Collects what the injected objects say now.
+
+    `open_connections` counts client connections, `loop_lag` tells the event loop's lag in seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        version: str,
+        snapshot: Callable[[], Snapshot],
+        load: Load,
+        open_connections: Callable[[], int],
+        loop_lag: Callable[[], float],
+    ) -> None:
+        self._version = version
+        self._snapshot = snapshot
+        self._load = load
+        self._open_connections = open_connections
+        self._loop_lag = loop_lag
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: the registry then does not collect in order to learn names."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """One family after the other."""
+        views = self._snapshot().endpoints
+        yield from self._endpoint_states(views)
+        yield from self._endpoint_counts(views)
+        yield _gauge("olla_open_connections", [((), self._open_connections())])
+        yield _gauge("olla_event_loop_lag_seconds", [((), self._loop_lag())])
+        yield _gauge("olla_build_info", [((self._version,), 1)])
+
+    def _endpoint_states(self, views: tuple[EndpointView, ...]) -> Iterator[Metric]:
+        yield _gauge(
+            "olla_endpoint_up", [((view.name, _type(view)), int(view.routable)) for view in views]
+        )
+        yield _gauge(
+            "olla_endpoint_health",
+            [
+                ((view.name, state.value), int(view.health is state))
+                for view in views
+                for state in Health
+            ],
+        )
+        yield _gauge(
+            "olla_endpoint_breaker",
+            [
+                ((view.name, state.value), int(view.breaker is state))
+                for view in views
+                for state in BreakerState
+            ],
+        )
+
+    def _endpoint_counts(self, views: tuple[EndpointView, ...]) -> Iterator[Metric]:
+        yield _gauge(
+            "olla_requests_in_flight", [((view.name,), self._load.on(view.name)) for view in views]
+        )
+        yield _gauge("olla_models_available", [((view.name,), len(view.models)) for view in views])
+        resident = [((view.name,), dict(instances(view))) for view in views]
+        yield _gauge("olla_models_resident", [(labels, len(each)) for labels, each in resident])
+        yield _gauge(
+            "olla_resident_vram_bytes", [(labels, sum(each.values())) for labels, each in resident]
+        )
+
+
+def _gauge(name: str, values: Iterable[tuple[tuple[str, ...], float]]) -> Metric:
+    row = metric_row(name)
+    family = GaugeMetricFamily(name, row.meaning, labels=row.labels)
+    for labels, value in values:
+        family.add_metric(labels, value)
+    return family
+
+
+def _type(view: EndpointView) -> str:
+    return view.profile.name if view.profile is not None else view.spec.type

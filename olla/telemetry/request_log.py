@@ -1,0 +1,249 @@
+"""One line per request, written in batches.
+
+A line costs a write of its own with most loggers, on the path of every request; here lines are
+gathered and leave together. Never in a line: prompts, keys, query strings.
+"""
+
+import enum
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Protocol
+
+import msgspec
+
+from olla.record import RequestRecord
+from olla.telemetry.loop_lag import Schedule, Timer
+
+__all__ = ["LogFormat", "LogStream", "RequestLog", "json_line", "text_line"]
+
+
+class LogFormat(enum.Enum):
+    """How lines look."""
+
+    JSON = "json"
+    """One object a line, for machines."""
+    TEXT = "text"
+    """One short aligned line, for people."""
+
+
+class LogStream(Protocol):
+    """Where lines go: a binary file."""
+
+    def write(self, data: bytes, /) -> int | None:
+        """Take what it can; how much that was, None for nothing."""
+        ...
+
+    def flush(self) -> None:
+        """Pass on what it holds back."""
+        ...
+
+
+class RequestLog:
+    """Writes a line for each record handed to it.
+
+    Lines leave `flush_after` seconds after the first of a batch, or at once when `flush_bytes`
+    have gathered. A stream that takes nothing makes them pile up to `pending_bytes_max`; then
+    lines are dropped, counted in `dropped`, and a line says how many as soon as one fits again.
+    """
+
+    def __init__(
+        self,
+        stream: LogStream,
+        schedule: Schedule,
+        *,
+        format: LogFormat = LogFormat.JSON,
+        flush_after: float = 0.2,
+        flush_bytes: int = 65_536,
+        pending_bytes_max: int = 1_048_576,
+    ) -> None:
+        self.dropped = 0
+        self._stream = stream
+        self._schedule = schedule
+        self._line: Callable[[RequestRecord], bytes] = (
+            json_line if format is LogFormat.JSON else text_line
+        )
+        self._dropped_line = _dropped_json if format is LogFormat.JSON else _dropped_text
+        self._flush_after = flush_after
+        self._flush_bytes = flush_bytes
+        self._pending_bytes_max = pending_bytes_max
+        self._pending: list[bytes] = []
+        self._pending_bytes = 0
+        self._unreported = 0
+        self._timer: Timer | None = None
+        self._closed = False
+
+    def __call__(self, record: RequestRecord) -> None:
+        """Take a finished request."""
+        line = self._line(record)
+        if self._closed or self._pending_bytes + len(line) > self._pending_bytes_max:
+            self._drop(1)
+            return
+        if self._unreported:
+            self._append(self._dropped_line(record.started_wall, self._unreported))
+            self._unreported = 0
+        self._append(line)
+        # Only a batch that has just grown large: a stream that takes nothing is not asked again
+        # for every line.
+        if self._pending_bytes - len(line) < self._flush_bytes <= self._pending_bytes:
+            self.flush()
+        elif self._timer is None:
+            self._timer = self._schedule(self._flush_after, self.flush)
+
+    def flush(self) -> None:
+        """Write what has gathered; what the stream does not take now waits for the next time."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._pending:
+            return
+        data = b"".join(self._pending)
+        try:
+            taken = self._stream.write(data) or 0
+            self._stream.flush()
+        except BlockingIOError as error:
+            taken = error.characters_written
+        except (OSError, ValueError):  # ValueError: the stream is closed
+            self._drop(len(self._pending))
+            self._keep(b"")
+            return
+        self._keep(data[taken:])
+        if self._pending and not self._closed:
+            self._timer = self._schedule(self._flush_after, self.flush)
+
+    def close(self) -> None:
+        """Write what has gathered, once; lines that come later, or are still here, are dropped."""
+        self._closed = True
+        self.flush()
+        self._drop(sum(each.count(b"\n") for each in self._pending))
+        self._keep(b"")
+
+    def _append(self, line: bytes) -> None:
+        self._pending.append(line)
+        self._pending_bytes += len(line)
+
+    def _keep(self, rest: bytes) -> None:
+        self._pending = [rest] if rest else []
+        self._pending_bytes = len(rest)
+
+    def _drop(self, lines: int) -> None:
+        self.dropped += lines
+        self._unreported += lines
+
+
+class _Line(msgspec.Struct):
+    ts: datetime
+    id: str
+    client: str
+    method: str
+    path: str
+    dialect: str
+    operation: str
+    model: str | None
+    stream: bool
+    endpoint: str | None
+    status: int
+    reason: str
+    attempts: int
+    ttfb_ms: float | None
+    duration_ms: float
+    bytes_in: int
+    bytes_out: int
+    prompt_tokens: int | None
+    output_tokens: int | None
+    failure: str | None
+
+
+class _Dropped(msgspec.Struct):
+    ts: datetime
+    event: str
+    lines: int
+
+
+_encoder = msgspec.json.Encoder()
+
+_TEXT_CHARACTERS_MAX = 256
+"""Of what a client chooses (path, model), so much goes into a line."""
+
+
+def json_line(record: RequestRecord) -> bytes:
+    """The record as one JSON object with a line end. `ts` is when the request arrived, in UTC."""
+    line = _Line(
+        ts=datetime.fromtimestamp(record.started_wall, UTC),
+        id=record.id,
+        client=record.client,
+        method=record.method,
+        path=_path(record),
+        dialect=record.dialect,
+        operation=record.operation,
+        model=None if record.model is None else record.model[:_TEXT_CHARACTERS_MAX],
+        stream=record.streaming,
+        endpoint=record.endpoint,
+        status=record.status,
+        reason=record.reason,
+        attempts=len(record.attempts),
+        ttfb_ms=_milliseconds(record.started, record.first_byte),
+        duration_ms=_milliseconds(record.started, record.ended) or 0.0,
+        bytes_in=record.bytes_in,
+        bytes_out=record.bytes_out,
+        prompt_tokens=record.prompt_tokens,
+        output_tokens=record.output_tokens,
+        failure=None if record.failure is None else record.failure.kind.value,
+    )
+    try:
+        return _encoder.encode(line) + b"\n"
+    except UnicodeEncodeError:  # bytes that are no UTF-8 in what the client sent
+        for name in ("id", "client", "method", "path", "model"):
+            setattr(line, name, _utf8(getattr(line, name)))
+        return _encoder.encode(line) + b"\n"
+
+
+def text_line(record: RequestRecord) -> bytes:
+    """The record as one aligned line: time (UTC), status, what, where, how long, tokens, id."""
+    first_byte = _milliseconds(record.started, record.first_byte)
+    columns = (
+        datetime.fromtimestamp(record.started_wall, UTC).strftime("%H:%M:%S"),
+        f"{record.status:3}",
+        f"{record.operation or record.method:<10}",
+        f"{record.endpoint or '-':<12}",
+        f"{_printable(record.model or _path(record)):<24}",
+        f"{'-' if first_byte is None else f'{first_byte / 1000:.3f}s':>9}",
+        f"{(_milliseconds(record.started, record.ended) or 0.0) / 1000:8.3f}s",
+        f"{_count(record.prompt_tokens):>6}>{_count(record.output_tokens):<6}",
+        record.reason or "-",
+        "" if record.failure is None else record.failure.kind.value,
+        f"x{len(record.attempts)}" if len(record.attempts) > 1 else "",
+        _printable(record.id),
+    )
+    return (" ".join(column for column in columns if column) + "\n").encode("utf-8", "replace")
+
+
+def _dropped_json(wall: float, lines: int) -> bytes:
+    ts = datetime.fromtimestamp(wall, UTC)
+    return _encoder.encode(_Dropped(ts, "request_log_dropped", lines)) + b"\n"
+
+
+def _dropped_text(wall: float, lines: int) -> bytes:
+    ts = datetime.fromtimestamp(wall, UTC).strftime("%H:%M:%S")
+    return f"{ts} --- {lines} lines of the request log dropped\n".encode()
+
+
+def _path(record: RequestRecord) -> str:
+    return record.path.partition("?")[0][:_TEXT_CHARACTERS_MAX]
+
+
+def _milliseconds(start: float, end: float | None) -> float | None:
+    return None if end is None else round((end - start) * 1000, 3)
+
+
+def _count(tokens: int | None) -> str:
+    return "-" if tokens is None else str(tokens)
+
+
+def _utf8(text: str | None) -> str | None:
+    return None if text is None else text.encode("utf-8", "replace").decode()
+
+
+def _printable(text: str) -> str:
+    # A terminal obeys control characters, and a line end would forge a line.
+    text = text[:_TEXT_CHARACTERS_MAX]
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
