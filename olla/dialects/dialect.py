@@ -40,6 +40,8 @@ class Operation(enum.Enum):
     TRANSCRIBE = "transcribe"
     RERANK = "rerank"
     TOKENIZE = "tokenize"
+    INFER = "infer"
+    """An inference path of one kind of server, such as llama.cpp's `/completion`."""
     PULL = "pull"
     PUSH = "push"
     CREATE = "create"
@@ -64,6 +66,7 @@ _OCCUPIES = frozenset(
         Operation.MESSAGES,
         Operation.TRANSCRIBE,
         Operation.RERANK,
+        Operation.INFER,
     }
 )
 
@@ -123,10 +126,10 @@ class Dialect(Protocol):
         """The JSON body of an error that comes before any byte of the answer."""
         ...
 
-    def in_band_error(self, failure: Failure) -> bytes:
+    def in_band_error(self, failure: Failure, *, mid_record: bool) -> bytes:
         """The record that tells of an error in the middle of a stream, line ends included.
 
-        It starts with whatever ends a record that was cut in its middle.
+        `mid_record` says that the stream broke off within a record, which has to be ended first.
         """
         ...
 
@@ -136,5 +139,3 @@ class Dialect(Protocol):
         `tail` is the whole body of a short answer, or the last records of a stream.
         """
         ...
-
-

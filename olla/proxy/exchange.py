@@ -167,9 +167,11 @@ class Exchange:
 
     def _features(self, peek: Peek) -> Features:
         models: tuple[str, ...] = ()
-        if peek.model is not None and self._target.needs_model:
+        if peek.model is not None:
             name = canonical(peek.model)
-            models = self._stations.aliases.get(name) or (name,)
+            known = self._stations.aliases.get(name) or (name,)
+            if self._target.needs_model or self._names_a_model(known):
+                models = known
         return Features(
             models=models,
             dialect=self._target.dialect.name,
@@ -177,6 +179,13 @@ class Exchange:
             pinned=self._incoming.header("X-Olla-Endpoint"),
             ticket=next(self._stations.tickets),
         )
+
+    def _names_a_model(self, models: tuple[str, ...]) -> bool:
+        """Whether a path that olla does not know is asked about a model that it knows."""
+        if self._target.operation is not Operation.OTHER:
+            return False
+        by_model = self._stations.fleet.snapshot.by_model
+        return any(model in by_model for model in models)
 
     def _ask(self, features: Features, peek: Peek) -> Lease | Refuse:
         stations, target = self._stations, self._target

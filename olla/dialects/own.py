@@ -1,0 +1,46 @@
+"""The shape of errors on olla's own surfaces: `{"error": {"code", "message", "details"}}`."""
+
+from typing import Any
+
+import msgspec
+
+from olla.dialects.dialect import Ending, Operation, Peek, Summary
+from olla.failures import Failure
+
+__all__ = ["Own"]
+
+
+class Own:
+    """olla's own paths. Nothing is relayed in it."""
+
+    name = "olla"
+
+    def peek(self, operation: Operation, body: bytes) -> Peek:
+        """See `Dialect.peek`: nothing is asked of a model here."""
+        return Peek(None, False)
+
+    def error_body(self, failure: Failure) -> bytes:
+        """See `Dialect.error_body`."""
+        details: dict[str, Any] = {}
+        if failure.endpoint is not None:
+            details["endpoint"] = failure.endpoint
+        if failure.retry_after is not None:
+            details["retry_after_seconds"] = failure.retry_after
+        return msgspec.json.encode(
+            {
+                "error": {
+                    "code": failure.kind.value,
+                    "message": failure.message,
+                    "details": details,
+                }
+            }
+        )
+
+    def in_band_error(self, failure: Failure, *, mid_record: bool) -> bytes:
+        """See `Dialect.in_band_error`."""
+        record = self.error_body(failure) + b"\n"
+        return b"\n" + record if mid_record else record
+
+    def summary(self, operation: Operation, streaming: bool, tail: bytes) -> Summary:
+        """See `Dialect.summary`."""
+        return Summary(Ending.COMPLETE)

@@ -1,0 +1,144 @@
+"""The official `ollama` client works through the router, under the prefix and at the root."""
+
+import ollama
+import pytest
+
+from tests.routers import ThreadedFleet, threaded_fleet
+
+MESSAGES = [{"role": "user", "content": "Why is the sky blue?"}]
+
+
+@pytest.fixture
+def client(base: str) -> ollama.Client:
+    """A client of the router."""
+    return ollama.Client(host=base)
+
+
+def test_generate_answers_with_counts(client: ollama.Client) -> None:
+    """A whole answer has text, its end and the node's counts."""
+    answer = client.generate("llama3.2", "Why is the sky blue?")
+    assert answer.response
+    assert answer.done
+    assert answer.model == "llama3.2"
+    assert answer.eval_count
+    assert answer.prompt_eval_count
+
+
+def test_generate_streams_until_done(client: ollama.Client) -> None:
+    """A streamed answer comes in many parts and ends with `done`."""
+    parts = list(client.generate("llama3.2", "Tell me a story", stream=True))
+    assert len(parts) > 2
+    assert parts[-1].done
+    assert not any(part.done for part in parts[:-1])
+
+
+def test_chat_answers(client: ollama.Client) -> None:
+    """A chat answer is the assistant's message."""
+    answer = client.chat("llama3.2", MESSAGES)
+    assert answer.message.role == "assistant"
+    assert answer.message.content
+
+
+def test_chat_streams_the_same_text(client: ollama.Client) -> None:
+    """What is streamed adds up to what is answered whole, for the same seed."""
+    options = {"seed": 7, "temperature": 0}
+    whole = client.chat("llama3.2", MESSAGES, options=options).message.content
+    parts = client.chat("llama3.2", MESSAGES, options=options, stream=True)
+    assert "".join(part.message.content or "" for part in parts) == whole
+
+
+def test_embed_gives_a_vector_per_input(client: ollama.Client) -> None:
+    """Several inputs give several vectors."""
+    answer = client.embed("nomic-embed-text", ["one", "two"])
+    assert len(answer.embeddings) == 2
+    assert len(answer.embeddings[0]) > 10
+    assert client.embeddings("nomic-embed-text", "one").embedding
+
+
+def test_list_is_the_fleets(client: ollama.Client) -> None:
+    """Models of all nodes are listed, each once."""
+    names = [model.model for model in client.list().models]
+    assert {"llama3.2:latest", "mistral:latest", "codellama:7b-code"} <= set(names)
+    assert len(names) == len(set(names))
+
+
+def test_ps_shows_what_was_just_used(client: ollama.Client) -> None:
+    """A model is in memory right after it answered."""
+    client.generate("mistral", "hello")
+    running = {model.model: model for model in client.ps().models}
+    assert running["mistral:latest"].size_vram
+    assert running["mistral:latest"].expires_at
+
+
+def test_show_describes_a_model(client: ollama.Client) -> None:
+    """Details come from a node that has the model."""
+    shown = client.show("codellama")
+    assert shown.details
+    assert shown.details.format == "gguf"
+    assert shown.modelinfo
+
+
+def test_an_unknown_model_is_a_response_error_404(client: ollama.Client) -> None:
+    """The client raises its own error, and the text says how to get the model."""
+    with pytest.raises(ollama.ResponseError) as caught:
+        client.generate("no-such-model", "hello")
+    assert caught.value.status_code == 404
+    assert "ollama pull no-such-model" in caught.value.error
+
+
+async def test_the_async_client_works_too(base: str) -> None:
+    """Generate, stream, embed and list through AsyncClient."""
+    client = ollama.AsyncClient(host=base)
+    assert (await client.generate("llama3.2", "hello")).done
+    parts = [part async for part in await client.chat("llama3.2", MESSAGES, stream=True)]
+    assert parts[-1].done
+    assert (await client.embed("nomic-embed-text", "one")).embeddings
+    assert (await client.list()).models
+    with pytest.raises(ollama.ResponseError) as caught:
+        await client.chat("no-such-model", MESSAGES)
+    assert caught.value.status_code == 404
+
+
+def test_models_are_managed_from_this_machine(fleet: ThreadedFleet) -> None:
+    """Pull, copy, create and delete reach a node, and the lists follow at once."""
+    client = ollama.Client(host=fleet.url)
+    assert client.pull("smollm").status == "success"
+    assert "smollm:latest" in {model.model for model in client.list().models}
+    client.copy("smollm", "mine")
+    assert "mine:latest" in {model.model for model in client.list().models}
+    progress = list(client.create("derived", from_="smollm", stream=True))
+    assert progress[-1].status == "success"
+    for name in ("smollm", "mine", "derived"):
+        client.delete(name)
+    assert "mine:latest" not in {model.model for model in client.list().models}
+
+
+def test_a_blob_is_uploaded_to_the_node_that_creates_from_it(
+    fleet: ThreadedFleet, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A blob streamed through the router is there for the `create` that names it."""
+    path = tmp_path_factory.mktemp("blob") / "model.gguf"
+    path.write_bytes(b"GGUF" + bytes(range(256)) * 4096)
+    client = ollama.Client(host=fleet.url)
+    digest = client.create_blob(path)
+    assert client.create("from-blob", files={"model.gguf": digest}).status == "success"
+    client.delete("from-blob")
+
+
+def test_all_nodes_down_is_a_response_error_503() -> None:
+    """When no node is there the client raises its own error, with what to do."""
+    with threaded_fleet({"only": ("llama3.2:latest",)}) as fleet:
+        client = ollama.Client(host=fleet.url)
+        assert client.generate("llama3.2", "hello").done
+
+        async def refuse() -> None:
+            await fleet.fleet.nodes["only"].stop()
+
+        fleet.call(refuse())
+        with pytest.raises(ollama.ResponseError) as caught:
+            client.generate("llama3.2", "hello")
+        assert caught.value.status_code in (502, 503)
+        with pytest.raises(ollama.ResponseError) as caught:
+            client.generate("llama3.2", "hello")
+        assert caught.value.status_code == 503
+        assert "try again" in caught.value.error

@@ -1,0 +1,133 @@
+"""A whole router over simulated nodes, for tests: real sockets, the shipped wiring."""
+
+import asyncio
+import io
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from olla.app import App
+from olla.settings import parse
+from olla.simulation.server import NodeOptions, SimulatedNode
+
+__all__ = ["Fleet", "ThreadedFleet", "node_options", "settings_text", "threaded_fleet"]
+
+TIME_SCALE = 0.002
+"""Simulated seconds pass this fast: a load of ten seconds takes 20 ms."""
+
+NODES = {
+    "gpu-1": ("llama3.2:latest", "llama2:latest", "nomic-embed-text:latest", "llava:latest"),
+    "gpu-2": ("llama3.2:latest", "mistral:latest", "codellama:latest", "codellama:7b"),
+    "gpu-3": ("llama3.2:latest", "codellama:7b-code", "nomic-embed-text:latest"),
+}
+
+
+def node_options(name: str, models: tuple[str, ...], **more: object) -> NodeOptions:
+    """A fast node."""
+    more.setdefault("time_scale", TIME_SCALE)
+    return NodeOptions(name=name, models=models, **more)  # type: ignore[arg-type]
+
+
+def settings_text(urls: dict[str, str], extra: str = "") -> str:
+    """A configuration over these endpoints, on a free port; `extra` is more YAML at the root."""
+    endpoints = "\n".join(
+        f"      - {{name: {name}, url: '{url}', type: ollama, check_interval: 1s,"
+        " check_timeout: 500ms}"
+        for name, url in urls.items()
+    )
+    return (
+        "server: {host: 127.0.0.1, port: 0, shutdown_timeout: 1s}\n"
+        "logging: {level: debug}\n"
+        f"discovery:\n  static:\n    endpoints:\n{endpoints}\n{extra}"
+    )
+
+
+class Fleet:
+    """Simulated nodes with a router in front, in the running loop."""
+
+    def __init__(self, nodes: dict[str, tuple[str, ...]], extra: str = "", **options: object):
+        self.nodes = {
+            name: SimulatedNode(node_options(name, models, **options))
+            for name, models in nodes.items()
+        }
+        self.extra = extra
+        self.log = io.StringIO()
+
+    async def __aenter__(self) -> "Fleet":
+        for node in self.nodes.values():
+            await node.start("127.0.0.1", 0)
+        urls = {name: node.url for name, node in self.nodes.items()}
+        self.app = App(parse(settings_text(urls, self.extra), {}), output=self.log)
+        await self.app.start()
+        await self.app.prober.first_pass()
+        self.url = self.app.url
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.app.stop()
+        for node in self.nodes.values():
+            await node.stop()
+
+    def check_clean(self) -> None:
+        """Nothing leaked, and nothing was logged as an error."""
+        assert self.app.dispatcher.leases == 0
+        assert self.app.dispatcher.load.total() == 0
+        assert '"level":"error"' not in self.log.getvalue().replace(": ", ":")
+
+
+class ThreadedFleet:
+    """A fleet in a thread of its own, for clients that block."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.fleet = fleet
+        self.url = fleet.url
+
+    def call(self, coroutine):  # type: ignore[no-untyped-def]
+        """Run a coroutine in the fleet's loop and wait for its result."""
+        loop = self.fleet.loop  # type: ignore[attr-defined]
+        return asyncio.run_coroutine_threadsafe(coroutine, loop).result(10)
+
+
+@contextmanager
+def threaded_fleet(
+    nodes: dict[str, tuple[str, ...]] | None = None, extra: str = "", **options: object
+) -> Iterator[ThreadedFleet]:
+    """Run a fleet in a thread for as long as the context lasts."""
+    started: list[ThreadedFleet | BaseException] = []
+    ready = threading.Event()
+    loops: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+
+    async def main() -> None:
+        stopping = asyncio.Event()
+        loops.append((asyncio.get_running_loop(), stopping))
+        async with Fleet(nodes or NODES, extra, **options) as fleet:
+            fleet.loop = asyncio.get_running_loop()  # type: ignore[attr-defined]
+            started.append(ThreadedFleet(fleet))
+            ready.set()
+            await stopping.wait()
+
+    def run() -> None:
+        try:
+            asyncio.run(main())
+        except BaseException as error:  # the thread's end must reach the test
+            started.append(error)
+        finally:
+            ready.set()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        assert ready.wait(15)
+        first = started[0]
+        if isinstance(first, BaseException):
+            raise first
+        yield first
+        first.fleet.check_clean()
+    finally:
+        if loops:
+            loop, stopping = loops[0]
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(stopping.set)
+        thread.join(15)
+    if isinstance(started[-1], BaseException):
+        raise started[-1]

@@ -1,0 +1,249 @@
+"""A router over endpoints that speak scripted bytes: real sockets, no probes."""
+
+import asyncio
+import io
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from olla.admission.dispatcher import Dispatcher
+from olla.clock import SystemClock
+from olla.dialects.paths import Paths, ScopeSpec
+from olla.failures import Failure
+from olla.fleet.endpoint import EndpointSpec
+from olla.fleet.health import Health
+from olla.fleet.names import canonical
+from olla.fleet.profiles import PROFILES
+from olla.fleet.snapshot import EndpointView, Instance, Model, Snapshot
+from olla.proxy.attempt import Timeouts
+from olla.proxy.downstream import Downstream
+from olla.proxy.stations import Stations
+from olla.proxy.upstream import Pool
+from olla.record import RequestRecord
+from olla.routing.decision import RoutingOptions
+from olla.routing.policies import POLICIES
+from olla.telemetry.logging import Level, LogStyle, make_logger
+
+MODEL = "m:latest"
+
+Script = Callable[[bytes, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+class StaticFleet:
+    """A fleet that is as it is; remembers what traffic told."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self.observed: list[tuple[str, Failure | None]] = []
+        self.probed: list[str] = []
+
+    def observe(self, endpoint: str, failure: Failure | None) -> None:
+        self.observed.append((endpoint, failure))
+
+    def probe_now(self, endpoint: str) -> None:
+        self.probed.append(endpoint)
+
+    async def refresh(self, what: str, max_age: float, timeout: float) -> Snapshot:
+        return self.snapshot
+
+
+class ScriptedEndpoint:
+    """A server that reads whole requests and lets a script answer them."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.requests: list[bytes] = []
+        self.connections = 0
+        self.lost = asyncio.Event()
+        """A client hung up."""
+        self.script: Script = answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        self._server.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        self.connections += 1
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                body = await read_body(head, reader)
+                self.requests.append(head + body)
+                await self.script(head + body, reader, writer)
+                if writer.is_closing():
+                    return
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        except asyncio.CancelledError:
+            pass  # the end of the test
+        finally:
+            self.lost.set()
+            writer.close()
+
+
+async def read_body(head: bytes, reader: asyncio.StreamReader) -> bytes:
+    """The body that a head announces, framing included."""
+    lower = head.lower()
+    if b"\r\ntransfer-encoding: chunked" in lower:
+        body = b""
+        while not body.endswith(b"0\r\n\r\n"):
+            body += await reader.readuntil(b"\r\n")
+        return body
+    at = lower.find(b"\r\ncontent-length: ")
+    if at < 0:
+        return b""
+    return await reader.readexactly(int(lower[at + 18 :].split(b"\r\n", 1)[0]))
+
+
+def answer(*pieces: bytes, close: bool = False) -> Script:
+    """A script that sends `pieces` one by one, each in a read of its own as far as TCP allows."""
+
+    async def script(_: bytes, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            for _turn in range(4):
+                await asyncio.sleep(0)
+        if close:
+            writer.close()
+
+    return script
+
+
+class Router:
+    """A router's data plane on a port, over scripted endpoints."""
+
+    def __init__(self, endpoints: list[ScriptedEndpoint]) -> None:
+        self.endpoints = endpoints
+        self.records: list[RequestRecord] = []
+        self.log = io.StringIO()
+
+    async def start(
+        self, profile: str = "ollama", timeouts: Timeouts | None = None, **spec: object
+    ) -> None:
+        clock = SystemClock()
+        views = [
+            EndpointView(
+                spec=EndpointSpec(
+                    name=each.name,
+                    host="127.0.0.1",
+                    port=each.port,
+                    authority=f"127.0.0.1:{each.port}",
+                    type=profile,
+                    **spec,  # type: ignore[arg-type]
+                ),
+                position=number,
+                profile=PROFILES[profile],
+                health=Health.HEALTHY,
+                models={canonical(MODEL): Model(MODEL, digest="0" * 64)},
+                resident={canonical(MODEL): Instance(MODEL, digest="0" * 64)},
+                models_at=clock.now(),
+            )
+            for number, each in enumerate(self.endpoints)
+        ]
+        self.fleet = StaticFleet(Snapshot.of(views))
+        self.dispatcher = Dispatcher(POLICIES["priority"], RoutingOptions())
+        self.pool = Pool(clock, connect_timeout=2.0, idle_timeout=30.0)
+        self.stations = Stations(
+            clock=clock,
+            dispatcher=self.dispatcher,
+            fleet=self.fleet,
+            pool=self.pool,
+            sink=self.records.append,
+            timeouts=timeouts or Timeouts(),
+            max_body=1024 * 1024,
+            aliases={},
+            refresh_timeout=None,
+            id_prefix="t",
+        )
+        self.downstream = Downstream(
+            self.stations,
+            Paths(
+                [ScopeSpec(p.name, p.prefixes, p.dialects) for p in PROFILES.values()],
+                root_enabled=True,
+            ),
+            surfaces={},
+            operations={},
+            head_max=65536,
+            idle_timeout=30.0,
+            logger=make_logger(Level.DEBUG, LogStyle.JSON, self.log),
+        )
+        self._server = await asyncio.get_running_loop().create_server(
+            self.downstream.server, "127.0.0.1", 0
+        )
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        self._server.close()
+        await self.downstream.drain(1.0)
+        self.pool.close()
+        while self.pool.open:
+            await asyncio.sleep(0)
+        await self._server.wait_closed()
+
+    async def exchange(self, request: bytes) -> bytes:
+        """Send a request that asks for `Connection: close`, and read until the end."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            writer.write(request)
+            await writer.drain()
+            return await reader.read()
+        finally:
+            writer.close()
+
+    def check_clean(self) -> None:
+        """No lease, no failure of the router's own, and nothing in its log."""
+        assert self.dispatcher.leases == 0
+        assert self.log.getvalue() == ""
+
+
+MakeRouter = Callable[..., Awaitable[Router]]
+
+
+@pytest.fixture
+async def make_router() -> AsyncIterator[MakeRouter]:
+    """Makes a router over so many scripted endpoints."""
+    made: list[Router] = []
+
+    async def make(count: int = 1, **options: object) -> Router:
+        endpoints = [ScriptedEndpoint(f"e{number}") for number in range(count)]
+        for endpoint in endpoints:
+            await endpoint.start()
+        router = Router(endpoints)
+        made.append(router)
+        await router.start(**options)  # type: ignore[arg-type]
+        return router
+
+    yield make
+    for router in made:
+        await router.stop()
+        for endpoint in router.endpoints:
+            await endpoint.stop()
+        router.check_clean()
+
+
+def post(path: str, body: bytes, *extra: str, version: str = "1.1", close: bool = True) -> bytes:
+    """A POST with a JSON body."""
+    lines = [f"POST {path} HTTP/{version}", "Host: olla.example", f"Content-Length: {len(body)}"]
+    lines += extra
+    if close:
+        lines.append("Connection: close")
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def split(response: bytes) -> tuple[bytes, bytes]:
+    """Head and the rest."""
+    head, _, rest = response.partition(b"\r\n\r\n")
+    return head, rest
