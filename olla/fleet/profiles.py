@@ -72,9 +72,7 @@ _ROWS = [
     Profile("vllm-mlx", _OPENAI_ANTHROPIC, prefixes=("vllm-mlx",)),
     Profile("sglang", _OPENAI, alive_path="/health", prefixes=("sglang",)),
     Profile("lmdeploy", _OPENAI, alive_path="/health", prefixes=("lmdeploy",)),
-    Profile(
-        "lm-studio", _OPENAI_ANTHROPIC, prefixes=("lm-studio", "lmstudio", "lm_studio", "lm")
-    ),
+    Profile("lm-studio", _OPENAI_ANTHROPIC, prefixes=("lm-studio", "lmstudio", "lm_studio", "lm")),
     Profile(
         "lemonade",
         _OPENAI,

@@ -3,11 +3,12 @@
 Sets a timer again and again and looks how late it came. Does not say who blocked the loop.
 """
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from olla.clock import Clock
+from olla.clock import Clock, SystemClock
 
 __all__ = ["LoopLag", "Schedule", "Timer"]
 
@@ -25,12 +26,20 @@ Schedule = Callable[[float, Callable[[], None]], Timer]
 
 
 class LoopLag:
-    """Measures lag every `interval` seconds and keeps the last `samples` of them."""
+    """Measures lag every `interval` seconds and keeps the last `samples` of them.
+
+    Without a `schedule`, timers are those of the loop in which it is started.
+    """
 
     def __init__(
-        self, clock: Clock, schedule: Schedule, interval: float = 0.5, samples: int = 60
+        self,
+        clock: Clock | None = None,
+        schedule: Schedule | None = None,
+        *,
+        interval: float = 0.5,
+        samples: int = 60,
     ) -> None:
-        self._clock = clock
+        self._clock = clock or SystemClock()
         self._schedule = schedule
         self._interval = interval
         self._samples: deque[float] = deque(maxlen=samples)
@@ -54,7 +63,8 @@ class LoopLag:
 
     def _arm(self) -> None:
         self._due = self._clock.now() + self._interval
-        self._timer = self._schedule(self._interval, self._fire)
+        schedule = self._schedule or asyncio.get_running_loop().call_later
+        self._timer = schedule(self._interval, self._fire)
 
     def _fire(self) -> None:
         self._samples.append(max(0.0, self._clock.now() - self._due))

@@ -4,17 +4,19 @@ A line costs a write of its own with most loggers, on the path of every request;
 gathered and leave together. Never in a line: prompts, keys, query strings.
 """
 
+import asyncio
 import enum
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import BinaryIO, TextIO
 
 import msgspec
 
 from olla.record import RequestRecord
 from olla.telemetry.loop_lag import Schedule, Timer
 
-__all__ = ["LogFormat", "LogStream", "RequestLog", "json_line", "text_line"]
+__all__ = ["LogFormat", "RequestLog", "json_line", "text_line"]
 
 
 class LogFormat(enum.Enum):
@@ -26,38 +28,30 @@ class LogFormat(enum.Enum):
     """One short aligned line, for people."""
 
 
-class LogStream(Protocol):
-    """Where lines go: a binary file."""
-
-    def write(self, data: bytes, /) -> int | None:
-        """Take what it can; how much that was, None for nothing."""
-        ...
-
-    def flush(self) -> None:
-        """Pass on what it holds back."""
-        ...
-
-
 class RequestLog:
     """Writes a line for each record handed to it.
 
     Lines leave `flush_after` seconds after the first of a batch, or at once when `flush_bytes`
     have gathered. A stream that takes nothing makes them pile up to `pending_bytes_max`; then
-    lines are dropped, counted in `dropped`, and a line says how many as soon as one fits again.
+    lines are dropped, counted in `dropped`, and a line says how many as soon as the stream takes
+    lines again.
     """
 
     def __init__(
         self,
-        stream: LogStream,
-        schedule: Schedule,
-        *,
+        stream: TextIO,
         format: LogFormat = LogFormat.JSON,
+        *,
+        schedule: Schedule | None = None,
         flush_after: float = 0.2,
         flush_bytes: int = 65_536,
         pending_bytes_max: int = 1_048_576,
     ) -> None:
+        """Timers are those of the running loop where `schedule` does not say otherwise."""
         self.dropped = 0
         self._stream = stream
+        # Only the binary layer tells how much of a batch went out when it was not all.
+        self._binary: BinaryIO | None = getattr(stream, "buffer", None)
         self._schedule = schedule
         self._line: Callable[[RequestRecord], bytes] = (
             json_line if format is LogFormat.JSON else text_line
@@ -69,6 +63,7 @@ class RequestLog:
         self._pending: list[bytes] = []
         self._pending_bytes = 0
         self._unreported = 0
+        self._wall = 0.0
         self._timer: Timer | None = None
         self._closed = False
 
@@ -78,16 +73,15 @@ class RequestLog:
         if self._closed or self._pending_bytes + len(line) > self._pending_bytes_max:
             self._drop(1)
             return
-        if self._unreported:
-            self._append(self._dropped_line(record.started_wall, self._unreported))
-            self._unreported = 0
-        self._append(line)
+        self._wall = record.started_wall
+        self._pending.append(line)
+        self._pending_bytes += len(line)
         # Only a batch that has just grown large: a stream that takes nothing is not asked again
         # for every line.
         if self._pending_bytes - len(line) < self._flush_bytes <= self._pending_bytes:
             self.flush()
         elif self._timer is None:
-            self._timer = self._schedule(self._flush_after, self.flush)
+            self._arm()
 
     def flush(self) -> None:
         """Write what has gathered; what the stream does not take now waits for the next time."""
@@ -97,29 +91,42 @@ class RequestLog:
         if not self._pending:
             return
         data = b"".join(self._pending)
+        if self._unreported:
+            data += self._dropped_line(self._wall, self._unreported)
         try:
-            taken = self._stream.write(data) or 0
-            self._stream.flush()
-        except BlockingIOError as error:
-            taken = error.characters_written
+            taken = self._write(data)
         except (OSError, ValueError):  # ValueError: the stream is closed
-            self._drop(len(self._pending))
-            self._keep(b"")
+            self._drop_pending()
             return
-        self._keep(data[taken:])
+        if taken:
+            self._unreported = 0
+            self._keep(data[taken:])
         if self._pending and not self._closed:
-            self._timer = self._schedule(self._flush_after, self.flush)
+            self._arm()
 
     def close(self) -> None:
         """Write what has gathered, once; lines that come later, or are still here, are dropped."""
         self._closed = True
         self.flush()
-        self._drop(sum(each.count(b"\n") for each in self._pending))
-        self._keep(b"")
+        self._drop_pending()
 
-    def _append(self, line: bytes) -> None:
-        self._pending.append(line)
-        self._pending_bytes += len(line)
+    def _arm(self) -> None:
+        schedule = self._schedule or asyncio.get_running_loop().call_later
+        self._timer = schedule(self._flush_after, self.flush)
+
+    def _write(self, data: bytes) -> int:
+        """Write, and tell how many bytes the stream took."""
+        if self._binary is None:
+            self._stream.write(data.decode())
+            self._stream.flush()
+            return len(data)
+        try:
+            taken = self._binary.write(data)
+        except BlockingIOError as error:
+            return error.characters_written
+        with suppress(BlockingIOError):  # the rest is in its buffer, and goes with the next batch
+            self._binary.flush()
+        return taken
 
     def _keep(self, rest: bytes) -> None:
         self._pending = [rest] if rest else []
@@ -128,6 +135,10 @@ class RequestLog:
     def _drop(self, lines: int) -> None:
         self.dropped += lines
         self._unreported += lines
+
+    def _drop_pending(self) -> None:
+        self._drop(sum(each.count(b"\n") for each in self._pending))
+        self._keep(b"")
 
 
 class _Line(msgspec.Struct):

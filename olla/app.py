@@ -1,0 +1,257 @@
+"""The composition root: settings -> objects, and their life.
+
+The only place that wires. Starts, says when it listens, drains on SIGTERM or SIGINT, stops.
+Decides nothing about requests.
+"""
+
+import asyncio
+import gc
+import random
+import secrets
+import signal
+import sys
+from collections.abc import Callable
+from typing import TextIO
+
+from structlog.typing import FilteringBoundLogger
+
+from olla import __version__
+from olla.admission.dispatcher import Dispatcher
+from olla.clock import Clock, SystemClock
+from olla.dialects.paths import Paths, ScopeSpec
+from olla.fleet.names import canonical
+from olla.fleet.profiles import PROFILES
+from olla.probing.prober import Prober
+from olla.proxy.attempt import Timeouts
+from olla.proxy.downstream import Downstream
+from olla.proxy.stations import Stations
+from olla.proxy.upstream import Pool
+from olla.record import Sink, fan_out
+from olla.routing.decision import Fallback, RoutingOptions, Strategy
+from olla.routing.policies import POLICIES
+from olla.settings import Loaded, Settings, endpoint_specs
+from olla.surfaces.lists import ListSurface
+from olla.surfaces.status import StatusSurface
+from olla.telemetry.logging import Level, LogStyle, make_logger
+from olla.telemetry.loop_lag import LoopLag
+from olla.telemetry.metrics import Metrics
+from olla.telemetry.request_log import LogFormat, RequestLog
+from olla.telemetry.traffic import Traffic
+
+__all__ = ["App", "StartError", "paths_for", "serve"]
+
+_FIRST_PASS = 0.3
+"""Seconds that listening waits for the first answers of the endpoints: the first client should
+find the fleet known, but an endpoint that is down must not delay the others."""
+_BACKLOG = 1024
+
+
+class StartError(Exception):
+    """The router cannot start; the message says what to do."""
+
+
+def paths_for(*, root_enabled: bool) -> Paths:
+    """The paths of all kinds of server there are."""
+    scopes = [ScopeSpec(row.name, row.prefixes, row.dialects) for row in PROFILES.values()]
+    return Paths(scopes, root_enabled=root_enabled)
+
+
+class App:
+    """One router: everything it is made of, started and stopped together."""
+
+    def __init__(
+        self, loaded: Loaded, *, clock: Clock | None = None, output: TextIO | None = None
+    ) -> None:
+        """`output` takes the log instead of what the settings say. Needs a running loop."""
+        self.settings = loaded.settings
+        self._clock = clock or SystemClock()
+        self._output = output or (
+            sys.stderr if self.settings.logging.output == "stderr" else sys.stdout
+        )
+        self._server: asyncio.Server | None = None
+        self.logger = self._make_logger()
+        self._wire(loaded)
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        assert self._server is not None
+        host, port = self._server.sockets[0].getsockname()[:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    async def start(self) -> None:
+        """Begin to probe, and listen.
+
+        Raises:
+            StartError: the address cannot be listened on.
+        """
+        server = self.settings.server
+        await self.prober.start()
+        self.loop_lag.start()
+        try:
+            async with asyncio.timeout(_FIRST_PASS):
+                await self.prober.first_pass()
+        except TimeoutError:
+            pass
+        try:
+            self._server = await asyncio.get_running_loop().create_server(
+                self.downstream.server,
+                server.host,
+                server.port,
+                backlog=_BACKLOG,
+                reuse_address=True,
+            )
+        except OSError as error:
+            await self._stop_parts()
+            raise StartError(
+                f"cannot listen on {server.host}:{server.port}: {error.strerror or error}; "
+                "stop what listens there, or set server.port (or --port) to another one"
+            ) from None
+        self.logger.info("listening", url=self.url, endpoints=len(self.prober.snapshot.endpoints))
+
+    async def stop(self) -> None:
+        """Refuse new connections, let running requests finish, then stop everything."""
+        if self._server is not None:
+            self._server.close()
+            running = self.downstream.active
+            if running:
+                self.logger.info("draining", requests=running)
+            await self.downstream.drain(self.settings.server.shutdown_timeout)
+        await self._stop_parts()
+        self.logger.info("stopped")
+
+    async def _stop_parts(self) -> None:
+        await self.prober.stop()
+        self.pool.close()
+        self.loop_lag.stop()
+        self.request_log.close()
+
+    # --- wiring -----------------------------------------------------------------------------
+
+    def _make_logger(self) -> FilteringBoundLogger:
+        settings = self.settings.logging
+        style = LogStyle.JSON if settings.format == "json" else LogStyle.CONSOLE
+        return make_logger(Level(settings.level), style, self._output, self._clock)
+
+    def _wire(self, loaded: Loaded) -> None:
+        settings, clock = self.settings, self._clock
+        routing = _routing_options(settings)
+        self.dispatcher = Dispatcher(POLICIES[settings.proxy.load_balancer], routing)
+        self.prober = Prober(
+            endpoint_specs(settings),
+            clock,
+            rng=random.Random(),
+            list_interval=settings.discovery.model_discovery.interval,
+            logger=self.logger,
+        )
+        self.pool = Pool(
+            clock,
+            connect_timeout=settings.proxy.connection_timeout,
+            idle_timeout=settings.proxy.connection_keep_alive,
+        )
+        self.loop_lag = LoopLag()
+        self.metrics = Metrics(
+            version=__version__,
+            snapshot=lambda: self.prober.snapshot,
+            load=self.dispatcher.load,
+            open_connections=lambda: self.downstream.connections,
+            loop_lag=self.loop_lag.worst,
+        )
+        self.traffic = Traffic(lambda: self.prober.snapshot)
+        self.request_log = RequestLog(
+            self._output,
+            LogFormat.JSON if settings.logging.format == "json" else LogFormat.TEXT,
+        )
+        stations = Stations(
+            clock=clock,
+            dispatcher=self.dispatcher,
+            fleet=self.prober,
+            pool=self.pool,
+            sink=self._sink(),
+            timeouts=_timeouts(settings),
+            max_body=settings.server.request_limits.max_body_size,
+            aliases=_aliases(settings),
+            refresh_timeout=_refresh_timeout(settings),
+            id_prefix=secrets.token_hex(4),
+        )
+        lists = ListSurface(
+            snapshot=lambda: self.prober.snapshot,
+            refresh=self.prober.refresh,
+            clock=clock,
+        )
+        status = StatusSurface(
+            snapshot=lambda: self.prober.snapshot,
+            load=self.dispatcher.load,
+            metrics=self.metrics,
+            traffic=self.traffic,
+            clock=clock,
+            version=__version__,
+        )
+        self.downstream = Downstream(
+            stations,
+            paths_for(root_enabled=settings.surfaces.root.enabled),
+            surfaces={**lists.routes(), **status.routes()},
+            operations=lists.operations(),
+            head_max=settings.server.request_limits.max_header_size,
+            idle_timeout=settings.server.idle_timeout,
+            logger=self.logger,
+        )
+
+    def _sink(self) -> Sink:
+        sinks: list[Sink] = [self.metrics, self.traffic, self.request_log]
+
+        def failed(sink: Sink, error: Exception) -> None:
+            self.logger.error("a sink failed", sink=type(sink).__name__, exc_info=error)
+
+        return fan_out(sinks, failed)
+
+
+async def serve(loaded: Loaded, *, ready: Callable[[str], None] | None = None) -> None:
+    """Run a router until SIGTERM or SIGINT; then drain, stop and return.
+
+    `ready` is called with the address once it listens.
+
+    Raises:
+        StartError: it cannot start.
+    """
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stopping.set)
+    app = App(loaded)
+    await app.start()
+    # What exists now lives as long as the process: keep the collector from walking it again.
+    gc.collect()
+    gc.freeze()
+    if ready is not None:
+        ready(app.url)
+    await stopping.wait()
+    await app.stop()
+
+
+def _routing_options(settings: Settings) -> RoutingOptions:
+    strategy = settings.model_registry.routing_strategy
+    return RoutingOptions(
+        strategy=Strategy(strategy.type), fallback=Fallback(strategy.options.fallback_behavior)
+    )
+
+
+def _refresh_timeout(settings: Settings) -> float | None:
+    options = settings.model_registry.routing_strategy.options
+    return options.discovery_timeout if options.discovery_refresh_on_miss else None
+
+
+def _timeouts(settings: Settings) -> Timeouts:
+    proxy = settings.proxy
+    return Timeouts(
+        first_byte=proxy.response_header_timeout,
+        silence=proxy.read_timeout,
+        total=proxy.response_timeout,
+    )
+
+
+def _aliases(settings: Settings) -> dict[str, tuple[str, ...]]:
+    return {
+        canonical(alias): tuple(dict.fromkeys(canonical(name) for name in names))
+        for alias, names in settings.model_aliases.items()
+    }

@@ -1,0 +1,209 @@
+"""The answers that are the fleet's and no single endpoint's: lists, versions, the heartbeat.
+
+Asks for fresh knowledge, merges it (`merge`) and answers in the dialect that was spoken. An empty
+list would say that there are no models; when nobody can tell, the answer is a failure instead.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from aiohttp import web
+
+from olla.clock import Clock
+from olla.dialects.dialect import Dialect, Operation
+from olla.dialects.own import Own
+from olla.dialects.paths import Target
+from olla.failures import Failure, Kind
+from olla.fleet.load import Load
+from olla.fleet.names import canonical
+from olla.fleet.profiles import PROFILES
+from olla.fleet.snapshot import EndpointView, Snapshot
+from olla.proxy.error_response import error_response
+from olla.routing.candidates import Features
+from olla.routing.decision import Refuse, RoutingOptions, decide
+from olla.routing.policies.steady import Steady
+from olla.surfaces import merge
+from olla.surfaces.answers import JSON, JSON_UTF8, Surface, json_response, read_only
+
+__all__ = ["ListSurface", "OperationSurface", "Refresh"]
+
+OperationSurface = Callable[[web.BaseRequest, Target], Awaitable[web.Response]]
+"""Answers an operation of a dialect for the whole fleet."""
+
+_RETRY_AFTER = 1.0
+"""Seconds; an endpoint's version is asked for soon after it came up."""
+
+
+class Refresh(Protocol):
+    """Asks the endpoints again where it is time to."""
+
+    async def __call__(self, what: str, max_age: float, timeout: float) -> Snapshot:
+        """The fleet, with lists no older than `max_age` seconds where that takes no longer than
+        `timeout` seconds. `what` is `models` or `resident`. Does not raise."""
+        ...
+
+
+class ListSurface:
+    """Answers lists, single models, versions and heartbeats.
+
+    `max_age` is how old (seconds) knowledge may be, `timeout` how long asking again may take: a
+    node that loads a model may answer late, and the others' lists should not wait for it.
+    """
+
+    def __init__(
+        self,
+        *,
+        snapshot: Callable[[], Snapshot],
+        refresh: Refresh,
+        clock: Clock,
+        max_age: float = 1.0,
+        timeout: float = 1.0,
+    ) -> None:
+        self._snapshot = snapshot
+        self._refresh = refresh
+        self._clock = clock
+        self._max_age = max_age
+        self._timeout = timeout
+
+    def operations(self) -> dict[Operation, OperationSurface]:
+        """The operations that are answered here, whatever the path."""
+        return {
+            Operation.LIST: self._list,
+            Operation.MODEL: self._model,
+            Operation.RUNNING: self._running,
+            Operation.VERSION: self._version,
+            Operation.HEARTBEAT: self._heartbeat,
+        }
+
+    def routes(self) -> dict[str, Surface]:
+        """The paths that are answered here and belong to no dialect."""
+        return {"/olla/models": read_only(self._unified)}
+
+    async def _list(self, request: web.BaseRequest, target: Target) -> web.Response:
+        snapshot = await self._fresh("models")
+        scope = _Scope(target.dialect, target.profiles)
+        failure = self._refusal(scope, snapshot)
+        if failure is not None:
+            return error_response(failure, target.dialect)
+        models = merge.merged(scope.routable(snapshot))
+        if target.dialect.name == "ollama":
+            tags = [merge.ollama_entry(one) for one in models if one.from_ollama]
+            return json_response({"models": tags}, content_type=JSON_UTF8)
+        if target.dialect.name == "anthropic":
+            return json_response(_anthropic_list(models))
+        return json_response(
+            {"object": "list", "data": [merge.openai_model(one) for one in models]}
+        )
+
+    async def _model(self, request: web.BaseRequest, target: Target) -> web.Response:
+        snapshot = await self._fresh("models")
+        scope = _Scope(target.dialect, target.profiles)
+        asked_for = target.name or ""
+        failure = self._refusal(scope, snapshot, asked_for)
+        if failure is not None:
+            return error_response(failure, target.dialect)
+        name = canonical(asked_for)
+        having = [view for view in scope.routable(snapshot) if name in view.models]
+        one = next(each for each in merge.merged(having) if each.name == name)
+        if target.dialect.name == "anthropic":
+            return json_response(merge.anthropic_model(one))
+        return json_response(merge.openai_model(one))
+
+    async def _running(self, request: web.BaseRequest, target: Target) -> web.Response:
+        snapshot = await self._fresh("resident")
+        scope = _Scope(target.dialect, target.profiles)
+        failure = self._refusal(scope, snapshot)
+        if failure is not None:
+            return error_response(failure, target.dialect)
+        models = merge.running(scope.routable(snapshot))
+        return json_response({"models": models}, content_type=JSON_UTF8)
+
+    async def _version(self, request: web.BaseRequest, target: Target) -> web.Response:
+        snapshot = self._snapshot()
+        scope = _Scope(target.dialect, target.profiles)
+        failure = self._refusal(scope, snapshot)
+        if failure is not None:
+            return error_response(failure, target.dialect)
+        version = merge.lowest_version(
+            view.version for view in scope.routable(snapshot) if view.version is not None
+        )
+        if version is None:
+            failure = Failure(
+                Kind.NO_ENDPOINT,
+                "no endpoint has told its version yet; try again shortly",
+                retry_after=_RETRY_AFTER,
+            )
+            return error_response(failure, target.dialect)
+        return json_response({"version": version}, content_type=JSON_UTF8)
+
+    async def _heartbeat(self, request: web.BaseRequest, target: Target) -> web.Response:
+        failure = self._refusal(_Scope(target.dialect, target.profiles), self._snapshot())
+        if failure is not None:
+            return error_response(failure, target.dialect)
+        return web.Response(
+            body=b"Ollama is running", headers={"Content-Type": "text/plain; charset=utf-8"}
+        )
+
+    async def _unified(self, request: web.BaseRequest) -> web.Response:
+        await self._fresh("resident")
+        snapshot = await self._fresh("models")
+        scope = _Scope(Own(), frozenset(PROFILES))
+        failure = self._refusal(scope, snapshot)
+        if failure is not None:
+            return error_response(failure, scope.dialect)
+        models = merge.merged(scope.routable(snapshot))
+        return json_response(
+            {"object": "list", "data": [merge.unified_model(one) for one in models]},
+            content_type=JSON,
+        )
+
+    async def _fresh(self, what: str) -> Snapshot:
+        return await self._refresh(what, self._max_age, self._timeout)
+
+    def _refusal(
+        self, scope: "_Scope", snapshot: Snapshot, model: str | None = None
+    ) -> Failure | None:
+        """Why routing could send this nowhere; None when some endpoint could answer it."""
+        features = Features(
+            models=() if model is None else (canonical(model),),
+            dialect=scope.dialect.name,
+            profiles=scope.profiles,
+        )
+        outcome = decide(
+            features,
+            snapshot,
+            Load(),  # what is in flight says nothing of who knows an answer
+            Steady(),
+            RoutingOptions(),
+            model or "",
+            self._clock.now(),
+        )
+        return outcome.failure if isinstance(outcome, Refuse) else None
+
+
+class _Scope:
+    """Which endpoints a path is about: those of `profiles`, or all that speak `dialect`."""
+
+    def __init__(self, dialect: Dialect, profiles: frozenset[str] | None) -> None:
+        self.dialect = dialect
+        self.profiles = profiles
+
+    def routable(self, snapshot: Snapshot) -> list[EndpointView]:
+        """Those of them that can be routed to."""
+        return [view for view in snapshot.endpoints if view.routable and self._holds(view)]
+
+    def _holds(self, view: EndpointView) -> bool:
+        if view.profile is None:
+            return False
+        if self.profiles is None:
+            return self.dialect.name in view.profile.dialects
+        return view.profile.name in self.profiles
+
+
+def _anthropic_list(models: list[merge.Merged]) -> dict[str, object]:
+    return {
+        "data": [merge.anthropic_model(one) for one in models],
+        "has_more": False,
+        "first_id": models[0].model.name if models else None,
+        "last_id": models[-1].model.name if models else None,
+    }

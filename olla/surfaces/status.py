@@ -1,0 +1,242 @@
+"""How olla itself is: health, readiness, status, statistics, process, metrics, version.
+
+For programs that watch it and people who ask. What endpoints and models look like is
+`fleet_report`'s, what is counted `telemetry`'s.
+"""
+
+import asyncio
+import gc
+import os
+import platform
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from olla.clock import Clock
+from olla.fleet.load import Load
+from olla.fleet.profiles import PROFILES
+from olla.fleet.snapshot import Snapshot
+from olla.surfaces.answers import Surface, iso_time, json_response, read_only
+from olla.surfaces.fleet_report import FleetReport, latency
+from olla.telemetry.metrics import Metrics
+from olla.telemetry.traffic import Traffic
+
+__all__ = ["StatusSurface"]
+
+_RETRY_AFTER = {"Retry-After": "1"}
+
+
+class StatusSurface:
+    """Answers olla's own paths under `/internal`, `/metrics` and `/version`.
+
+    `settings` says where the settings came from and `policy` how endpoints are chosen, both for
+    people; `draining` whether olla is about to stop; `open_connections` counts clients'
+    connections, `loop_lag` is the event loop's lag in seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        snapshot: Callable[[], Snapshot],
+        load: Load,
+        metrics: Metrics,
+        traffic: Traffic,
+        clock: Clock,
+        version: str,
+        settings: str = "",
+        policy: str = "",
+        draining: Callable[[], bool] = lambda: False,
+        open_connections: Callable[[], int] = lambda: 0,
+        loop_lag: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        self._fleet = FleetReport(snapshot, load, traffic, clock)
+        self._load = load
+        self._metrics = metrics
+        self._traffic = traffic
+        self._clock = clock
+        self._version = version
+        self._settings = settings
+        self._policy = policy
+        self._draining = draining
+        self._open_connections = open_connections
+        self._loop_lag = loop_lag
+        self._started = clock.now()
+        self._started_wall = clock.wall()
+
+    def routes(self) -> dict[str, Surface]:
+        """What is answered, by exact path."""
+        surfaces: dict[str, Surface] = {
+            "/internal/health": self._health,
+            "/internal/ready": self._ready,
+            "/internal/status": self._status,
+            "/internal/status/endpoints": self._endpoints,
+            "/internal/status/models": self._models,
+            "/internal/stats/models": self._model_stats,
+            "/internal/process": self._process,
+            "/internal/metrics": self._render_metrics,
+            "/metrics": self._render_metrics,
+            "/version": self._about,
+        }
+        return {path: read_only(surface) for path, surface in surfaces.items()}
+
+    async def _health(self, request: web.BaseRequest) -> web.Response:
+        return json_response(
+            {
+                "status": "healthy",
+                "version": self._version,
+                "uptime_seconds": self._uptime(),
+            }
+        )
+
+    async def _ready(self, request: web.BaseRequest) -> web.Response:
+        counts = self._fleet.counts()
+        draining = self._draining()
+        ready = counts["endpoints_routable"] > 0 and not draining
+        return json_response(
+            {"status": "ready" if ready else "not_ready", "draining": draining, **counts},
+            status=200 if ready else 503,
+            headers=None if ready else _RETRY_AFTER,
+        )
+
+    async def _status(self, request: web.BaseRequest) -> web.Response:
+        traffic = self._traffic
+        counts = self._fleet.counts()
+        draining = self._draining()
+        return json_response(
+            {
+                "timestamp": iso_time(self._clock.wall()),
+                "status": _overall(counts, draining),
+                "version": self._version,
+                "started_at": iso_time(self._started_wall),
+                "uptime_seconds": self._uptime(),
+                "settings": self._settings,
+                "policy": self._policy,
+                "draining": draining,
+                "counts": counts,
+                "requests": {
+                    "total": traffic.requests,
+                    "failures": traffic.failures,
+                    "client_errors": traffic.client_errors,
+                    "in_flight": self._load.total(),
+                    "bytes_in": traffic.bytes_in,
+                    "bytes_out": traffic.bytes_out,
+                },
+                "open_connections": self._open_connections(),
+                "endpoints": self._fleet.endpoints(),
+            }
+        )
+
+    async def _endpoints(self, request: web.BaseRequest) -> web.Response:
+        return json_response(
+            {
+                "timestamp": iso_time(self._clock.wall()),
+                "counts": self._fleet.counts(),
+                "endpoints": self._fleet.endpoints(),
+            }
+        )
+
+    async def _models(self, request: web.BaseRequest) -> web.Response:
+        models = self._fleet.models()
+        return json_response(
+            {
+                "timestamp": iso_time(self._clock.wall()),
+                "total": len(models),
+                "models": models,
+            }
+        )
+
+    async def _model_stats(self, request: web.BaseRequest) -> web.Response:
+        rows = [
+            {
+                "name": name,
+                "requests": model.requests,
+                "failures": model.failures,
+                "client_errors": model.client_errors,
+                "prompt_tokens": model.prompt_tokens,
+                "output_tokens": model.output_tokens,
+                "last_requested": iso_time(model.last_requested),
+                "ttfb_seconds": latency(model.first_byte),
+                "duration_seconds": latency(model.duration),
+            }
+            for name, model in self._traffic.models.items()
+        ]
+        rows.sort(key=lambda row: (-self._traffic.models[str(row["name"])].requests, row["name"]))
+        return json_response({"timestamp": iso_time(self._clock.wall()), "models": rows})
+
+    async def _process(self, request: web.BaseRequest) -> web.Response:
+        return json_response(
+            {
+                "timestamp": iso_time(self._clock.wall()),
+                "pid": os.getpid(),
+                "python": platform.python_version(),
+                "uptime_seconds": self._uptime(),
+                "cpu_seconds": round(time.process_time(), 3),
+                "rss_bytes": _resident_bytes(),
+                "threads": threading.active_count(),
+                "open_files": _open_files(),
+                "tasks": len(asyncio.all_tasks()),
+                "open_connections": self._open_connections(),
+                "event_loop_lag_seconds": round(self._loop_lag(), 6),
+                "gc": [
+                    {"generation": number, "pending": pending, **stats}
+                    for number, (pending, stats) in enumerate(
+                        zip(gc.get_count(), gc.get_stats(), strict=True)
+                    )
+                ],
+            }
+        )
+
+    async def _render_metrics(self, request: web.BaseRequest) -> web.Response:
+        body, content_type = self._metrics.render()
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+    async def _about(self, request: web.BaseRequest) -> web.Response:
+        dialects: set[str] = set().union(*(row.dialects for row in PROFILES.values()))
+        about: dict[str, Any] = {
+            "name": "olla",
+            "version": self._version,
+            "description": "Load-balancing router that makes a fleet of Ollama servers look"
+            " like one",
+            "dialects": sorted(dialects),
+            "supported_backends": list(PROFILES),
+            "links": {
+                "health": "/internal/health",
+                "ready": "/internal/ready",
+                "status": "/internal/status",
+                "process": "/internal/process",
+                "metrics": "/metrics",
+                "models": "/olla/models",
+            },
+        }
+        return json_response(about)
+
+    def _uptime(self) -> float:
+        return round(self._clock.now() - self._started, 3)
+
+
+def _overall(counts: dict[str, int], draining: bool) -> str:
+    if draining:
+        return "draining"
+    if not counts["endpoints_routable"]:
+        return "unavailable"
+    return "healthy" if counts["endpoints_routable"] == counts["endpoints"] else "degraded"
+
+
+def _resident_bytes() -> int | None:
+    """Memory in use, where the system tells it under /proc."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _open_files() -> int | None:
+    try:
+        return len(os.listdir("/proc/self/fd"))
+    except OSError:
+        return None
