@@ -32,7 +32,7 @@ from olla.routing.policies import POLICIES
 from olla.settings import Loaded, Settings, endpoint_specs
 from olla.surfaces.lists import ListSurface
 from olla.surfaces.status import StatusSurface
-from olla.telemetry.logging import Level, LogStyle, make_logger
+from olla.telemetry.logging import Level, LogStyle, bridge_stdlib, make_logger
 from olla.telemetry.loop_lag import LoopLag
 from olla.telemetry.metrics import Metrics
 from olla.telemetry.request_log import LogFormat, RequestLog
@@ -71,6 +71,9 @@ class App:
         self._server: asyncio.Server | None = None
         self.logger = self._make_logger()
         self._wire(loaded)
+        for notice in loaded.notices:
+            self.logger.warning("setting without effect", setting=str(notice))
+        self._detach = bridge_stdlib(self.logger)
 
     @property
     def url(self) -> str:
@@ -125,6 +128,7 @@ class App:
         self.pool.close()
         self.loop_lag.stop()
         self.request_log.close()
+        self._detach()
 
     # --- wiring -----------------------------------------------------------------------------
 
@@ -186,6 +190,11 @@ class App:
             traffic=self.traffic,
             clock=clock,
             version=__version__,
+            settings=loaded.source,
+            policy=settings.proxy.load_balancer,
+            draining=lambda: self.downstream.draining,
+            open_connections=lambda: self.downstream.connections,
+            loop_lag=self.loop_lag.worst,
         )
         self.downstream = Downstream(
             stations,

@@ -1,0 +1,45 @@
+"""`olla check`: is this configuration file right, and what does it mean?"""
+
+import json
+from pathlib import Path
+
+import click
+
+from olla.cli.running import load_or_exit
+
+__all__ = ["command"]
+
+
+@click.command("check")
+@click.option(
+    "--config",
+    "-c",
+    type=click.Path(path_type=Path),
+    help="The file; without it, the one that `olla serve` would take.",
+)
+@click.option("--schema", is_flag=True, help="Print a JSON Schema for editors instead.")
+def command(config: Path | None, schema: bool) -> None:
+    """Check a configuration file.
+
+    Exit status 0: it can be used, and the settings in force are printed (secrets masked). 2: it
+    cannot, and every problem is printed with its line.
+    """
+    if schema:
+        from olla.settings import Settings
+
+        click.echo(json.dumps(Settings.model_json_schema(), indent=2))
+        return
+    loaded = load_or_exit(config)
+    from olla.settings import effective_yaml, endpoint_specs
+    from olla.settings.loading import SettingsError
+
+    try:
+        endpoint_specs(loaded.settings)
+    except SettingsError as error:
+        for problem in error.problems:
+            click.echo(str(problem), err=True)
+        raise SystemExit(2) from None
+    for notice in loaded.notices:
+        click.echo(f"note: {notice}", err=True)
+    click.echo(f"# in force, from {loaded.source}")
+    click.echo(effective_yaml(loaded.settings), nl=False)

@@ -1,0 +1,93 @@
+"""`olla demo`: the router in front of simulated nodes, nothing else needed."""
+
+import click
+
+from olla.cli.running import run
+
+__all__ = ["command"]
+
+_MODELS = (
+    ("llama3.2:latest", "mistral:latest", "nomic-embed-text:latest"),
+    ("llama3.2:latest", "codellama:7b", "llama2:latest"),
+    ("mistral:latest", "qwen2.5:7b", "nomic-embed-text:latest"),
+)
+"""What the nodes have; a fourth begins again at the first."""
+_GIB = 1024**3
+_VRAM = (24 * _GIB, 12 * _GIB, 16 * _GIB)
+
+
+@click.command("demo")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Interface to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=40114, show_default=True)
+@click.option("--nodes", type=click.IntRange(1, 50), default=3, show_default=True)
+@click.option(
+    "--time-scale",
+    type=click.FloatRange(min=0, min_open=True),
+    default=0.2,
+    show_default=True,
+    help="How many real seconds a simulated second takes.",
+)
+@click.option("--seed", type=int, default=1, show_default=True)
+def command(host: str, port: int, nodes: int, time_scale: float, seed: int) -> None:
+    """Run the router in front of simulated Ollama nodes, and say what to try."""
+    run(_demo(host, port, nodes, time_scale, seed))
+
+
+async def _demo(host: str, port: int, nodes: int, time_scale: float, seed: int) -> None:
+    import yaml
+
+    from olla.app import serve
+    from olla.settings import parse
+    from olla.simulation.server import NodeOptions, SimulatedNode
+
+    running = [
+        SimulatedNode(
+            NodeOptions(
+                name=f"node-{number + 1}",
+                models=_MODELS[number % len(_MODELS)],
+                vram=_VRAM[number % len(_VRAM)],
+                time_scale=time_scale,
+                seed=seed + number,
+            )
+        )
+        for number in range(nodes)
+    ]
+    try:
+        for node in running:
+            await node.start("127.0.0.1", 0)
+        endpoints = [
+            {"name": node.options.name, "url": node.url, "type": "ollama", "check_interval": "2s"}
+            for node in running
+        ]
+        text = yaml.safe_dump(
+            {
+                "server": {"host": host, "port": port},
+                "discovery": {"static": {"endpoints": endpoints}},
+                "logging": {"format": "text"},
+            }
+        )
+        await serve(parse(text, {}, "the demo"), ready=lambda url: _welcome(url, len(running)))
+    finally:
+        for node in running:
+            await node.stop()
+
+
+def _welcome(url: str, nodes: int) -> None:
+    click.echo(
+        f"""
+olla is at {url}, in front of {nodes} simulated Ollama nodes. Try, in another terminal:
+
+  curl -s {url}/olla/ollama/api/generate \\
+    -d '{{"model": "llama3.2", "prompt": "Why is the sky blue?", "stream": false}}'
+
+  curl -sN {url}/olla/ollama/api/chat \\
+    -d '{{"model": "mistral", "messages": [{{"role": "user", "content": "Hello!"}}]}}'
+
+  curl -si {url}/v1/chat/completions \\
+    -d '{{"model": "llama3.2", "messages": [{{"role": "user", "content": "Hello!"}}]}}'
+
+  olla status --url {url}
+
+Ctrl-C stops it.
+"""
+    )

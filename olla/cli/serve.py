@@ -1,0 +1,47 @@
+"""`olla serve`: run the router."""
+
+import os
+from pathlib import Path
+
+import click
+
+from olla.cli.running import load_or_exit, run
+
+__all__ = ["command"]
+
+
+@click.command("serve")
+@click.option(
+    "--config",
+    "-c",
+    type=click.Path(path_type=Path),
+    help="Configuration file. Without it: $OLLA_CONFIG_FILE, config/olla.local.yaml, "
+    "config/olla.yaml or olla.yaml, else one Ollama at localhost:11434.",
+)
+@click.option("--host", help="Listen on this interface instead of server.host.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Listen on this port instead.")
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    help="Write from this severity on instead of logging.level.",
+)
+def command(config: Path | None, host: str | None, port: int | None, log_level: str | None) -> None:
+    """Run the router until SIGTERM or Ctrl-C; running requests finish first.
+
+    \b
+    Examples:
+      olla serve --config fleet.yaml
+      olla serve --config fleet.yaml --host 0.0.0.0 --port 8080
+    """
+    environ = dict(os.environ)
+    for name, value in (
+        ("OLLA_SERVER_HOST", host),
+        ("OLLA_SERVER_PORT", port),
+        ("OLLA_LOGGING_LEVEL", log_level),
+    ):
+        if value is not None:
+            environ[name] = str(value)
+    loaded = load_or_exit(config, environ)
+    from olla.app import serve
+
+    run(serve(loaded))
