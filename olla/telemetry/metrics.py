@@ -80,7 +80,7 @@ class Metrics:
             adds = self._of_requests[key] = self._request_children(*key)
         adds[0](1)
         adds[1](max(0.0, record.ended - record.started))
-        if record.first_byte is not None:
+        if endpoint and record.first_byte is not None:  # olla's own answers have no wait
             self._observe_first_byte(endpoint, record)
         for attempt in record.attempts:
             self._count_attempt(attempt)

@@ -1,0 +1,57 @@
+"""A server that answers with the surfaces alone."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import RawTestServer, TestClient
+
+from olla.dialects.dialect import Operation
+from olla.dialects.paths import Paths, ScopeSpec, Target
+from olla.fleet.profiles import PROFILES
+from tests.surfaces.known_fleet import KnownFleet, StillClock
+
+Surface = Callable[[web.BaseRequest], Awaitable[web.Response]]
+OperationSurface = Callable[[web.BaseRequest, Target], Awaitable[web.Response]]
+Serve = Callable[..., Awaitable[TestClient[Any, Any]]]
+
+
+@pytest.fixture
+def clock() -> StillClock:
+    """Time that stands still."""
+    return StillClock()
+
+
+@pytest.fixture
+def fleet() -> KnownFleet:
+    """A fleet of nobody, to be set."""
+    return KnownFleet()
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Serve]:
+    """Makes a client of a server with just these surfaces."""
+    clients: list[TestClient[Any, Any]] = []
+    scopes = [ScopeSpec(row.name, row.prefixes, row.dialects) for row in PROFILES.values()]
+    paths = Paths(scopes, root_enabled=True)
+
+    async def started(
+        routes: Mapping[str, Surface],
+        operations: Mapping[Operation, OperationSurface] | None = None,
+    ) -> TestClient[Any, Any]:
+        async def handle(request: web.BaseRequest) -> web.Response:
+            surface = routes.get(request.path)
+            if surface is not None:
+                return await surface(request)
+            target = paths.resolve(request.method, request.raw_path)
+            return await (operations or {})[target.operation](request, target)
+
+        client = TestClient(RawTestServer(handle))
+        clients.append(client)
+        await client.start_server()
+        return client
+
+    yield started
+    for client in clients:
+        await client.close()
