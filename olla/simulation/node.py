@@ -34,6 +34,7 @@ __all__ = [
     "Refused",
     "Resident",
     "Started",
+    "load_options",
 ]
 
 LOAD_OPTIONS = (

@@ -1,0 +1,255 @@
+"""A simulated Ollama node on a port."""
+
+import asyncio
+import re
+from collections import deque
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from olla.clock import Clock, SystemClock
+from olla.simulation.answering import TROUBLE, ApiError, as_json
+from olla.simulation.catalogue import ModelSpec, model_spec
+from olla.simulation.faults import Fault, Faults, Trouble
+from olla.simulation.managing import ManagingApi
+from olla.simulation.native import NativeApi
+from olla.simulation.node import NodeLimits
+from olla.simulation.storage import Storage
+from olla.simulation.v1 import V1Api, anthropic_error, openai_error
+from olla.simulation.work import Workshop
+
+__all__ = ["NodeOptions", "Seen", "SimulatedNode"]
+
+_SEEN_MAX = 256
+
+
+class NodeOptions(msgspec.Struct, frozen=True):
+    """What a node is like.
+
+    `models` are names from the catalogue, or whole descriptions; `tokens_per_second` and
+    `prompt_tokens_per_second` hold for a model of 4 GB; `time_scale` is how many real seconds a
+    simulated second takes (durations in answers are simulated ones). See `NodeLimits` for the
+    rest.
+    """
+
+    name: str = "node"
+    models: tuple[str | ModelSpec, ...] = ("llama3.2:latest",)
+    vram: int = 24 << 30
+    num_parallel: int = 1
+    max_loaded_models: int = 3
+    max_queue: int = 512
+    load_bandwidth: float = 1.0e9
+    warm_bandwidth: float = 4.0e9
+    keep_alive: float = 300.0
+    tokens_per_second: float = 60.0
+    prompt_tokens_per_second: float = 1500.0
+    time_scale: float = 1.0
+    seed: int = 1
+    version: str = "0.33.0"
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """A request that the node has seen."""
+
+    method: str
+    target: str
+    headers: tuple[tuple[str, str], ...]
+
+    def header(self, name: str) -> str | None:
+        """The first value of a header."""
+        wanted = name.lower()
+        return next((value for key, value in self.headers if key.lower() == wanted), None)
+
+
+class SimulatedNode:
+    """One node: start it, ask it, throw its faults, stop it."""
+
+    def __init__(self, options: NodeOptions, clock: Clock | None = None) -> None:
+        self.options = options
+        self.name = options.name
+        self.version = options.version
+        self.seed = options.seed
+        self.clock: Clock = clock or SystemClock()
+        self.storage = Storage()
+        for number, model in enumerate(options.models):
+            spec = model if isinstance(model, ModelSpec) else model_spec(model)
+            self.storage.add(spec, self.clock.wall() - 3600 * (number + 1))
+        self.workshop = Workshop(
+            NodeLimits(
+                vram=options.vram,
+                num_parallel=options.num_parallel,
+                max_loaded_models=options.max_loaded_models,
+                max_queue=options.max_queue,
+                load_bandwidth=options.load_bandwidth,
+                warm_bandwidth=options.warm_bandwidth,
+                keep_alive=options.keep_alive,
+            ),
+            self.clock,
+            scale=options.time_scale,
+            tokens_per_second=options.tokens_per_second,
+            prompt_tokens_per_second=options.prompt_tokens_per_second,
+        )
+        self.faults = Faults(options.seed)
+        self.seen: deque[Seen] = deque(maxlen=_SEEN_MAX)
+        """The last requests, probes included."""
+        self._runner: web.AppRunner | None = None
+        self._site: web.TCPSite | None = None
+        self.host = ""
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+    async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        """Listen; on any free port for 0.
+
+        Raises:
+            OSError: the address cannot be listened on.
+        """
+        app = web.Application(middlewares=[self._middleware], client_max_size=1 << 40)
+        for api in (NativeApi(self), ManagingApi(self), V1Api(self)):
+            app.add_routes(api.routes())
+        app.add_routes(
+            [
+                web.get("/_simulation/state", self._state),
+                web.get("/_simulation/faults", self._show_faults),
+                web.put("/_simulation/faults", self._set_faults),
+            ]
+        )
+        self._runner = web.AppRunner(
+            app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1
+        )
+        await self._runner.setup()
+        self.host = host
+        await self.accept(port)
+
+    async def stop(self) -> None:
+        """Drop all connections and listen no more."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+        self._site = None
+        self.workshop.close()
+
+    async def accept(self, port: int | None = None) -> None:
+        """Listen again after `refuse`, on the same port."""
+        assert self._runner is not None
+        if self._site is None:
+            wanted = self.port if port is None else port
+            self._site = web.TCPSite(self._runner, self.host, wanted, reuse_address=True)
+            await self._site.start()
+            server = self._site._server
+            assert isinstance(server, asyncio.Server)
+            self.port = server.sockets[0].getsockname()[1]
+
+    async def refuse(self) -> None:
+        """Refuse connections from now on, and drop those that stand."""
+        if self._site is not None:
+            site, self._site = self._site, None
+            assert self._runner is not None
+            assert self._runner.server is not None
+            for connection in self._runner.server.connections:
+                if connection.transport is not None:
+                    connection.transport.abort()
+            await site.stop()
+
+    @property
+    def connections(self) -> int:
+        """Connections that stand."""
+        if self._runner is None or self._runner.server is None:
+            return 0
+        return len(self._runner.server.connections)
+
+    # --- every request ----------------------------------------------------------------------
+
+    @web.middleware
+    async def _middleware(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        self.seen.append(Seen(request.method, request.raw_path, tuple(request.headers.items())))
+        native = not request.path.startswith("/v1/")
+        try:
+            trouble = self.faults.trouble(request.path)
+            if trouble is not None:
+                answer = await self._suffer(request, trouble, native=native)
+                if answer is not None:
+                    return answer
+                request[TROUBLE] = trouble
+            response: web.StreamResponse = await handler(request)
+            return response
+        except ApiError as error:
+            if request.path == "/v1/messages":
+                return anthropic_error(error)
+            if native:
+                return as_json({"error": error.message}, native=True, status=error.status)
+            return openai_error(error)
+        except web.HTTPNotFound:
+            return web.Response(status=404, text="404 page not found")
+        except web.HTTPMethodNotAllowed:
+            return web.Response(status=405, text="405 method not allowed")
+
+    async def _suffer(
+        self, request: web.Request, trouble: Trouble, *, native: bool
+    ) -> web.StreamResponse | None:
+        """What a fault does before the request is looked at; None when it goes on."""
+        kind, fault = trouble.kind, trouble.fault
+        transport = request.transport
+        if kind == "hang":
+            await asyncio.Event().wait()
+        elif kind == "status":
+            raise ApiError(fault.status, f"simulated failure with status {fault.status}")
+        elif kind == "slow":
+            await self.workshop.sleep(fault.seconds)
+        elif kind in ("reset_before", "garbage") and transport is not None:
+            if kind == "garbage":
+                transport.write(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
+                transport.close()
+            else:
+                transport.abort()
+            return web.Response()
+        elif kind == "garbage_body" and not _may_stream(request):
+            return web.Response(body=b'{"this is": not JSON', content_type="application/json")
+        return None
+
+    # --- for tests and people -----------------------------------------------------------------
+
+    async def _state(self, request: web.Request) -> web.Response:
+        node = self.workshop.node
+        return as_json(
+            {
+                "name": self.name,
+                "running": self.workshop.running,
+                "cancelled": self.workshop.cancelled,
+                "tokens": self.workshop.tokens,
+                "queue": node.queue_length,
+                "loading": node.loading,
+                "loads": node.loads,
+                "loads_aborted": node.loads_aborted,
+                "unloads": node.unloads,
+                "connections": self.connections,
+            },
+            native=False,
+        )
+
+    async def _show_faults(self, request: web.Request) -> web.Response:
+        shown = {kind: msgspec.to_builtins(fault) for kind, fault in self.faults.active.items()}
+        return as_json(shown, native=False)
+
+    async def _set_faults(self, request: web.Request) -> web.Response:
+        try:
+            wanted = msgspec.json.decode(await request.read(), type=dict[str, Fault])
+            self.faults.clear()
+            for kind, fault in wanted.items():
+                self.faults.set(kind, fault)
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise ApiError(400, str(error)) from None
+        return await self._show_faults(request)
+
+
+_STREAMING = re.compile(r"/api/(generate|chat)|/v1/(chat/)?completions")
+
+
+def _may_stream(request: web.Request) -> bool:
+    return _STREAMING.fullmatch(request.path) is not None
