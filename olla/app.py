@@ -175,7 +175,7 @@ class App:
             timeouts=_timeouts(settings),
             max_body=settings.server.request_limits.max_body_size,
             aliases=_aliases(settings),
-            refresh_timeout=_refresh_timeout(settings),
+            refresh_timeout=settings.model_registry.routing_strategy.options.discovery_timeout,
             id_prefix=secrets.token_hex(4),
         )
         lists = ListSurface(
@@ -243,11 +243,6 @@ def _routing_options(settings: Settings) -> RoutingOptions:
     return RoutingOptions(
         strategy=Strategy(strategy.type), fallback=Fallback(strategy.options.fallback_behavior)
     )
-
-
-def _refresh_timeout(settings: Settings) -> float | None:
-    options = settings.model_registry.routing_strategy.options
-    return options.discovery_timeout if options.discovery_refresh_on_miss else None
 
 
 def _timeouts(settings: Settings) -> Timeouts:

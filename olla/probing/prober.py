@@ -82,11 +82,11 @@ class Prober:
         if watch is not None:
             watch.ask_now()
 
-    def observe(self, endpoint: str, failure: Failure | None) -> None:
-        """An attempt against an endpoint ended well (None), or with a failure."""
+    def observe(self, endpoint: str, failure: Failure | None, model: str | None) -> None:
+        """An attempt against an endpoint, for a model, ended well (None) or with a failure."""
         watch = self._watches.get(endpoint)
         if watch is not None:
-            watch.observe(failure)
+            watch.observe(failure, model)
 
     async def refresh(self, what: str, max_age: float, timeout: float) -> Snapshot:
         """The fleet, its lists renewed where they are older than `max_age` seconds.

@@ -69,12 +69,15 @@ class Watch:
         self._next_check_at: float | None = None
         self._error: str | None = None
         self._under_way: dict[str, asyncio.Task[Reply]] = {}
+        self._stale: set[str] = set()
+        """What is known to have changed since it was asked for."""
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._rounds = 0
         self._round_done = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._half_open: asyncio.TimerHandle | None = None
+        self._looking: asyncio.Task[None] | None = None
         self.view = self._make_view()
 
     # --- life -------------------------------------------------------------------------------
@@ -87,7 +90,8 @@ class Watch:
         """Ask no more."""
         if self._half_open is not None:
             self._half_open.cancel()
-        tasks = [task for task in (self._task, *self._under_way.values()) if task is not None]
+        owned = (self._task, self._looking, *self._under_way.values())
+        tasks = [task for task in owned if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -106,7 +110,7 @@ class Watch:
 
     def ask_now(self) -> None:
         """Ask at once, lists included."""
-        self._models_at = None if self._models_at is None else float("-inf")
+        self._stale.add("models")
         self._wake.set()
 
     async def renew(self, what: str, max_age: float) -> None:
@@ -114,18 +118,21 @@ class Watch:
         at = self._models_at if what == "models" else self._resident_at
         if not self._state.health.routable or self._profile is None:
             return
-        if at is not None and self._clock.now() - at <= max_age:
+        known = at is not None and self._clock.now() - at <= max_age
+        if known and what not in self._stale and what not in self._under_way:
             return
         await (self._ask_models() if what == "models" else self._ask_resident())
         self._publish(self._state.health.value)
 
     # --- traffic ----------------------------------------------------------------------------
 
-    def observe(self, failure: Failure | None) -> None:
-        """An attempt ended well, or with a failure."""
+    def observe(self, failure: Failure | None, model: str | None) -> None:
+        """An attempt for a model (canonical name) ended well, or with a failure."""
         now = self._clock.now()
         if failure is None:
             self._set_breaker(breakers.succeed(self._breaker, now))
+            if model is not None and model not in self.view.resident:
+                self._look_at_memory()
             return
         status = failure.endpoint_status
         if status == 429:
@@ -140,6 +147,14 @@ class Watch:
         if failure.facts.phase is Phase.CONNECT and failure.kind is not Kind.CONNECT_TIMEOUT:
             self._learn(Event.UNREACHABLE, failure.message)
         self.ask_now()
+
+    def _look_at_memory(self) -> None:
+        """A model has answered that was not known to be in memory."""
+        if self._profile is None or self._profile.resident_path is None:
+            return
+        self._stale.add("resident")
+        if self._looking is None or self._looking.done():
+            self._looking = self._loop.create_task(self.renew("resident", 0.0))
 
     def _set_breaker(self, breaker: breakers.Breaker) -> None:
         if breaker == self._breaker:
@@ -193,13 +208,16 @@ class Watch:
         if self._profile.resident_path is not None:
             asked["resident"] = self._ask_resident()
         back = not self._state.health.routable
-        if back or self._models_at is None or now - self._models_at >= self._list_interval:
+        if back or self._due("models", self._models_at, self._list_interval, now):
             asked["models"] = self._ask_models()
-        if back or self._version_at is None or now - self._version_at >= _VERSION_INTERVAL:
+        if back or self._due("version", self._version_at, _VERSION_INTERVAL, now):
             asked["version"] = self._ask_version()
         replies = dict(zip(asked, await asyncio.gather(*asked.values()), strict=True))
         event, error, retry_after = _judge(replies)
         self._learn(event, error, retry_after)
+
+    def _due(self, what: str, at: float | None, interval: float, now: float) -> bool:
+        return at is None or what in self._stale or now - at >= interval
 
     def _learn(
         self, event: Event, error: str | None = None, retry_after: float | None = None
@@ -238,6 +256,7 @@ class Watch:
 
     async def _read_models(self) -> Reply:
         assert self._profile is not None
+        self._stale.discard("models")
         path = self.spec.list_path or self._profile.list_path
         reply = await self._asker.get(self.spec, path)
         if reply.verdict is not Verdict.OK:
@@ -251,6 +270,7 @@ class Watch:
 
     async def _read_resident(self) -> Reply:
         assert self._profile is not None
+        self._stale.discard("resident")
         path = self._profile.resident_path or ""
         reply = await self._asker.get(self.spec, path)
         if reply.verdict is not Verdict.OK:

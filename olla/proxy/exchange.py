@@ -33,13 +33,15 @@ from olla.proxy.stations import Stations
 from olla.proxy.upstream import UpstreamConnection
 from olla.record import AttemptRecord, RequestRecord
 from olla.routing.candidates import Features
-from olla.routing.decision import Choose, Reason, Refuse, Strategy
+from olla.routing.decision import Choose, Reason, Refuse
 from olla.routing.policies.steady import Steady
 
 __all__ = ["Exchange", "request_id"]
 
 _CHANGES_MODELS = frozenset({Operation.PULL, Operation.CREATE, Operation.COPY, Operation.DELETE})
 _STEADY = Steady()
+_LISTS_AGE_MAX = 1.0
+"""Seconds. Bounds how often requests for unknown models make olla ask the endpoints."""
 _SANE_ID = re.compile(r"[!-~]{1,128}")
 
 
@@ -199,16 +201,14 @@ class Exchange:
         )
 
     async def _worth_another_look(self, refusal: Refuse, refreshed: bool) -> bool:
-        """Whether the endpoints were asked again for a model that none of them listed."""
-        stations = self._stations
-        if (
-            refreshed
-            or stations.refresh_timeout is None
-            or refusal.reason is not Reason.MODEL_NOT_FOUND
-            or stations.dispatcher.options.strategy is not Strategy.DISCOVERY
-        ):
+        """Whether the endpoints were asked again for a model that none of them listed.
+
+        Somebody may have pulled it a moment ago; only then is "not found" the truth.
+        """
+        if refreshed or refusal.reason is not Reason.MODEL_NOT_FOUND:
             return False
-        await stations.fleet.refresh("models", 0.0, stations.refresh_timeout)
+        stations = self._stations
+        await stations.fleet.refresh("models", _LISTS_AGE_MAX, stations.refresh_timeout)
         return True
 
     # --- one try ----------------------------------------------------------------------------
@@ -252,7 +252,8 @@ class Exchange:
         finally:
             if not lease.released:
                 stations.dispatcher.release(lease)
-            self._note_end(attempt, trace, failure)
+            model = choice.model if lease.counted else None
+            self._note_end(attempt, trace, failure, model)
 
     def _another_can(self, features: Features, name: str, peek: Peek) -> bool:
         if self._target.category is Category.MANAGE:
@@ -374,7 +375,13 @@ class Exchange:
         record.reason = choice.reason.value
         record.model = view.models[choice.model].name if choice.model else peek.model
 
-    def _note_end(self, attempt: Attempt, trace: AttemptRecord, failure: Failure | None) -> None:
+    def _note_end(
+        self,
+        attempt: Attempt,
+        trace: AttemptRecord,
+        failure: Failure | None,
+        model: str | None,
+    ) -> None:
         stations, record, relay = self._stations, self._record, attempt.relay
         trace.ended = stations.clock.now()
         trace.failure = failure
@@ -388,7 +395,7 @@ class Exchange:
                 record.output_tokens = relay.summary.output_tokens
                 record.load_seconds = relay.summary.load_seconds
         if failure is None or failure.kind is not Kind.CLIENT_GONE:
-            stations.fleet.observe(trace.endpoint, failure)
+            stations.fleet.observe(trace.endpoint, failure, model)
         if self._target.operation in _CHANGES_MODELS:
             stations.fleet.probe_now(trace.endpoint)
 

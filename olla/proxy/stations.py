@@ -23,8 +23,11 @@ class Fleet(Protocol):
         """The fleet as it is known now."""
         ...
 
-    def observe(self, endpoint: str, failure: Failure | None) -> None:
-        """A try against an endpoint went well (None) or did not."""
+    def observe(self, endpoint: str, failure: Failure | None, model: str | None) -> None:
+        """A try against an endpoint went well (None) or did not.
+
+        `model` is the canonical name of the model that a slot was taken for.
+        """
         ...
 
     def probe_now(self, endpoint: str) -> None:
@@ -51,12 +54,12 @@ class Stations:
         timeouts: Timeouts,
         max_body: int,
         aliases: Mapping[str, tuple[str, ...]],
-        refresh_timeout: float | None,
+        refresh_timeout: float,
         id_prefix: str,
     ) -> None:
         """`max_body` is bytes; `aliases` maps canonical names to canonical names, best first;
-        `refresh_timeout` says how many seconds endpoints may be asked for a model that none
-        lists, None when they are not; `id_prefix` makes request ids this process's own."""
+        `refresh_timeout` says how many seconds endpoints may be asked again for a model that none
+        lists; `id_prefix` makes request ids this process's own."""
         self.clock = clock
         self.dispatcher = dispatcher
         self.fleet = fleet

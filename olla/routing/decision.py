@@ -37,11 +37,11 @@ class Strategy(enum.Enum):
     """What to do with a model that is nowhere in the fleet. The value is the header's word."""
 
     STRICT = "strict"
-    """Refuse."""
+    """Refuse; whoever asks has the endpoints asked again first."""
     OPTIMISTIC = "optimistic"
     """Perhaps fall back to endpoints that do not list it; see `Fallback`."""
     DISCOVERY = "discovery"
-    """Ask the endpoints again before refusing."""
+    """The same as strict, which asks again as well."""
 
 
 class Fallback(enum.Enum):

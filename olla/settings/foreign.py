@@ -33,6 +33,9 @@ FOREIGN: dict[str, str] = {
     "discovery.model_discovery.retry_backoff": "a list is read again at the next interval",
     "discovery.static.endpoints.*.preserve_path": "an endpoint URL's path is always kept",
     "model_registry.type": "the registry is in memory",
+    "model_registry.routing_strategy.options.discovery_refresh_on_miss": (
+        "endpoints are always asked again before a model is called not found"
+    ),
     "model_registry.enable_unifier": "lists are always the whole fleet's",
     "model_registry.unification": "lists always show what the endpoints last answered",
     "translators": "Anthropic requests are passed on to endpoints that speak it",

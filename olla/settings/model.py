@@ -223,16 +223,16 @@ class StrategyOptions(Section):
     fallback_behavior: Literal["compatible_only", "all", "none"] = "compatible_only"
     """For optimistic: where a model that no endpoint lists goes."""
     discovery_timeout: Duration = 2.0
-    """For discovery: how long the endpoints may take to list their models again."""
-    discovery_refresh_on_miss: bool = False
-    """For discovery: ask the endpoints again when none lists the model."""
+    """How long the endpoints may take to list their models again, before a model that none of
+    them listed is called not found."""
 
 
 class RoutingStrategy(Section):
     """What happens to a model that no endpoint lists."""
 
     type: Literal["strict", "optimistic", "discovery"] = "strict"
-    """strict refuses; optimistic may fall back; discovery asks the endpoints again."""
+    """strict and discovery refuse, once the endpoints were asked again; optimistic may fall
+    back."""
     options: StrategyOptions = StrategyOptions()
 
 

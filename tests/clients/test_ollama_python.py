@@ -1,5 +1,8 @@
 """The official `ollama` client works through the router, under the prefix and at the root."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+
 import ollama
 import pytest
 
@@ -9,9 +12,10 @@ MESSAGES = [{"role": "user", "content": "Why is the sky blue?"}]
 
 
 @pytest.fixture
-def client(base: str) -> ollama.Client:
+def client(base: str) -> Iterator[ollama.Client]:
     """A client of the router."""
-    return ollama.Client(host=base)
+    with closing(ollama.Client(host=base)) as client:
+        yield client
 
 
 def test_generate_answers_with_counts(client: ollama.Client) -> None:
@@ -89,6 +93,11 @@ def test_an_unknown_model_is_a_response_error_404(client: ollama.Client) -> None
 async def test_the_async_client_works_too(base: str) -> None:
     """Generate, stream, embed and list through AsyncClient."""
     client = ollama.AsyncClient(host=base)
+    async with client._client:
+        await _use(client)
+
+
+async def _use(client: ollama.AsyncClient) -> None:
     assert (await client.generate("llama3.2", "hello")).done
     parts = [part async for part in await client.chat("llama3.2", MESSAGES, stream=True)]
     assert parts[-1].done
@@ -101,7 +110,11 @@ async def test_the_async_client_works_too(base: str) -> None:
 
 def test_models_are_managed_from_this_machine(fleet: ThreadedFleet) -> None:
     """Pull, copy, create and delete reach a node, and the lists follow at once."""
-    client = ollama.Client(host=fleet.url)
+    with closing(ollama.Client(host=fleet.url)) as client:
+        _manage(client)
+
+
+def _manage(client: ollama.Client) -> None:
     assert client.pull("smollm").status == "success"
     assert "smollm:latest" in {model.model for model in client.list().models}
     client.copy("smollm", "mine")
@@ -119,22 +132,19 @@ def test_a_blob_is_uploaded_to_the_node_that_creates_from_it(
     """A blob streamed through the router is there for the `create` that names it."""
     path = tmp_path_factory.mktemp("blob") / "model.gguf"
     path.write_bytes(b"GGUF" + bytes(range(256)) * 4096)
-    client = ollama.Client(host=fleet.url)
-    digest = client.create_blob(path)
-    assert client.create("from-blob", files={"model.gguf": digest}).status == "success"
-    client.delete("from-blob")
+    with closing(ollama.Client(host=fleet.url)) as client:
+        digest = client.create_blob(path)
+        assert client.create("from-blob", files={"model.gguf": digest}).status == "success"
+        client.delete("from-blob")
 
 
 def test_all_nodes_down_is_a_response_error_503() -> None:
     """When no node is there the client raises its own error, with what to do."""
-    with threaded_fleet({"only": ("llama3.2:latest",)}) as fleet:
-        client = ollama.Client(host=fleet.url)
+    with ExitStack() as stack:
+        fleet = stack.enter_context(threaded_fleet({"only": ("llama3.2:latest",)}))
+        client = stack.enter_context(closing(ollama.Client(host=fleet.url)))
         assert client.generate("llama3.2", "hello").done
-
-        async def refuse() -> None:
-            await fleet.fleet.nodes["only"].stop()
-
-        fleet.call(refuse())
+        fleet.call(fleet.fleet.nodes["only"].refuse())
         with pytest.raises(ollama.ResponseError) as caught:
             client.generate("llama3.2", "hello")
         assert caught.value.status_code in (502, 503)

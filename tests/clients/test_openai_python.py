@@ -1,5 +1,7 @@
 """The official `openai` client works through the router."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import openai
@@ -11,9 +13,12 @@ MESSAGES: Any = [{"role": "user", "content": "Why is the sky blue?"}]
 
 
 @pytest.fixture(params=["/v1", "/olla/ollama/v1", "/olla/openai/v1", "/olla/proxy/v1"])
-def client(request: pytest.FixtureRequest, fleet: ThreadedFleet) -> openai.OpenAI:
+def client(request: pytest.FixtureRequest, fleet: ThreadedFleet) -> Iterator[openai.OpenAI]:
     """A client of the router, at each of its OpenAI addresses."""
-    return openai.OpenAI(base_url=fleet.url + request.param, api_key="unused", max_retries=0)
+    with openai.OpenAI(
+        base_url=fleet.url + request.param, api_key="unused", max_retries=0
+    ) as client:
+        yield client
 
 
 def test_chat_completion_answers_with_usage(client: openai.OpenAI) -> None:
@@ -64,9 +69,9 @@ def test_models_are_listed_and_found(client: openai.OpenAI) -> None:
 
 def test_responses_answer(fleet: ThreadedFleet) -> None:
     """The responses API works, streamed and not."""
-    client = openai.OpenAI(base_url=fleet.url + "/v1", api_key="unused", max_retries=0)
-    assert client.responses.create(model="llama3.2", input="Hello").output_text
-    events = list(client.responses.create(model="llama3.2", input="Hello", stream=True))
+    with openai.OpenAI(base_url=fleet.url + "/v1", api_key="unused", max_retries=0) as client:
+        assert client.responses.create(model="llama3.2", input="Hello").output_text
+        events = list(client.responses.create(model="llama3.2", input="Hello", stream=True))
     assert events[-1].type == "response.completed"
 
 
@@ -92,13 +97,12 @@ async def test_the_async_client_works_too(fleet: ThreadedFleet) -> None:
 
 def test_all_nodes_down_is_an_internal_server_error_with_retry_after() -> None:
     """503 is the client's InternalServerError; the answer says when to come again."""
-    with threaded_fleet({"only": ("llama3.2:latest",)}) as fleet:
-        client = openai.OpenAI(base_url=fleet.url + "/v1", api_key="unused", max_retries=0)
-
-        async def stop() -> None:
-            await fleet.fleet.nodes["only"].stop()
-
-        fleet.call(stop())
+    with ExitStack() as stack:
+        fleet = stack.enter_context(threaded_fleet({"only": ("llama3.2:latest",)}))
+        client = stack.enter_context(
+            openai.OpenAI(base_url=fleet.url + "/v1", api_key="unused", max_retries=0)
+        )
+        fleet.call(fleet.fleet.nodes["only"].refuse())
         for _ in range(2):
             with pytest.raises(openai.InternalServerError) as caught:
                 client.chat.completions.create(model="llama3.2", messages=MESSAGES)

@@ -37,7 +37,7 @@ class StaticFleet:
         self.observed: list[tuple[str, Failure | None]] = []
         self.probed: list[str] = []
 
-    def observe(self, endpoint: str, failure: Failure | None) -> None:
+    def observe(self, endpoint: str, failure: Failure | None, model: str | None) -> None:
         self.observed.append((endpoint, failure))
 
     def probe_now(self, endpoint: str) -> None:
@@ -165,7 +165,7 @@ class Router:
             timeouts=timeouts or Timeouts(),
             max_body=1024 * 1024,
             aliases={},
-            refresh_timeout=None,
+            refresh_timeout=1.0,
             id_prefix="t",
         )
         self.downstream = Downstream(
