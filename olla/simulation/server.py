@@ -142,9 +142,8 @@ class SimulatedNode:
             wanted = self.port if port is None else port
             self._site = web.TCPSite(self._runner, self.host, wanted, reuse_address=True)
             await self._site.start()
-            server = self._site._server
-            assert isinstance(server, asyncio.Server)
-            self.port = server.sockets[0].getsockname()[1]
+            addresses = self._runner.addresses
+            self.port = addresses[0][1]
 
     async def refuse(self) -> None:
         """Refuse connections from now on, and drop those that stand."""
@@ -152,6 +151,14 @@ class SimulatedNode:
             site, self._site = self._site, None
             assert self._runner is not None
             assert self._runner.server is not None
+            # asyncio loses connections that it has accepted but not yet set up when their server
+            # is closed: stop accepting first, and let those come to be.
+            listener = site._server
+            assert isinstance(listener, asyncio.AbstractServer)
+            for sock in getattr(listener, "sockets", ()):
+                asyncio.get_running_loop().remove_reader(sock.fileno())
+            for _ in range(3):
+                await asyncio.sleep(0)
             for connection in self._runner.server.connections:
                 if connection.transport is not None:
                     connection.transport.abort()
