@@ -1,0 +1,87 @@
+"""The shipped configuration file and the settings tell of the same keys."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from olla.settings import Settings, load, parse
+
+SHIPPED = Path("config/olla.yaml")
+OPEN_ENDED = {"model_aliases", "headers"}
+
+
+def sections(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The settings sections in an annotation."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in getattr(annotation, "__args__", ()):
+        yield from sections(argument)
+
+
+def known_keys(model: type[BaseModel], path: str = "") -> Iterator[str]:
+    """Every key the settings know, as a dotted path."""
+    for name, field in model.model_fields.items():
+        yield f"{path}{name}"
+        for section in sections(field.annotation):
+            yield from known_keys(section, f"{path}{name}.")
+
+
+def shown_keys(data: Any, path: str = "") -> Iterator[str]:
+    """Every key in a file, list places left out."""
+    if isinstance(data, list):
+        for each in data:
+            yield from shown_keys(each, path)
+    elif isinstance(data, dict):
+        for name, below in data.items():
+            yield f"{path}{name}"
+            if name not in OPEN_ENDED:
+                yield from shown_keys(below, f"{path}{name}.")
+
+
+def uncommented() -> Any:
+    """The shipped file with every example switched on."""
+    lines = []
+    for line in SHIPPED.read_text().splitlines():
+        example = re.match(r"^( *)# ?((?: *)(?:- )?[a-z_]+:(?: .*|$))", line)
+        if example and (line.startswith(" ") or re.match(r"# ?[ a-z]", line)):
+            lines.append(example[1] + example[2])
+        elif not line.lstrip().startswith("#"):
+            lines.append(line)
+    return yaml.safe_load("\n".join(lines))
+
+
+def test_the_shipped_file_shows_every_key() -> None:
+    """No setting is left out of config/olla.yaml, and none there is unknown."""
+    assert set(shown_keys(uncommented())) == set(known_keys(Settings))
+
+
+def test_the_shipped_file_is_right_and_states_the_defaults() -> None:
+    """As it is shipped it loads, without a notice, and changes nothing but the endpoint's type."""
+    loaded = load(SHIPPED, {})
+    assert loaded.notices == []
+    shipped, default = loaded.settings.model_dump(), parse("", {}).settings.model_dump()
+    assert shipped["discovery"]["static"]["endpoints"][0].pop("type") == "ollama"
+    assert default["discovery"]["static"]["endpoints"][0].pop("type") == "auto"
+    assert shipped == default
+
+
+def test_every_setting_has_a_description() -> None:
+    """The JSON Schema tells editors what each key means."""
+    missing = [
+        f"{model.__name__}.{name}"
+        for model in [Settings, *_all_sections(Settings)]
+        for name, field in model.model_fields.items()
+        if not field.description and not list(sections(field.annotation))
+    ]
+    assert missing == []
+
+
+def _all_sections(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    for field in model.model_fields.values():
+        for section in sections(field.annotation):
+            yield section
+            yield from _all_sections(section)
