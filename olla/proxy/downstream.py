@@ -34,6 +34,9 @@ OperationSurface = Callable[[web.BaseRequest, Target], Awaitable[web.Response]]
 
 _REQUEST_LINE = re.compile(rb"[A-Z]+ ([^ \r\n]{1,2048})")
 _READ_SIZE = 262144
+_LINGER = 3.0
+"""Seconds in which the rest of a refused body is read and thrown away: closing at once would
+reset the connection, and the client might never see why."""
 
 
 class Downstream:
@@ -68,6 +71,7 @@ class Downstream:
             refusal=self._refusal,
             keepalive_timeout=idle_timeout,
             read_bufsize=_READ_SIZE,
+            lingering_time=_LINGER,
         )
 
     @property

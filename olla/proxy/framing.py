@@ -16,7 +16,12 @@ _SIZE_DIGITS_MAX = 15
 
 
 class FramingError(Exception):
-    """The bytes are not what the framing says they must be."""
+    """The bytes are not what the framing says they must be.
+
+    `passed` are those before the fault, which can still be passed on.
+    """
+
+    passed = b""
 
 
 class Scanner(Protocol):
@@ -64,7 +69,16 @@ class Chunked:
     once it knows that the answer is complete.
     """
 
-    __slots__ = ("_crlf", "_held", "_in_trailers", "_remaining", "done", "leftover", "trailers")
+    __slots__ = (
+        "_crlf",
+        "_fault",
+        "_held",
+        "_in_trailers",
+        "_remaining",
+        "done",
+        "leftover",
+        "trailers",
+    )
 
     def __init__(self) -> None:
         self.done = False
@@ -74,6 +88,7 @@ class Chunked:
         self._crlf = 0  # bytes still to come of the CRLF that ends it
         self._held = b""  # an unfinished size line, or the trailers so far
         self._in_trailers = False
+        self._fault = 0  # up to where the bytes at hand are well-formed
 
     def feed(self, data: bytes, payload: list[bytes]) -> bytes:
         """See `Scanner.feed`."""
@@ -83,17 +98,27 @@ class Chunked:
         if self._in_trailers:
             self._scan_trailers(data, 0)
             return b""
+        try:
+            position = self._scan(data, payload)
+        except FramingError as error:
+            error.passed = data[: self._fault]
+            raise
+        return data if position == len(data) else data[:position]
+
+    def _scan(self, data: bytes, payload: list[bytes]) -> int:
+        """Walk over `data`; returns where what is to be passed on ends."""
         position = 0
         size = len(data)
         while position < size:
+            self._fault = position
             if self._remaining:
                 end = position + self._remaining
                 if end > size:
                     payload.append(data[position:])
                     self._remaining = end - size
-                    return data
+                    return size
                 payload.append(data[position:end])
-                position = end
+                position = self._fault = end
                 self._remaining = 0
                 self._crlf = 2
             if self._crlf:
@@ -102,14 +127,14 @@ class Chunked:
             line_end = data.find(b"\r\n", position, position + _SIZE_LINE_MAX)
             if line_end < 0:
                 self._hold(data, position)
-                return data[:position]
+                return position
             self._remaining = _chunk_size(data, position, line_end)
             if not self._remaining:
                 self._in_trailers = True
                 self._scan_trailers(data, line_end + 2)
-                return data[:position]
+                return position
             position = line_end + 2
-        return data
+        return size
 
     def eof(self) -> bool:
         """See `Scanner.eof`: only the last chunk ends a chunked body."""

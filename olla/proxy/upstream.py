@@ -281,6 +281,8 @@ class UpstreamConnection(asyncio.Protocol):
             try:
                 raw = scanner.feed(data, payload)
             except FramingError as error:
+                if error.passed or payload:
+                    receiver.body(error.passed, payload)
                 self._break(Kind.BODY_FRAMING, f"sent a broken body: {error}")
                 return
             if raw or payload:

@@ -1,65 +1,56 @@
 """How an Ollama server schedules: slots, one load at a time, memory, eviction, keep-alive.
 
-Pure: every method takes the time (seconds) and returns what has happened by it. Produces no text
-and no HTTP; whoever drives it says when a job's work is finished.
+Pure: every event takes the time (seconds) and returns what has happened by it; `next_event` says
+when to come back. Produces no text and no HTTP; whoever drives it says when a job's work is done.
 
 The rules are those of Ollama's scheduler (server/sched.go):
 
 * A request for a resident model with the same load options goes straight to that model's slots
   and waits there without bound.
 * Every other request stands in one queue, worked off strictly in order, one load at a time; when
-  the queue is full it is refused.
+  the queue is full it is refused. The one that is being worked on has left the queue; one whose
+  client has left keeps its place until its turn.
 * A model needs 80 % of the free memory at most; otherwise, and when as many models are loaded as
   may be, another one is evicted: idle ones first, then shortest keep-alive, then by name. A busy
-  victim has to finish first, and the queue waits for it.
+  victim has to finish first, and the queue waits until something has been unloaded. A request
+  that names a keep-alive gives the victim that long again, and the queue goes on waiting.
 * Other load options mean that the model is unloaded and loaded again.
-* A load whose request goes away is given up.
+* A load whose request goes away is given up; the next one in the queue begins its own.
+* A request that only loads takes no slot.
 """
 
 import math
 from collections import deque
-from collections.abc import Iterable
 
 import msgspec
 
 from olla.simulation.catalogue import ModelSpec
+from olla.simulation.shape import Options, compatible, context_length, needed
 
 __all__ = [
-    "LOAD_OPTIONS",
-    "Finished",
     "Job",
+    "LoadAborted",
+    "LoadBegan",
+    "Loaded",
     "Node",
     "NodeLimits",
     "Outcome",
     "Refused",
     "Resident",
     "Started",
-    "load_options",
+    "Unloaded",
 ]
 
-LOAD_OPTIONS = (
-    "num_ctx",
-    "num_batch",
-    "num_gpu",
-    "main_gpu",
-    "use_mmap",
-    "num_thread",
-)
-"""Options that belong to a loaded model: a request with others reloads it."""
-
 _FREE_SHARE = 0.8
-_KV_SHARE = 1 / 50_000
-"""Context memory per token and slot, as a share of the model's size: about 80 KB for 4 GB."""
 _LOAD_SECONDS_MIN = 0.3
-_AUTOMATIC_CONTEXTS = ((47 << 30, 262_144), (23 << 30, 32_768), (0, 4_096))
-"""Ollama's own choice of context by memory."""
 
 
 class NodeLimits(msgspec.Struct, frozen=True):
     """What a node is made of.
 
     `vram` is bytes; bandwidths are bytes per second, the warm one for a model that was unloaded
-    less than `warm_seconds` ago and is still in the page cache; `keep_alive` is seconds.
+    less than `warm_seconds` ago and is still in the page cache; `keep_alive` is seconds
+    (infinity: for ever).
     """
 
     vram: int = 24 << 30
@@ -76,37 +67,67 @@ class Job(msgspec.Struct, frozen=True):
     """A request, as the scheduler sees it.
 
     `options` are the load options it names; `keep_alive` seconds (infinity: for ever), None when
-    it does not say.
+    it does not say; `needs_slot` is false for one that only loads.
     """
 
     id: int
     model: ModelSpec
-    options: tuple[tuple[str, float], ...] = ()
+    options: Options = ()
     keep_alive: float | None = None
+    needs_slot: bool = True
 
 
 class Started(msgspec.Struct, frozen=True):
-    """The job has a slot. `load_seconds` is what loading its model took for it."""
+    """The job may work.
+
+    `load_seconds` is how long it waited until its model was there (for other loads and for
+    victims too, as Ollama's own `load_duration` has it), without the wait for a slot; `gpu_share`
+    how much of the model is in video memory.
+    """
 
     job: Job
     at: float
     load_seconds: float
+    gpu_share: float
 
 
 class Refused(msgspec.Struct, frozen=True):
     """The queue is full."""
 
     job: Job
+    at: float
 
 
-class Finished(msgspec.Struct, frozen=True):
+class LoadBegan(msgspec.Struct, frozen=True):
+    """A model is being loaded, until `ready_at` unless the client leaves."""
+
+    model: ModelSpec
+    at: float
+    ready_at: float
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """A model has been loaded."""
+
+    model: ModelSpec
+    at: float
+
+
+class LoadAborted(msgspec.Struct, frozen=True):
+    """A load was given up because the client that caused it left."""
+
+    model: ModelSpec
+    at: float
+
+
+class Unloaded(msgspec.Struct, frozen=True):
     """A model was unloaded."""
 
     model: ModelSpec
     at: float
 
 
-Outcome = Started | Refused | Finished
+Outcome = Started | Refused | LoadBegan | Loaded | LoadAborted | Unloaded
 
 
 class Resident(msgspec.Struct, frozen=True):
@@ -122,24 +143,40 @@ class Resident(msgspec.Struct, frozen=True):
     waiting: int
 
 
+class _Pending(msgspec.Struct):
+    """A place in the queue for loads."""
+
+    job: Job
+    since: float
+    gone: bool = False
+
+
 class _Runner(msgspec.Struct):
+    """A loaded model, or one that is being loaded."""
+
     name: str
     model: ModelSpec
-    options: tuple[tuple[str, float], ...]
+    options: Options
     context: int
     slots: int
     size: int
     vram: int
     keep_alive: float
     ready_at: float
-    load_seconds: float
-    expires_at: float = math.inf
+    expires_at: float | None = None
+    """None until it first goes idle."""
+    users: set[int] = msgspec.field(default_factory=set)
+    """Every job that keeps it: those with a slot, those that wait for one, those that only load."""
     active: set[int] = msgspec.field(default_factory=set)
-    waiting: deque[Job] = msgspec.field(default_factory=deque)
+    waiting: deque[tuple[Job, float]] = msgspec.field(default_factory=deque)
 
     @property
     def idle(self) -> bool:
-        return not self.active and not self.waiting
+        return not self.users
+
+    @property
+    def gpu_share(self) -> float:
+        return self.vram / self.size
 
 
 class Node:
@@ -148,14 +185,16 @@ class Node:
     def __init__(self, limits: NodeLimits) -> None:
         self.limits = limits
         self._runners: dict[str, _Runner] = {}
-        self._pending: deque[Job] = deque()
+        self._pending: deque[_Pending] = deque()
         self._loading: _Runner | None = None
+        self._awaits_unload = False
         self._unloaded_at: dict[str, float] = {}
         self._out: list[Outcome] = []
         self.loads = 0
         """Loads that came to their end."""
         self.loads_aborted = 0
         self.unloads = 0
+        self.refused = 0
 
     # --- events -----------------------------------------------------------------------------
 
@@ -163,46 +202,44 @@ class Node:
         """A request arrives."""
         self._pass_time(now)
         runner = self._runners.get(job.model.digest)
-        if runner is not None and runner.options == job.options:
+        if runner is not None and compatible(runner.options, job.options):
             self._assign(runner, job, now, 0.0)
-        elif len(self._pending) >= self.limits.max_queue:
-            self._out.append(Refused(job))
+        elif len(self._pending) > self.limits.max_queue:
+            self.refused += 1
+            self._out.append(Refused(job, now))
         else:
-            self._pending.append(job)
+            self._pending.append(_Pending(job, now))
             self._work(now)
         return self._taken()
 
     def finish(self, job: Job, now: float) -> list[Outcome]:
         """A job that has started is done, or its client has left."""
-        self._pass_time(now)
-        runner = self._runners.get(job.model.digest)
-        if runner is not None and job.id in runner.active:
-            runner.active.discard(job.id)
-            self._go_on(runner, now)
-        return self._taken()
+        return self.leave(job, now)
 
     def leave(self, job: Job, now: float) -> list[Outcome]:
         """The client of a job has left, wherever the job is."""
         self._pass_time(now)
-        if self._pending and self._pending[0].id == job.id and self._loading is not None:
-            self._loading = None
-            self.loads_aborted += 1
-        self._pending = deque(each for each in self._pending if each.id != job.id)
+        for place, pending in enumerate(self._pending):
+            if pending.job.id == job.id:
+                pending.gone = True
+                if place == 0 and self._loading is not None:
+                    self._out.append(LoadAborted(self._loading.model, now))
+                    self._loading = None
+                    self.loads_aborted += 1
+                self._work(now)
+                return self._taken()
         runner = self._runners.get(job.model.digest)
-        if runner is not None:
-            runner.waiting = deque(each for each in runner.waiting if each.id != job.id)
-            if job.id in runner.active:
-                runner.active.discard(job.id)
-                self._go_on(runner, now)
-        self._work(now)
+        if runner is not None and job.id in runner.users:
+            self._release(runner, job, now)
         return self._taken()
 
     def unload(self, model: ModelSpec, now: float) -> list[Outcome]:
-        """Unload a model as soon as it is idle."""
+        """Unload a model as soon as it is idle. One that is being loaded is not there yet."""
         self._pass_time(now)
         runner = self._runners.get(model.digest)
         if runner is not None:
             runner.keep_alive = 0.0
+            runner.expires_at = now
             if runner.idle:
                 self._drop(runner, now)
                 self._work(now)
@@ -216,18 +253,18 @@ class Node:
     # --- views ------------------------------------------------------------------------------
 
     def next_event(self) -> float | None:
-        """When something happens by itself: a load ends, a model expires."""
-        times = [
-            runner.expires_at
-            for runner in self._runners.values()
-            if runner.idle and runner.expires_at < math.inf
-        ]
+        """When something happens by itself: a load ends, a model expires. None: never."""
+        times = [runner.expires_at for runner in self._runners.values() if runner.idle]
         if self._loading is not None:
             times.append(self._loading.ready_at)
-        return min(times, default=None)
+        return min((at for at in times if at is not None and at < math.inf), default=None)
 
     def resident(self, now: float) -> list[Resident]:
-        """What is in memory, longest-lived first. A model that is being loaded is not shown."""
+        """What is in memory, longest-lived first. A model that is being loaded is not shown.
+
+        The expiry is rewritten only when a runner goes idle, so it may lie in the past while one
+        works; before it was ever idle, it is as if it went idle now.
+        """
         shown = [
             Resident(
                 name=runner.name,
@@ -235,9 +272,8 @@ class Node:
                 size=runner.size,
                 size_vram=runner.vram,
                 context_length=runner.context,
-                # Rewritten only when a runner goes idle; before that it is as if it had just.
                 expires_at=(
-                    now + runner.keep_alive if runner.expires_at == math.inf else runner.expires_at
+                    now + runner.keep_alive if runner.expires_at is None else runner.expires_at
                 ),
                 active=len(runner.active),
                 waiting=len(runner.waiting),
@@ -248,13 +284,21 @@ class Node:
 
     @property
     def queue_length(self) -> int:
-        """Requests that wait for a load."""
-        return len(self._pending)
+        """Requests that wait for a load, the one that is being loaded included."""
+        return sum(not pending.gone for pending in self._pending)
 
     @property
     def loading(self) -> str | None:
         """The name of the model that is being loaded."""
         return self._loading.name if self._loading is not None else None
+
+    def load_seconds(self, model: ModelSpec, now: float) -> float:
+        """How long loading a model would take if it began now."""
+        limits = self.limits
+        last = self._unloaded_at.get(model.digest)
+        warm = last is not None and now - last < limits.warm_seconds
+        bandwidth = limits.warm_bandwidth if warm else limits.load_bandwidth
+        return max(model.size / bandwidth, _LOAD_SECONDS_MIN)
 
     # --- rules ------------------------------------------------------------------------------
 
@@ -263,6 +307,7 @@ class Node:
         return out
 
     def _pass_time(self, now: float) -> None:
+        """Let everything happen that was due by `now`, in its order."""
         while True:
             at = self.next_event()
             if at is None or at > now:
@@ -272,66 +317,81 @@ class Node:
                 self._loading = None
                 self.loads += 1
                 self._runners[loading.model.digest] = loading
-                self._assign(loading, self._pending.popleft(), at, loading.load_seconds)
+                self._out.append(Loaded(loading.model, at))
+                pending = self._pending.popleft()
+                self._assign(loading, pending.job, at, at - pending.since)
             else:
                 for runner in [*self._runners.values()]:
-                    if runner.idle and runner.expires_at <= at:
+                    if runner.idle and runner.expires_at is not None and runner.expires_at <= at:
                         self._drop(runner, at)
             self._work(at)
 
     def _assign(self, runner: _Runner, job: Job, now: float, load_seconds: float) -> None:
+        """Give a job to a runner: to a slot, or to the line in front of its slots."""
         if job.keep_alive is not None:
             runner.keep_alive = job.keep_alive  # the last one who names it decides for all
-        if len(runner.active) < runner.slots:
+        runner.users.add(job.id)
+        if not job.needs_slot:
+            self._out.append(Started(job, now, load_seconds, runner.gpu_share))
+        elif len(runner.active) < runner.slots:
             runner.active.add(job.id)
-            self._out.append(Started(job, now, load_seconds))
+            self._out.append(Started(job, now, load_seconds, runner.gpu_share))
         else:
-            runner.waiting.append(job)
+            runner.waiting.append((job, load_seconds))
 
-    def _go_on(self, runner: _Runner, now: float) -> None:
-        """A slot of a runner is free."""
-        while runner.waiting and len(runner.active) < runner.slots:
-            self._assign(runner, runner.waiting.popleft(), now, 0.0)
+    def _release(self, runner: _Runner, job: Job, now: float) -> None:
+        """A job no longer uses a runner."""
+        runner.users.discard(job.id)
+        if job.id in runner.active:
+            runner.active.discard(job.id)
+            if runner.waiting:
+                following, load_seconds = runner.waiting.popleft()
+                runner.active.add(following.id)
+                self._out.append(Started(following, now, load_seconds, runner.gpu_share))
+        else:
+            runner.waiting = deque(each for each in runner.waiting if each[0].id != job.id)
         if runner.idle:
             runner.expires_at = now + runner.keep_alive
             if runner.keep_alive <= 0:
                 self._drop(runner, now)
-            self._work(now)
+                self._work(now)
 
     def _work(self, now: float) -> None:
         """Work off the queue as far as it goes: up to a load, or to a victim that is busy."""
-        while self._pending and self._loading is None:
-            job = self._pending[0]
-            runner = self._runners.get(job.model.digest)
-            if runner is not None and runner.options == job.options:
+        while self._pending and self._loading is None and not self._awaits_unload:
+            pending = self._pending[0]
+            job = pending.job
+            if pending.gone:
                 self._pending.popleft()
-                self._assign(runner, job, now, 0.0)
+                continue
+            runner = self._runners.get(job.model.digest)
+            if runner is not None and compatible(runner.options, job.options):
+                self._pending.popleft()
+                self._assign(runner, job, now, now - pending.since)
                 continue
             victim = runner or self._victim(job)
             if victim is None:
                 self._begin_load(job, now)
-                return
-            if not victim.idle:
-                victim.keep_alive = 0.0  # it goes as soon as it has finished
-                return
-            self._drop(victim, now)
+            elif victim.idle:
+                self._drop(victim, now)
+            else:
+                victim.keep_alive = 0.0
+                self._awaits_unload = True
 
     def _victim(self, job: Job) -> _Runner | None:
         """Who has to go so that the job's model can be loaded; None when nobody has to."""
-        runners = list(self._runners.values())
-        free = self.limits.vram - sum(runner.vram for runner in runners)
+        runners = self._runners.values()
+        if not runners:
+            return None
         context, slots = self._shape(job)
-        fits = self._needed(job.model, context, slots) <= _FREE_SHARE * free
-        if not runners or (len(runners) < self.limits.max_loaded_models and fits):
+        fits = needed(job.model, context, slots) <= _FREE_SHARE * self._free()
+        if fits and len(runners) < self.limits.max_loaded_models:
             return None
         return min(runners, key=lambda each: (not each.idle, each.keep_alive, each.name))
 
     def _begin_load(self, job: Job, now: float) -> None:
         context, slots = self._shape(job)
-        size = self._needed(job.model, context, slots)
-        free = self.limits.vram - sum(runner.vram for runner in self._runners.values())
-        seconds = self.load_seconds(job.model, now)
-        keep_alive = self.limits.keep_alive if job.keep_alive is None else job.keep_alive
+        size = needed(job.model, context, slots)
         self._loading = _Runner(
             name=job.model.name,
             model=job.model,
@@ -339,46 +399,28 @@ class Node:
             context=context,
             slots=slots,
             size=size,
-            vram=min(size, max(free, 0)),  # what does not fit runs on the processor
-            keep_alive=keep_alive,
-            ready_at=now + seconds,
-            load_seconds=seconds,
+            vram=min(size, self._free()),  # what does not fit runs on the processor
+            keep_alive=self.limits.keep_alive,
+            ready_at=now + self.load_seconds(job.model, now),
         )
-
-    def load_seconds(self, model: ModelSpec, now: float) -> float:
-        """How long loading a model takes."""
-        limits = self.limits
-        last = self._unloaded_at.get(model.digest)
-        warm = last is not None and now - last < limits.warm_seconds
-        bandwidth = limits.warm_bandwidth if warm else limits.load_bandwidth
-        return max(model.size / bandwidth, _LOAD_SECONDS_MIN)
+        self._out.append(LoadBegan(job.model, now, self._loading.ready_at))
 
     def _drop(self, runner: _Runner, now: float) -> None:
         del self._runners[runner.model.digest]
+        warm_since = now - self.limits.warm_seconds
+        self._unloaded_at = {
+            digest: at for digest, at in self._unloaded_at.items() if at > warm_since
+        }
         self._unloaded_at[runner.model.digest] = now
+        self._awaits_unload = False
         self.unloads += 1
-        self._out.append(Finished(runner.model, now))
+        self._out.append(Unloaded(runner.model, now))
+
+    def _free(self) -> int:
+        """Bytes of video memory that nobody uses."""
+        return self.limits.vram - sum(runner.vram for runner in self._runners.values())
 
     def _shape(self, job: Job) -> tuple[int, int]:
         """Context length and slots under a job's options."""
         slots = 1 if job.model.embedding else self.limits.num_parallel
-        wanted = dict(job.options).get("num_ctx")
-        if wanted is None:
-            wanted = next(
-                context for vram, context in _AUTOMATIC_CONTEXTS if self.limits.vram >= vram
-            )
-        return max(4, min(int(wanted), job.model.context)), slots
-
-    def _needed(self, model: ModelSpec, context: int, slots: int) -> int:
-        return int(model.size * (1 + context * slots * _KV_SHARE))
-
-
-def load_options(options: Iterable[tuple[str, object]]) -> tuple[tuple[str, float], ...]:
-    """The load options among a request's options, in a comparable form. Nulls do not count."""
-    return tuple(
-        sorted(
-            (name, float(value))
-            for name, value in options
-            if name in LOAD_OPTIONS and isinstance(value, (bool, int, float))
-        )
-    )
+        return context_length(job.model, job.options, self.limits.vram), slots

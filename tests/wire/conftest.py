@@ -142,6 +142,7 @@ class Router:
                     port=each.port,
                     authority=f"127.0.0.1:{each.port}",
                     type=profile,
+                    priority=100 - number,
                     **spec,  # type: ignore[arg-type]
                 ),
                 position=number,

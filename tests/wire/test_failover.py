@@ -1,0 +1,240 @@
+"""Before the first byte another endpoint answers; after it the client is told."""
+
+import json
+
+import pytest
+
+from olla.failures import Kind
+from olla.proxy.attempt import Timeouts
+from tests.wire.conftest import MODEL, MakeRouter, Script, answer, post, split
+
+BODY = json.dumps({"model": MODEL, "stream": False, "prompt": "p"}).encode()
+STREAM = json.dumps({"model": MODEL, "stream": True, "prompt": "p"}).encode()
+OK = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 13\r\n\r\n{"done":true}'
+NDJSON_HEAD = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
+)
+RECORD = b'{"response":"Hel","done":false}\n'
+
+
+def chunk(data: bytes) -> bytes:
+    """One chunk."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def status(code: int, phrase: str = "X") -> Script:
+    """A whole answer with that status."""
+    body = b'{"error":"no"}'
+    head = f"HTTP/1.1 {code} {phrase}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    return answer(head + body)
+
+
+async def reset(_: bytes, __: object, writer: object) -> None:
+    """A script that drops the connection."""
+    writer.transport.abort()  # type: ignore[attr-defined]
+
+
+async def hang(_: bytes, reader: object, __: object) -> None:
+    """A script that never answers, until the client has gone."""
+    await reader.read()  # type: ignore[attr-defined]
+
+
+BEFORE = {
+    "closed before a byte": answer(b"", close=True),
+    "reset before a byte": reset,
+    "half a head": answer(b"HTTP/1.1 200 OK\r\nContent-", close=True),
+    "no HTTP": answer(b"\x16\x03\x01 hello\r\n\r\n", close=True),
+    "two lengths": answer(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n{}"),
+    "502": status(502),
+    "503 server busy": status(503),
+    "504": status(504),
+}
+
+
+@pytest.mark.parametrize("trouble", BEFORE.values(), ids=list(BEFORE))
+async def test_trouble_before_the_first_byte_goes_to_the_next_endpoint(
+    make_router: MakeRouter, trouble: Script
+) -> None:
+    """The client sees one good answer, and how many endpoints were tried."""
+    router = await make_router(2)
+    router.endpoints[0].script = trouble
+    router.endpoints[1].script = answer(OK)
+    head, body = split(await router.exchange(post("/api/generate", BODY)))
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert b"X-Olla-Attempts: 2" in head
+    assert b"X-Olla-Endpoint: e1" in head
+    assert body == b'{"done":true}'
+    assert len(router.endpoints[0].requests) == 1
+    assert router.endpoints[0].requests[0].endswith(BODY)
+    assert router.endpoints[1].requests[0].endswith(BODY)
+    (first, failure), (second, well) = router.fleet.observed
+    assert (first, second, well) == ("e0", "e1", None)
+    assert failure is not None
+    assert failure.facts.against_endpoint
+
+
+async def test_a_refused_connection_goes_to_the_next_endpoint(make_router: MakeRouter) -> None:
+    """An endpoint that does not listen costs nothing but a try."""
+    router = await make_router(2)
+    await router.endpoints[0].stop()
+    router.endpoints[1].script = answer(OK)
+    head, _ = split(await router.exchange(post("/api/generate", BODY)))
+    assert b"X-Olla-Endpoint: e1" in head
+    failure = router.fleet.observed[0][1]
+    assert failure is not None
+    assert failure.kind is Kind.CONNECT_REFUSED
+
+
+async def test_an_endpoint_that_says_nothing_is_given_up_in_time(make_router: MakeRouter) -> None:
+    """The first-byte time-out goes to the next endpoint, and the silent one is hung up on."""
+    router = await make_router(2, timeouts=Timeouts(first_byte=0.1, load=0.0))
+    router.endpoints[0].script = hang
+    router.endpoints[1].script = answer(OK)
+    head, _ = split(await router.exchange(post("/api/generate", BODY)))
+    assert b"X-Olla-Endpoint: e1" in head
+    await router.endpoints[0].lost.wait()
+
+
+@pytest.mark.parametrize(
+    ("trouble", "expected"),
+    [(reset, 502), (hang, 504), (answer(b"rubbish\r\n\r\n", close=True), 502)],
+    ids=["reset", "silent", "rubbish"],
+)
+async def test_when_no_endpoint_is_left_the_error_speaks_the_paths_dialect(
+    make_router: MakeRouter, trouble: Script, expected: int
+) -> None:
+    """502 or 504 with a message that names the endpoint, as Ollama and as OpenAI write errors."""
+    router = await make_router(1, timeouts=Timeouts(first_byte=0.1, load=0.0))
+    router.endpoints[0].script = trouble
+    head, body = split(await router.exchange(post("/api/generate", BODY)))
+    assert head.startswith(b"HTTP/1.1 %d " % expected)
+    assert "e0" in json.loads(body)["error"]
+    head, body = split(await router.exchange(post("/v1/completions", BODY)))
+    assert head.startswith(b"HTTP/1.1 %d " % expected)
+    assert "e0" in json.loads(body)["error"]["message"]
+    assert len(router.endpoints[0].requests) == 2
+
+
+async def test_an_endpoints_own_503_is_relayed_when_no_other_can_serve(
+    make_router: MakeRouter,
+) -> None:
+    """The client gets what the endpoint said rather than a text of the router's."""
+    router = await make_router(2)
+    for endpoint in router.endpoints:
+        endpoint.script = status(503, "Service Unavailable")
+    head, body = split(await router.exchange(post("/api/generate", BODY)))
+    assert head.startswith(b"HTTP/1.1 503 ")
+    assert body == b'{"error":"no"}'
+    assert b"X-Olla-Attempts: 2" in head
+
+
+async def test_other_errors_are_the_endpoints_answer(make_router: MakeRouter) -> None:
+    """400, 404 and 500 are relayed from the first endpoint: another would say the same."""
+    router = await make_router(2)
+    for code in (400, 404, 500):
+        router.endpoints[0].script = status(code)
+        head, body = split(await router.exchange(post("/api/generate", BODY)))
+        assert head.startswith(b"HTTP/1.1 %d " % code)
+        assert body == b'{"error":"no"}'
+    assert router.endpoints[1].requests == []
+
+
+CUT = {
+    "between chunks": (NDJSON_HEAD + chunk(RECORD),),
+    "within a chunk": (NDJSON_HEAD + chunk(RECORD) + b"40\r\n" + RECORD[:10],),
+    "within a chunk's size": (NDJSON_HEAD + chunk(RECORD) + b"4",),
+    "before a chunk's line end": (NDJSON_HEAD + chunk(RECORD)[:-2],),
+    "broken framing": (NDJSON_HEAD + chunk(RECORD) + b"zz\r\n",),
+    "clean end without the last record": (NDJSON_HEAD + chunk(RECORD) + b"0\r\n\r\n",),
+}
+
+
+@pytest.mark.parametrize("pieces", CUT.values(), ids=list(CUT))
+async def test_a_stream_that_breaks_off_ends_with_an_error_and_no_end(
+    make_router: MakeRouter, pieces: tuple[bytes, ...]
+) -> None:
+    """What came is passed on, then an error record, then a closed connection without an end."""
+    router = await make_router(2)
+    router.endpoints[0].script = answer(*pieces, close=True)
+    head, body = split(await router.exchange(post("/api/generate", STREAM)))
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert not body.endswith(b"0\r\n\r\n")
+    lines = [line for line in payload_of(body).split(b"\n") if line]
+    assert lines[0] + b"\n" == RECORD
+    assert "error" in json.loads(lines[-1])
+    assert router.endpoints[1].requests == []
+    assert router.records[-1].failure is not None
+
+
+def payload_of(body: bytes) -> bytes:
+    """The payload of chunks, as far as they go, as a client reads it."""
+    payload = b""
+    while body:
+        size, _, rest = body.partition(b"\r\n")
+        length = int(size, 16)
+        payload += rest[:length]
+        body = rest[length + 2 :]
+    return payload
+
+
+async def test_silence_in_mid_stream_ends_it_with_an_error(make_router: MakeRouter) -> None:
+    """The read time-out is told in-band, by name, and the endpoint is hung up on."""
+    router = await make_router(1, timeouts=Timeouts(silence=0.1))
+
+    async def script(request: bytes, reader: object, writer: object) -> None:
+        await answer(NDJSON_HEAD + chunk(RECORD))(request, reader, writer)  # type: ignore[arg-type]
+        await hang(request, reader, writer)
+
+    router.endpoints[0].script = script
+    _, body = split(await router.exchange(post("/api/generate", STREAM)))
+    assert b"proxy.read_timeout" in payload_of(body)
+    await router.endpoints[0].lost.wait()
+
+
+async def test_a_length_that_is_not_reached_closes_the_connection(
+    make_router: MakeRouter,
+) -> None:
+    """Nothing can be said within a promised length; the client sees it is too short."""
+    router = await make_router(1)
+    router.endpoints[0].script = answer(OK[:-3], close=True)
+    head, body = split(await router.exchange(post("/api/generate", BODY)))
+    assert b"Content-Length: 13" in head
+    assert body == b'{"done":tr'
+
+
+@pytest.mark.parametrize("after", ["the first answer", "a hundred answers"])
+async def test_a_connection_that_was_closed_meanwhile_is_replaced(
+    make_router: MakeRouter, after: str
+) -> None:
+    """An endpoint that closes idle connections costs the client nothing, and no retry shows."""
+    router = await make_router(1)
+    endpoint = router.endpoints[0]
+
+    async def close_when_asked_again(request: bytes, reader: object, writer: object) -> None:
+        if len(endpoint.requests) == 2:
+            writer.transport.abort()  # type: ignore[attr-defined]
+        else:
+            await answer(OK)(request, reader, writer)  # type: ignore[arg-type]
+
+    endpoint.script = close_when_asked_again
+    for _ in range(2):
+        head, _ = split(await router.exchange(post("/api/generate", BODY)))
+        assert head.startswith(b"HTTP/1.1 200 ")
+        assert b"X-Olla-Attempts" not in head
+    assert endpoint.connections == 2
+    assert all(failure is None for _, failure in router.fleet.observed)
+
+
+async def test_what_changes_a_node_is_not_sent_twice(make_router: MakeRouter) -> None:
+    """A delete that may have been seen is not tried elsewhere; one that was never sent is."""
+    router = await make_router(2)
+    delete = post("/api/delete", BODY).replace(b"POST", b"DELETE", 1)
+    router.endpoints[0].script = reset
+    head, _ = split(await router.exchange(delete))
+    assert head.startswith(b"HTTP/1.1 502 ")
+    assert router.endpoints[1].requests == []
+    await router.endpoints[0].stop()
+    router.endpoints[1].script = answer(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    head, _ = split(await router.exchange(delete))
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert router.fleet.probed == ["e0", "e0", "e1"]
