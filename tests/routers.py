@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -72,7 +73,8 @@ class Fleet:
         """Nothing leaked, and nothing was logged as an error."""
         assert self.app.dispatcher.leases == 0
         assert self.app.dispatcher.load.total() == 0
-        assert '"level":"error"' not in self.log.getvalue().replace(": ", ":")
+        errors = [line for line in self.log.getvalue().splitlines() if '"error"' in line]
+        assert [line for line in errors if json.loads(line).get("level") == "error"] == []
 
 
 class ThreadedFleet:

@@ -5,8 +5,9 @@ Used by `downstream` alone. What is relied on, and why:
 * `RequestHandler` may be subclassed, and `Server.__call__` makes it. (Documented only for
   `Server`.)
 * `RequestHandler.handle_error` answers what the parser refused: we answer in the path's dialect.
-* `_messages` holds (message, payload) pairs that were parsed and wait for the handler: with it
-  we know whether a head is still incomplete, which bounds a head's total size.
+* `_messages` holds (message, payload) pairs that were parsed and wait for the handler, with an
+  `_ErrInfo` for what could not be, and `_request_count` counts them: with these we know whether
+  a head is still incomplete, which bounds a head's total size.
 * A handler may return any object with `prepare`, `write_eof` and `keep_alive`: that is how we say
   that the answer was already written to the transport.
 * `pause_writing` and `resume_writing` are asyncio's own.
@@ -19,7 +20,7 @@ from typing import Any, cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
-from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 __all__ = ["WRITTEN_CLOSE", "WRITTEN_KEEP_ALIVE", "Connection", "Server", "written"]
 
@@ -51,7 +52,15 @@ def written(keep_alive: bool) -> web.StreamResponse:
 class Connection(RequestHandler):
     """A client's connection: aiohttp's, with a bound on a head's size and a drain callback."""
 
-    __slots__ = ("_drained", "_head_size", "_head_start", "_last_payload", "_seen", "_server")
+    __slots__ = (
+        "_drained",
+        "_head_size",
+        "_head_start",
+        "_last_payload",
+        "_refused",
+        "_seen",
+        "_server",
+    )
 
     def __init__(self, server: "Server", **options: Any) -> None:
         super().__init__(server, **options)
@@ -61,6 +70,7 @@ class Connection(RequestHandler):
         self._head_size = 0
         self._seen = 0
         self._last_payload: Any = None
+        self._refused = False
 
     def when_drained(self, callback: Callable[[], None]) -> None:
         """Call back once what was written has gone out far enough."""
@@ -80,6 +90,8 @@ class Connection(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """asyncio: bytes came. Counts those of an unfinished head."""
+        if self._refused:
+            return  # the rest of what will be answered with an error
         between = self._last_payload is None or self._last_payload.is_eof()
         if between and not self._head_size:
             self._head_start = data
@@ -88,7 +100,8 @@ class Connection(RequestHandler):
             self._seen = self._request_count
             self._head_size = 0
             if self._messages:
-                self._last_payload = self._messages[-1][1]
+                message, self._last_payload = self._messages[-1]
+                self._refused = isinstance(message, _ErrInfo)
         elif between:
             self._head_size += len(data)
             if self._head_size > self._server.head_max:

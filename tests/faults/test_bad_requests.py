@@ -1,0 +1,190 @@
+"""What is wrong with a request is said in the dialect of its path, and nothing goes to the log."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.routers import Fleet
+
+MODEL = "llama3.2:latest"
+NATIVE = "/api/chat"
+OPENAI = "/v1/chat/completions"
+ANTHROPIC = "/v1/messages"
+
+
+@pytest.fixture
+async def fleet() -> AsyncIterator[Fleet]:
+    """A router over one node."""
+    async with Fleet({"only": (MODEL,)}) as running:
+        yield running
+        running.check_clean()
+
+
+async def ask(fleet: Fleet, raw: bytes) -> tuple[int, dict[str, str], object]:
+    """Send bytes; status, header fields and JSON body of the answer."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(fleet.url.rsplit(":", 1)[1]))
+    try:
+        writer.write(raw)
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        first, *lines = head.strip().split("\r\n")
+        fields = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+        body = await reader.readexactly(int(fields["content-length"]))
+        return int(first.split()[1]), fields, json.loads(body)
+    finally:
+        writer.close()
+
+
+def post(path: str, body: bytes, *fields: str) -> bytes:
+    """A POST."""
+    lines = [f"POST {path} HTTP/1.1", "Host: x", f"Content-Length: {len(body)}", *fields]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def message_of(path: str, body: object) -> str:
+    """The message of an error, checked for the shape of the path's dialect."""
+    assert isinstance(body, dict)
+    if path == NATIVE:
+        assert set(body) == {"error"}
+        assert isinstance(body["error"], str)
+        return str(body["error"])
+    error = body["error"]
+    if path == OPENAI:
+        assert set(error) == {"message", "type", "param", "code"}
+    elif path == ANTHROPIC:
+        assert body["type"] == "error"
+        assert set(error) == {"type", "message"}
+    else:
+        assert set(error) == {"code", "message", "details"}
+    return str(error["message"])
+
+
+BODIES = {
+    "empty": (b"", 400, "body"),
+    "not JSON": (b"{", 400, "JSON"),
+    "a list": (b"[1]", 400, "JSON"),
+    "not UTF-8": (b'{"model": "\xff"}', 400, ""),
+    "no model": (b"{}", 400, "model is required"),
+    "null model": (b'{"model": null}', 400, "model is required"),
+    "a number as model": (b'{"model": 5}', 400, "string"),
+    "a control character": (b'{"model": "a\\r\\nX: y"}', 400, "control"),
+    "two models": (b'{"model": "a", "model": "b"}', 400, "exactly one"),
+    "two models in two spellings": (b'{"model": "a", "Model": "b"}', 400, "exactly one"),
+    "two models, one escaped": (b'{"model": "a", "mod\\u0065l": "b"}', 400, "exactly one"),
+    "too deep": (b'{"model": "m", "x": ' + b"[" * 20000 + b"]" * 20000 + b"}", 400, ""),
+    "unknown model": (b'{"model": "nope"}', 404, "ollama pull nope"),
+}
+
+
+@pytest.mark.parametrize("path", [NATIVE, OPENAI, ANTHROPIC])
+@pytest.mark.parametrize(("body", "status", "hint"), BODIES.values(), ids=list(BODIES))
+async def test_a_bad_body_is_told_in_the_paths_dialect(
+    fleet: Fleet, path: str, body: bytes, status: int, hint: str
+) -> None:
+    """Status, shape and a message that says what to do; a retry is discouraged."""
+    got, fields, answer = await ask(fleet, post(path, body))
+    assert got == status
+    assert hint in message_of(path, answer)
+    assert fields["x-should-retry"] == "false"
+    assert fields["x-olla-request-id"]
+    assert fields["x-olla-routing-decision"] == "rejected"
+    assert not any(seen.target == path for seen in fleet.nodes["only"].seen)
+
+
+@pytest.mark.parametrize("path", [NATIVE, OPENAI, ANTHROPIC])
+async def test_a_body_over_the_limit_is_413(fleet: Fleet, path: str) -> None:
+    """One byte over 100 MB is refused by its length alone."""
+    head = post(path, b"").replace(b"Content-Length: 0", b"Content-Length: 104857601")
+    status, _, answer = await ask(fleet, head)
+    assert status == 413
+    assert "max_body_size" in message_of(path, answer)
+
+
+@pytest.mark.parametrize("path", [NATIVE, OPENAI, ANTHROPIC, "/internal/status"])
+@pytest.mark.parametrize("shape", ["one field", "many fields"])
+async def test_a_head_over_the_limit_is_431(fleet: Fleet, path: str, shape: str) -> None:
+    """Two megabytes of header fields, in one or in many, are refused in the path's dialect."""
+    if shape == "one field":
+        extra = ["X-Long: " + "x" * 2_000_000]
+    else:
+        extra = [f"X-{number}: " + "x" * 2000 for number in range(1000)]
+    status, _, answer = await ask(fleet, post(path, b"{}", *extra))
+    assert status == 431
+    assert "max_header_size" in message_of(path, answer)
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/olla/nothing/api/chat", "/internal/nothing"])
+async def test_an_unknown_path_is_404_in_ollas_own_shape(fleet: Fleet, path: str) -> None:
+    """The message names the paths there are."""
+    status, _, answer = await ask(fleet, post(path, b"{}"))
+    assert status == 404
+    assert "/olla/ollama/" in message_of(path, answer)
+
+
+async def test_an_unknown_path_of_an_endpoint_is_its_own_answer(fleet: Fleet) -> None:
+    """A GET that olla does not know goes to a node, which says what it thinks of it."""
+    raw = b"GET /olla/ollama/api/unheard-of HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(fleet.url.rsplit(":", 1)[1]))
+    writer.write(raw)
+    answer = await reader.read()
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 404 ")
+    assert answer.endswith(b"404 page not found")
+    assert b"X-Olla-Endpoint: only" in answer
+
+
+async def test_a_wrong_method_is_405(fleet: Fleet) -> None:
+    """The message names the right one."""
+    status, _, answer = await ask(fleet, b"GET /api/chat HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert status == 405
+    assert "POST" in message_of(NATIVE, answer)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"rubbish\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+        b"POST /api/chat HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n{}",
+        b"POST /api/chat HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\n{}",
+        b"POST /api/chat HTTP/1.1\r\nHost: x\r\nBad Field: 1\r\n\r\n",
+    ],
+)
+async def test_bytes_that_are_no_request_are_400(fleet: Fleet, raw: bytes) -> None:
+    """Refused with a message; nothing is passed on."""
+    status, _, answer = await ask(fleet, raw)
+    assert status == 400
+    assert isinstance(answer, dict)
+
+
+@pytest.mark.parametrize("target", ["/api/../api/chat", "/api/%2e%2e/x", "/api/chat%00", "/api\\x"])
+async def test_paths_with_tricks_are_refused(fleet: Fleet, target: str) -> None:
+    """Steps upward, NUL and backslashes never reach a node."""
+    before = len(fleet.nodes["only"].seen)
+    status, _, _ = await ask(fleet, post(target, b'{"model": "llama3.2"}'))
+    assert status == 400
+    assert not any(each.method == "POST" for each in list(fleet.nodes["only"].seen)[before:])
+
+
+@pytest.mark.parametrize("path", [NATIVE, OPENAI, ANTHROPIC])
+async def test_all_nodes_down_is_503_with_when_to_come_again(fleet: Fleet, path: str) -> None:
+    """The model is known, so it is unavailable rather than not found."""
+    await fleet.nodes["only"].refuse()
+    await fleet.app.prober.probed("only")
+    status, fields, answer = await ask(fleet, post(path, b'{"model": "llama3.2"}'))
+    assert status == 503
+    assert "only: offline" in message_of(path, answer)
+    assert 1 <= int(fields["retry-after"]) <= 30
+    assert fields["x-olla-routing-reason"] == "model_unavailable"
+
+
+async def test_what_changes_nodes_is_refused_from_behind_a_proxy(fleet: Fleet) -> None:
+    """A request that was forwarded is not from this machine, whoever forwarded it."""
+    raw = post("/api/pull", b'{"model": "mistral"}', "X-Forwarded-For: 203.0.113.7")
+    status, _, answer = await ask(fleet, raw)
+    assert status == 403
+    assert isinstance(answer, dict)
+    raw = post("/api/pull", b'{"model": "mistral"}', "Origin: https://evil.example")
+    assert (await ask(fleet, raw))[0] == 403
+    assert not any(seen.target == "/api/pull" for seen in fleet.nodes["only"].seen)

@@ -1,0 +1,102 @@
+"""A client that hangs up stops the work on the node, wherever the request is."""
+
+import asyncio
+import json
+
+import pytest
+
+from tests.routers import Fleet
+
+MODEL = "llama3.2:latest"
+
+
+async def until(condition, seconds: float = 5.0) -> float:  # type: ignore[no-untyped-def]
+    """Wait for a condition; returns how long that took (seconds)."""
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.005)
+    return loop.time() - begun
+
+
+def request(stream: bool) -> bytes:
+    """A generate request."""
+    body = json.dumps({"model": MODEL, "prompt": "a long story", "stream": stream}).encode()
+    return b"POST /api/generate HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (
+        len(body),
+        body,
+    )
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["streaming", "not streaming"])
+async def test_hanging_up_stops_generation_within_a_second(stream: bool) -> None:
+    """The node's slot is free again, and neither lease nor connection is left behind."""
+    async with Fleet({"only": (MODEL,)}, time_scale=0.2, load_bandwidth=1e12) as fleet:
+        node = fleet.nodes["only"]
+        reader, writer = await asyncio.open_connection("127.0.0.1", port_of(fleet))
+        writer.write(request(stream))
+        await until(lambda: node.workshop.running == 1)
+        if stream:
+            await reader.readuntil(b"\r\n\r\n")
+        assert fleet.app.dispatcher.leases == 1
+        writer.close()
+        took = await until(lambda: node.workshop.running == 0)
+        assert took < 1.0
+        assert node.workshop.cancelled == 1
+        await until(lambda: fleet.app.dispatcher.leases == 0)
+        await until(lambda: fleet.app.pool.open == 0)
+        fleet.check_clean()
+
+
+async def test_hanging_up_during_a_load_aborts_the_load() -> None:
+    """A client that waits for a load and leaves is gone from the node as well."""
+    async with Fleet({"only": (MODEL,)}, time_scale=1.0, load_bandwidth=1e8) as fleet:
+        node = fleet.nodes["only"]
+        _, writer = await asyncio.open_connection("127.0.0.1", port_of(fleet))
+        writer.write(request(True))
+        await until(lambda: node.workshop.node.loading is not None)
+        writer.close()
+        await until(lambda: node.workshop.node.loading is None)
+        assert node.workshop.node.loads_aborted == 1
+        await until(lambda: fleet.app.dispatcher.leases == 0 and fleet.app.pool.open == 0)
+        fleet.check_clean()
+
+
+async def test_many_clients_that_leave_leak_nothing() -> None:
+    """A hundred clients that hang up at different points leave no lease and no connection."""
+    async with Fleet({"only": (MODEL,)}, time_scale=0.02, num_parallel=8) as fleet:
+        node = fleet.nodes["only"]
+
+        async def leave_after(count: int) -> None:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port_of(fleet))
+            writer.write(request(True))
+            if count:
+                await reader.read(count * 40)
+            writer.close()
+
+        await asyncio.gather(*(leave_after(number % 10) for number in range(100)))
+        await until(lambda: node.workshop.running == 0 and fleet.app.dispatcher.leases == 0)
+        await until(lambda: fleet.app.pool.open == fleet.app.pool.idle)
+        assert fleet.app.downstream.active == 0
+        fleet.check_clean()
+
+
+async def test_a_client_that_leaves_is_no_failure_of_the_endpoint() -> None:
+    """Impatient clients do not make a good endpoint look bad."""
+    async with Fleet({"only": (MODEL,)}, time_scale=0.2, load_bandwidth=1e12) as fleet:
+        node = fleet.nodes["only"]
+        for _ in range(8):
+            _, writer = await asyncio.open_connection("127.0.0.1", port_of(fleet))
+            writer.write(request(False))
+            await until(lambda: node.workshop.running == 1)
+            writer.close()
+            await until(lambda: node.workshop.running == 0)
+        view = fleet.app.prober.snapshot.by_name["only"]
+        assert view.routable
+        assert view.breaker.value == "closed"
+
+
+def port_of(fleet: Fleet) -> int:
+    """The router's port."""
+    return int(fleet.url.rsplit(":", 1)[1])
