@@ -125,7 +125,7 @@ class App:
 
     async def _stop_parts(self) -> None:
         await self.prober.stop()
-        self.pool.close()
+        await self.pool.close()
         self.loop_lag.stop()
         self.request_log.close()
         self._detach()

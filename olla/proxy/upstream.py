@@ -393,13 +393,15 @@ class Pool:
             if not waiting:
                 del self._idle[connection.address]
 
-    def close(self) -> None:
-        """Hang up everywhere."""
+    async def close(self) -> None:
+        """Hang up everywhere, and wait until every connection is gone."""
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
         for connection in list(self._open):
             connection.abort()
+        while self._open:  # aborted transports report back in the loop's next turns
+            await asyncio.sleep(0)
 
     def _sweep_idle(self) -> None:
         self._sweep = None

@@ -189,9 +189,7 @@ class Router:
     async def stop(self) -> None:
         self._server.close()
         await self.downstream.drain(1.0)
-        self.pool.close()
-        while self.pool.open:
-            await asyncio.sleep(0)
+        await self.pool.close()
         await self._server.wait_closed()
 
     async def exchange(self, request: bytes) -> bytes:
