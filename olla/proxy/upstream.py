@@ -322,6 +322,7 @@ class Pool:
         self._idle_timeout = idle_timeout
         self._idle: dict[Address, deque[UpstreamConnection]] = {}
         self._open: set[UpstreamConnection] = set()
+        self._all_gone = asyncio.Event()
         self._tls: ssl.SSLContext | None = None
         self._sweep: asyncio.TimerHandle | None = None
 
@@ -387,6 +388,8 @@ class Pool:
     def gone(self, connection: UpstreamConnection) -> None:
         """A connection was lost."""
         self._open.discard(connection)
+        if not self._open:
+            self._all_gone.set()
         waiting = self._idle.get(connection.address)
         if waiting is not None and connection in waiting:
             waiting.remove(connection)
@@ -400,8 +403,9 @@ class Pool:
             self._sweep = None
         for connection in list(self._open):
             connection.abort()
-        while self._open:  # aborted transports report back in the loop's next turns
-            await asyncio.sleep(0)
+        if self._open:  # aborted transports report back in the loop's next turns
+            self._all_gone.clear()
+            await self._all_gone.wait()
 
     def _sweep_idle(self) -> None:
         self._sweep = None

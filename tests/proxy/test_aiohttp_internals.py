@@ -1,0 +1,67 @@
+"""What we lean on inside aiohttp is still there; when not, this is where to look first."""
+
+import inspect
+
+import aiohttp
+import pytest
+from aiohttp import web, web_protocol
+from aiohttp.test_utils import RawTestServer
+
+from olla.proxy.aiohttp_internals import WRITTEN_CLOSE, WRITTEN_KEEP_ALIVE, Connection, written
+
+SOURCE = inspect.getsource(web_protocol.RequestHandler)
+
+
+def test_the_server_makes_its_protocols_by_being_called() -> None:
+    """`Server.__call__` takes no argument and returns a RequestHandler."""
+    assert list(inspect.signature(web.Server.__call__).parameters) == ["self"]
+    assert issubclass(Connection, web_protocol.RequestHandler)
+
+
+@pytest.mark.parametrize(
+    "name", ["_messages", "_request_count", "_request_in_progress", "_force_close"]
+)
+def test_the_protocol_still_has_the_attributes(name: str) -> None:
+    """A renamed attribute would silently switch the bound on heads off."""
+    assert name in web_protocol.RequestHandler.__slots__
+
+
+def test_messages_are_pairs_with_their_payload() -> None:
+    """Parsed messages are queued as (message, payload), errors as `_ErrInfo` with a payload."""
+    assert "self._messages.append((msg, payload))" in SOURCE
+    assert "_ErrInfo(status=400" in SOURCE
+
+
+def test_errors_are_answered_by_an_overridable_method() -> None:
+    """`handle_error` gets request, status, exception and message."""
+    parameters = list(inspect.signature(web_protocol.RequestHandler.handle_error).parameters)
+    assert parameters == ["self", "request", "status", "exc", "message"]
+
+
+def test_finishing_needs_no_more_of_a_response_than_we_offer() -> None:
+    """`finish_response` and `start` use `prepare`, `write_eof` and `keep_alive`, nothing else."""
+    finish = inspect.getsource(web_protocol.RequestHandler.finish_response)
+    used = {part.split("(")[0].split()[0] for part in finish.split("resp.")[1:]}
+    assert used <= {"prepare", "write_eof"}
+    assert "bool(resp.keep_alive)" in SOURCE
+
+
+async def test_a_handler_may_write_to_the_transport_itself() -> None:
+    """The answer written by hand arrives once, and the connection goes on or ends as we say."""
+
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        keep = request.path == "/keep"
+        assert request.transport is not None
+        request.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+        return written(keep)
+
+    async with RawTestServer(handler) as server, aiohttp.ClientSession() as session:
+        for path in ("/keep", "/keep", "/close"):
+            async with session.get(server.make_url(path)) as response:
+                assert await response.text() == "hi"
+
+
+def test_there_is_one_mark_for_each_way_to_go_on() -> None:
+    """`written` makes no object per request."""
+    assert written(True) is WRITTEN_KEEP_ALIVE
+    assert written(False) is WRITTEN_CLOSE
