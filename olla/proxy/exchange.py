@@ -74,6 +74,7 @@ class Exchange:
         self._attempt: Attempt | None = None
         self._task: asyncio.Task[object] | None = None
         self._stopped: Failure | None = None
+        self._retry_after: float | None = None
         record.dialect = target.dialect.name
         record.operation = target.operation.value
         record.strategy = stations.dispatcher.options.strategy.value
@@ -311,6 +312,8 @@ class Exchange:
         downstream, record, clock = self._downstream, self._record, self._stations.clock
         now = clock.now()
         record.status = head.status
+        retry_after = head.get(b"retry-after") or b""
+        self._retry_after = float(retry_after) if retry_after.isdigit() else None
         record.first_byte = now
         record.attempts[-1].first_byte = now
         record.attempts[-1].status = head.status
@@ -343,13 +346,7 @@ class Exchange:
         return f"X-Olla-Response-Time: {seconds(total)}\r\n".encode()
 
     def _turned_away(self, attempt: Attempt, name: str) -> Failure:
-        status = attempt.held.status if attempt.held is not None else 0
-        return Failure(
-            Kind.UPSTREAM_STATUS,
-            f"endpoint '{name}' answered {status}",
-            name,
-            endpoint_status=status,
-        )
+        return _answered(name, attempt.held.status if attempt.held is not None else 0, None)
 
     def _broken_relay(self, attempt: Attempt, name: str) -> Failure | None:
         relay = attempt.relay
@@ -357,12 +354,7 @@ class Exchange:
             return relay.failure if relay is not None else None
         status = self._record.status
         if status >= 500 or status in (401, 403, 429):
-            return Failure(
-                Kind.UPSTREAM_STATUS,
-                f"endpoint '{name}' answered {status}",
-                name,
-                endpoint_status=status,
-            )
+            return _answered(name, status, self._retry_after)
         return None
 
     # --- what happened ----------------------------------------------------------------------
@@ -434,3 +426,14 @@ class Exchange:
         )
         record.bytes_out = len(answer)
         downstream.write(answer)
+
+
+def _answered(endpoint: str, status: int, retry_after: float | None) -> Failure:
+    """The endpoint has answered with an error of its own."""
+    return Failure(
+        Kind.UPSTREAM_STATUS,
+        f"endpoint '{endpoint}' answered {status}",
+        endpoint,
+        retry_after=retry_after,
+        endpoint_status=status,
+    )

@@ -25,6 +25,9 @@ _Add = Callable[[float], None]
 _UNKNOWN = "unknown"
 """The label of a request that failed before it was known what it asks."""
 
+_LOAD_SECONDS_MIN = 0.1
+"""Ollama reports some milliseconds for a model that is in memory: less is no load."""
+
 
 class Metrics:
     """Counts finished requests and renders all metrics of one router.
@@ -88,7 +91,7 @@ class Metrics:
             self._count_failure(record.failure)
         if record.prompt_tokens is not None or record.output_tokens is not None:
             self._count_tokens(endpoint, record)
-        if record.load_seconds is not None:
+        if record.load_seconds is not None and record.load_seconds >= _LOAD_SECONDS_MIN:
             self._observe_load(endpoint, record.load_seconds)
 
     def render(self) -> tuple[bytes, str]:

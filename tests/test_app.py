@@ -1,0 +1,176 @@
+"""The whole router, as it is wired: what the configuration says is what happens."""
+
+import asyncio
+import re
+
+import aiohttp
+import pytest
+
+from olla.app import App, StartError
+from olla.settings import parse
+from tests.routers import Fleet, settings_text
+
+LLAMA, MISTRAL = "llama3.2:latest", "mistral:latest"
+ASK = {"prompt": "hello", "stream": False, "options": {"num_predict": 3}}
+
+
+async def generate(
+    fleet: Fleet, model: str, **headers: str
+) -> tuple[int, dict[str, object], "aiohttp.typedefs.CIMultiDictProxy[str]"]:
+    """Ask for a few words."""
+    url = f"{fleet.url}/api/generate"
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(url, json={"model": model, **ASK}, headers=headers) as response,
+    ):
+        return response.status, await response.json(), response.headers
+
+
+async def get(fleet: Fleet, path: str) -> tuple[int, str]:
+    """A GET."""
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"{fleet.url}{path}") as response,
+    ):
+        return response.status, await response.text()
+
+
+async def test_an_alias_leads_to_the_first_model_an_endpoint_has() -> None:
+    """The node is asked for its own model, whatever the alias' case; the header tells which."""
+    extra = "model_aliases: {Chat: [no-such, mistral, llama3.2]}\n"
+    async with Fleet({"a": (MISTRAL,)}, extra) as fleet:
+        status, answer, headers = await generate(fleet, "chat")
+        assert status == 200
+        assert answer["model"] == MISTRAL
+        assert headers["X-Olla-Model"] == MISTRAL
+        fleet.check_clean()
+
+
+async def test_a_filtered_model_does_not_exist() -> None:
+    """A model that an endpoint's filter leaves out is neither listed nor served."""
+    async with Fleet({"a": (MISTRAL, LLAMA)}) as fleet:
+        text = settings_text({"a": fleet.nodes["a"].url})
+        text = text.replace("type: ollama,", "type: ollama, model_filter: {exclude: ['mis*']},")
+        app = App(parse(text, {}), output=fleet.log)
+        await app.start()
+        await app.prober.first_pass()
+        names = {model.name for model in app.prober.snapshot.by_name["a"].models.values()}
+        assert names == {LLAMA}
+        await app.stop()
+
+
+async def test_the_root_can_be_switched_off() -> None:
+    """Without it `/api/*` does not exist, and the prefix still does."""
+    async with Fleet({"a": (LLAMA,)}, "surfaces: {root: {enabled: false}}\n") as fleet:
+        assert (await get(fleet, "/api/tags"))[0] == 404
+        assert (await get(fleet, "/olla/ollama/api/tags"))[0] == 200
+
+
+async def test_a_caller_on_this_machine_may_choose_the_endpoint() -> None:
+    """X-Olla-Endpoint pins a request; a name that is none is told."""
+    async with Fleet({"a": (LLAMA,), "b": (LLAMA,)}) as fleet:
+        for name in ("a", "b", "b", "a"):
+            _, _, headers = await generate(fleet, LLAMA, **{"X-Olla-Endpoint": name})
+            assert headers["X-Olla-Endpoint"] == name
+        status, answer, _ = await generate(fleet, LLAMA, **{"X-Olla-Endpoint": "c"})
+        assert status == 404
+        assert "a, b" in str(answer["error"])
+        forwarded = {"X-Olla-Endpoint": "a", "X-Forwarded-For": "203.0.113.1"}
+        assert (await generate(fleet, LLAMA, **forwarded))[0] == 403
+
+
+async def test_requests_stay_on_the_endpoint_that_has_the_model_in_memory() -> None:
+    """One after the other, they cause one load in the whole fleet."""
+    async with Fleet({"a": (LLAMA,), "b": (LLAMA,), "c": (LLAMA,)}) as fleet:
+        reasons = [(await generate(fleet, LLAMA))[2]["X-Olla-Routing-Reason"] for _ in range(10)]
+        assert reasons[0] == "cold_load"
+        assert set(reasons[2:]) == {"model_loaded"}
+        assert sum(node.workshop.node.loads for node in fleet.nodes.values()) == 1
+
+
+async def test_requests_at_once_spread_over_the_fleet() -> None:
+    """Resident is not idle: the one warm copy does not get all of them."""
+    async with Fleet({"a": (LLAMA,), "b": (LLAMA,), "c": (LLAMA,)}, time_scale=0.02) as fleet:
+        await generate(fleet, LLAMA)
+        answers = await asyncio.gather(*(generate(fleet, LLAMA) for _ in range(9)))
+        used = [headers["X-Olla-Endpoint"] for _, _, headers in answers]
+        assert {used.count(name) for name in "abc"} == {3}
+
+
+async def test_round_robin_takes_turns() -> None:
+    """Each endpoint in its turn."""
+    extra = "proxy: {load_balancer: round-robin}\n"
+    async with Fleet({"a": (LLAMA,), "b": (LLAMA,)}, extra) as fleet:
+        used = [(await generate(fleet, LLAMA))[2]["X-Olla-Endpoint"] for _ in range(4)]
+        assert used in (["a", "b", "a", "b"], ["b", "a", "b", "a"])
+
+
+async def test_a_node_that_comes_back_is_used_again() -> None:
+    """Offline at once when it refuses, routable again with the next good probe."""
+    async with Fleet({"a": (LLAMA,)}) as fleet:
+        node = fleet.nodes["a"]
+        await node.refuse()
+        assert (await generate(fleet, LLAMA))[0] == 502
+        assert (await generate(fleet, LLAMA))[0] == 503
+        assert (await get(fleet, "/internal/ready"))[0] == 503
+        await node.accept()
+        await fleet.app.prober.probed("a")
+        assert (await generate(fleet, LLAMA))[0] == 200
+        assert (await get(fleet, "/internal/ready"))[0] == 200
+
+
+async def test_metrics_count_what_happened() -> None:
+    """Requests, tokens and loads, with the endpoint's name."""
+    async with Fleet({"a": (LLAMA,)}) as fleet:
+        for _ in range(3):
+            await generate(fleet, LLAMA)
+        _, text = await get(fleet, "/metrics")
+        assert re.search(r'olla_requests_total\{[^}]*endpoint="a"[^}]*\} 3\.0', text)
+        assert re.search(r'olla_tokens_total\{[^}]*direction="output"[^}]*\} 9\.0', text)
+        assert re.search(r'olla_model_load_seconds_count\{endpoint="a"\} 1\.0', text)
+        assert 'olla_endpoint_up{endpoint="a",type="ollama"} 1.0' in text
+
+
+async def test_a_port_that_is_taken_is_told() -> None:
+    """The message says what to do."""
+    async with Fleet({"a": (LLAMA,)}) as fleet:
+        port = fleet.url.rsplit(":", 1)[1]
+        text = settings_text({"a": fleet.nodes["a"].url}).replace("port: 0", f"port: {port}")
+        with pytest.raises(StartError, match=r"server\.port"):
+            await App(parse(text, {}), output=fleet.log).start()
+
+
+async def test_draining_lets_a_running_stream_finish_and_refuses_new_ones() -> None:
+    """The stream comes to its end, and then nobody listens."""
+    async with (
+        Fleet({"a": (LLAMA,)}, time_scale=0.01, load_bandwidth=1e12) as fleet,
+        aiohttp.ClientSession() as session,
+    ):
+        body = {"model": LLAMA, "prompt": "a story", "options": {"num_predict": 30}}
+        async with session.post(f"{fleet.url}/api/generate", json=body) as response:
+            first = await response.content.readline()
+            stopping = asyncio.ensure_future(fleet.app.stop())
+            rest = await response.content.read()
+            assert b'"done":true' in first + rest
+            await stopping
+        with pytest.raises(aiohttp.ClientConnectionError):
+            await session.get(f"{fleet.url}/internal/health")
+
+
+async def test_draining_ends_what_takes_too_long_with_an_error() -> None:
+    """After the limit a stream gets the dialect's error, and no end."""
+    slow = {"tokens_per_second": 10.0, "time_scale": 1.0, "load_bandwidth": 1e12}
+    async with Fleet({"a": (LLAMA,)}, **slow) as fleet:
+        port = int(fleet.url.rsplit(":", 1)[1])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        body = b'{"model": "llama3.2", "prompt": "a long story"}'
+        head = b"POST /api/generate HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+        writer.write(head % len(body) + body)
+        await reader.readuntil(b"\r\n\r\n")
+        stopping = asyncio.ensure_future(fleet.app.stop())
+        rest = await reader.read()
+        assert b"shutting down" in rest
+        assert not rest.endswith(b"0\r\n\r\n")
+        writer.close()
+        await stopping
+        assert fleet.app.dispatcher.leases == 0
