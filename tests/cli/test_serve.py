@@ -1,0 +1,137 @@
+"""`olla serve` as a process: it listens, relays, drains on SIGTERM, and says what is wrong."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.routers import ThreadedFleet, settings_text, threaded_fleet
+
+MODEL = "llama3.2:latest"
+ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith("OLLA_")}
+
+
+@pytest.fixture(scope="module")
+def fleet() -> Iterator[ThreadedFleet]:
+    """A node to be fronted."""
+    with threaded_fleet({"a": (MODEL,)}, time_scale=0.02) as running:
+        yield running
+
+
+def command(*arguments: str) -> list[str]:
+    """The command line."""
+    return [sys.executable, "-m", "olla", *arguments]
+
+
+@contextmanager
+def served(config: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A running `olla serve`, and its port."""
+    with subprocess.Popen(
+        command("serve", "--config", str(config), "--log-level", "info"),
+        stdout=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                event = json.loads(line)
+                if event["message"] == "listening":
+                    yield process, int(event["url"].rsplit(":", 1)[1])
+                    break
+            else:
+                pytest.fail("it never listened")
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def config(fleet: ThreadedFleet, tmp_path: Path) -> Path:
+    """A configuration over the node."""
+    path = tmp_path / "olla.yaml"
+    path.write_text(settings_text({"a": fleet.fleet.nodes["a"].url}))
+    return path
+
+
+def test_it_serves_and_stops_with_zero(config: Path) -> None:
+    """A stream that runs when SIGTERM comes is finished; the exit status is 0."""
+    with served(config) as (process, port):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        body = {"model": MODEL, "prompt": "a story", "options": {"num_predict": 30}}
+        connection.request("POST", "/api/generate", json.dumps(body))
+        response = connection.getresponse()
+        assert response.status == 200
+        first = response.readline()
+        process.send_signal(signal.SIGTERM)
+        lines = [first, *response.readlines()]
+        assert json.loads(lines[-1])["done"] is True
+        connection.close()
+        assert process.wait(10) == 0
+
+
+def test_a_taken_port_ends_with_one_and_says_what_to_do(config: Path) -> None:
+    """No traceback: a sentence."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        ran = subprocess.run(
+            command("serve", "--config", str(config), "--port", port),
+            capture_output=True,
+            text=True,
+            timeout=15,
+            env=ENVIRONMENT,
+        )
+    assert ran.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_a_bad_file_ends_with_two_and_every_problem(tmp_path: Path) -> None:
+    """Line, key and the nearest known key."""
+    path = tmp_path / "bad.yaml"
+    path.write_text("server:\n  prot: 1\nproxy:\n  load_balancer: best\n")
+    ran = subprocess.run(
+        command("serve", "--config", str(path)),
+        capture_output=True,
+        text=True,
+        timeout=15,
+        env=ENVIRONMENT,
+    )
+    assert ran.returncode == 2
+    assert f"{path}:2:3: server.prot: unknown key; did you mean port?" in ran.stderr
+    assert f"{path}:4:3: proxy.load_balancer" in ran.stderr
+
+
+def test_the_demo_answers(tmp_path: Path) -> None:
+    """`olla demo` needs nothing else, and says what to type."""
+    with subprocess.Popen(
+        command("demo", "--port", "0", "--time-scale", "0.01"),
+        stdout=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+        cwd=tmp_path,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            line = next(line for line in process.stdout if "olla is at http://" in line)
+            port = int(line.split("http://127.0.0.1:")[1].split(",")[0])
+            for path, body in (
+                ("/olla/ollama/api/generate", {"model": "llama3.2", "prompt": "x"}),
+                ("/v1/chat/completions", {"model": "mistral", "messages": [{"content": "x"}]}),
+            ):
+                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+                connection.request("POST", path, json.dumps({**body, "stream": False}))
+                assert connection.getresponse().status == 200
+                connection.close()
+            process.send_signal(signal.SIGINT)
+            process.stdout.read()
+            assert process.wait(10) == 0
+        finally:
+            process.kill()
