@@ -1,0 +1,119 @@
+"""The repository keeps its own rules."""
+
+import ast
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted((ROOT / "olla").rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
+FILE_LINES_MAX = 450
+FUNCTION_LINES_MAX = 80
+
+ELSEWHERE = {
+    "__main__.py": "cli/test_main.py",
+    "cli/running.py": "cli/test_serve.py",
+    "proxy/attempt.py": "wire/test_failover.py",
+    "proxy/exchange.py": "wire/test_failover.py",
+    "proxy/downstream.py": "wire/test_http.py",
+    "proxy/relay.py": "wire/test_relay_verbatim.py",
+    "proxy/stations.py": "test_app.py",
+    "clock.py": "test_app.py",
+}
+"""Modules whose promises are kept by tests of another name."""
+
+
+def relative(path: Path) -> str:
+    """The path within `olla/` or `tests/`."""
+    return str(path.relative_to(ROOT)).partition("/")[2]
+
+
+def tracked() -> list[Path]:
+    """The files of the repository; all that are there where git is not."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return [ROOT / name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_a_module_says_what_it_is_for_and_keeps_its_size(path: Path) -> None:
+    """A docstring, so many lines a file, so many a function."""
+    text = path.read_text()
+    tree = ast.parse(text)
+    assert ast.get_docstring(tree)
+    assert text.count("\n") <= FILE_LINES_MAX
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < FUNCTION_LINES_MAX, node.name
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_a_module_has_its_test(path: Path) -> None:
+    """`olla/a/b.py` is tested by `tests/a/test_b.py`, or where ELSEWHERE says."""
+    name = relative(path)
+    if path.name == "__init__.py":
+        return
+    here = Path(name)
+    mirrored = ROOT / "tests" / here.parent / f"test_{here.name}"
+    other = ROOT / "tests" / ELSEWHERE[name] if name in ELSEWHERE else mirrored
+    assert mirrored.exists() or other.exists(), f"tests/{here.parent}/test_{here.name}"
+
+
+@pytest.mark.parametrize("path", TESTS, ids=relative)
+def test_every_test_states_its_promise(path: Path) -> None:
+    """A docstring in every test function and method."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        if is_function and node.name.startswith("test_"):
+            assert ast.get_docstring(node), node.name
+
+
+def test_no_module_is_named_after_nothing() -> None:
+    """A name that says nothing gathers everything."""
+    named = {path.stem for path in SOURCES} & {"utils", "helpers", "services", "managers", "common"}
+    assert not named
+
+
+def test_nothing_is_left_to_be_done_later_or_bound_to_a_machine() -> None:
+    """No reminders in the code; no path of a machine and no registry's host anywhere."""
+    reminder = re.compile(r"\b(?:" + "|".join(("TO" + "DO", "FIX" + "ME", "XX" + "X")) + r")\b")
+    machine = re.compile("/wo" + "rk/|/ro" + "ot/|pypi" + r"\.org|npmjs" + r"\.org|deb" + "ian.org")
+    for path in tracked():
+        try:
+            text = path.read_text()
+        except UnicodeDecodeError:
+            continue
+        assert not machine.search(text), path
+        if path.suffix == ".py":
+            assert not reminder.search(text), path
+
+
+def test_the_stations_are_told_the_same_everywhere() -> None:
+    """Import contract, docstring of the package and picture in the README name the same folders."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    layers = contracts["contracts"][0]["layers"]
+    in_contract = {name.strip() for layer in layers for name in layer.split("|")}
+    docstring = ast.get_docstring(ast.parse((ROOT / "olla/__init__.py").read_text())) or ""
+    in_docstring = re.findall(r"^    ([a-z]+) +\S", docstring, re.MULTILINE)
+    readme = (ROOT / "README.md").read_text()
+    way = readme.partition("<!-- way:begin -->")[2].partition("<!-- way:end -->")[0]
+    in_readme = re.findall(r"^([a-z]+) +\S", way, re.MULTILINE)
+    assert in_readme == in_docstring
+    assert set(in_docstring) | {"record", "failures", "clock"} == in_contract
+
+
+def test_the_image_copies_what_is_there() -> None:
+    """Every COPY of the Dockerfile from the context names existing files."""
+    for line in (ROOT / "Dockerfile").read_text().splitlines():
+        if line.startswith("COPY ") and "--from" not in line:
+            *sources, _ = line.split()[1:]
+            assert all((ROOT / source).exists() for source in sources), line
