@@ -1,16 +1,42 @@
-"""The model of a multipart/form-data request (audio transcription). RFC 7578."""
+"""The model of a multipart/form-data request (audio transcription). RFC 7578, RFC 2046 §5.1.
+
+Reads strictly: a form that servers could take apart in different ways is refused, so that the
+model that was routed by is the one that is served. File contents are passed over, not copied.
+"""
 
 import re
+from collections.abc import Iterator
+
+import msgspec
 
 from olla.dialects.dialect import Peek
 from olla.dialects.peek import check_model
 from olla.failures import Failed, Failure, Kind
 
-__all__ = ["peek_multipart"]
+__all__ = ["peek_multipart", "replace_multipart_model"]
 
-_BOUNDARY = re.compile(r'multipart/form-data\s*;.*?boundary="?([^";]{1,70})"?', re.IGNORECASE)
-_NAME = re.compile(rb'content-disposition:[^\r\n]*;\s*name="?(model|stream)"?(?:;|\s|$)', re.I)
-_VALUE_MAX = 2048
+_TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_MEDIA_TYPE = re.compile(r"multipart/form-data[ \t]*(?=;)", re.IGNORECASE)
+_PARAMETER = re.compile(
+    rf'[ \t]*;[ \t]*(?:({_TOKEN})[ \t]*=[ \t]*("(?:[^"\\]|\\.)*"|[^;" \t]+)[ \t]*)?'
+)
+_BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?]")
+_DISPOSITION = re.compile(r"form-data[ \t]*(?=;)", re.IGNORECASE)
+_LINE_END = re.compile(rb"[ \t]*\r\n")
+_PARTS_MAX = 256
+_HEAD_BYTES_MAX = 8192
+_VALUE_BYTES_MAX = 2048
+_PLAIN_ENCODINGS = frozenset({"", "7bit", "8bit", "binary"})
+
+
+class _Field(msgspec.Struct):
+    """One part: its name, and where in the body its value stands."""
+
+    name: str
+    start: int
+    end: int
+    is_file: bool
+    encoding: str
 
 
 def peek_multipart(content_type: str, body: bytes) -> Peek:
@@ -19,32 +45,134 @@ def peek_multipart(content_type: str, body: bytes) -> Peek:
     Raises:
         Failed: the body is not multipart/form-data, has no model, or has several.
     """
-    match = _BOUNDARY.match(content_type)
-    if match is None:
-        raise Failed(
-            Failure(
-                Kind.BAD_REQUEST,
-                "this operation takes multipart/form-data; its Content-Type must say so "
-                "and name the boundary",
-            )
-        )
-    delimiter = b"--" + match[1].encode("latin-1", "replace")
-    found: dict[bytes, list[bytes]] = {}
-    for part in body.split(delimiter)[1:]:
-        head, blank, value = part.partition(b"\r\n\r\n")
-        name = _NAME.search(head) if blank else None
-        if name is not None:
-            found.setdefault(name[1].lower(), []).append(value.removesuffix(b"\r\n"))
-    models = found.get(b"model", [])
-    if not models:
-        raise Failed(Failure(Kind.MODEL_MISSING, 'model is required; add a form field "model"'))
-    if len(models) > 1 or len(models[0]) > _VALUE_MAX:
-        raise Failed(
-            Failure(Kind.BAD_REQUEST, 'the form must have exactly one field "model", a name')
-        )
-    try:
-        model = models[0].decode()
-    except UnicodeDecodeError:
-        raise Failed(Failure(Kind.MODEL_NOT_STRING, "model must be UTF-8 text")) from None
-    stream = found.get(b"stream", [b""])[-1].strip().lower() in (b"true", b"1")
+    fields = _wanted(content_type, body)
+    model = _text(body, _model_field(fields))
+    if not model.strip():
+        raise _missing()
+    stream = False
+    for field in fields:
+        if field.name == "stream":
+            stream = _text(body, field).strip().lower() in ("true", "1")
     return Peek(check_model(model), stream)
+
+
+def replace_multipart_model(content_type: str, body: bytes, model: str) -> bytes:
+    """The same form with `model` as its model; every other byte stays.
+
+    Raises:
+        Failed: as `peek_multipart`.
+    """
+    field = _model_field(_wanted(content_type, body))
+    return body[: field.start] + model.encode() + body[field.end :]
+
+
+def _wanted(content_type: str, body: bytes) -> list[_Field]:
+    boundary = _boundary(content_type)
+    return [field for field in _fields(boundary, body) if field.name in ("model", "stream")]
+
+
+def _model_field(fields: list[_Field]) -> _Field:
+    models = [field for field in fields if field.name == "model"]
+    if not models:
+        raise _missing()
+    if len(models) > 1 or models[0].is_file:
+        raise _bad('the form must have exactly one field "model", and it must not be a file')
+    return models[0]
+
+
+def _text(body: bytes, field: _Field) -> str:
+    if field.encoding not in _PLAIN_ENCODINGS or field.end - field.start > _VALUE_BYTES_MAX:
+        raise _bad(f'the form field "{field.name}" must be plain text of a line')
+    try:
+        return body[field.start : field.end].decode()
+    except UnicodeDecodeError:
+        raise _bad(f'the form field "{field.name}" must be UTF-8 text') from None
+
+
+def _boundary(content_type: str) -> bytes:
+    match = _MEDIA_TYPE.match(content_type.strip())
+    parameters = _parameters(content_type.strip(), match.end()) if match is not None else None
+    boundary = parameters.get("boundary", "") if parameters is not None else ""
+    if _BOUNDARY.fullmatch(boundary) is None:
+        raise _bad(
+            "this operation takes multipart/form-data; its Content-Type must say so "
+            "and name the boundary"
+        )
+    return boundary.encode("ascii")
+
+
+def _fields(boundary: bytes, body: bytes) -> Iterator[_Field]:
+    """The parts, in order. The first boundary is the first line, every line ends with CRLF."""
+    opening, delimiter = b"--" + boundary, b"\r\n--" + boundary
+    at = 2 if body.startswith(b"\r\n") else 0  # some clients end an empty preamble
+    if not body.startswith(opening, at):
+        raise _bad("the form does not begin with the boundary that its Content-Type names")
+    at += len(opening)
+    for _ in range(_PARTS_MAX):
+        if body.startswith(b"--", at):
+            return
+        line_end = _LINE_END.match(body, at)
+        if line_end is None:
+            raise _bad("the form has a boundary that is followed by something else")
+        # A part without a head begins with the empty line: look from the line end itself.
+        head_end = body.find(b"\r\n\r\n", line_end.end() - 2, line_end.end() + _HEAD_BYTES_MAX)
+        if head_end < 0:
+            raise _bad("the form has a part whose head does not end")
+        start = head_end + 4
+        end = body.find(delimiter, head_end + 2)
+        if end < 0:
+            raise _bad("the form breaks off: its last boundary is not there")
+        yield _field(body[line_end.end() : head_end + 2], start, max(start, end))
+        at = end + len(delimiter)
+    raise _bad(f"the form has more than {_PARTS_MAX} parts")
+
+
+def _field(head: bytes, start: int, end: int) -> _Field:
+    text = head.decode("utf-8", "replace")
+    if re.search(r"[^\r]\n|\r(?!\n)|\r\n[ \t]", text):
+        raise _bad("the form has a part whose head has folded or broken lines")
+    headers: dict[str, str] = {}
+    for line in text.split("\r\n"):
+        name, colon, value = line.partition(":")
+        key = name.strip().lower()
+        if colon and key in headers:
+            raise _bad(f"the form has a part with two {key} fields")
+        headers[key] = value.strip()
+    disposition = headers.get("content-disposition", "")
+    match = _DISPOSITION.match(disposition)
+    parameters = _parameters(disposition, match.end()) if match is not None else None
+    if parameters is None or "name" not in parameters or "name*" in parameters:
+        raise _bad("the form has a part whose Content-Disposition does not name a field")
+    return _Field(
+        name=parameters["name"],
+        start=start,
+        end=end,
+        is_file="filename" in parameters or "filename*" in parameters,
+        encoding=headers.get("content-transfer-encoding", "").lower(),
+    )
+
+
+def _parameters(text: str, at: int) -> dict[str, str] | None:
+    """The parameters of a header field's value from `at` on; None when they are malformed."""
+    found: dict[str, str] = {}
+    while at < len(text):
+        match = _PARAMETER.match(text, at)
+        if match is None or match.end() == at:
+            return None
+        at = match.end()
+        if match[1] is not None:
+            name, value = match[1].lower(), match[2]
+            if name in found:
+                return None
+            if value.startswith('"'):
+                value = re.sub(r"\\(.)", r"\1", value[1:-1])
+            found[name] = value
+    return found
+
+
+def _missing() -> Failed:
+    return Failed(Failure(Kind.MODEL_MISSING, 'model is required; add a form field "model"'))
+
+
+def _bad(message: str) -> Failed:
+    return Failed(Failure(Kind.BAD_REQUEST, message))

@@ -2,18 +2,31 @@
 
 from typing import Any
 
-import msgspec
-
 from olla.dialects.dialect import Ending, Operation, Peek, Summary
-from olla.dialects.peek import peek_json, peek_leniently
-from olla.dialects.records import json_object, sse_data, whole
+from olla.dialects.peek import model_keys, peek_json, peek_leniently
+from olla.dialects.records import (
+    encoded,
+    in_band_event,
+    json_object,
+    sse_data,
+    value,
+    whole,
+)
+from olla.dialects.top_level import TopLevel
 from olla.failures import Failure
 
 __all__ = ["OpenAI"]
 
 _MODEL_OPTIONAL = frozenset({Operation.TOKENIZE, Operation.INFER})
+_MUST_END = frozenset({Operation.CHAT, Operation.GENERATE})
 _DONE = b"[DONE]"
-_RESPONSE_ENDS = frozenset({"response.completed", "response.incomplete", "response.failed"})
+_RESPONSE_ENDS = {
+    "response.completed": Ending.COMPLETE,
+    "response.incomplete": Ending.COMPLETE,
+    "response.failed": Ending.ERROR,
+    "error": Ending.ERROR,
+}
+"""`incomplete` ran into a limit of its own, such as max_output_tokens: that is an answer."""
 _TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -39,19 +52,18 @@ class OpenAI:
             return peek_leniently(body)
         return peek_json(
             body,
-            keys=("model",),
+            model_keys(operation),
             streams_by_default=False,
             model_required=operation not in _MODEL_OPTIONAL,
         )
 
     def error_body(self, failure: Failure) -> bytes:
         """See `Dialect.error_body`."""
-        return msgspec.json.encode({"error": _error(failure)})
+        return encoded({"error": _error(failure)})
 
     def in_band_error(self, failure: Failure, *, mid_record: bool) -> bytes:
         """See `Dialect.in_band_error`."""
-        record = b"data: " + self.error_body(failure) + b"\n\n"
-        return b"\n\n" + record if mid_record else record
+        return in_band_event(b"data: " + self.error_body(failure), mid_record=mid_record)
 
     def summary(self, operation: Operation, streaming: bool, tail: bytes) -> Summary:
         """See `Dialect.summary`. Complete: a finish reason and `[DONE]`, both."""
@@ -61,15 +73,12 @@ class OpenAI:
         events = [json_object(each) for each in data if each != _DONE]
         if operation is Operation.RESPONSES:
             return _response_summary(events)
-        if operation not in (Operation.CHAT, Operation.GENERATE):
-            return _counted(Ending.COMPLETE, events)
-        finished = any(_finish_reason(event) for event in events)
-        if data and data[0] == _DONE and finished:
-            ending = Ending.COMPLETE
-        elif any(event is not None and "error" in event for event in events[:2]):
-            ending = Ending.ERROR
-        else:
-            ending = Ending.INCOMPLETE
+        ending = Ending.COMPLETE
+        if operation in _MUST_END and not (
+            data and data[0] == _DONE and any(map(_finished, events))
+        ):
+            failed = any(value(event, "error") is not None for event in events[:2])
+            ending = Ending.ERROR if failed else Ending.INCOMPLETE
         return _counted(ending, events)
 
 
@@ -82,37 +91,46 @@ def _error(failure: Failure) -> dict[str, Any]:
     }
 
 
-def _finish_reason(event: dict[str, Any] | None) -> bool:
-    choices = event.get("choices") if event is not None else None
+def _finished(event: TopLevel | None) -> bool:
+    choices = value(event, "choices")
     if not isinstance(choices, list):
         return False
     return any(isinstance(each, dict) and each.get("finish_reason") for each in choices)
 
 
-def _response_summary(events: list[dict[str, Any] | None]) -> Summary:
+def _response_summary(events: list[TopLevel | None]) -> Summary:
     for event in events:
-        if event is not None and event.get("type") in _RESPONSE_ENDS:
-            response = event.get("response")
-            return _counted(Ending.COMPLETE, [response if isinstance(response, dict) else None])
-        if event is not None and event.get("type") == "error":
+        kind = value(event, "type")
+        ending = _RESPONSE_ENDS.get(kind) if isinstance(kind, str) else None
+        if ending is not None:
+            response = value(event, "response")
+            usage = response.get("usage") if isinstance(response, dict) else None
+            return _with_usage(ending, usage) or Summary(ending)
+        if value(event, "error") is not None:
             return Summary(Ending.ERROR)
     return Summary(Ending.INCOMPLETE)
 
 
-def _counted(ending: Ending, events: list[dict[str, Any] | None]) -> Summary:
+def _counted(ending: Ending, events: list[TopLevel | None]) -> Summary:
     """The summary with the counts of the first event that has some."""
     for event in events:
-        usage = event.get("usage") if event is not None else None
-        if isinstance(usage, dict):
-            return Summary(
-                ending,
-                whole(usage.get("prompt_tokens", usage.get("input_tokens"))),
-                whole(usage.get("completion_tokens", usage.get("output_tokens"))),
-            )
+        found = _with_usage(ending, value(event, "usage"))
+        if found is not None:
+            return found
     for event in events:
-        timings = event.get("timings") if event is not None else None  # llama.cpp's own
+        timings = value(event, "timings")  # llama.cpp's own
         if isinstance(timings, dict):
             return Summary(
                 ending, whole(timings.get("prompt_n")), whole(timings.get("predicted_n"))
             )
     return Summary(ending)
+
+
+def _with_usage(ending: Ending, usage: object) -> Summary | None:
+    if not isinstance(usage, dict):
+        return None
+    return Summary(
+        ending,
+        whole(usage.get("prompt_tokens", usage.get("input_tokens"))),
+        whole(usage.get("completion_tokens", usage.get("output_tokens"))),
+    )

@@ -2,9 +2,8 @@
 
 from typing import Any
 
-import msgspec
-
 from olla.dialects.dialect import Ending, Operation, Peek, Summary
+from olla.dialects.records import encoded
 from olla.failures import Failure
 
 __all__ = ["Own"]
@@ -26,7 +25,7 @@ class Own:
             details["endpoint"] = failure.endpoint
         if failure.retry_after is not None:
             details["retry_after_seconds"] = failure.retry_after
-        return msgspec.json.encode(
+        return encoded(
             {
                 "error": {
                     "code": failure.kind.value,

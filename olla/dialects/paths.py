@@ -1,9 +1,9 @@
 """Which request target asks for what: target -> dialect, operation, endpoints that may serve it.
 
 A target is read the way the server behind will read it: escapes of plain characters are decoded,
-doubled slashes are one, a slash at the end does not count, and what is sent on is the form that
-was read. Whatever could be read in two ways is refused. So no spelling of a path gets past the
-right that its operation needs.
+doubled slashes are one, a slash at the end of a known path does not count, and what is sent on is
+the form that was read. Whatever could be read in two ways is refused. So no spelling of a path
+gets past the right that its operation needs. The tables are in `routes`.
 """
 
 import re
@@ -11,32 +11,35 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from olla.dialects.anthropic import Anthropic
 from olla.dialects.dialect import Category, Dialect, Operation
-from olla.dialects.ollama import Ollama
-from olla.dialects.openai import OpenAI
-from olla.dialects.own import Own
+from olla.dialects.registry import DIALECTS
 from olla.dialects.routes import (
     BodyUse,
     Route,
     category_of,
     native_routes,
-    server_routes,
+    routes_of,
+    unknown_category,
     v1_routes,
 )
 from olla.failures import Failed, Failure, Kind
 
-__all__ = ["DIALECTS", "BodyUse", "Paths", "ScopeSpec", "Target"]
-
-DIALECTS: Mapping[str, Dialect] = {
-    each.name: each for each in (Ollama(), OpenAI(), Anthropic(), Own())
-}
+__all__ = ["BodyUse", "Paths", "ScopeSpec", "Target", "WrongMethod"]
 
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
-_UNRESERVED = re.compile(r"[A-Za-z0-9\-._~:@!$&'()*+,=]")
-_BAD = re.compile(r"[^\x21-\x7e]|\\")
-_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})|%(?:0[0-9A-Fa-f]|1[0-9A-Fa-f]|5[Cc]|7[Ff])")
+_PLAIN = re.compile(r"[A-Za-z0-9\-._~:@!$&'()*+,=]")
+_BAD = re.compile(r"[^\x21-\x7e]|#")
+_BAD_IN_PATH = re.compile(
+    r"""\\
+    | %(?![0-9A-Fa-f]{2})               # no escape
+    | %(?:[01][0-9A-Fa-f]|5[Cc]|7[Ff])  # control characters, backslash
+    | %25[0-9A-Fa-f]{2}                 # an escape within an escape: a second decoding differs
+    """,
+    re.VERBOSE,
+)
 _CACHE_MAX = 1024
+_CACHED_LENGTH_MAX = 256
+_NEVER_PASSED = frozenset({"CONNECT", "TRACE"})
 
 
 class ScopeSpec(msgspec.Struct, frozen=True):
@@ -66,6 +69,15 @@ class Target(msgspec.Struct, frozen=True):
     name: str | None = None
 
 
+class WrongMethod(Failed):
+    """The path is there, the method is not. `allowed` is for the `Allow` header (RFC 9110)."""
+
+    def __init__(self, path: str, method: str, allowed: Iterable[str]) -> None:
+        self.allowed = tuple(sorted(allowed))
+        message = f"{path} takes {', '.join(self.allowed)}, not {method}"
+        super().__init__(Failure(Kind.METHOD_NOT_ALLOWED, message))
+
+
 class _Scope(msgspec.Struct, frozen=True):
     prefix: str
     profiles: frozenset[str] | None
@@ -73,7 +85,9 @@ class _Scope(msgspec.Struct, frozen=True):
     exact: dict[str, Route]
     open_ended: tuple[tuple[str, Route], ...]
     passes_unknown: bool
-    relative: str = ""
+    passes_methods: bool
+    """Other methods below an open-ended path are the server's business (`POST /models/load`)."""
+    relative: str
     """Put before paths that are not known without it (`/olla/openai/models`)."""
 
 
@@ -86,27 +100,20 @@ class Paths:
         ollama = frozenset({"ollama"})
         for spec in scopes:
             for prefix in spec.prefixes:
+                path = f"/olla/{prefix}"
                 if spec.profile == "ollama":
-                    scope = _scope(f"/olla/{prefix}", ollama, "ollama", native)
+                    self._scopes[prefix] = _scope(path, ollama, "ollama", native)
                 else:
-                    routes = server_routes()
-                    for base in ("/v1", "/engines/v1", "/engines/llama.cpp/v1", "/api/v1"):
-                        routes |= v1_routes(base, anthropic="anthropic" in spec.dialects)
+                    routes = routes_of(spec.profile, anthropic="anthropic" in spec.dialects)
                     profiles = frozenset({spec.profile})
-                    scope = _scope(f"/olla/{prefix}", profiles, "openai", routes)
-                self._scopes[prefix] = scope
+                    self._scopes[prefix] = _scope(
+                        path, profiles, "openai", routes, passes_methods=True
+                    )
         openai = v1_routes("/v1", anthropic=False)
         for prefix in ("openai", "proxy"):
             self._scopes[prefix] = _scope(f"/olla/{prefix}", None, "openai", openai, relative="/v1")
-        only = v1_routes("/v1", anthropic=True)
-        anthropic = {
-            path: msgspec.structs.replace(route, dialect="anthropic")
-            for path, route in only.items()
-            if route.operation
-            in (Operation.MESSAGES, Operation.COUNT_TOKENS, Operation.LIST, Operation.MODEL)
-        }
         self._scopes["anthropic"] = _scope(
-            "/olla/anthropic", None, "anthropic", anthropic, passes_unknown=False
+            "/olla/anthropic", None, "anthropic", _anthropic_routes(), passes_unknown=False
         )
         self._root = _scope("", ollama, "ollama", native) if root_enabled else None
         self._cache: dict[tuple[str, str], Target] = {}
@@ -115,38 +122,55 @@ class Paths:
         """What a request asks for. `raw_target` is as it stands in the request line.
 
         Raises:
-            Failed: nothing is there, not with that method, or the target is no plain path.
+            Failed: nothing is there, or the target is no plain path.
+            WrongMethod: it is there, with other methods.
         """
-        key = (method, raw_target)
-        target = self._cache.get(key)
+        target = self._cache.get((method, raw_target))
         if target is None:
             target = self._resolve(method, raw_target)
-            if target.name is None and target.operation is not Operation.OTHER:
+            # Only what recurs: the table's own paths, without parameter or query.
+            if (
+                target.name is None
+                and target.operation is not Operation.OTHER
+                and len(raw_target) <= _CACHED_LENGTH_MAX
+                and "?" not in raw_target
+            ):
                 if len(self._cache) >= _CACHE_MAX:
                     self._cache.clear()
-                self._cache[key] = target
+                self._cache[method, raw_target] = target
         return target
 
     def error_dialect(self, raw_target: str) -> Dialect:
-        """The dialect in which whoever sent such a target will understand an error."""
-        path = raw_target.partition("?")[0]
-        if path.startswith("/olla/anthropic") or "/v1/messages" in path:
+        """The dialect in which whoever sent such a target will understand an error.
+
+        A guess from how the path begins: the target may be one that does not resolve.
+        """
+        rest = raw_target.partition("?")[0]
+        default = "olla"
+        if rest.startswith("/olla/"):
+            prefix, slash, tail = rest[6:].partition("/")
+            scope = self._scopes.get(prefix)
+            if scope is None:
+                return DIALECTS["olla"]
+            rest, default = slash + tail, scope.default
+        elif rest == "/" and self._root is not None:
+            default = "ollama"
+        if default == "anthropic" or "/v1/messages" in rest:
             return DIALECTS["anthropic"]
-        found = self._split(path)
-        if found is None:
-            return DIALECTS["olla"]
-        scope, rest = found
-        if rest.startswith("/v1"):
+        if rest.startswith("/v1/"):
             return DIALECTS["openai"]
-        return DIALECTS[scope.default]
+        if rest.startswith("/api/") and default == "olla":
+            return DIALECTS["ollama"]
+        return DIALECTS[default]
 
     def _resolve(self, method: str, raw_target: str) -> Target:
         path, mark, query = raw_target.partition("?")
         if not path.startswith("/"):
             raise _bad("the request target must be a path that begins with a slash")
-        if _BAD.search(raw_target) or _BAD_ESCAPE.search(path) or "#" in raw_target:
-            raise _bad("the request target has characters that no path may have")
-        found = self._split(_plain(path))
+        if _BAD.search(raw_target) or _BAD_IN_PATH.search(path):
+            raise _bad("the request target has characters that it may not have; percent-encode it")
+        plain = _plain(path)
+        found = self._split(plain)
         if found is None:
             raise _not_found(path)
         scope, rest = found
@@ -155,19 +179,20 @@ class Paths:
             route, name = _lookup(scope, scope.relative + rest)
             if route is not None:
                 rest = scope.relative + rest
-        if name is None and re.search("%2[Ff]", rest):
+        if (route is None or route.operation is not Operation.MODEL) and "%2f" in rest.lower():
             raise _bad("an encoded slash may only stand in a model's id")
-        upstream = f"{rest}{mark}{query}"
+        if route is not None and method not in route.methods:
+            if name is None or not scope.passes_methods or method in _NEVER_PASSED:
+                raise WrongMethod(rest, method, route.methods)
+            route = None
         if route is None:
-            return self._unknown(scope, method, path, upstream)
-        if method not in route.methods:
-            allowed = ", ".join(sorted(route.methods))
-            raise Failed(Failure(Kind.METHOD_NOT_ALLOWED, f"{rest} takes {allowed}, not {method}"))
+            slash = "/" if path.endswith("/") and rest != "/" else ""
+            return self._unknown(scope, method, path, rest, f"{slash}{mark}{query}")
         return Target(
             dialect=DIALECTS[route.dialect],
             operation=route.operation,
-            category=category_of(route.operation, method),
-            upstream_target=upstream,
+            category=category_of(route.operation),
+            upstream_target=f"{rest}{mark}{query}",
             profiles=scope.profiles,
             prefix=scope.prefix,
             needs_model=route.needs_model,
@@ -175,17 +200,19 @@ class Paths:
             name=name,
         )
 
-    def _unknown(self, scope: _Scope, method: str, path: str, upstream: str) -> Target:
-        if not scope.passes_unknown:
+    def _unknown(self, scope: _Scope, method: str, path: str, rest: str, after: str) -> Target:
+        """A path that only the server behind knows. `after` is what follows it in the target."""
+        under_root = scope is self._root and not (rest + after).startswith(("/api/", "/v1/"))
+        if under_root or not scope.passes_unknown:
             raise _not_found(path)
-        if scope is self._root and not upstream.startswith(("/api/", "/v1/")):
-            raise _not_found(path)
-        dialect = "openai" if upstream.startswith("/v1/") else scope.default
+        if method in _NEVER_PASSED:
+            raise WrongMethod(rest, method, ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT"))
+        dialect = "openai" if rest.startswith("/v1/") else scope.default
         return Target(
             dialect=DIALECTS[dialect],
             operation=Operation.OTHER,
-            category=category_of(Operation.OTHER, method),
-            upstream_target=upstream,
+            category=unknown_category(method, rest),
+            upstream_target=rest + after,
             profiles=scope.profiles,
             prefix=scope.prefix,
             needs_model=False,
@@ -193,14 +220,12 @@ class Paths:
         )
 
     def _split(self, path: str) -> tuple[_Scope, str] | None:
-        """The scope of a path, and the rest of it as the server behind knows it."""
+        """The scope of a plain path, and the rest of it as the server behind knows it."""
         if path.startswith("/olla/"):
             prefix, slash, rest = path[6:].partition("/")
             scope = self._scopes.get(prefix)
             return None if scope is None else (scope, slash + rest or "/")
-        if path == "/olla" or self._root is None or path.startswith("/internal"):
-            return None
-        return self._root, path
+        return None if self._root is None else (self._root, path)
 
 
 def _scope(
@@ -210,6 +235,7 @@ def _scope(
     routes: Mapping[str, Route],
     *,
     passes_unknown: bool = True,
+    passes_methods: bool = False,
     relative: str = "",
 ) -> _Scope:
     return _Scope(
@@ -221,17 +247,31 @@ def _scope(
             (path[:-1], route) for path, route in routes.items() if path.endswith("/*")
         ),
         passes_unknown=passes_unknown,
+        passes_methods=passes_methods,
         relative=relative,
     )
 
 
+def _anthropic_routes() -> dict[str, Route]:
+    """What of Anthropic's API there is; its lists are in its own format."""
+    spoken = (Operation.MESSAGES, Operation.COUNT_TOKENS, Operation.LIST, Operation.MODEL)
+    return {
+        path: msgspec.structs.replace(route, dialect="anthropic")
+        for path, route in v1_routes("/v1", anthropic=True).items()
+        if route.operation in spoken
+    }
+
+
 def _lookup(scope: _Scope, path: str) -> tuple[Route | None, str | None]:
+    """The route of a plain path, and its parameter where it takes one."""
     route = scope.exact.get(path)
     if route is not None:
         return route, None
     for start, each in scope.open_ended:
         if path.startswith(start) and len(path) > len(start):
-            return each, _decoded(path[len(start) :])
+            name = _decoded(path[len(start) :])
+            if each.operation is Operation.MODEL or "/" not in name:
+                return each, name
     return None, None
 
 
@@ -239,20 +279,23 @@ def _plain(path: str) -> str:
     """The path as a server would read it: plain characters decoded, slashes single.
 
     Raises:
-        Failed: it steps upward.
+        Failed: it steps upward, in some reading, or is not UTF-8.
     """
+    whole = path
     if "%" in path:
-        path = _ESCAPE.sub(_decode_unreserved, path)
+        whole = _decoded(path)
+        path = _ESCAPE.sub(_decode_plain, path)
+    # Some servers cut parameters (`..;x`) before they walk the path.
+    if "/." in whole and any(part.partition(";")[0] in (".", "..") for part in whole.split("/")):
+        raise _bad("the request target must not have . or .. as a part")
     if "//" in path:
         path = re.sub("/+", "/", path)
-    if "/." in path and any(part in (".", "..") for part in path.split("/")):
-        raise _bad("the request target must not have . or .. as a part")
     return path.rstrip("/") or "/"
 
 
-def _decode_unreserved(match: re.Match[str]) -> str:
+def _decode_plain(match: re.Match[str]) -> str:
     character = chr(int(match[1], 16))
-    return character if _UNRESERVED.match(character) else match[0]
+    return character if _PLAIN.match(character) else match[0]
 
 
 def _decoded(part: str) -> str:

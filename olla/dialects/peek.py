@@ -1,8 +1,8 @@
 """Reading `model` and `stream` from a JSON body, in a way no server behind reads differently.
 
 Ollama's decoder takes the last of several keys and does not mind their case; other servers do
-otherwise. A body in which `model` could mean two things is refused, so that the model that was
-checked and routed by is the one that is served.
+otherwise. A body in which the model could mean two things is refused, so that the model that was
+checked and routed by is the one that is served. Values that are not needed are not decoded.
 """
 
 import json
@@ -11,54 +11,63 @@ from typing import Any
 
 import msgspec
 
-from olla.dialects.dialect import Peek
+from olla.dialects.dialect import Operation, Peek
+from olla.dialects.top_level import NotAnObject, TopLevel, top_level
 from olla.failures import Failed, Failure, Kind
 
-__all__ = ["MODEL_LENGTH_MAX", "check_model", "peek_json", "peek_leniently"]
+__all__ = ["MODEL_LENGTH_MAX", "check_model", "model_keys", "peek_json", "peek_leniently"]
 
 MODEL_LENGTH_MAX = 512
 """Characters. Ollama's own names are bounded at about 590 with a host of 350."""
 
-_ESCAPED_LETTER = re.compile(rb"\\u00[46][4-5c-fC-F]")
-"""An escaped letter of the word `model`: a key could be spelled with it."""
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_ESCAPED_LETTER = re.compile(rb"\\u00[4-7]|\\u017[fF]")
+"""What a key's letters look like when they are escaped; U+017F is an s to who ignores case."""
+
+_NAME = msgspec.json.Decoder(str | None)
+_FLAG = msgspec.json.Decoder(bool | None)
+
+_QUOTED = {"model": b'"model"', "name": b'"name"', "source": b'"source"'}
+_BACKSLASH = 0x5C
+
+_MODEL = ("model",)
+_MODEL_KEYS: dict[Operation, tuple[str, ...]] = {
+    Operation.SHOW: ("model", "name"),
+    Operation.PULL: ("model", "name"),
+    Operation.PUSH: ("model", "name"),
+    Operation.CREATE: ("model", "name"),
+    Operation.DELETE: ("model", "name"),
+    Operation.COPY: ("source",),
+}
 
 
-class _Fields(msgspec.Struct):
-    model: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    name: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    source: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    stream: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+def model_keys(operation: Operation) -> tuple[str, ...]:
+    """Where an operation's body names the model: the first key that says something counts.
 
-
-_DECODER = msgspec.json.Decoder(_Fields)
-_STRING = msgspec.json.Decoder(str)
+    `name` is how Ollama's management calls spelled it before they had `model`.
+    """
+    return _MODEL_KEYS.get(operation, _MODEL)
 
 
 def peek_json(
-    body: bytes, *, keys: tuple[str, ...], streams_by_default: bool, model_required: bool
+    body: bytes, keys: tuple[str, ...], *, streams_by_default: bool, model_required: bool
 ) -> Peek:
-    """Read a body. `keys` are where the model may stand, the first that is there counts.
+    """Read a body. `keys` are where the model may stand, see `model_keys`.
 
     Raises:
-        Failed: it is not a JSON object, or has no usable model although one is required.
+        Failed: it is not a JSON object in UTF-8, `model` or `stream` is of the wrong type or
+            could be read in two ways, or there is no model although one is required.
     """
-    if not body.strip():
-        raise Failed(Failure(Kind.BODY_NOT_JSON, "missing request body; send a JSON object"))
-    try:
-        fields = _DECODER.decode(body)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        raise Failed(
-            Failure(Kind.BODY_NOT_JSON, f"the request body is not a JSON object: {error}")
-        ) from None
-    _refuse_ambiguity(body)
-    stream = streams_by_default
-    if not isinstance(fields.stream, msgspec.UnsetType):
-        stream = _flag(bytes(fields.stream), streams_by_default)
+    fields = _fields(body)
+    _refuse_ambiguity(body, fields, keys)
+    raw = fields.get("stream")
+    stream = streams_by_default if raw is None else _flag(raw, streams_by_default)
     for key in keys:
-        raw = getattr(fields, key)
-        if not isinstance(raw, msgspec.UnsetType) and bytes(raw) not in (b"null", b'""'):
-            return Peek(_model(bytes(raw)), stream)
+        raw = fields.get(key)
+        if raw is not None:
+            model = _model(raw)
+            if model:
+                return Peek(model, stream)
     if model_required:
         raise Failed(
             Failure(Kind.MODEL_MISSING, f'model is required; name one in the body\'s "{keys[0]}"')
@@ -70,23 +79,24 @@ def peek_leniently(body: bytes) -> Peek:
     """The model a body names, if it is a JSON object that names one; nothing is required.
 
     Raises:
-        Failed: it names a model in an ambiguous way.
+        Failed: it names a model in an ambiguous way, or one that cannot be a model's name.
     """
-    if not body.lstrip().startswith(b"{"):
-        return Peek(None, False)
     try:
-        return peek_json(body, keys=("model",), streams_by_default=False, model_required=False)
-    except Failed as failed:
-        if failed.failure.kind is Kind.BODY_NOT_JSON:
-            return Peek(None, False)
-        raise
+        fields = _fields(body)
+    except Failed:
+        return Peek(None, False)
+    _refuse_ambiguity(body, fields, _MODEL)
+    raw = fields.get("model")
+    stream = fields.get("stream")
+    model = _model(raw) if raw is not None else None
+    return Peek(model or None, stream is not None and bytes(stream) == b"true")
 
 
 def check_model(name: str) -> str:
     """`name`, if it can be a model's.
 
     Raises:
-        Failed: it is too long or has control characters.
+        Failed: it is blank, too long, or has control characters.
     """
     if len(name) > MODEL_LENGTH_MAX or _CONTROL.search(name) or not name.strip():
         raise Failed(
@@ -99,41 +109,81 @@ def check_model(name: str) -> str:
     return name
 
 
-def _model(raw: bytes) -> str:
+def _fields(body: bytes) -> TopLevel:
+    """The body's top level, in UTF-8 throughout."""
     try:
-        name = _STRING.decode(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        raise Failed(
-            Failure(Kind.MODEL_NOT_STRING, f"model must be a string, not {raw[:40]!r}")
-        ) from None
-    return check_model(name)
+        if not body.isascii():
+            body.decode()  # what is skipped is not checked by the decoder
+        return top_level(body)
+    except UnicodeDecodeError:
+        raise _not_json("it is not UTF-8") from None
+    except NotAnObject as error:
+        if not body.strip():
+            message = "missing request body; send a JSON object"
+            raise Failed(Failure(Kind.BODY_NOT_JSON, message)) from None
+        if body.startswith(b"\xef\xbb\xbf"):
+            raise _not_json("it begins with a byte order mark; send it without") from None
+        raise _not_json(str(error)) from None
 
 
-def _flag(raw: bytes, default: bool) -> bool:
-    if raw == b"true":
-        return True
-    if raw == b"false":
-        return False
-    return default
+def _refuse_ambiguity(body: bytes, fields: TopLevel, keys: tuple[str, ...]) -> None:
+    """Refuse a body whose top level has one of `keys` twice, or in another case.
+
+    Other spellings show among `fields`. A key that stands there twice in the same spelling does
+    not, but then the body has its text once more than all values together.
+    """
+    folded = [*map(str.casefold, fields)]
+    for key in keys:
+        there = folded.count(key)
+        if there > 1 or (there and key not in fields):
+            raise _ambiguous(key)
+        quoted = _QUOTED[key]
+        stands = body.count(quoted)
+        if stands > there and stands != there + sum(
+            bytes(value).count(quoted) for value in fields.values()
+        ):
+            _refuse_repeated(body, key)
+    if body.find(_BACKSLASH) >= 0 and _ESCAPED_LETTER.search(body) is not None:
+        for key in keys:
+            _refuse_repeated(body, key)
 
 
-def _refuse_ambiguity(body: bytes) -> None:
-    folded = body.lower().count(b'"model"')
-    if folded == 0 and _ESCAPED_LETTER.search(body) is None:
-        return
-    if folded == 1 and b'"model"' in body and _ESCAPED_LETTER.search(body) is None:
-        return
+def _refuse_repeated(body: bytes, key: str) -> None:
+    """The same, read pair by pair: slow, for bodies that look unusual."""
     try:
         pairs: Any = json.loads(body, object_pairs_hook=list)
     except (ValueError, RecursionError) as error:
+        raise _not_json(str(error)) from None
+    if sum(name.casefold() == key for name, _ in pairs) > 1:
+        raise _ambiguous(key)
+
+
+def _model(raw: msgspec.Raw) -> str | None:
+    try:
+        name: str | None = _NAME.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        shown = bytes(raw)[:40].decode("utf-8", "replace")
         raise Failed(
-            Failure(Kind.BODY_NOT_JSON, f"the request body is not a JSON object: {error}")
+            Failure(Kind.MODEL_NOT_STRING, f"model must be a string, not {shown}")
         ) from None
-    spellings = [key for key, _ in pairs if key.casefold() == "model"]
-    if len(spellings) > 1 or (spellings and spellings != ["model"]):
-        raise Failed(
-            Failure(
-                Kind.BAD_REQUEST,
-                'the request body must have exactly one "model", spelled like that',
-            )
-        )
+    if not name or (len(name) <= MODEL_LENGTH_MAX and name.isprintable() and name[0] != " "):
+        return name
+    return check_model(name)
+
+
+def _flag(raw: msgspec.Raw, default: bool) -> bool:
+    try:
+        flag = _FLAG.decode(raw)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        raise Failed(Failure(Kind.BAD_REQUEST, "stream must be true or false")) from None
+    return default if flag is None else flag
+
+
+def _ambiguous(key: str) -> Failed:
+    return Failed(
+        Failure(Kind.BAD_REQUEST, f'the request body must have one "{key}" only, spelled like that')
+    )
+
+
+def _not_json(why: str) -> Failed:
+    return Failed(Failure(Kind.BODY_NOT_JSON, f"the request body is not a JSON object: {why}"))

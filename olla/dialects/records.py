@@ -1,18 +1,44 @@
-"""The last records of a stream, read leniently: what is not JSON is passed over."""
+"""Single records of an answer: reading them leniently, and writing one that always succeeds.
+
+What is not JSON is passed over. Only the top level is read at once, values when they are asked
+for: a last record may hold a whole context as numbers.
+"""
 
 from typing import Any
 
 import msgspec
 
-__all__ = ["json_object", "last_lines", "sse_data", "whole"]
+from olla.dialects.top_level import NotAnObject, TopLevel, top_level
 
-_DECODER = msgspec.json.Decoder(dict[str, Any])
+__all__ = [
+    "encoded",
+    "in_band_event",
+    "json_object",
+    "last_lines",
+    "sse_data",
+    "value",
+    "whole",
+]
+
+_COUNT_MAX = 2**63 - 1
+"""What Go and Rust servers can count to; beyond it a number is garbage."""
 
 
-def json_object(data: bytes) -> dict[str, Any] | None:
+def json_object(data: bytes) -> TopLevel | None:
     """The JSON object in `data`; None when it is none."""
     try:
-        return _DECODER.decode(data)
+        return top_level(data)
+    except NotAnObject:
+        return None
+
+
+def value(record: TopLevel | None, key: str) -> Any:
+    """The decoded value of a key; None when it is not there or cannot be read."""
+    raw = record.get(key) if record is not None else None
+    if raw is None:
+        return None
+    try:
+        return msgspec.json.decode(raw)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return None
 
@@ -27,8 +53,33 @@ def sse_data(tail: bytes) -> list[bytes]:
     return [line[5:].strip() for line in reversed(tail.splitlines()) if line.startswith(b"data:")]
 
 
-def whole(value: object) -> int | None:
+def whole(count: object) -> int | None:
     """A count; None when it is none."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
+    if isinstance(count, int) and not isinstance(count, bool) and 0 <= count <= _COUNT_MAX:
+        return count
     return None
+
+
+def in_band_event(event: bytes, *, mid_record: bool) -> bytes:
+    """A server-sent event that stands apart from what was sent before it.
+
+    `mid_record` says that this stopped within a line. An empty line more than needed means
+    nothing, one less would make two events one: a line may end and its event still be open.
+    """
+    return (b"\n\n" if mid_record else b"\n") + event + b"\n\n"
+
+
+def encoded(record: dict[str, Any]) -> bytes:
+    """The record as JSON, on one line; text that is no Unicode is replaced, not refused."""
+    try:
+        return msgspec.json.encode(record)
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_mended(record))
+
+
+def _mended(part: Any) -> Any:
+    if isinstance(part, str):
+        return part.encode("utf-8", "replace").decode()
+    if isinstance(part, dict):
+        return {key: _mended(each) for key, each in part.items()}
+    return part

@@ -3,28 +3,30 @@
 import msgspec
 
 from olla.dialects.dialect import Operation
+from olla.dialects.peek import model_keys
+from olla.dialects.top_level import NotAnObject, top_level
+from olla.failures import Failed, Failure, Kind
 
 __all__ = ["replace_model"]
 
-_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_NOTHING = (b"null", b'""')
 
 
 def replace_model(body: bytes, operation: Operation, model: str) -> bytes:
     """The same JSON object with `model` as its model.
 
-    Values of other keys keep their bytes. `body` must have been peeked into before.
+    Values of other keys keep their bytes and their order. `body` must have been peeked into
+    before, so that it names its model once.
+
+    Raises:
+        Failed: `body` is not a JSON object.
     """
-    fields = _DECODER.decode(body)
-    key = next(
-        (key for key in ("model", *_OTHER_KEYS.get(operation, ())) if key in fields), "model"
-    )
-    fields[key] = msgspec.Raw(msgspec.json.encode(model))
+    try:
+        fields = top_level(body)
+    except NotAnObject as error:
+        message = f"the request body is not a JSON object: {error}"
+        raise Failed(Failure(Kind.BODY_NOT_JSON, message)) from None
+    keys = model_keys(operation)
+    said = (key for key in keys if key in fields and bytes(fields[key]) not in _NOTHING)
+    fields[next(said, keys[0])] = msgspec.Raw(msgspec.json.encode(model))
     return msgspec.json.encode(fields)
-
-
-_OTHER_KEYS = {
-    Operation.SHOW: ("name",),
-    Operation.PUSH: ("name",),
-    Operation.DELETE: ("name",),
-    Operation.COPY: ("source",),
-}

@@ -6,7 +6,15 @@ import msgspec
 
 from olla.dialects.dialect import Category, Operation
 
-__all__ = ["BodyUse", "Route", "category_of", "native_routes", "server_routes", "v1_routes"]
+__all__ = [
+    "BodyUse",
+    "Route",
+    "category_of",
+    "native_routes",
+    "routes_of",
+    "unknown_category",
+    "v1_routes",
+]
 
 
 class BodyUse(enum.Enum):
@@ -62,15 +70,38 @@ _LISTS = frozenset(
 )
 
 
-def category_of(operation: Operation, method: str) -> Category:
-    """The right an operation needs."""
+_CHANGES_WITH_GET = frozenset(
+    {
+        "/flush_cache",
+        "/start_profile",
+        "/stop_profile",
+        "/release_memory_occupation",
+        "/resume_memory_occupation",
+        "/start_expert_distribution_record",
+        "/stop_expert_distribution_record",
+        "/dump_expert_distribution_record",
+    }
+)
+"""Paths of SGLang that change the server even when asked with GET."""
+
+
+def category_of(operation: Operation) -> Category:
+    """The right an operation of the table needs."""
     if operation in _MANAGES:
         return Category.MANAGE
     if operation in _LISTS:
         return Category.LIST
-    if operation is Operation.OTHER:
-        return Category.LIST if method in _GET else Category.MANAGE
     return Category.INFERENCE
+
+
+def unknown_category(method: str, path: str) -> Category:
+    """The right that a path needs which is not in the table of the prefix it stands under.
+
+    It is never less than the path needs where it is known.
+    """
+    if method not in _GET or path in _CHANGES_WITH_GET or path.startswith("/api/blobs/"):
+        return Category.MANAGE
+    return Category.LIST
 
 
 def native_routes() -> dict[str, Route]:
@@ -112,7 +143,7 @@ def v1_routes(base: str, *, anthropic: bool) -> dict[str, Route]:
     def row(
         operation: Operation, methods: frozenset[str] = _POST, body: BodyUse = BodyUse.JSON
     ) -> Route:
-        needs_model = body in (BodyUse.JSON, BodyUse.MULTIPART)
+        needs_model = body is not BodyUse.NONE
         return Route(operation, "openai", methods, body, needs_model)
 
     routes = {
@@ -123,6 +154,7 @@ def v1_routes(base: str, *, anthropic: bool) -> dict[str, Route]:
         f"{base}/embeddings": row(Operation.EMBED),
         f"{base}/responses": row(Operation.RESPONSES),
         f"{base}/audio/transcriptions": row(Operation.TRANSCRIBE, _POST, BodyUse.MULTIPART),
+        f"{base}/audio/translations": row(Operation.TRANSCRIBE, _POST, BodyUse.MULTIPART),
         f"{base}/rerank": row(Operation.RERANK),
         f"{base}/score": row(Operation.RERANK),
         f"{base}/pooling": row(Operation.EMBED),
@@ -135,26 +167,62 @@ def v1_routes(base: str, *, anthropic: bool) -> dict[str, Route]:
     return routes
 
 
-def server_routes() -> dict[str, Route]:
-    """Inference paths that llama.cpp and vLLM serve beside the OpenAI API.
+def routes_of(profile: str, *, anthropic: bool) -> dict[str, Route]:
+    """All that is known of the paths of one kind of server, other than Ollama.
 
-    Their model is often left out, because such a server has only one.
+    Servers' own inference paths are here besides the OpenAI API, so that they need the right to
+    infer and not that to manage. Their model may be left out: many such servers have only one.
     """
+    routes: dict[str, Route] = {}
+    for base in _BASES.get(profile, ("/v1",)):
+        routes |= v1_routes(base, anthropic=anthropic)
+    routes |= {path: _own_row(operation) for path, operation in _OWN_PATHS.items()}
+    if profile == "lm-studio":
+        for path, operation in _LM_STUDIO_PATHS.items():
+            routes[path] = _own_row(operation)
+    routes["/models"] = Route(Operation.LIST, "openai", _GET, BodyUse.NONE, needs_model=False)
+    return routes
 
-    def row(operation: Operation) -> Route:
-        return Route(operation, "openai", _POST, BodyUse.JSON, needs_model=True)
 
-    return {
-        "/completion": row(Operation.INFER),
-        "/completions": row(Operation.INFER),
-        "/infill": row(Operation.INFER),
-        "/embedding": row(Operation.INFER),
-        "/embeddings": row(Operation.INFER),
-        "/rerank": row(Operation.INFER),
-        "/reranking": row(Operation.INFER),
-        "/score": row(Operation.INFER),
-        "/pooling": row(Operation.INFER),
-        "/tokenize": row(Operation.TOKENIZE),
-        "/detokenize": row(Operation.TOKENIZE),
-        "/apply-template": row(Operation.TOKENIZE),
-    }
+def _own_row(operation: Operation) -> Route:
+    return Route(operation, "openai", _POST, BodyUse.JSON, needs_model=True)
+
+
+_BASES = {
+    "docker-model-runner": ("/v1", "/engines/v1", "/engines/llama.cpp/v1"),
+    "lemonade": ("/v1", "/api/v1"),
+}
+"""Where the OpenAI API is, for the servers that have it elsewhere too."""
+
+_OWN_PATHS = {
+    "/chat/completions": Operation.CHAT,
+    "/responses": Operation.RESPONSES,
+    "/completion": Operation.INFER,
+    "/completions": Operation.INFER,
+    "/infill": Operation.INFER,
+    "/generate": Operation.INFER,
+    "/embedding": Operation.INFER,
+    "/embeddings": Operation.INFER,
+    "/encode": Operation.INFER,
+    "/classify": Operation.INFER,
+    "/pooling": Operation.INFER,
+    "/rerank": Operation.INFER,
+    "/reranking": Operation.INFER,
+    "/score": Operation.INFER,
+    "/v1/reranking": Operation.RERANK,
+    "/v1/classify": Operation.INFER,
+    "/v2/rerank": Operation.RERANK,
+    "/tokenize": Operation.TOKENIZE,
+    "/detokenize": Operation.TOKENIZE,
+    "/v1/tokenize": Operation.TOKENIZE,
+    "/v1/detokenize": Operation.TOKENIZE,
+    "/apply-template": Operation.TOKENIZE,
+}
+"""llama.cpp's, vLLM's, SGLang's and LiteLLM's."""
+
+_LM_STUDIO_PATHS = {
+    "/api/v0/chat/completions": Operation.CHAT,
+    "/api/v0/completions": Operation.GENERATE,
+    "/api/v0/embeddings": Operation.EMBED,
+    "/api/v1/chat": Operation.INFER,
+}

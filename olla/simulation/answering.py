@@ -5,6 +5,9 @@ Where faults strike in the middle of an answer is decided here too.
 
 import asyncio
 import json
+import os
+import socket
+import struct
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 from typing import Any
@@ -13,9 +16,21 @@ from aiohttp import web
 
 from olla.simulation.faults import Trouble
 
-__all__ = ["TROUBLE", "ApiError", "as_json", "read_object", "rfc3339", "stream"]
+__all__ = [
+    "GARBAGE",
+    "TROUBLE",
+    "ApiError",
+    "as_json",
+    "read_object",
+    "reset",
+    "rfc3339",
+    "spoil",
+    "stream",
+]
 
 TROUBLE = web.RequestKey("trouble", Trouble)
+GARBAGE = b'{"this is": not JSON\n\n'
+_CUTS = ("reset_mid", "end_early")
 
 
 class ApiError(Exception):
@@ -37,12 +52,16 @@ async def read_object(request: web.Request) -> dict[str, Any]:
     if not raw:
         raise ApiError(400, "missing request body")
     try:
-        body = json.loads(raw)
+        body = json.loads(raw, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise ApiError(400, f"invalid JSON: {error}") from None
     if not isinstance(body, dict):
         raise ApiError(400, "the request body must be a JSON object")
     return body
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"invalid character in literal {name}")
 
 
 def as_json(value: object, *, native: bool, status: int = 200) -> web.Response:
@@ -65,7 +84,10 @@ def rfc3339(unix: float) -> str:
 
 
 async def stream(
-    request: web.Request, content_type: str, records: AsyncGenerator[bytes, None]
+    request: web.Request,
+    content_type: str,
+    records: AsyncGenerator[bytes, None],
+    headers: dict[str, str] | None = None,
 ) -> web.StreamResponse:
     """Send records as they come, one chunk each. Nothing is sent before there is a first one.
 
@@ -73,16 +95,17 @@ async def stream(
         ApiError: what `records` raises before its first record.
     """
     trouble = request.get(TROUBLE)
-    response = web.StreamResponse(headers={"Content-Type": content_type})
+    response = web.StreamResponse(headers={**(headers or {}), "Content-Type": content_type})
     response.enable_chunked_encoding()
     sent = 0
     async for record in records:
-        if trouble is not None and trouble.kind in ("reset_mid", "end_early"):
-            if sent >= trouble.fault.after:
-                await _cut(request, response, trouble)
-                return response
-        elif trouble is not None and trouble.kind == "garbage_body":
-            record = b'{"this is": not JSON\n\n'
+        if trouble is not None:
+            if trouble.kind in _CUTS and sent >= trouble.fault.after:
+                return await _cut(request, response, trouble)
+            if trouble.kind == "garbage_body":
+                record = GARBAGE
+            elif trouble.pause and sent:
+                await asyncio.sleep(trouble.pause)
         if not response.prepared:
             await response.prepare(request)
         await response.write(record)
@@ -93,13 +116,48 @@ async def stream(
     return response
 
 
-async def _cut(request: web.Request, response: web.StreamResponse, trouble: Trouble) -> None:
+async def spoil(
+    request: web.Request, response: web.StreamResponse, trouble: Trouble
+) -> web.StreamResponse:
+    """Let a fault strike an answer that is no stream. One that has been sent is left alone."""
+    if response.prepared or not isinstance(response, web.Response):
+        return response
+    body = response.body if isinstance(response.body, bytes) else b""
+    if trouble.kind == "garbage_body":
+        response.body = GARBAGE
+        return response
+    if trouble.kind not in _CUTS:
+        return response
+    part = web.StreamResponse(headers={"Content-Type": response.headers["Content-Type"]})
+    if trouble.kind == "reset_mid":
+        part.content_length = len(body)
+    else:
+        part.enable_chunked_encoding()
+    await part.prepare(request)
+    await part.write(body[: len(body) // 2])
+    return await _cut(request, part, trouble)
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """Break a connection off so that the other end sees a reset, not an end."""
+    connection = transport.get_extra_info("socket")
+    if connection is not None:
+        # Options belong to the open socket, so a second descriptor reaches it too, whatever the
+        # loop lets one do with its own.
+        with socket.socket(fileno=os.dup(connection.fileno())) as same:
+            same.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
+
+
+async def _cut(
+    request: web.Request, response: web.StreamResponse, trouble: Trouble
+) -> web.StreamResponse:
+    """End an answer too early: cleanly, or with a reset."""
     if not response.prepared:
         await response.prepare(request)
     if trouble.kind == "end_early":
         await response.write_eof()
-        return
-    transport = request.transport
-    if transport is not None:
+    elif request.transport is not None:
         await asyncio.sleep(0)  # let what was written go out first
-        transport.abort()
+        reset(request.transport)
+    return response

@@ -7,13 +7,14 @@ import msgspec
 __all__ = ["Fault", "Faults", "Trouble"]
 
 
-class Fault(msgspec.Struct, frozen=True):
+class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One kind of trouble, for some requests.
 
     `count` requests and then no more (None: until it is taken away), of these `paths` only (none:
-    inference), each with `probability`. `status` is the answer of `status`; `after` how many
-    records of a stream go out before `reset_mid` and `end_early`; `seconds` (simulated) how long
-    `slow` waits before the head and, a tenth of it, between tokens.
+    inference; `*`: every path), each with `probability`. `status` is the answer of `status`;
+    `after` how many records of a stream go out before `reset_mid` and `end_early` (of an answer
+    that is no stream, half goes out); `seconds` (simulated) how long `slow` waits before the head
+    and, a tenth of it, between the records of a stream, and how long `refuse` lasts.
     """
 
     count: int | None = None
@@ -23,21 +24,34 @@ class Fault(msgspec.Struct, frozen=True):
     after: int = 2
     seconds: float = 5.0
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.probability <= 1:
+            raise ValueError("a probability is between 0 and 1")
+        if self.count is not None and self.count < 1:
+            raise ValueError("a count is at least 1")
+        if not 400 <= self.status <= 599:
+            raise ValueError("a status is between 400 and 599")
+        if self.seconds < 0 or self.after < 0:
+            raise ValueError("seconds and records are not negative")
+
 
 class Trouble(msgspec.Struct, frozen=True):
-    """What happens to one request."""
+    """What happens to one request. `pause` is real seconds between the records of a stream."""
 
     kind: str
     fault: Fault
+    pause: float = 0.0
 
 
 class Faults:
     """The faults of a node by kind.
 
-    `refuse` closes the listener; `hang` answers nothing; `reset_before` drops the connection
-    before the head, `reset_mid` in the middle of a stream; `end_early` ends a stream cleanly
-    without its last record; `status` answers with an error; `slow` is late; `garbage` sends bytes
-    that are no HTTP; `garbage_body` sends JSON that is none.
+    `hang` answers nothing; `reset_before` resets the connection before the head, `reset_mid` in
+    the middle of an answer; `end_early` ends an answer cleanly without its last part; `status`
+    answers with an error; `slow` is late; `garbage` sends bytes that are no HTTP; `garbage_body`
+    sends JSON that is none. Of several that fit a request, the one that was set first strikes.
+
+    To refuse connections is the listener's business: `SimulatedNode.refuse` and `accept`.
     """
 
     KINDS = (
@@ -60,6 +74,7 @@ class Faults:
         "/v1/embeddings",
         "/v1/responses",
         "/v1/messages",
+        "/v1/audio/transcriptions",
     )
 
     def __init__(self, seed: int = 0) -> None:
@@ -72,13 +87,25 @@ class Faults:
         Raises:
             ValueError: there is no such kind.
         """
-        if kind not in self.KINDS:
-            raise ValueError(f"no fault '{kind}'; there are {', '.join(self.KINDS)}")
+        self._check(kind)
         self._active[kind] = fault or Fault()
 
-    def clear(self) -> None:
-        """Switch all off."""
-        self._active.clear()
+    def replace(self, faults: dict[str, Fault]) -> None:
+        """Have these faults switched on and no others.
+
+        Raises:
+            ValueError: there is no such kind; nothing has changed.
+        """
+        for kind in faults:
+            self._check(kind)
+        self._active = dict(faults)
+
+    def clear(self, kind: str | None = None) -> None:
+        """Switch one kind off, or all."""
+        if kind is None:
+            self._active.clear()
+        else:
+            self._active.pop(kind, None)
 
     @property
     def active(self) -> dict[str, Fault]:
@@ -88,7 +115,8 @@ class Faults:
     def trouble(self, path: str) -> Trouble | None:
         """What happens to a request for `path`; counts it."""
         for kind, fault in self._active.items():
-            if path not in (fault.paths or self.INFERENCE):
+            paths = fault.paths or self.INFERENCE
+            if path not in paths and "*" not in paths:
                 continue
             if fault.probability < 1 and self._rng.random() >= fault.probability:
                 continue
@@ -99,3 +127,7 @@ class Faults:
                     self._active[kind] = msgspec.structs.replace(fault, count=fault.count - 1)
             return Trouble(kind, fault)
         return None
+
+    def _check(self, kind: str) -> None:
+        if kind not in self.KINDS:
+            raise ValueError(f"no fault '{kind}'; there are {', '.join(self.KINDS)}")

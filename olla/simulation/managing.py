@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from typing import Any
@@ -10,13 +11,15 @@ import msgspec
 from aiohttp import web
 
 from olla.simulation.answering import ApiError, as_json, read_object, stream
-from olla.simulation.catalogue import CATALOGUE, full_name, model_spec
-from olla.simulation.native import Tools
+from olla.simulation.catalogue import CATALOGUE, ModelSpec, full_name, model_spec
+from olla.simulation.fields import text_field
+from olla.simulation.inference import Tools
 
 __all__ = ["ManagingApi"]
 
 _PULL_BYTES_PER_SECOND = 500e6
 _STEPS = 10
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class ManagingApi:
@@ -39,21 +42,23 @@ class ManagingApi:
 
     async def _pull(self, request: web.Request) -> web.StreamResponse:
         body = await read_object(request)
-        name = full_name(_name(body))
-        if name not in CATALOGUE:
-            raise ApiError(500, "pull model manifest: file does not exist")
-        spec = CATALOGUE[name]
+        name = full_name(_name(body, "invalid model name"))
+        spec = CATALOGUE.get(name)
 
         async def progress() -> AsyncGenerator[dict[str, Any], None]:
             yield {"status": "pulling manifest"}
+            if spec is None:
+                raise ApiError(500, "pull model manifest: file does not exist")
             digest = f"sha256:{spec.digest}"
-            for step in range(1, _STEPS + 1):
-                await self._tools.workshop.sleep(spec.size / _PULL_BYTES_PER_SECOND / _STEPS)
+            steps = 1 if self._has_weights(spec) else _STEPS
+            for step in range(1, steps + 1):
+                if steps > 1:
+                    await self._tools.workshop.sleep(spec.size / _PULL_BYTES_PER_SECOND / steps)
                 yield {
                     "status": f"pulling {spec.digest[:12]}",
                     "digest": digest,
                     "total": spec.size,
-                    "completed": spec.size * step // _STEPS,
+                    "completed": spec.size * step // steps,
                 }
             for status in ("verifying sha256 digest", "writing manifest"):
                 yield {"status": status}
@@ -75,7 +80,7 @@ class ManagingApi:
             _steps(
                 [
                     {"status": "retrieving manifest"},
-                    {"status": "pushing", "digest": digest, "total": spec.size},
+                    {"status": f"pushing {spec.digest[:12]}", "digest": digest, "total": spec.size},
                     {"status": "success"},
                 ]
             ),
@@ -92,12 +97,7 @@ class ManagingApi:
                 raise ApiError(404, f"model '{source}' not found")
             spec = msgspec.structs.replace(base, name=name)
         elif isinstance(files, dict) and files:
-            missing = [
-                digest for digest in files.values() if digest not in self._tools.storage.blobs
-            ]
-            if missing:
-                raise ApiError(400, f"no such blob: {missing[0]}")
-            spec = model_spec(name)
+            spec = self._from_blobs(name, list(files.values()))
         else:
             raise ApiError(400, "neither 'from' or 'files' was specified")
 
@@ -119,30 +119,45 @@ class ManagingApi:
         return web.Response()
 
     async def _delete(self, request: web.Request) -> web.Response:
-        name = _name(await read_object(request))
-        spec = self._tools.storage.delete(name)
-        if spec is None:
+        # What is in memory stays there until it expires.
+        name = _name(await read_object(request), 'name "" is invalid')
+        if self._tools.storage.delete(name) is None:
             raise ApiError(404, f"model '{name}' not found")
-        if all(each.spec.digest != spec.digest for each in self._tools.storage.all()):
-            self._tools.workshop.unload(spec)
         return web.Response()
 
     async def _has_blob(self, request: web.Request) -> web.Response:
-        digest = request.match_info["digest"]
+        digest = _digest(request)
         return web.Response(status=200 if digest in self._tools.storage.blobs else 404)
 
     async def _take_blob(self, request: web.Request) -> web.Response:
-        digest = request.match_info["digest"]
+        digest = _digest(request)
         if digest in self._tools.storage.blobs:
             return web.Response(status=200)
         hashed = hashlib.sha256()
+        size = 0
         async for piece in request.content.iter_any():
             hashed.update(piece)
+            size += len(piece)
         found = f"sha256:{hashed.hexdigest()}"
         if found != digest:
             raise ApiError(400, f'digest mismatch, expected "{digest}", got "{found}"')
-        self._tools.storage.blobs.add(digest)
+        self._tools.storage.blobs[digest] = size
         return web.Response(status=201)
+
+    def _has_weights(self, spec: ModelSpec) -> bool:
+        return any(each.spec.digest == spec.digest for each in self._tools.storage.all())
+
+    def _from_blobs(self, name: str, digests: list[object]) -> ModelSpec:
+        """A model made of uploaded files: as large as they are, known by the first."""
+        blobs = self._tools.storage.blobs
+        known = [digest for digest in digests if isinstance(digest, str) and digest in blobs]
+        if len(known) < len(digests):
+            missing = next(digest for digest in digests if digest not in known)
+            raise ApiError(400, f"no such blob: {missing}")
+        size = max(1, sum(blobs[digest] for digest in known))
+        return msgspec.structs.replace(
+            model_spec(name), size=size, digest=known[0].removeprefix("sha256:")
+        )
 
     async def _report(
         self,
@@ -156,9 +171,16 @@ class ManagingApi:
             return as_json(last, native=True)
 
         async def records() -> AsyncGenerator[bytes, None]:
-            async with aclosing(progress) as steps:
-                async for step in steps:
-                    yield json.dumps(step, separators=(",", ":")).encode() + b"\n"
+            begun = False
+            try:
+                async with aclosing(progress) as steps:
+                    async for step in steps:
+                        yield _line(step)
+                        begun = True
+            except ApiError as error:
+                if not begun:
+                    raise
+                yield _line({"error": error.message})  # too late for a status
 
         async with aclosing(records()) as lines:
             return await stream(request, "application/x-ndjson", lines)
@@ -169,8 +191,20 @@ async def _steps(steps: Iterable[dict[str, Any]]) -> AsyncGenerator[dict[str, An
         yield step
 
 
-def _name(body: dict[str, Any]) -> str:
-    name = body.get("model") or body.get("name")
-    if not isinstance(name, str) or not name.strip():
-        raise ApiError(400, "model is required")
+def _line(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
+
+
+def _name(body: dict[str, Any], complaint: str = "model is required") -> str:
+    """The model that a request names, in the new field or the old one."""
+    name = text_field(body, "model") or text_field(body, "name")
+    if not name.strip():
+        raise ApiError(400, complaint)
     return name
+
+
+def _digest(request: web.Request) -> str:
+    digest = request.match_info["digest"].replace("sha256-", "sha256:", 1)
+    if _DIGEST.fullmatch(digest) is None:
+        raise ApiError(400, "invalid digest format")
+    return digest

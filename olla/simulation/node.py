@@ -25,122 +25,24 @@ from collections import deque
 import msgspec
 
 from olla.simulation.catalogue import ModelSpec
+from olla.simulation.events import (
+    Job,
+    LoadAborted,
+    LoadBegan,
+    Loaded,
+    NodeLimits,
+    Outcome,
+    Refused,
+    Resident,
+    Started,
+    Unloaded,
+)
 from olla.simulation.shape import Options, compatible, context_length, needed
 
-__all__ = [
-    "Job",
-    "LoadAborted",
-    "LoadBegan",
-    "Loaded",
-    "Node",
-    "NodeLimits",
-    "Outcome",
-    "Refused",
-    "Resident",
-    "Started",
-    "Unloaded",
-]
+__all__ = ["Node"]
 
 _FREE_SHARE = 0.8
 _LOAD_SECONDS_MIN = 0.3
-
-
-class NodeLimits(msgspec.Struct, frozen=True):
-    """What a node is made of.
-
-    `vram` is bytes; bandwidths are bytes per second, the warm one for a model that was unloaded
-    less than `warm_seconds` ago and is still in the page cache; `keep_alive` is seconds
-    (infinity: for ever).
-    """
-
-    vram: int = 24 << 30
-    num_parallel: int = 1
-    max_loaded_models: int = 3
-    max_queue: int = 512
-    load_bandwidth: float = 1.0e9
-    warm_bandwidth: float = 4.0e9
-    warm_seconds: float = 600.0
-    keep_alive: float = 300.0
-
-
-class Job(msgspec.Struct, frozen=True):
-    """A request, as the scheduler sees it.
-
-    `options` are the load options it names; `keep_alive` seconds (infinity: for ever), None when
-    it does not say; `needs_slot` is false for one that only loads.
-    """
-
-    id: int
-    model: ModelSpec
-    options: Options = ()
-    keep_alive: float | None = None
-    needs_slot: bool = True
-
-
-class Started(msgspec.Struct, frozen=True):
-    """The job may work.
-
-    `load_seconds` is how long it waited until its model was there (for other loads and for
-    victims too, as Ollama's own `load_duration` has it), without the wait for a slot; `gpu_share`
-    how much of the model is in video memory.
-    """
-
-    job: Job
-    at: float
-    load_seconds: float
-    gpu_share: float
-
-
-class Refused(msgspec.Struct, frozen=True):
-    """The queue is full."""
-
-    job: Job
-    at: float
-
-
-class LoadBegan(msgspec.Struct, frozen=True):
-    """A model is being loaded, until `ready_at` unless the client leaves."""
-
-    model: ModelSpec
-    at: float
-    ready_at: float
-
-
-class Loaded(msgspec.Struct, frozen=True):
-    """A model has been loaded."""
-
-    model: ModelSpec
-    at: float
-
-
-class LoadAborted(msgspec.Struct, frozen=True):
-    """A load was given up because the client that caused it left."""
-
-    model: ModelSpec
-    at: float
-
-
-class Unloaded(msgspec.Struct, frozen=True):
-    """A model was unloaded."""
-
-    model: ModelSpec
-    at: float
-
-
-Outcome = Started | Refused | LoadBegan | Loaded | LoadAborted | Unloaded
-
-
-class Resident(msgspec.Struct, frozen=True):
-    """A model in memory, as `/api/ps` shows it. Times are the node's seconds."""
-
-    name: str
-    model: ModelSpec
-    size: int
-    size_vram: int
-    context_length: int
-    expires_at: float
-    active: int
-    waiting: int
 
 
 class _Pending(msgspec.Struct):

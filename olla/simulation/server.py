@@ -1,7 +1,7 @@
 """A simulated Ollama node on a port."""
 
 import asyncio
-import re
+import math
 from collections import deque
 from typing import Any
 
@@ -9,14 +9,15 @@ import msgspec
 from aiohttp import web
 
 from olla.clock import Clock, SystemClock
-from olla.simulation.answering import TROUBLE, ApiError, as_json
+from olla.simulation.answering import TROUBLE, ApiError, as_json, reset, spoil
 from olla.simulation.catalogue import ModelSpec, model_spec
+from olla.simulation.events import NodeLimits
 from olla.simulation.faults import Fault, Faults, Trouble
 from olla.simulation.managing import ManagingApi
 from olla.simulation.native import NativeApi
-from olla.simulation.node import NodeLimits
 from olla.simulation.storage import Storage
-from olla.simulation.v1 import V1Api, anthropic_error, openai_error
+from olla.simulation.typed_events import TypedEventsApi, anthropic_error
+from olla.simulation.v1 import V1Api, openai_error
 from olla.simulation.work import Workshop
 
 __all__ = ["NodeOptions", "Seen", "SimulatedNode"]
@@ -29,8 +30,12 @@ class NodeOptions(msgspec.Struct, frozen=True):
 
     `models` are names from the catalogue, or whole descriptions; `tokens_per_second` and
     `prompt_tokens_per_second` hold for a model of 4 GB; `time_scale` is how many real seconds a
-    simulated second takes (durations in answers are simulated ones). See `NodeLimits` for the
+    simulated second takes. Durations in answers, keep-alives and rates are simulated seconds;
+    `created_at` and `expires_at` are the real time at which it happens. See `NodeLimits` for the
     rest.
+
+    Raises:
+        ValueError: a number makes no sense.
     """
 
     name: str = "node"
@@ -48,13 +53,25 @@ class NodeOptions(msgspec.Struct, frozen=True):
     seed: int = 1
     version: str = "0.33.0"
 
+    def __post_init__(self) -> None:
+        rates = ("load_bandwidth", "warm_bandwidth", "tokens_per_second")
+        for name in (*rates, "prompt_tokens_per_second", "time_scale", "vram"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be more than zero")
+        for name in ("num_parallel", "max_loaded_models"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1")
+        if self.max_queue < 0 or self.keep_alive < 0:
+            raise ValueError("max_queue and keep_alive must not be negative")
 
-class Seen(msgspec.Struct, frozen=True):
-    """A request that the node has seen."""
+
+class Seen(msgspec.Struct):
+    """A request that the node has seen. `body_bytes` grows while the body comes in."""
 
     method: str
     target: str
     headers: tuple[tuple[str, str], ...]
+    body_bytes: int = 0
 
     def header(self, name: str) -> str | None:
         """The first value of a header."""
@@ -63,7 +80,7 @@ class Seen(msgspec.Struct, frozen=True):
 
 
 class SimulatedNode:
-    """One node: start it, ask it, throw its faults, stop it."""
+    """One node: start it, ask it, throw its faults, stop it. As a context, it runs that long."""
 
     def __init__(self, options: NodeOptions, clock: Clock | None = None) -> None:
         self.options = options
@@ -95,8 +112,16 @@ class SimulatedNode:
         """The last requests, probes included."""
         self._runner: web.AppRunner | None = None
         self._site: web.TCPSite | None = None
+        self._refusing: asyncio.Task[None] | None = None
         self.host = ""
         self.port = 0
+
+    async def __aenter__(self) -> "SimulatedNode":
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.stop()
 
     @property
     def url(self) -> str:
@@ -111,7 +136,7 @@ class SimulatedNode:
             OSError: the address cannot be listened on.
         """
         app = web.Application(middlewares=[self._middleware], client_max_size=1 << 40)
-        for api in (NativeApi(self), ManagingApi(self), V1Api(self)):
+        for api in (NativeApi(self), ManagingApi(self), V1Api(self), TypedEventsApi(self)):
             app.add_routes(api.routes())
         app.add_routes(
             [
@@ -129,6 +154,9 @@ class SimulatedNode:
 
     async def stop(self) -> None:
         """Drop all connections and listen no more."""
+        if self._refusing is not None:
+            self._refusing.cancel()
+            self._refusing = None
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -171,41 +199,78 @@ class SimulatedNode:
             return 0
         return len(self._runner.server.connections)
 
+    @property
+    def generations_running(self) -> int:
+        """Requests that have a slot."""
+        return self.workshop.running
+
+    @property
+    def generations_cancelled(self) -> int:
+        """Requests whose client left while they had a slot."""
+        return self.workshop.cancelled
+
+    @property
+    def tokens_generated(self) -> int:
+        """Tokens said since it was made."""
+        return self.workshop.tokens
+
+    @property
+    def loads(self) -> int:
+        """Loads that came to their end."""
+        return self.workshop.node.loads
+
     # --- every request ----------------------------------------------------------------------
 
     @web.middleware
     async def _middleware(self, request: web.Request, handler: Any) -> web.StreamResponse:
-        self.seen.append(Seen(request.method, request.raw_path, tuple(request.headers.items())))
+        if request.path.startswith("/_simulation/"):
+            return await self._answer(request, handler)
+        seen = Seen(request.method, request.raw_path, tuple(request.headers.items()))
+        self.seen.append(seen)
+        try:
+            return await self._answer(request, handler)
+        finally:
+            seen.body_bytes = request.content.total_bytes
+
+    async def _answer(self, request: web.Request, handler: Any) -> web.StreamResponse:
         native = not request.path.startswith("/v1/")
         try:
-            trouble = self.faults.trouble(request.path)
-            if trouble is not None:
-                answer = await self._suffer(request, trouble, native=native)
-                if answer is not None:
-                    return answer
-                request[TROUBLE] = trouble
-            response: web.StreamResponse = await handler(request)
-            return response
+            trouble = None
+            if not request.path.startswith("/_simulation/"):
+                trouble = self.faults.trouble(request.path)
+            if trouble is None:
+                response: web.StreamResponse = await handler(request)
+                return response
+            answer = await self._suffer(request, trouble)
+            if answer is not None:
+                return answer
+            if trouble.kind == "slow":
+                pause = trouble.fault.seconds / 10 * self.workshop.scale
+                trouble = msgspec.structs.replace(trouble, pause=pause)
+            request[TROUBLE] = trouble
+            return await spoil(request, await handler(request), trouble)
         except ApiError as error:
             if request.path == "/v1/messages":
                 return anthropic_error(error)
             if native:
                 return as_json({"error": error.message}, native=True, status=error.status)
             return openai_error(error)
+        except ConnectionError:
+            return web.Response()  # the client has left; there is nobody to tell
         except web.HTTPNotFound:
-            return web.Response(status=404, text="404 page not found")
-        except web.HTTPMethodNotAllowed:
-            return web.Response(status=405, text="405 method not allowed")
+            return await _no_such_page(request)
+        except web.HTTPMethodNotAllowed as error:
+            allow = {"Allow": error.headers["Allow"]}
+            return web.Response(status=405, text="405 method not allowed", headers=allow)
 
-    async def _suffer(
-        self, request: web.Request, trouble: Trouble, *, native: bool
-    ) -> web.StreamResponse | None:
+    async def _suffer(self, request: web.Request, trouble: Trouble) -> web.StreamResponse | None:
         """What a fault does before the request is looked at; None when it goes on."""
         kind, fault = trouble.kind, trouble.fault
         transport = request.transport
         if kind == "hang":
             await asyncio.Event().wait()
         elif kind == "status":
+            await request.read()
             raise ApiError(fault.status, f"simulated failure with status {fault.status}")
         elif kind == "slow":
             await self.workshop.sleep(fault.seconds)
@@ -214,10 +279,8 @@ class SimulatedNode:
                 transport.write(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
                 transport.close()
             else:
-                transport.abort()
+                reset(transport)
             return web.Response()
-        elif kind == "garbage_body" and not _may_stream(request):
-            return web.Response(body=b'{"this is": not JSON', content_type="application/json")
         return None
 
     # --- for tests and people -----------------------------------------------------------------
@@ -231,6 +294,7 @@ class SimulatedNode:
                 "cancelled": self.workshop.cancelled,
                 "tokens": self.workshop.tokens,
                 "queue": node.queue_length,
+                "refused": node.refused,
                 "loading": node.loading,
                 "loads": node.loads,
                 "loads_aborted": node.loads_aborted,
@@ -245,18 +309,34 @@ class SimulatedNode:
         return as_json(shown, native=False)
 
     async def _set_faults(self, request: web.Request) -> web.Response:
+        """Replace the faults. `refuse` lasts its seconds, since then nobody can take it away."""
         try:
             wanted = msgspec.json.decode(await request.read(), type=dict[str, Fault])
-            self.faults.clear()
-            for kind, fault in wanted.items():
-                self.faults.set(kind, fault)
+            refuse = wanted.pop("refuse", None)
+            self.faults.replace(wanted)
         except (msgspec.MsgspecError, ValueError) as error:
             raise ApiError(400, str(error)) from None
-        return await self._show_faults(request)
+        response = await self._show_faults(request)
+        if refuse is not None:
+            await response.prepare(request)
+            await response.write_eof()
+            loop = asyncio.get_running_loop()
+            self._refusing = loop.create_task(self._refuse_for(refuse.seconds))
+        return response
+
+    async def _refuse_for(self, seconds: float) -> None:
+        await self.refuse()
+        await self.workshop.sleep(seconds)
+        await self.accept()
 
 
-_STREAMING = re.compile(r"/api/(generate|chat)|/v1/(chat/)?completions")
-
-
-def _may_stream(request: web.Request) -> bool:
-    return _STREAMING.fullmatch(request.path) is not None
+async def _no_such_page(request: web.Request) -> web.Response:
+    """404; but a slash too many at the end is redirected, as Ollama's router does."""
+    path = request.path.rstrip("/")
+    if path != request.path and path:
+        without = request.clone(rel_url=request.rel_url.with_path(path, keep_query=True))
+        match = await request.app.router.resolve(without)
+        if match.http_exception is None:
+            status = 301 if request.method == "GET" else 307
+            return web.Response(status=status, headers={"Location": str(without.rel_url)})
+    return web.Response(status=404, text="404 page not found")

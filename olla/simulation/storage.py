@@ -15,19 +15,24 @@ class Stored(msgspec.Struct, frozen=True):
 
 
 class Storage:
-    """Models by name, compared without case, and digests of blobs."""
+    """Models by name, compared without case, and blobs (of which it keeps only the sizes)."""
 
     def __init__(self) -> None:
         self._models: dict[str, Stored] = {}
-        self.blobs: set[str] = set()
+        self.blobs: dict[str, int] = {}
+        """Bytes of each blob, by digest."""
 
     def add(self, spec: ModelSpec, modified_at: float) -> None:
         """Have a model under its name."""
         self._models[full_name(spec.name).lower()] = Stored(spec, modified_at)
 
+    def stored(self, name: str) -> Stored | None:
+        """The model of that name, with what is known of its file."""
+        return self._models.get(full_name(name).lower())
+
     def find(self, name: str) -> ModelSpec | None:
         """The model of that name."""
-        stored = self._models.get(full_name(name).lower())
+        stored = self.stored(name)
         return stored.spec if stored is not None else None
 
     def copy(self, name: str, to: str, modified_at: float) -> bool:

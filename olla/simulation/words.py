@@ -3,9 +3,11 @@
 import hashlib
 import math
 import random
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterable, Iterator
+from itertools import islice
 
-__all__ = ["count_tokens", "embedding", "speech"]
+__all__ = ["count_tokens", "embedding", "limited", "speech"]
 
 _TEXT = (
     "the light of a clear sky is scattered by small parts of air and blue waves bend more than "
@@ -16,7 +18,6 @@ _TEXT = (
 _WORDS = tuple(_TEXT.split())
 _LENGTH_MEDIAN = 120
 _LENGTH_MAX = 2000
-_DIMENSIONS = 256
 
 
 def count_tokens(text: str) -> int:
@@ -36,9 +37,53 @@ def speech(*seed: object) -> Iterator[str]:
         yield (word.capitalize() if number == 0 else f" {word}") + end
 
 
-def embedding(model: str, text: str) -> list[float]:
-    """A vector of length one, the same for the same text."""
-    rng = random.Random(hashlib.sha256(f"{model}\n{text}".encode()).digest())
-    values = [rng.gauss(0, 1) for _ in range(_DIMENSIONS)]
-    norm = math.sqrt(sum(value * value for value in values))
-    return [value / norm for value in values]
+def limited(
+    words: Iterable[str], limit: int | None, stops: list[str], end: list[str]
+) -> Iterator[str]:
+    """At most `limit` tokens (negative or None: all), up to the first of `stops`.
+
+    Text that may be the beginning of a stop is held back until that is known: an empty token
+    stands where it was, and a later one has it all. `end` gets the reason for the end, `stop` or
+    `length`.
+    """
+    stops = [stop for stop in stops if stop]
+    source = iter(words)
+    if limit is not None and limit >= 0:
+        source = islice(source, limit)
+    held = ""
+    count = 0
+    following = next(source, None)
+    while following is not None:
+        held += following
+        count += 1
+        following = next(source, None)
+        found = [at for at in (held.find(stop) for stop in stops) if at >= 0]
+        if found:
+            end.append("stop")
+            yield held[: min(found)]
+            return
+        keep = 0 if following is None else max((_overlap(held, stop) for stop in stops), default=0)
+        yield held[: len(held) - keep]
+        held = held[len(held) - keep :]
+    end.append("length" if limit is not None and count == limit else "stop")
+
+
+def _overlap(text: str, stop: str) -> int:
+    """How many of the last characters of `text` are the beginning of `stop`."""
+    longest = min(len(text), len(stop) - 1)
+    return next((size for size in range(longest, 0, -1) if text.endswith(stop[:size])), 0)
+
+
+def embedding(model: str, text: str, length: int) -> list[float]:
+    """`length` numbers whose squares add up to one, the same for the same model and text."""
+    return _normalised(
+        struct.unpack(
+            f"<{length}h", hashlib.shake_256(f"{model}\n{text}".encode()).digest(2 * length)
+        )
+    )
+
+
+def _normalised(values: Iterable[float]) -> list[float]:
+    given = list(values)
+    norm = math.sqrt(sum(value * value for value in given)) or 1.0
+    return [value / norm for value in given]

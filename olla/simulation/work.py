@@ -5,18 +5,27 @@ Joins the pure scheduler to a clock and timers. Knows jobs, not HTTP.
 
 import asyncio
 import itertools
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 
 import msgspec
 
 from olla.clock import Clock
 from olla.simulation.catalogue import ModelSpec
-from olla.simulation.node import Job, Node, NodeLimits, Outcome, Refused, Resident, Started
+from olla.simulation.events import Job, NodeLimits, Outcome, Refused, Resident, Started
+from olla.simulation.node import Node
+from olla.simulation.shape import Options
 
 __all__ = ["Busy", "Measures", "Workshop"]
 
 _REFERENCE_SIZE = 4.0e9
 """Bytes of the model for which the rates are given; others are slower or faster by their size."""
+_PROCESSOR_SLOWDOWN = 10.0
+"""How much longer the part of a model takes that did not fit into video memory."""
+_FOREVER_SECONDS = 9_223_372_036.0
+"""Ollama's longest duration, 292 years: what never expires is shown that far ahead."""
+_TOKENS_BETWEEN_TURNS = 32
+"""Tokens said in a row before others get their turn, when there is nothing to wait for."""
 
 
 class Busy(Exception):
@@ -24,7 +33,11 @@ class Busy(Exception):
 
 
 class Measures(msgspec.Struct):
-    """What the last record of an answer tells. Durations are simulated seconds."""
+    """What the last record of an answer tells. Durations are simulated seconds.
+
+    Those for prompt and tokens are what the rates say, without the timers' noise; `load` and
+    `total` contain the time that was waited.
+    """
 
     started: float
     load: float = 0.0
@@ -36,7 +49,11 @@ class Measures(msgspec.Struct):
 
 
 class Workshop:
-    """The scheduler in real time, `scale` real seconds to a simulated one."""
+    """The scheduler in real time, `scale` real seconds to a simulated one.
+
+    Every slot has the full rate: decoding is bound by memory bandwidth, so a few sequences in one
+    batch hardly slow each other.
+    """
 
     def __init__(
         self,
@@ -48,8 +65,8 @@ class Workshop:
         prompt_tokens_per_second: float,
     ) -> None:
         self.node = Node(limits)
+        self.scale = scale
         self._clock = clock
-        self._scale = scale
         self._rate = tokens_per_second
         self._prompt_rate = prompt_tokens_per_second
         self._ids = itertools.count(1)
@@ -65,11 +82,11 @@ class Workshop:
     @property
     def now(self) -> float:
         """Simulated seconds."""
-        return self._clock.now() / self._scale
+        return self._clock.now() / self.scale
 
     async def sleep(self, seconds: float) -> None:
         """Let simulated seconds pass."""
-        await asyncio.sleep(seconds * self._scale)
+        await asyncio.sleep(seconds * self.scale)
 
     def resident(self) -> list[Resident]:
         """What is in memory now."""
@@ -78,16 +95,27 @@ class Workshop:
 
     def wall(self, at: float) -> float:
         """A simulated time as Unix seconds."""
-        return self._clock.wall() + (at - self.now) * self._scale
+        return self._clock.wall() + min((at - self.now) * self.scale, _FOREVER_SECONDS)
 
     def unload(self, model: ModelSpec) -> None:
         """Unload a model when it is idle."""
         self._perform(self.node.unload(model, self.now))
 
+    async def load(
+        self, model: ModelSpec, options: Options, keep_alive: float | None, measures: Measures
+    ) -> None:
+        """Have a model loaded, without a slot.
+
+        Raises:
+            Busy: there is no place in the queue.
+        """
+        async with self._admitted(self._job(model, options, keep_alive, False), measures):
+            pass
+
     async def speak(
         self,
         model: ModelSpec,
-        options: tuple[tuple[str, float], ...],
+        options: Options,
         keep_alive: float | None,
         prompt_tokens: int,
         words: Iterable[str],
@@ -95,50 +123,60 @@ class Workshop:
     ) -> AsyncGenerator[str, None]:
         """Wait for a slot, read the prompt, and say `words` at the model's rate.
 
-        `measures` is complete when this ends. Closing it gives the slot back.
+        Empty words take their time and are not said. `measures` is complete when this ends.
+        Closing it gives the slot back.
 
         Raises:
             Busy: there is no place in the queue.
         """
-        job = Job(next(self._ids), model, options, keep_alive)
-        started = await self._slot(job)
-        self.running += 1
-        done = False
-        try:
-            measures.load = started.load_seconds
-            measures.prompt_tokens = prompt_tokens
-            share = model.size / _REFERENCE_SIZE
-            begun = self.now
-            if prompt_tokens:
-                await self.sleep(prompt_tokens * share / self._prompt_rate)
-            measures.prompt = self.now - begun
-            begun = self.now
-            for word in words:
-                due = begun + (measures.tokens + 1) * share / self._rate
-                if due > self.now:
-                    await self.sleep(due - self.now)
-                measures.tokens += 1
-                self.tokens += 1
-                yield word
-            measures.decode = self.now - begun
-            done = True
-        finally:
-            self.running -= 1
-            self.cancelled += not done
-            measures.total = self.now - measures.started
-            self._perform(self.node.finish(job, self.now))
+        job = self._job(model, options, keep_alive, True)
+        async with self._admitted(job, measures) as started:
+            self.running += 1
+            done = False
+            try:
+                measures.prompt_tokens = prompt_tokens
+                on_processor = (1 - started.gpu_share) * _PROCESSOR_SLOWDOWN
+                cost = model.size / _REFERENCE_SIZE * (started.gpu_share + on_processor)
+                measures.prompt = prompt_tokens * cost / self._prompt_rate
+                begun = self.now + measures.prompt
+                if prompt_tokens:
+                    await self.sleep(measures.prompt)
+                for word in words:
+                    measures.tokens += 1
+                    measures.decode = measures.tokens * cost / self._rate
+                    pause = begun + measures.decode - self.now
+                    if pause > 0:
+                        await self.sleep(pause)
+                    elif measures.tokens % _TOKENS_BETWEEN_TURNS == 0:
+                        await asyncio.sleep(0)
+                    self.tokens += 1
+                    if word:
+                        yield word
+                done = True
+            finally:
+                self.running -= 1
+                self.cancelled += not done
 
-    async def _slot(self, job: Job) -> Started:
+    def _job(
+        self, model: ModelSpec, options: Options, keep_alive: float | None, needs_slot: bool
+    ) -> Job:
+        return Job(next(self._ids), model, options, keep_alive, needs_slot)
+
+    @asynccontextmanager
+    async def _admitted(self, job: Job, measures: Measures) -> AsyncIterator[Started]:
+        """Wait until a job may work, and take it away from the node at the end."""
         future: asyncio.Future[Started] = asyncio.get_running_loop().create_future()
         self._waiting[job.id] = future
-        self._perform(self.node.submit(job, self.now))
         try:
-            return await future
-        except asyncio.CancelledError:
-            self._perform(self.node.leave(job, self.now))
-            raise
+            self._perform(self.node.submit(job, self.now))
+            started = await future
+            measures.load = started.load_seconds
+            yield started
         finally:
-            self._waiting.pop(job.id, None)
+            del self._waiting[job.id]
+            spent = measures.load + measures.prompt + measures.decode
+            measures.total = max(self.now - measures.started, spent)
+            self._perform(self.node.leave(job, self.now))
 
     def _perform(self, outcomes: list[Outcome]) -> None:
         for outcome in outcomes:
@@ -155,11 +193,12 @@ class Workshop:
             self._timer = None
         at = self.node.next_event()
         if at is not None:
-            delay = max(0.0, (at - self.now) * self._scale)
+            delay = max(0.0, (at - self.now) * self.scale)
             self._timer = asyncio.get_running_loop().call_later(delay, self._due)
 
     def _due(self) -> None:
         self._timer = None
+        # A timer may fire a clock tick early: what it was set for is due now all the same.
         self._perform(self.node.advance(max(self.now, self.node.next_event() or 0.0)))
 
     def close(self) -> None:

@@ -69,9 +69,9 @@ BODIES = {
     "null model": (b'{"model": null}', 400, "model is required"),
     "a number as model": (b'{"model": 5}', 400, "string"),
     "a control character": (b'{"model": "a\\r\\nX: y"}', 400, "control"),
-    "two models": (b'{"model": "a", "model": "b"}', 400, "exactly one"),
-    "two models in two spellings": (b'{"model": "a", "Model": "b"}', 400, "exactly one"),
-    "two models, one escaped": (b'{"model": "a", "mod\\u0065l": "b"}', 400, "exactly one"),
+    "two models": (b'{"model": "a", "model": "b"}', 400, '"model"'),
+    "two models in two spellings": (b'{"model": "a", "Model": "b"}', 400, '"model"'),
+    "two models, one escaped": (b'{"model": "a", "mod\\u0065l": "b"}', 400, '"model"'),
     "too deep": (b'{"model": "m", "x": ' + b"[" * 20000 + b"]" * 20000 + b"}", 400, ""),
     "unknown model": (b'{"model": "nope"}', 404, "ollama pull nope"),
 }

@@ -97,6 +97,33 @@ async def test_a_client_that_leaves_is_no_failure_of_the_endpoint() -> None:
         assert view.breaker.value == "closed"
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"POST /api/generate HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n",
+        b"POST /api/generate HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n",
+        b"POST /api/blobs/sha256:%b HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
+        % (b"0" * 64),
+        b"POST /api/gene",
+    ],
+    ids=["body with a length", "body in chunks", "blob", "head"],
+)
+async def test_hanging_up_in_mid_request_leaves_nothing(head: bytes) -> None:
+    """Half a request reaches no node as a whole one, and is no error of the router's."""
+    async with Fleet({"only": (MODEL,)}) as fleet:
+        _, writer = await asyncio.open_connection("127.0.0.1", port_of(fleet))
+        writer.write(head + b"half")
+        await until(lambda: fleet.app.downstream.connections == 1)
+        await asyncio.sleep(0.02)
+        writer.close()
+        await until(lambda: fleet.app.downstream.connections == 0)
+        await until(lambda: fleet.app.pool.open == 0)
+        assert fleet.app.downstream.active == 0
+        assert fleet.nodes["only"].storage.blobs == type(fleet.nodes["only"].storage.blobs)()
+        assert not any(seen.target == "/api/generate" for seen in fleet.nodes["only"].seen)
+        fleet.check_clean()
+
+
 def port_of(fleet: Fleet) -> int:
     """The router's port."""
     return int(fleet.url.rsplit(":", 1)[1])

@@ -1,0 +1,16 @@
+"""Which wire formats there are, by name."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from olla.dialects.anthropic import Anthropic
+from olla.dialects.dialect import Dialect
+from olla.dialects.ollama import Ollama
+from olla.dialects.openai import OpenAI
+from olla.dialects.own import Own
+
+__all__ = ["DIALECTS"]
+
+_ALL: tuple[Dialect, ...] = (Ollama(), OpenAI(), Anthropic(), Own())
+
+DIALECTS: Mapping[str, Dialect] = MappingProxyType({each.name: each for each in _ALL})
