@@ -117,7 +117,8 @@ class Connection(RequestHandler):
         """Answer what aiohttp's parser refused, or what a handler let escape."""
         too_long = isinstance(exc, LineTooLong) or "Too many" in (message or "")
         text = str(message or exc or "").splitlines()
-        self._write_refusal(431 if too_long else status, text[0] if text else "", exc)
+        reason = text[0].rstrip(":") if text else ""
+        self._write_refusal(431 if too_long else status, reason, exc)
         return WRITTEN_CLOSE
 
     def _refuse_head(self) -> None:

@@ -16,7 +16,7 @@ from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.web_exceptions import HTTPException
 
 from olla.dialects.dialect import Operation
-from olla.dialects.paths import Paths, Target
+from olla.dialects.paths import Paths, Target, WrongMethod
 from olla.failures import Failed, Failure, Kind
 from olla.proxy.aiohttp_internals import Connection, Server, written
 from olla.proxy.error_response import error_answer
@@ -136,6 +136,9 @@ class Downstream:
                 await exchange.run()
             finally:
                 self._exchanges.discard(exchange)
+        except WrongMethod as wrong:
+            allow = ("Allow", ", ".join(wrong.allowed))
+            self._write_failure(wrong.failure, request, client, record, allow)
         except Failed as failed:
             self._write_failure(failed.failure, request, client, record)
         except Exception as error:
@@ -174,6 +177,7 @@ class Downstream:
         request: web.BaseRequest,
         client: "AiohttpDownstream",
         record: RequestRecord,
+        *fields: tuple[str, str],
     ) -> None:
         """Answer with a failure that came before there was an exchange."""
         record.failure = failure
@@ -186,7 +190,11 @@ class Downstream:
             error_answer(
                 failure,
                 dialect,
-                [("X-Olla-Request-ID", record.id), ("X-Olla-Routing-Decision", "rejected")],
+                [
+                    *fields,
+                    ("X-Olla-Request-ID", record.id),
+                    ("X-Olla-Routing-Decision", "rejected"),
+                ],
                 keep_alive=client.keep_alive,
                 minor=client.minor,
                 bodiless=request.method == "HEAD",

@@ -136,8 +136,9 @@ async def test_an_unknown_path_of_an_endpoint_is_its_own_answer(fleet: Fleet) ->
 
 async def test_a_wrong_method_is_405(fleet: Fleet) -> None:
     """The message names the right one."""
-    status, _, answer = await ask(fleet, b"GET /api/chat HTTP/1.1\r\nHost: x\r\n\r\n")
+    status, fields, answer = await ask(fleet, b"GET /api/chat HTTP/1.1\r\nHost: x\r\n\r\n")
     assert status == 405
+    assert fields["allow"] == "POST"
     assert "POST" in message_of(NATIVE, answer)
 
 
