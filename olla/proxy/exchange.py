@@ -13,7 +13,7 @@ import msgspec
 from olla.access.rights import Caller, refuse_management, refuse_pinning
 from olla.admission.dispatcher import Lease
 from olla.dialects.dialect import Category, Operation, Peek
-from olla.dialects.multipart import peek_multipart
+from olla.dialects.multipart import peek_multipart, replace_multipart_model
 from olla.dialects.paths import BodyUse, Target
 from olla.dialects.rewrite import replace_model
 from olla.failures import Failed, Failure, Kind, Phase
@@ -298,14 +298,17 @@ class Exchange:
     def _body_for(self, choice: Choose, peek: Peek) -> bytes:
         """The body, with the model spelled as the endpoint spells it where that matters."""
         view, model = choice.view, choice.model
-        if model is None or peek.model is None or self._target.body is not BodyUse.JSON:
+        if model is None or peek.model is None:
             return self._body
         own = view.models[model].name
         renamed = canonical(peek.model) != model
         strict = view.profile is not None and view.profile.name != "ollama" and own != peek.model
-        if renamed or strict:
-            return replace_model(self._body, self._target.operation, own)
-        return self._body
+        if not renamed and not strict:
+            return self._body
+        if self._target.body is BodyUse.MULTIPART:
+            form = self._incoming.header("Content-Type") or ""
+            return replace_multipart_model(form, self._body, own)
+        return replace_model(self._body, self._target.operation, own)
 
     def _relay(self, connection: UpstreamConnection, head: ResponseHead) -> Relay:
         """The answer is to be relayed: its head for the client, olla's fields added."""

@@ -309,6 +309,14 @@ def test_a_browsers_preflight_is_the_servers_to_answer(path: str) -> None:
     assert target.category is Category.LIST
 
 
+@pytest.mark.parametrize("path", ["/api/chat", "/api/delete", "/olla/vllm/v1/models/x", "/api/x"])
+def test_a_browsers_question_is_the_servers_to_answer(path: str) -> None:
+    """OPTIONS asks what may be asked: it needs no more than a list does, on any path."""
+    target = PATHS.resolve("OPTIONS", path)
+    assert (target.operation, target.category) == (Operation.OTHER, Category.LIST)
+    assert not target.needs_model
+
+
 def test_a_get_that_changes_the_server_manages() -> None:
     """SGLang drops its cache and frees its memory when asked with GET."""
     assert PATHS.resolve("GET", "/olla/sglang/flush_cache").category is Category.MANAGE

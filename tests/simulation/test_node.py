@@ -449,6 +449,7 @@ def test_unload_now_or_when_idle() -> None:
     job = story.ask(A, at)
     waiting = story.ask(A, at, keep_alive=100)
     story.log += story.node.unload(A, at + 1)
+    assert story.node.resident(at + 1)[0].expires_at == at + 1
     story.end(job, at + 2)
     story.end(waiting, at + 3)
     assert story.times(Unloaded)[1:] == [("a", at + 3)]

@@ -10,6 +10,8 @@ from olla.simulation.server import NodeOptions, SimulatedNode
 from tests.simulation.asking import ask, in_background
 
 LONG: dict[str, Any] = {"model": "llama3.2", "prompt": "Tell me everything"}
+SLOW: dict[str, Any] = {"time_scale": 0.02, "tokens_per_second": 1.0}
+"""A token takes 10 ms, a whole answer a second: nothing ends before it is interrupted."""
 
 
 async def test_an_unknown_path_is_404_in_plain_text(
@@ -45,7 +47,7 @@ async def test_a_hang_up_in_a_stream_stops_the_generation(
     http: aiohttp.ClientSession, start: Callable[..., Any], until: Callable[..., Any]
 ) -> None:
     """The slot is free at once, and the next request gets it."""
-    node = await start(time_scale=0.02)
+    node = await start(**SLOW)
     answer = await http.post(node.url + "/api/generate", json=LONG)
     await answer.content.readline()
     assert node.generations_running == 1
@@ -63,7 +65,7 @@ async def test_a_hang_up_before_a_whole_answer_stops_the_generation(
     http: aiohttp.ClientSession, start: Callable[..., Any], until: Callable[..., Any]
 ) -> None:
     """Also when nothing has been sent yet."""
-    node = await start(time_scale=0.02)
+    node = await start(**SLOW)
     request = http.post(node.url + "/v1/chat/completions", json=_chat())
     async with in_background(request):
         await until(lambda: node.tokens_generated)
@@ -75,7 +77,7 @@ async def test_a_hang_up_in_the_line_frees_no_slot(
     http: aiohttp.ClientSession, start: Callable[..., Any], until: Callable[..., Any]
 ) -> None:
     """Who leaves while it waits for a slot is forgotten; who runs goes on."""
-    node = await start(time_scale=0.02)
+    node = await start(**SLOW)
     await ask(http, node, "/api/generate", {"model": "llama3.2"})
     running = await http.post(node.url + "/api/generate", json=LONG)
     async with in_background(http.post(node.url + "/api/generate", json=LONG)):

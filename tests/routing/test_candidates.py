@@ -1,0 +1,99 @@
+"""Who could serve a request, and why others are not."""
+
+import pytest
+
+from olla.fleet.breaker import BreakerState
+from olla.fleet.endpoint import EndpointSpec
+from olla.fleet.health import Health
+from olla.fleet.load import Load
+from olla.fleet.snapshot import EndpointView
+from olla.routing.candidates import Exclusion, candidates, exclusion
+from tests.views import MODEL, features, fleet, view
+
+OPEN, HALF = BreakerState.OPEN, BreakerState.HALF_OPEN
+
+
+def names(*views: EndpointView, **about: object) -> list[str]:
+    """The candidates' names."""
+    found = candidates(features(**about), fleet(*views), Load())  # type: ignore[arg-type]
+    return [each.view.name for each in found]
+
+
+def test_only_endpoints_that_have_the_model_are_candidates() -> None:
+    """In configuration order."""
+    assert names(view("a"), view("b", 1, models=["other"]), view("c", 2)) == ["a", "c"]
+
+
+@pytest.mark.parametrize("health", [each for each in Health if not each.routable])
+def test_no_unroutable_endpoint_is_a_candidate(health: Health) -> None:
+    """Whatever the reason for which it is not."""
+    assert names(view("a", health=health), view("b", 1)) == ["b"]
+    assert exclusion(features(), view("a", health=health), Load()) is Exclusion.UNROUTABLE
+
+
+def test_a_busy_endpoint_is_a_candidate() -> None:
+    """Slow to tell what it has in memory is no death."""
+    assert names(view("a", health=Health.BUSY)) == ["a"]
+
+
+def test_each_endpoint_is_tried_once() -> None:
+    """What failed this request is left out."""
+    assert names(view("a"), view("b", 1), tried=("a",)) == ["b"]
+
+
+def test_an_open_breaker_is_left_out_while_another_can_serve() -> None:
+    """And counts when there is no other chance."""
+    assert names(view("a", breaker=OPEN), view("b", 1)) == ["b"]
+    assert names(view("a", breaker=OPEN), view("b", 1, breaker=OPEN)) == ["a", "b"]
+
+
+def test_a_half_open_breaker_lets_one_request_through() -> None:
+    """The trial; the next has to wait for its outcome."""
+    load = Load()
+    trial = view("a", breaker=HALF)
+    assert exclusion(features(), trial, load) is None
+    load.add("a", MODEL)
+    assert exclusion(features(), trial, load) is Exclusion.BREAKER_OPEN
+
+
+def test_the_kind_of_server_must_fit() -> None:
+    """By type under a type's prefix, by dialect where any will do."""
+    fitting = frozenset({"vllm"})
+    both = (view("a"), view("b", 1, profile="vllm"))
+    assert names(*both, profiles=fitting) == ["b"]
+    assert names(*both, dialect="openai") == ["a", "b"]
+    assert names(*both, dialect="ollama") == ["a"]
+
+
+def test_a_pinned_request_goes_nowhere_else() -> None:
+    """Even if the others could serve it."""
+    assert names(view("a"), view("b", 1), pinned="b") == ["b"]
+
+
+def test_an_alias_offers_each_endpoint_once_with_the_first_model_it_has() -> None:
+    """Best name first."""
+    both = view("a", models=["x", "y"])
+    found = candidates(features("y", "x"), fleet(both, view("b", 1, models=["x"])), Load())
+    assert [(each.view.name, each.model) for each in found] == [
+        ("a", features("y").models[0]),
+        ("b", features("x").models[0]),
+    ]
+
+
+def test_slots_and_residency_are_known_for_ollama_only() -> None:
+    """One slot unless told; other servers tell neither."""
+    snapshot = fleet(
+        view("a", resident=["m"]), view("b", 1, num_parallel=4), view("c", 2, profile="vllm")
+    )
+    found = candidates(features(dialect="openai"), snapshot, Load())
+    assert [(each.slots, each.resident) for each in found] == [
+        (1, True),
+        (4, False),
+        (None, None),
+    ]
+
+
+def test_an_endpoint_of_unknown_kind_is_no_candidate() -> None:
+    """What it speaks is not known yet."""
+    unknown = EndpointView(EndpointSpec("a", "a", 1), 0, health=Health.HEALTHY)
+    assert exclusion(features(), unknown, Load()) is Exclusion.UNROUTABLE
