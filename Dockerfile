@@ -1,18 +1,24 @@
+# docker build --tag olla .
+# docker run --publish 40114:40114 --volume ./fleet.yaml:/etc/olla/olla.yaml:ro olla
 FROM python:3.11-slim AS build
+RUN python -m venv /opt/olla
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY olla ./olla
-RUN pip wheel --no-cache-dir --wheel-dir /wheels .
+RUN /opt/olla/bin/pip install --no-cache-dir .
 
 FROM python:3.11-slim
 RUN useradd --system --uid 10001 --create-home olla
-COPY --from=build /wheels /wheels
-RUN pip install --no-cache-dir --no-index --find-links /wheels olla && rm -rf /wheels
+COPY --from=build /opt/olla /opt/olla
 COPY config/olla.yaml /etc/olla/olla.yaml
-USER olla
+ENV PATH=/opt/olla/bin:$PATH
 ENV OLLA_SERVER_HOST=0.0.0.0
+# By number, so that an orchestrator can tell that it is not root.
+USER 10001
+WORKDIR /home/olla
 EXPOSE 40114
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=3s --start-period=5s CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:40114/internal/health', timeout=2)"]
+# A server.port of the file's own must be in OLLA_SERVER_PORT too, for this to find it.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=5s CMD ["python", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('OLLA_SERVER_PORT', 40114)), timeout=2); c.request('GET', '/internal/health'); sys.exit(c.getresponse().status != 200)"]
 ENTRYPOINT ["olla"]
 CMD ["serve", "--config", "/etc/olla/olla.yaml"]

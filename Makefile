@@ -1,12 +1,12 @@
 # olla: make help says what there is.
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
-VENV   := .venv
-BIN    := $(VENV)/bin
-PORT   ?= 40114
+VENV := .venv
+BIN  := $(VENV)/bin
 
-# Clients obey proxy variables; everything here talks to this machine.
-unexport http_proxy https_proxy all_proxy
+# The first that runs and is new enough: a name on the path may be old, or a shim for nothing.
+PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3.14; do \
+  $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+    && echo $$python && break; done)
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check format bench docker clean
@@ -15,27 +15,25 @@ help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	  || { echo "olla needs Python 3.11 or later; say make PYTHON=/path/to/it"; exit 1; }
-	@echo "setting up $(VENV)"
-	@$(PYTHON) -m venv $(VENV)
+	@echo "setting up $(VENV) with $(PYTHON)"
+	@"$(PYTHON)" -m venv --clear $(VENV) \
+	  || { rm -rf $(VENV); echo "on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 
-$(VENV)/.run: pyproject.toml | $(BIN)/python
+# Not order-only: an environment that was made anew has nothing installed.
+$(VENV)/.run: pyproject.toml $(BIN)/python
 	@echo "installing olla"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml | $(BIN)/python
+$(VENV)/.dev: pyproject.toml $(BIN)/python
 	@echo "installing olla with what its tests need"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $(VENV)/.run $@
 
 run: $(VENV)/.run ## Run the router: over simulated nodes, or CONFIG=path (PORT=n)
-ifdef CONFIG
-	@$(BIN)/olla serve --config $(CONFIG) $(if $(filter command line,$(origin PORT)),--port $(PORT))
-else
-	@$(BIN)/olla demo --port $(PORT)
-endif
+	@$(BIN)/olla $(if $(CONFIG),serve --config "$(CONFIG)",demo) $(if $(PORT),--port $(PORT))
 
 test: $(VENV)/.dev ## Run all tests
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
@@ -58,4 +56,4 @@ docker: ## Build the container image
 	docker build --tag olla .
 
 clean: ## Remove what was built
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .*_cache .hypothesis

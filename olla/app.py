@@ -193,6 +193,7 @@ class App:
             settings=loaded.source,
             policy=settings.proxy.load_balancer,
             draining=lambda: self.downstream.draining,
+            refresh=self.prober.refresh,
             open_connections=lambda: self.downstream.connections,
             loop_lag=self.loop_lag.worst,
         )

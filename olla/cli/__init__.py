@@ -58,7 +58,7 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 @click.group(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Try it without anything else: olla demo",
+    epilog="olla COMMAND --help tells more.",
 )
 @click.option(
     "--version",
@@ -69,4 +69,12 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     help="Show the version.",
 )
 def main() -> None:
-    """One address for a fleet of Ollama servers."""
+    """One address for a fleet of Ollama servers.
+
+    \b
+    Examples:
+      olla demo                         try it, with nothing else needed
+      olla check --config fleet.yaml    is this file right?
+      olla serve --config fleet.yaml    run the router
+      olla status                       what is the fleet doing?
+    """

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from olla.cli.running import load_or_exit
+from olla.cli.running import exit_with, load_or_exit
 
 __all__ = ["command"]
 
@@ -23,22 +23,24 @@ def command(config: Path | None, schema: bool) -> None:
 
     Exit status 0: it can be used, and the settings in force are printed (secrets masked). 2: it
     cannot, and every problem is printed with its line.
+
+    \b
+    Examples:
+      olla check --config fleet.yaml
+      olla check --schema > olla.schema.json
     """
     if schema:
         from olla.settings import Settings
 
-        click.echo(json.dumps(Settings.model_json_schema(), indent=2))
+        click.echo(json.dumps(Settings.model_json_schema(), indent=2, ensure_ascii=False))
         return
     loaded = load_or_exit(config)
-    from olla.settings import effective_yaml, endpoint_specs
-    from olla.settings.loading import SettingsError
+    from olla.settings import SettingsError, effective_yaml, endpoint_specs
 
     try:
         endpoint_specs(loaded.settings)
     except SettingsError as error:
-        for problem in error.problems:
-            click.echo(str(problem), err=True)
-        raise SystemExit(2) from None
+        exit_with(error.problems)
     for notice in loaded.notices:
         click.echo(f"note: {notice}", err=True)
     click.echo(f"# in force, from {loaded.source}")

@@ -18,8 +18,20 @@ _VRAM = (24 * _GIB, 12 * _GIB, 16 * _GIB)
 
 @click.command("demo")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Interface to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=40114, show_default=True)
-@click.option("--nodes", type=click.IntRange(1, 50), default=3, show_default=True)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=40114,
+    show_default=True,
+    help="Port to listen on; 0 for any free one.",
+)
+@click.option(
+    "--nodes",
+    type=click.IntRange(1, 50),
+    default=3,
+    show_default=True,
+    help="How many simulated nodes.",
+)
 @click.option(
     "--time-scale",
     type=click.FloatRange(min=0, min_open=True),
@@ -27,9 +39,15 @@ _VRAM = (24 * _GIB, 12 * _GIB, 16 * _GIB)
     show_default=True,
     help="How many real seconds a simulated second takes.",
 )
-@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--seed", type=int, default=1, show_default=True, help="Decides what they say.")
 def command(host: str, port: int, nodes: int, time_scale: float, seed: int) -> None:
-    """Run the router in front of simulated Ollama nodes, and say what to try."""
+    """Run the router in front of simulated Ollama nodes, and say what to try.
+
+    \b
+    Examples:
+      olla demo
+      olla demo --nodes 8 --time-scale 1 --port 8080
+    """
     run(_demo(host, port, nodes, time_scale, seed))
 
 

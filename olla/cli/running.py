@@ -1,17 +1,21 @@
-"""What commands that run a router share: reading the file, the event loop, how errors end."""
+"""What commands that run a router share: reading the file, the event loop, how errors end.
+
+Exit status 1: it could not start. 2: the settings or the command line are wrong. 130: Ctrl-C
+before it had started.
+"""
 
 import asyncio
 import os
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
-from olla.settings import Loaded, SettingsError, load
+from olla.settings import Loaded, Problem, SettingsError, load
 
-__all__ = ["load_or_exit", "run"]
+__all__ = ["exit_with", "load_or_exit", "run"]
 
 
 def load_or_exit(path: Path | None, environ: dict[str, str] | None = None) -> Loaded:
@@ -19,17 +23,20 @@ def load_or_exit(path: Path | None, environ: dict[str, str] | None = None) -> Lo
     try:
         return load(path, os.environ if environ is None else environ)
     except SettingsError as error:
-        for problem in error.problems:
-            click.echo(str(problem), err=True)
-        count = len(error.problems)
-        click.echo(f"{count} problem{'s' if count > 1 else ''} found", err=True)
-        sys.exit(2)
+        exit_with(error.problems)
+
+
+def exit_with(problems: list[Problem]) -> NoReturn:
+    """Print what is wrong with the settings, and exit with 2."""
+    for problem in problems:
+        click.echo(str(problem), err=True)
+    click.echo(f"{len(problems)} problem{'s' if len(problems) > 1 else ''} found", err=True)
+    sys.exit(2)
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    """Run to the end on uvloop where there is one; a router that cannot start exits with 1."""
+    """Run to the end, on uvloop where there is one."""
     from olla.app import StartError
-    from olla.settings import SettingsError as Unusable
 
     try:
         import uvloop
@@ -40,7 +47,9 @@ def run(main: Coroutine[Any, Any, None]) -> None:
     try:
         with runner:
             runner.run(main)
-    except (StartError, Unusable) as error:
+    except SettingsError as error:
+        exit_with(error.problems)
+    except StartError as error:
         click.echo(f"olla: {error}", err=True)
         sys.exit(1)
     except KeyboardInterrupt:

@@ -12,7 +12,13 @@ __all__ = ["command"]
 
 @click.command("simulate-node")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Interface to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=11434, show_default=True)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=11434,
+    show_default=True,
+    help="Port to listen on; 0 for any free one.",
+)
 @click.option("--name", default="node", show_default=True, help="Its name, in its own answers.")
 @click.option(
     "--model",

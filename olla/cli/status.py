@@ -5,13 +5,16 @@ import json
 import sys
 import urllib.error
 import urllib.request
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 __all__ = ["command"]
 
 _TIMEOUT = 5.0
+_BODY_MAX = 64 * 1024 * 1024
+_PIPED_WIDTH = 240
+"""Columns where there is no terminal: a program that reads the table wants whole lines."""
 
 
 @click.command("status")
@@ -20,53 +23,86 @@ _TIMEOUT = 5.0
 )
 @click.option("--json", "as_json", is_flag=True, help="Print what the router said, unchanged.")
 def command(url: str, as_json: bool) -> None:
-    """Show the endpoints of a running router: health, models in memory, requests in flight."""
+    """Show the endpoints of a running router: health, models in memory, requests in flight.
+
+    \b
+    Examples:
+      olla status
+      olla status --url http://router:40114 --json
+    """
     address = f"{url.rstrip('/')}/internal/status"
     if not address.startswith(("http://", "https://")):
         raise click.BadParameter("it must begin with http:// or https://", param_hint="--url")
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    text = _fetch(address)
     try:
-        with opener.open(address, timeout=_TIMEOUT) as response:
-            text = response.read()
         status: dict[str, Any] = json.loads(text)
-        status["endpoints"]
-    except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", error)
-        click.echo(f"olla: no router answers at {address}: {reason}", err=True)
-        sys.exit(1)
+        heading, rows = _heading(status), [_row(each) for each in status["endpoints"]]
     except (ValueError, KeyError, TypeError):
-        click.echo(f"olla: what answers at {address} is no olla router", err=True)
-        sys.exit(1)
+        _fail(f"what answers at {address} is no olla router")
     if as_json:
         click.echo(text.decode())
     else:
-        _show(status)
+        _show(heading, rows)
 
 
-def _show(status: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+def _fetch(address: str) -> bytes:
+    """The answer's body; exits with 1 when there is none."""
+    # No proxy: the router is asked itself, whatever the shell's variables say.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(address, timeout=_TIMEOUT) as response:
+            body: bytes = response.read(_BODY_MAX)
+            return body
+    except urllib.error.HTTPError as error:
+        error.close()
+        _fail(f"{address} answers {error.code} {error.reason}; is it an olla router?")
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or error
+        _fail(f"no router answers at {address}: {reason}; is it running, and is --url right?")
 
+
+def _fail(message: str) -> NoReturn:
+    click.echo(f"olla: {message}", err=True)
+    sys.exit(1)
+
+
+def _heading(status: dict[str, Any]) -> str:
     requests = status["requests"]
-    console = Console(soft_wrap=False)
-    console.print(
+    return (
         f"olla {status['version']}, {status['status']}, policy {status['policy']}, "
         f"{requests['total']} requests, {requests['failures']} failures, "
-        f"{requests['in_flight']} in flight",
-        highlight=False,
+        f"{requests['in_flight']} in flight"
     )
+
+
+def _row(endpoint: dict[str, Any]) -> tuple[bool, list[str]]:
+    """Whether it may take requests, and its cells."""
+    return bool(endpoint["routable"]), [
+        str(endpoint["name"]),
+        str(endpoint["type"]),
+        str(endpoint["status"]),
+        str(endpoint["in_flight"]),
+        str(endpoint["models"]),
+        ", ".join(str(each["name"]) for each in endpoint["resident"]) or "-",
+        str(endpoint["reason"] or ""),
+    ]
+
+
+def _show(heading: str, rows: list[tuple[bool, list[str]]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = _PIPED_WIDTH
+    console.print(Text(heading))
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("endpoint", "type", "status", "in flight", "models", "in memory", "remark"):
         table.add_column(name, overflow="fold")
-    for endpoint in status["endpoints"]:
-        colour = "green" if endpoint["routable"] else "red"
-        table.add_row(
-            endpoint["name"],
-            endpoint["type"],
-            f"[{colour}]{endpoint['status']}[/]",
-            str(endpoint["in_flight"]),
-            str(endpoint["models"]),
-            ", ".join(each["name"] for each in endpoint["resident"]) or "-",
-            endpoint["reason"] or "",
-        )
+    for routable, cells in rows:
+        # Text, not markup: names and reasons come from elsewhere and may hold brackets.
+        shown = [Text(cell) for cell in cells]
+        shown[2].stylize("green" if routable else "red")
+        table.add_row(*shown)
     console.print(table)

@@ -4,6 +4,7 @@ from typing import Any
 
 import yaml
 
+from olla.settings.endpoint import Endpoint
 from olla.settings.model import Settings
 
 __all__ = ["effective_yaml"]
@@ -12,20 +13,19 @@ _SECRET = frozenset({"token", "key", "password"})
 
 
 def effective_yaml(settings: Settings) -> str:
-    """The settings in force as YAML. Secrets and the values of headers are masked."""
-    data = settings.model_dump(mode="json")
-    for endpoint in data["discovery"]["static"]["endpoints"]:
-        _mask(endpoint)
+    """The settings in force as YAML, defaults included. Secrets and the values of headers are
+    masked; keys that have neither a value nor a default are left out."""
+    data = settings.model_dump(mode="json", exclude_none=True)
+    static = data["discovery"]["static"]
+    static["endpoints"] = [_shown(each) for each in settings.discovery.static.endpoints]
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
 
 
-def _mask(endpoint: dict[str, Any]) -> None:
-    for name in endpoint.get("headers") or {}:
-        endpoint["headers"][name] = "***"
-    auth = endpoint.get("auth")
-    if auth is not None:
-        endpoint["auth"] = {
-            name: "***" if name in _SECRET else value
-            for name, value in auth.items()
-            if value is not None
-        }
+def _shown(endpoint: Endpoint) -> dict[str, Any]:
+    decided = {"name": endpoint.shown_name, "check_timeout": endpoint.effective_check_timeout}
+    data = endpoint.model_copy(update=decided).model_dump(mode="json", exclude_none=True)
+    for name in data["headers"]:
+        data["headers"][name] = "***"
+    for name in _SECRET & set(data.get("auth", ())):
+        data["auth"][name] = "***"
+    return data

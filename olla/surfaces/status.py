@@ -22,11 +22,15 @@ from olla.fleet.profiles import PROFILES
 from olla.fleet.snapshot import Snapshot
 from olla.surfaces.answers import Surface, iso_time, json_response, read_only
 from olla.surfaces.fleet_report import FleetReport, latency
+from olla.surfaces.lists import Refresh
 from olla.telemetry.metrics import Metrics
 from olla.telemetry.traffic import Traffic
 
 __all__ = ["StatusSurface"]
 
+_MAX_AGE = 1.0
+_REFRESH_TIMEOUT = 0.5
+"""Seconds: who asks wants to see what is in memory now, but not to wait for a slow node."""
 _RETRY_AFTER = {"Retry-After": "1"}
 
 
@@ -35,7 +39,8 @@ class StatusSurface:
 
     `settings` says where the settings came from and `policy` how endpoints are chosen, both for
     people; `draining` whether olla is about to stop; `open_connections` counts clients'
-    connections, `loop_lag` is the event loop's lag in seconds.
+    connections, `loop_lag` is the event loop's lag in seconds; `refresh` makes what is known of the
+    endpoints' memory fresh.
     """
 
     def __init__(
@@ -50,6 +55,7 @@ class StatusSurface:
         settings: str = "",
         policy: str = "",
         draining: Callable[[], bool] = lambda: False,
+        refresh: Refresh | None = None,
         open_connections: Callable[[], int] = lambda: 0,
         loop_lag: Callable[[], float] = lambda: 0.0,
     ) -> None:
@@ -62,6 +68,7 @@ class StatusSurface:
         self._settings = settings
         self._policy = policy
         self._draining = draining
+        self._refresh = refresh
         self._open_connections = open_connections
         self._loop_lag = loop_lag
         self._started = clock.now()
@@ -103,6 +110,8 @@ class StatusSurface:
         )
 
     async def _status(self, request: web.BaseRequest) -> web.Response:
+        if self._refresh is not None:
+            await self._refresh("resident", _MAX_AGE, _REFRESH_TIMEOUT)
         traffic = self._traffic
         counts = self._fleet.counts()
         draining = self._draining()

@@ -7,15 +7,20 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import Result
 
+from olla.app import StartError
+from olla.settings import Loaded, Problem, SettingsError
 from tests.routers import ThreadedFleet, settings_text, threaded_fleet
 
 MODEL = "llama3.2:latest"
+Invoke = Callable[..., Result]
 ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith("OLLA_")}
 
 
@@ -135,3 +140,57 @@ def test_the_demo_answers(tmp_path: Path) -> None:
             assert process.wait(10) == 0
         finally:
             process.kill()
+
+
+@pytest.fixture
+def wired(monkeypatch: pytest.MonkeyPatch) -> list[Loaded]:
+    """What the router would have been started with."""
+    started: list[Loaded] = []
+
+    async def serve(loaded: Loaded, **_: Any) -> None:
+        started.append(loaded)
+
+    monkeypatch.setattr("olla.app.serve", serve)
+    return started
+
+
+def test_options_win_over_variables_and_variables_over_the_file(
+    invoke: Invoke, wired: list[Loaded], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The nearer to the command, the stronger."""
+    (tmp_path / "f.yaml").write_text("server: {host: a, port: 1}\nlogging: {level: error}")
+    monkeypatch.setenv("OLLA_SERVER_PORT", "2")
+    monkeypatch.setenv("OLLA_SERVER_HOST", "b")
+    assert invoke("serve", "-c", "f.yaml", "--port", "3", "--log-level", "debug").exit_code == 0
+    settings = wired[0].settings
+    assert (settings.server.host, settings.server.port) == ("b", 3)
+    assert settings.logging.level == "debug"
+    assert wired[0].source == "f.yaml"
+
+
+def test_a_router_that_cannot_start_says_why(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line, exit status 1, no traceback."""
+
+    async def serve(loaded: Loaded, **_: Any) -> None:
+        raise StartError("cannot listen on localhost:1: because")
+
+    monkeypatch.setattr("olla.app.serve", serve)
+    told = invoke("serve")
+    assert told.exit_code == 1
+    assert told.stderr == "olla: cannot listen on localhost:1: because\n"
+
+
+def test_settings_that_turn_out_unusable_at_the_start_are_listed(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A secret's file that has gone away in the meantime, for example."""
+
+    async def serve(loaded: Loaded, **_: Any) -> None:
+        raise SettingsError([Problem("gpu-1", 0, 0, "auth", "gone")])
+
+    monkeypatch.setattr("olla.app.serve", serve)
+    told = invoke("serve")
+    assert told.exit_code == 2
+    assert told.stderr == "gpu-1: auth: gone\n1 problem found\n"

@@ -1,22 +1,22 @@
-"""A real llama.cpp server on a tiny model."""
+"""Real llama.cpp servers on a tiny model, each in a process of its own."""
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 HERE = Path(__file__).parent
 ALIAS = "tiny-random"
+SLOTS = 2
 
 
-@pytest.fixture(scope="session")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The server's address."""
-    model = tmp_path_factory.mktemp("model") / "tiny.gguf"
-    subprocess.run([sys.executable, HERE / "tiny_gguf.py", model], check=True)
-    command = [sys.executable, str(HERE / "backend.py"), str(model), ALIAS, "2"]
+@contextmanager
+def serving(model: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """A server's address and process; it is killed in the end, when it still runs."""
+    command = [sys.executable, str(HERE / "backend.py"), str(model), ALIAS, str(SLOTS)]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:
@@ -24,6 +24,28 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             assert process.stdout is not None
             address = next((line for line in process.stdout if line.startswith("http")), "")
             assert address, "the llama.cpp server did not start"
-            yield address.strip()
+            yield address.strip(), process
         finally:
             process.kill()
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model's file. Another process writes it: what gguf warns of is not ours."""
+    model = tmp_path_factory.mktemp("model") / "tiny.gguf"
+    subprocess.run([sys.executable, HERE / "tiny_gguf.py", model], check=True)
+    return model
+
+
+@pytest.fixture(scope="session")
+def llama(tiny_model: Path) -> Iterator[str]:
+    """The address of a server that all tests share."""
+    with serving(tiny_model) as (address, _):
+        yield address
+
+
+@pytest.fixture
+def start_llama(tiny_model: Path) -> Iterator[Callable[[], tuple[str, subprocess.Popen[str]]]]:
+    """Starts servers that a test has for itself, to kill or to stop them."""
+    with ExitStack() as running:
+        yield lambda: running.enter_context(serving(tiny_model))

@@ -1,0 +1,73 @@
+"""What is wrong between keys that are each right by themselves, or outside of the file.
+
+Works on the data as it was written, so that these problems are found together with the others.
+"""
+
+from collections.abc import Hashable
+from typing import Any
+
+from olla.fleet.names import canonical
+from olla.settings.address import read_address
+from olla.settings.credentials import SECRETS, read_secret
+from olla.settings.document import Document
+from olla.settings.problems import Key
+
+__all__ = ["check_all"]
+
+
+def check_all(document: Document) -> None:
+    """Find endpoints that share a name or an address, aliases that are one name, and files with
+    secrets that cannot be read."""
+    names: dict[Hashable, str] = {}
+    addresses: dict[Hashable, str] = {}
+    for key, endpoint in document.endpoints():
+        place = f"endpoints[{key[-1]}]"
+        name, url = endpoint.get("name"), endpoint.get("url")
+        try:
+            address = read_address(url) if isinstance(url, str) else None
+        except ValueError:
+            address = None
+        if address is not None:
+            _unique(document, (*key, "url"), addresses, address, place, f"'{url}' is the address")
+        if isinstance(name, str) and name:
+            _unique(document, (*key, "name"), names, name, place, f"'{name}' is the name")
+        elif address is not None:
+            derived = address.authority
+            _unique(document, (*key, "name"), names, derived, place, f"'{derived}' is the name")
+        _check_secret_files(document, key, endpoint.get("auth"))
+    aliases = document.data.get("model_aliases")
+    seen: dict[Hashable, str] = {}
+    for alias in aliases if isinstance(aliases, dict) else ():
+        _unique(
+            document,
+            ("model_aliases", alias),
+            seen,
+            canonical(alias),
+            f"'{alias}'",
+            f"'{alias}' is, for Ollama, the name",
+        )
+
+
+def _unique(
+    document: Document,
+    key: Key,
+    seen: dict[Hashable, str],
+    value: Hashable,
+    place: str,
+    what: str,
+) -> None:
+    """Report what was `seen` before, else remember where it stands."""
+    if value in seen:
+        document.add(key, f"{what} of {seen[value]} already; each needs its own")
+    else:
+        seen[value] = place
+
+
+def _check_secret_files(document: Document, key: Key, auth: Any) -> None:
+    for name in SECRETS if isinstance(auth, dict) else ():
+        path = auth.get(f"{name}_file")
+        if isinstance(path, str):
+            try:
+                read_secret(path)
+            except ValueError as error:
+                document.add((*key, "auth", f"{name}_file"), str(error))

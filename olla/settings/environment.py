@@ -1,0 +1,60 @@
+"""Environment variables that override keys: `OLLA_SERVER_PORT` for `server.port`."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+
+from olla.settings.document import Document
+from olla.settings.foreign import foreign_variable
+from olla.settings.problems import Problem
+from olla.settings.tree import scalar_keys
+
+__all__ = ["override"]
+
+_RESERVED = frozenset({"OLLA_CONFIG_FILE", "OLLA_HOME"})
+_OTHER_NAMES = {
+    "OLLA_SERVER_MAX_BODY_SIZE": ("server", "request_limits", "max_body_size"),
+    "OLLA_SERVER_MAX_HEADER_SIZE": ("server", "request_limits", "max_header_size"),
+}
+"""Shorter names that the Go router's documentation has."""
+
+
+def override(document: Document, environ: Mapping[str, str]) -> None:
+    """Set the keys that variables name. An empty variable is none; one that names nothing is
+    reported where it was probably meant for olla, and ignored."""
+    keys = {"OLLA_" + "_".join(key).upper(): key for key in scalar_keys()} | _OTHER_NAMES
+    for name in sorted(environ):
+        text = environ[name]
+        if not name.startswith("OLLA_") or name in _RESERVED or not text.strip():
+            continue
+        if name in keys:
+            _set(document, keys[name], name, text)
+        elif name.startswith("OLLA_ACCESS_"):
+            message = "this version has no access control, so everybody would be let in; unset it"
+            document.problems.append(Problem("environment", 0, 0, name, message))
+        else:
+            _note_unknown(document, name, list(keys))
+
+
+def _set(document: Document, key: tuple[str, ...], name: str, text: str) -> None:
+    below = document.data
+    for part in key[:-1]:
+        inner = below.get(part)
+        if inner is None:
+            inner = below[part] = {}
+        if not isinstance(inner, dict):
+            return  # the section itself is wrong, which is reported
+        below = inner
+    below[key[-1]] = text
+    document.variables[key] = name
+
+
+def _note_unknown(document: Document, name: str, known: list[str]) -> None:
+    instead = foreign_variable(name)
+    near = get_close_matches(name, known, 1, cutoff=0.9)
+    if instead is not None:
+        message = f"has no effect here: {instead}"
+    elif near:
+        message = f"names no setting, and is ignored; did you mean {near[0]}?"
+    else:
+        return
+    document.notices.append(Problem("environment", 0, 0, name, message))

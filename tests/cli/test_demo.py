@@ -1,0 +1,35 @@
+"""`olla demo`."""
+
+import json
+import re
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+
+from click.testing import Result
+
+Invoke = Callable[..., Result]
+
+
+def test_the_demo_answers_and_shows_its_fleet(start: Callable[..., Any], invoke: Invoke) -> None:
+    """The banner's address takes a request, `olla status` shows the nodes, SIGTERM ends it."""
+    demo = start("demo", "--port", "0", "--nodes", "2", "--time-scale", "0.001")
+    match = re.search(r"http://127\.0\.0\.1:\d+", demo.line_with("olla is at "))
+    assert match is not None
+    url = match[0]
+    assert f"{url}/olla/ollama/api/generate" in demo.line_with("/api/generate")
+    assert f"{url}/olla/ollama/api/chat" in demo.line_with("curl -sN")
+    body = json.dumps({"model": "llama3.2", "prompt": "Hi", "stream": False}).encode()
+    with urllib.request.urlopen(f"{url}/olla/ollama/api/generate", body) as response:
+        assert json.load(response)["done"] is True
+        assert response.headers["X-Olla-Endpoint"] in ("node-1", "node-2")
+
+    told = invoke("status", "--url", url)
+    assert told.exit_code == 0
+    assert re.search(r"node-1 +ollama +healthy", told.stdout)
+    assert re.search(r"node-2 +ollama +healthy", told.stdout)
+    assert "llama3.2:latest" in told.stdout
+    assert json.loads(invoke("status", "--url", url, "--json").stdout)["requests"]["total"] == 1
+
+    status, rest = demo.stop()
+    assert status == 0, rest

@@ -1,0 +1,74 @@
+"""The command itself: help, version, and what is said about wrong use."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+from click.testing import Result
+
+from olla import __version__
+
+Invoke = Callable[..., Result]
+COMMANDS = ["serve", "check", "demo", "simulate-node", "status"]
+
+
+def test_the_version_is_told_without_loading_anything_heavy() -> None:
+    """A version should come at once: no HTTP, no settings, no event loop."""
+    code = (
+        "import sys\nfrom olla.cli import main\n"
+        "try:\n    main(['--version'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        "heavy = {'aiohttp', 'pydantic', 'yaml', 'rich', 'asyncio', 'uvloop'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (told.returncode, told.stderr) == (0, "")
+    assert told.stdout == f"olla {__version__}\n"
+
+
+def test_help_lists_every_command(invoke: Invoke) -> None:
+    """With a line each and examples."""
+    told = invoke("--help")
+    assert told.exit_code == 0
+    for name in COMMANDS:
+        assert f"\n  {name} " in told.output
+    assert "Examples:" in told.output
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name: str, invoke: Invoke) -> None:
+    """Usage, every option with a text, and an example."""
+    told = invoke(name, "--help")
+    assert told.exit_code == 0
+    assert "Example" in told.output
+    assert f"olla {name}" in told.output
+    options = told.output.partition("Options:")[2]
+    for line in options.splitlines():
+        if line.lstrip().startswith("-"):
+            assert "  " in line.strip() or len(line.split()) <= 2, line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["serv"], "No such command 'serv'. Did you mean 'serve'?"),
+        (["quite-different"], "No such command 'quite-different'."),
+        (["--nonsense"], "No such option"),
+        (["serve", "--prot", "1"], "No such option"),
+        (["serve", "--port", "70000"], "70000 is not in the range"),
+        (["serve", "--log-level", "loud"], "'loud' is not one of"),
+        (["demo", "--nodes", "0"], "0 is not in the range"),
+        (["demo", "--time-scale", "0"], "0.0 is not in the range"),
+        (["simulate-node", "--vram", "much"], "'much' is no size; write bytes"),
+        (["status", "--url", "gpu-1"], "must begin with http://"),
+        (["check", "surplus"], "unexpected extra argument"),
+    ],
+)
+def test_wrong_use_ends_with_two_and_says_what_is_wrong(
+    arguments: list[str], message: str, invoke: Invoke
+) -> None:
+    """On standard error, with a pointer to the help."""
+    told = invoke(*arguments)
+    assert told.exit_code == 2
+    assert message in told.stderr
+    assert "--help" in told.stderr

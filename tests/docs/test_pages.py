@@ -1,0 +1,58 @@
+"""What the pages refer to is there."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+_FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+
+
+def name(path: Path) -> str:
+    """The path within the repository."""
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every relative link names a file of the repository."""
+    for link in re.findall(r"\]\(([^)\s]+)\)", _FENCE.sub("", page.read_text())):
+        if not re.match(r"[a-z]+:|#", link):
+            assert (page.parent / link.partition("#")[0]).exists(), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_files_that_are_named_exist(page: Path) -> None:
+    """Every `path/file.ext` or `path/` in code style is in the repository or in a package of it."""
+    roots = (ROOT, ROOT / "olla", ROOT / "tests", page.parent)
+    for path in re.findall(
+        r"`([\w.-]+(?:/[\w.-]+)*(?:/|\.(?:py|md|toml|yaml)))`", page.read_text()
+    ):
+        if path.startswith((".venv", "/")):
+            continue
+        assert any((root / path).exists() for root in roots), path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_make_targets_that_are_named_exist(page: Path) -> None:
+    """Every `make …` in code style or in a fenced block is a target."""
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = re.findall(r"(?:^|`)make ([a-z]+)", page.read_text(), re.MULTILINE)
+    assert set(named) <= targets
+
+
+def test_the_change_log_tells_of_this_version() -> None:
+    """The newest entry is the version that is being built."""
+    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest is not None
+    assert newest[1] == PYPROJECT["project"]["version"]
+
+
+def test_the_architecture_tells_the_layers_of_the_contract() -> None:
+    """The order in which packages may know each other, word for word."""
+    layers = PYPROJECT["tool"]["importlinter"]["contracts"][0]["layers"]
+    assert f"`{' > '.join(layers)}`" in (ROOT / "ARCHITECTURE.md").read_text()

@@ -1,0 +1,43 @@
+"""What is wrong between keys that are each right by themselves."""
+
+from collections.abc import Callable
+
+import pytest
+
+from olla.settings import Problem, parse
+
+Problems = Callable[..., list[Problem]]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "keys"),
+    [
+        ("{url: 'http://a:1', name: x}", "{url: 'http://b:1', name: x}", ["name"]),
+        ("{url: 'http://a:1', name: x}", "{url: 'http://a:1', name: y}", ["url"]),
+        ("{url: 'http://a', name: x}", "{url: 'http://A:80/', name: y}", ["url"]),
+        ("{url: 'http://a:1/p'}", "{url: 'http://a:1/q'}", ["name"]),
+        ("{url: 'http://a:1'}", "{url: 'http://b:1', name: 'a:1'}", ["name"]),
+        ("{url: 'http://a:1', name: x, priority: -1}", "{url: 'http://b', name: x}", ["name"]),
+    ],
+)
+def test_endpoints_that_cannot_be_told_apart_are_found(
+    first: str, second: str, keys: list[str], problems: Problems, endpoints: Callable[..., str]
+) -> None:
+    """By name, and by address however it is spelled, even when the file has other problems."""
+    found = problems(endpoints(first, second))
+    twice = [each for each in found if "already" in each.message]
+    assert [each.key for each in twice] == [f"discovery.static.endpoints[1].{key}" for key in keys]
+    assert "endpoints[0] already" in twice[0].message
+
+
+def test_endpoints_may_share_a_host(endpoints: Callable[..., str]) -> None:
+    """Other ports, or other paths and names of their own."""
+    text = endpoints("{url: 'http://a:1'}", "{url: 'http://a:2'}", "{url: 'http://a:1/p', name: p}")
+    assert len(parse(text, {}).settings.discovery.static.endpoints) == 3
+
+
+def test_aliases_that_are_one_name_for_ollama_are_found(problems: Problems) -> None:
+    """Case and the tag latest do not tell names apart."""
+    (problem,) = problems("model_aliases: {chat: [a], Chat: [b]}")
+    assert problem.key == "model_aliases.Chat"
+    assert "'chat' already" in problem.message

@@ -1,0 +1,102 @@
+"""Variables that override keys."""
+
+from collections.abc import Callable
+
+import pytest
+
+from olla.settings import Problem, Settings, parse
+from olla.settings.tree import scalar_keys
+
+Problems = Callable[..., list[Problem]]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "key", "expected"),
+    [
+        ("OLLA_SERVER_PORT", "8080", "server.port", 8080),
+        ("OLLA_SERVER_HOST", "0.0.0.0", "server.host", "0.0.0.0"),
+        ("OLLA_SERVER_SHUTDOWN_TIMEOUT", "1m", "server.shutdown_timeout", 60.0),
+        (
+            "OLLA_SERVER_REQUEST_LIMITS_MAX_BODY_SIZE",
+            "1MB",
+            "server.request_limits.max_body_size",
+            1 << 20,
+        ),
+        ("OLLA_SERVER_MAX_BODY_SIZE", "2MB", "server.request_limits.max_body_size", 2 << 20),
+        ("OLLA_SERVER_MAX_HEADER_SIZE", "64KB", "server.request_limits.max_header_size", 65536),
+        ("OLLA_PROXY_LOAD_BALANCER", "round-robin", "proxy.load_balancer", "round-robin"),
+        ("OLLA_LOGGING_LEVEL", "debug", "logging.level", "debug"),
+        ("OLLA_SURFACES_ROOT_ENABLED", "false", "surfaces.root.enabled", False),
+        (
+            "OLLA_MODEL_REGISTRY_ROUTING_STRATEGY_OPTIONS_FALLBACK_BEHAVIOR",
+            "all",
+            "model_registry.routing_strategy.options.fallback_behavior",
+            "all",
+        ),
+    ],
+)
+def test_a_variable_overrides_its_key(name: str, value: str, key: str, expected: object) -> None:
+    """Sections and names are joined by underscores, whichever of them have some themselves."""
+    found: object = parse("server: {port: 1, host: x}", {name: value}).settings
+    for part in key.split("."):
+        found = getattr(found, part)
+    assert found == expected
+
+
+def test_every_key_with_one_value_has_one_variable() -> None:
+    """No two keys share a variable."""
+    names = ["_".join(key) for key in scalar_keys()]
+    assert len(set(names)) == len(names)
+    assert "server_port" in names
+    assert not [name for name in names if "endpoints" in name or "aliases" in name]
+
+
+@pytest.mark.parametrize("name", ["OLLA_SERVER_PORT", "OLLA_CONFIG_FILE", "OLLA_HOME", "PATH"])
+def test_empty_and_reserved_variables_change_nothing(name: str) -> None:
+    """An empty variable is what a compose file leaves when nothing was set."""
+    value = "" if name == "OLLA_SERVER_PORT" else "/somewhere"
+    loaded = parse("", {name: value})
+    assert (loaded.settings, loaded.notices) == (Settings(), [])
+
+
+def test_a_wrong_variable_is_the_problem_not_the_line_it_overrides(problems: Problems) -> None:
+    """Container platforms inject OLLA_SERVER_PORT=tcp://… for a service of that name."""
+    found = problems("server: {port: 1}", {"OLLA_SERVER_PORT": "tcp://10.0.0.1:40114"})
+    assert list(map(str, found)) == [
+        "environment: OLLA_SERVER_PORT: 'tcp://10.0.0.1:40114' is no whole number"
+    ]
+
+
+def test_a_variable_does_not_hide_a_section_that_is_none(problems: Problems) -> None:
+    """The file's own problem is still found."""
+    (problem,) = problems("server: 5", {"OLLA_SERVER_PORT": "1"})
+    assert (problem.line, problem.key) == (1, "server")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("OLLA_SERVER_PROT", "did you mean OLLA_SERVER_PORT?"),
+        ("OLLA_PROXY_ENGINE", "there is one engine"),
+        ("OLLA_PROXY_STICKY_SESSIONS_ENABLED", "nothing is pinned"),
+        ("OLLA_SERVER_GLOBAL_RATE_LIMIT", "NO RATE LIMIT IS IN FORCE"),
+        ("OLLA_SERVER_RATE_LIMITS_GLOBAL_REQUESTS_PER_MINUTE", "NO RATE LIMIT IS IN FORCE"),
+        ("OLLA_TRANSLATORS_ANTHROPIC_ENABLED", "Anthropic requests are passed on"),
+    ],
+)
+def test_a_variable_that_was_meant_for_olla_is_reported(name: str, message: str) -> None:
+    """Near misses, and what the Go router has and this one does not."""
+    (notice,) = parse("", {name: "1"}).notices
+    assert str(notice).startswith(f"environment: {name}: ")
+    assert message in notice.message
+
+
+def test_other_variables_are_none_of_ollas_business() -> None:
+    """Somebody else's OLLA_… is ignored."""
+    assert parse("", {"OLLA_VERSION_TAG": "1", "OLLAMA_HOST": "x"}).notices == []
+
+
+def test_a_variable_that_asks_for_keys_keeps_olla_from_starting(problems: Problems) -> None:
+    """What is meant to be closed must not run open."""
+    (problem,) = problems("", {"OLLA_ACCESS_REQUIRE_KEY": "true"})
+    assert "everybody would be let in" in problem.message

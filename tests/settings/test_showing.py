@@ -1,0 +1,34 @@
+"""The settings in force as text."""
+
+from collections.abc import Callable
+
+import yaml
+
+from olla.settings import effective_yaml, parse
+
+
+def test_what_is_shown_can_be_loaded_again(endpoints: Callable[..., str]) -> None:
+    """The text says the same as the file it came from, defaults included."""
+    text = endpoints("{url: 'http://a:1', check_interval: 1s}", "{url: 'http://b/x', name: b}")
+    text += "proxy: {response_timeout: 90s}\nmodel_aliases: {chat: [a, b]}\n"
+    shown = effective_yaml(parse(text, {}).settings)
+    assert effective_yaml(parse(shown, {}).settings) == shown
+    first = yaml.safe_load(shown)["discovery"]["static"]["endpoints"][0]
+    assert (first["name"], first["check_timeout"]) == ("a:1", "500ms")
+
+
+def test_secrets_are_masked(endpoints: Callable[..., str]) -> None:
+    """Neither credentials nor values of headers are printed; names are."""
+    shown = effective_yaml(
+        parse(
+            endpoints(
+                "{url: 'http://a', headers: {X-Tenant: hush1}, auth: {type: bearer, token: hush2}}",
+                "{url: 'http://b', auth: {type: api_key, key: hush3}}",
+                "{url: 'http://c', auth: {type: basic, username: ann, password: hush4}}",
+            ),
+            {},
+        ).settings
+    )
+    assert "hush" not in shown
+    assert "X-Tenant: '***'" in shown
+    assert "username: ann" in shown

@@ -1,0 +1,54 @@
+"""Which keys there are, read off the settings' classes."""
+
+import pytest
+
+from olla.settings.problems import Key
+from olla.settings.tree import is_duration, keys_below, places_of, scalar_keys
+
+
+@pytest.mark.parametrize(
+    ("key", "some", "many"),
+    [
+        ((), "server", True),
+        (("server", "request_limits"), "max_body_size", True),
+        (("discovery", "static", "endpoints", 3), "url", True),
+        (("discovery", "static", "endpoints", 3, "auth"), "token_file", True),
+        (("server", "port"), "", False),
+        (("model_aliases",), "", False),
+        (("nowhere", "at", "all"), "", False),
+    ],
+)
+def test_the_names_below_a_key_are_known(key: Key, some: str, many: bool) -> None:
+    """None where any name may stand, below a value, or where there is no such key."""
+    assert bool(keys_below(key)) is many
+    assert not many or some in keys_below(key)
+
+
+def test_keys_with_one_value_are_those_of_no_list_and_no_mapping() -> None:
+    """What a variable can hold."""
+    keys = set(scalar_keys())
+    assert ("server", "request_limits", "max_body_size") in keys
+    assert ("model_aliases",) not in keys
+    assert not [key for key in keys if "endpoints" in key]
+
+
+def test_a_name_is_found_wherever_it_stands() -> None:
+    """Places in lists are marked."""
+    assert places_of("endpoints") == ["discovery.static.endpoints"]
+    assert "discovery.static.endpoints[].check_timeout" in places_of("check_timeout")
+    assert places_of("nowhere") == []
+
+
+@pytest.mark.parametrize(
+    ("key", "whether"),
+    [
+        (("server", "idle_timeout"), True),
+        (("discovery", "static", "endpoints", 0, "check_interval"), True),
+        (("server", "port"), False),
+        (("server",), False),
+        (("nowhere",), False),
+    ],
+)
+def test_times_are_told_from_other_numbers(key: Key, whether: bool) -> None:
+    """So that messages about them can name the unit."""
+    assert is_duration(key) is whether
