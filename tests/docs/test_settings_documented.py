@@ -69,6 +69,25 @@ def test_the_shipped_file_is_right_and_states_the_defaults() -> None:
     assert shipped == default
 
 
+def test_the_defaults_in_the_comments_are_the_defaults() -> None:
+    """What is commented out, outside of examples, says what holds without it."""
+    shown = uncommented()
+    del shown["model_aliases"]
+    (endpoint,) = shown["discovery"].pop("static")["endpoints"]
+    settings = parse(yaml.safe_dump(shown), {}).settings
+    assert settings == parse("", {}).settings
+    examples = {"type", "num_parallel", "health_check_url", "model_url", "model_filter"}
+    for name in examples | {"headers", "auth"}:
+        del endpoint[name]
+    text = yaml.safe_dump({"discovery": {"static": {"endpoints": [endpoint]}}})
+    (static,) = parse(text, {}).settings.discovery.static.endpoints
+    assert static.effective_check_timeout == static.check_timeout == 2
+    assert (
+        static.model_copy(update={"check_timeout": None})
+        == (settings.discovery.static.endpoints[0])
+    )
+
+
 def test_every_setting_has_a_description() -> None:
     """The JSON Schema tells editors what each key means."""
     missing = [
