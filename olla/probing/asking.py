@@ -2,18 +2,24 @@
 
 import asyncio
 import enum
+import os
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import aiohttp
 import msgspec
+from multidict import CIMultiDict
 from yarl import URL
 
+from olla.clock import Clock
 from olla.fleet.endpoint import EndpointSpec
 
 __all__ = ["Asker", "Reply", "Verdict"]
 
 _BODY_MAX = 16 * 1024 * 1024
 """Bytes. A list of some ten thousand models."""
+_ERROR_MAX = 200
+"""Characters of an error in somebody else's words."""
 
 
 class Verdict(enum.Enum):
@@ -51,8 +57,10 @@ class Reply(msgspec.Struct, frozen=True):
 class Asker:
     """Asks. Must be made in a running loop, and closed."""
 
-    def __init__(self) -> None:
-        # A new connection each time: a probe should also notice that none can be made.
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        # A new connection each time: a probe should also notice that none can be made. How many
+        # there are at once is bounded by who asks: one question of a kind per endpoint.
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(force_close=True, limit=0),
             trust_env=False,
@@ -65,21 +73,18 @@ class Asker:
 
     async def get(self, spec: EndpointSpec, path: str) -> Reply:
         """GET a path of an endpoint, within its `check_timeout`. Never raises for what it finds."""
-        host = f"[{spec.host}]" if ":" in spec.host else spec.host
-        scheme = "https" if spec.tls else "http"
-        url = URL(f"{scheme}://{host}:{spec.port}{spec.base_path}{path}", encoded=True)
         try:
             async with (
                 asyncio.timeout(spec.check_timeout),
                 self._session.get(
-                    url,
-                    headers={"Accept": "application/json", **dict(spec.headers)},
+                    _url(spec, path),
+                    headers=_headers(spec),
                     allow_redirects=False,
                     timeout=aiohttp.ClientTimeout(total=None),
                 ) as response,
             ):
                 body = await _bounded(response)
-                return _judge(path, response, body)
+                return self._judge(path, response, body)
         except TimeoutError:
             return Reply(
                 Verdict.TIMEOUT, error=f"GET {path} timed out after {spec.check_timeout:g} s"
@@ -87,9 +92,52 @@ class Asker:
         except aiohttp.ClientConnectorError as error:
             return Reply(Verdict.UNREACHABLE, error=_reason(error))
         except (aiohttp.ClientError, ValueError) as error:
-            return Reply(Verdict.BROKEN, error=f"GET {path}: {error}"[:200])
+            return Reply(Verdict.BROKEN, error=f"GET {path}: {error}"[:_ERROR_MAX])
         except OSError as error:
             return Reply(Verdict.UNREACHABLE, error=_reason(error))
+
+    def _judge(self, path: str, response: aiohttp.ClientResponse, body: bytes) -> Reply:
+        status = response.status
+        server = response.headers.get("Server", "")
+        if 200 <= status < 300:
+            return Reply(Verdict.OK, body, server)
+        error = f"GET {path} answered {status}"
+        if status in (401, 403):
+            return Reply(Verdict.UNAUTHORIZED, body, server, f"{error}: check its auth")
+        if status == 429:
+            pause = self._pause(response.headers.get("Retry-After", "").strip())
+            return Reply(Verdict.RATE_LIMITED, body, server, error, pause)
+        if status in (404, 405, 415, 501):
+            return Reply(Verdict.ABSENT, body, server, error)
+        if status == 503 and _says_loading(body):
+            return Reply(Verdict.LOADING, body, server, "it is loading its model")
+        return Reply(Verdict.BROKEN, body, server, error)
+
+    def _pause(self, retry_after: str) -> float | None:
+        """The seconds that a Retry-After asks for, be it a number or a date."""
+        if retry_after.isascii() and retry_after.isdecimal():
+            return float(retry_after)
+        try:
+            moment = parsedate_to_datetime(retry_after).timestamp()
+        except (ValueError, OverflowError, OSError):
+            return None
+        return max(0.0, moment - self._clock.wall())
+
+
+def _url(spec: EndpointSpec, path: str) -> URL:
+    host = f"[{spec.host}]" if ":" in spec.host else spec.host
+    scheme = "https" if spec.tls else "http"
+    return URL(f"{scheme}://{host}:{spec.port}{spec.base_path}{path}", encoded=True)
+
+
+def _headers(spec: EndpointSpec) -> CIMultiDict[str]:
+    """What every request to the endpoint carries; what the operator set has the last word."""
+    headers = CIMultiDict({"Accept": "application/json"})
+    if spec.authority:
+        headers["Host"] = spec.authority
+    for name, value in spec.headers:
+        headers[name] = value
+    return headers
 
 
 async def _bounded(response: aiohttp.ClientResponse) -> bytes:
@@ -103,33 +151,20 @@ async def _bounded(response: aiohttp.ClientResponse) -> bytes:
     return b"".join(pieces)
 
 
-def _judge(path: str, response: aiohttp.ClientResponse, body: bytes) -> Reply:
-    status = response.status
-    server = response.headers.get("Server", "")
-    if 200 <= status < 300:
-        return Reply(Verdict.OK, body, server)
-    error = f"GET {path} answered {status}"
-    if status in (401, 403):
-        return Reply(Verdict.UNAUTHORIZED, body, server, f"{error}: check its auth")
-    if status == 429:
-        return Reply(
-            Verdict.RATE_LIMITED, body, server, error, _seconds(response.headers.get("Retry-After"))
-        )
-    if status in (404, 405, 415, 501):
-        return Reply(Verdict.ABSENT, body, server, error)
-    if status == 503 and b"oading" in body:
-        return Reply(Verdict.LOADING, body, server, "it is loading its model")
-    return Reply(Verdict.BROKEN, body, server, error)
-
-
-def _seconds(text: str | None) -> float | None:
-    return float(text) if text is not None and text.strip().isdigit() else None
+def _says_loading(body: bytes) -> bool:
+    """Whether a 503 is what llama.cpp's server answers until its model is loaded."""
+    start = body[:4096].lower()
+    return b"loading model" in start or b"unavailable_error" in start
 
 
 def _reason(error: OSError) -> str:
-    text = str(error).lower()
-    if "refused" in text:
-        return "connection refused"
+    """Why no connection could be made, in words."""
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return "its name cannot be resolved"
-    return str(error)[:200]
+    if isinstance(error, aiohttp.ClientSSLError):
+        return f"TLS failed: {error}"[:_ERROR_MAX]
+    if "refused" in str(error).lower():
+        return "connection refused"
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno).lower()
+    return str(error)[:_ERROR_MAX]

@@ -6,33 +6,68 @@ from olla.probing.asking import Asker, Reply, Verdict
 
 __all__ = ["detect"]
 
-_BY_OWNER = {"llamacpp": "llamacpp", "vllm": "vllm", "sglang": "sglang", "lmdeploy": "lmdeploy"}
-_SPEAKS = (Verdict.OK, Verdict.ABSENT, Verdict.LOADING)
+_BY_OWNER = {
+    "llamacpp": "llamacpp",
+    "vllm": "vllm",
+    "sglang": "sglang",
+    "lmdeploy": "lmdeploy",
+    "lemonade": "lemonade",
+    "organization_owner": "lm-studio",
+}
+"""What a server writes into `owned_by`, and the profile that gives it away."""
+
+_NO_ANSWER = (Verdict.TIMEOUT, Verdict.UNREACHABLE, Verdict.RATE_LIMITED)
+"""Asking something else would tell no more; and an Ollama that is late with one answer must not be
+taken for another kind because it is in time with the next."""
 
 
 async def detect(asker: Asker, spec: EndpointSpec) -> tuple[Profile | None, Reply]:
     """Its profile; None with the reply that says why it cannot be told."""
     version = await asker.get(spec, "/api/version")
-    if version.verdict not in _SPEAKS:
+    if version.verdict in _NO_ANSWER:
         return None, version
-    answer = version.json()
-    if version.verdict is Verdict.OK and answer is not None and "version" in answer:
+    if version.verdict is Verdict.OK and isinstance(_field(version, "version"), str):
         alive = await asker.get(spec, "/")
-        if b"Ollama" in alive.body:
+        if alive.verdict in _NO_ANSWER:
+            return None, alive
+        if b"Ollama is running" in alive.body:
             return PROFILES["ollama"], alive
-    listed = await asker.get(spec, "/v1/models")
+    listed = await asker.get(spec, spec.list_path or "/v1/models")
     if "llama.cpp" in listed.server or listed.verdict is Verdict.LOADING:
         return PROFILES["llamacpp"], listed
+    if listed.verdict is Verdict.ABSENT:
+        found = await _by_own_list(asker, spec)
+        return (found, listed) if found is not None else (None, _unknown())
     if listed.verdict is not Verdict.OK:
         return None, listed
     answer = listed.json()
-    entries = answer.get("data") if answer is not None else None
+    if answer is None or "data" not in answer:
+        return None, _unknown()
+    entries = [] if answer["data"] is None else answer["data"]
     if not isinstance(entries, list):
-        return None, Reply(Verdict.BROKEN, error="its kind cannot be told; set the endpoint's type")
+        return None, _unknown()
     for entry in entries:
         owner = entry.get("owned_by") if isinstance(entry, dict) else None
-        if owner in _BY_OWNER:
+        if isinstance(owner, str) and owner in _BY_OWNER:
             return PROFILES[_BY_OWNER[owner]], listed
-        if owner == "organization_owner":
-            return PROFILES["lm-studio"], listed
-    return PROFILES["openai-compatible"], listed
+    found = None if entries else await _by_own_list(asker, spec)
+    return found or PROFILES["openai-compatible"], listed
+
+
+async def _by_own_list(asker: Asker, spec: EndpointSpec) -> Profile | None:
+    """LM Studio and Lemonade have a list of their own at one path, in different shapes."""
+    own = await asker.get(spec, "/api/v1/models")
+    if own.verdict is not Verdict.OK:
+        return None
+    if isinstance(_field(own, "models"), list):
+        return PROFILES["lm-studio"]
+    return PROFILES["lemonade"] if isinstance(_field(own, "data"), list) else None
+
+
+def _field(reply: Reply, name: str) -> object:
+    answer = reply.json()
+    return None if answer is None else answer.get(name)
+
+
+def _unknown() -> Reply:
+    return Reply(Verdict.BROKEN, error="its kind cannot be told; set the endpoint's type")

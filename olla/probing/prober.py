@@ -11,6 +11,7 @@ from olla.failures import Failure
 from olla.fleet.endpoint import EndpointSpec
 from olla.fleet.snapshot import EndpointView, Snapshot
 from olla.probing.asking import Asker
+from olla.probing.inventory import Question
 from olla.probing.watch import Watch
 
 __all__ = ["Prober"]
@@ -19,7 +20,8 @@ __all__ = ["Prober"]
 class Prober:
     """Watches endpoints; publishes `snapshot`, a new one whenever something was learnt.
 
-    `list_interval` is how often an endpoint's models are read, in seconds; `rng` makes the jitter.
+    `list_interval` is how often an endpoint's models are read, in seconds (it is asked that often
+    whatever its own interval); `rng` makes the jitter.
     """
 
     def __init__(
@@ -45,20 +47,8 @@ class Prober:
 
     async def start(self) -> None:
         """Begin to ask all endpoints."""
-        self._asker = Asker()
-        for position, spec in enumerate(self._specs):
-            self._watches[spec.name] = Watch(
-                spec,
-                position,
-                self._asker,
-                self._clock,
-                self._rng,
-                self._list_interval,
-                self._learnt,
-            )
-        self.snapshot = Snapshot.of(watch.view for watch in self._watches.values())
-        for watch in self._watches.values():
-            watch.start()
+        self._asker = Asker(self._clock)
+        await self.set_specs(self._specs)
 
     async def stop(self) -> None:
         """Ask no more."""
@@ -66,12 +56,39 @@ class Prober:
         if self._asker is not None:
             await self._asker.close()
 
+    async def set_specs(self, specs: Sequence[EndpointSpec]) -> None:
+        """Watch these endpoints from now on.
+
+        What is known of those that stay as they were is kept; one that is configured otherwise
+        under its old name starts anew. Call it between `start` and `stop`.
+        """
+        assert self._asker is not None
+        old, self._watches = self._watches, {}
+        fresh: list[Watch] = []
+        for position, spec in enumerate(specs):
+            watch = old.get(spec.name)
+            if watch is not None and watch.spec == spec:
+                del old[spec.name]
+                watch.move_to(position)
+            else:
+                watch = self._watch(self._asker, spec, position)
+                fresh.append(watch)
+            self._watches[spec.name] = watch
+        self.snapshot = Snapshot.of(watch.view for watch in self._watches.values())
+        for watch in fresh:
+            watch.start()
+        await asyncio.gather(*(watch.stop() for watch in old.values()))
+
     async def first_pass(self) -> None:
         """Wait until every endpoint was asked once."""
         await asyncio.gather(*(watch.first_round() for watch in self._watches.values()))
 
     async def probed(self, endpoint: str) -> EndpointView:
-        """Ask an endpoint at once, and wait for what it says."""
+        """Ask an endpoint at once, and wait for what it says.
+
+        Raises:
+            KeyError: there is no such endpoint.
+        """
         watch = self._watches[endpoint]
         await watch.next_round()
         return watch.view
@@ -83,7 +100,10 @@ class Prober:
             watch.ask_now()
 
     def observe(self, endpoint: str, failure: Failure | None, model: str | None) -> None:
-        """An attempt against an endpoint, for a model, ended well (None) or with a failure."""
+        """An attempt against an endpoint, for a model, ended well (None) or with a failure.
+
+        Attempts whose client hung up are not to be told: they say nothing of the endpoint.
+        """
         watch = self._watches.get(endpoint)
         if watch is not None:
             watch.observe(failure, model)
@@ -92,25 +112,35 @@ class Prober:
         """The fleet, its lists renewed where they are older than `max_age` seconds.
 
         `what` is `models` or `resident`. Waits `timeout` seconds at most: endpoints that take
-        longer are shown as they were.
+        longer are shown as they were, and what they answer later is not lost.
         """
+        question = Question(what)
+        loop = asyncio.get_running_loop()
         asking = [
-            asyncio.ensure_future(watch.renew(what, max_age)) for watch in self._watches.values()
+            loop.create_task(watch.renew(question, max_age)) for watch in self._watches.values()
         ]
-        if asking:
-            _, late = await asyncio.wait(asking, timeout=timeout)
-            for each in late:
+        try:
+            if asking:
+                await asyncio.wait(asking, timeout=timeout)
+        finally:
+            for each in asking:
                 each.cancel()
         return self.snapshot
 
-    def _learnt(self, watch: Watch, before: str, after: str) -> None:
-        self.snapshot = self.snapshot.replaced(watch.view)
-        if before != after:
-            note = self._logger.info if watch.view.routable else self._logger.warning
-            note(
-                "endpoint changed",
-                endpoint=watch.spec.name,
-                before=before,
-                after=after,
-                reason=watch.view.last_error,
-            )
+    def _watch(self, asker: Asker, spec: EndpointSpec, position: int) -> Watch:
+        def publish(view: EndpointView) -> None:
+            # One that is no longer watched may still hear something while it stops.
+            if self._watches.get(spec.name) is watch:
+                self.snapshot = self.snapshot.replaced(view)
+
+        watch = Watch(
+            spec,
+            position,
+            asker,
+            self._clock,
+            self._rng,
+            self._list_interval,
+            self._logger,
+            publish,
+        )
+        return watch

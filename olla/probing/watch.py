@@ -1,29 +1,35 @@
-"""One endpoint under watch: asks it on its own schedule, and keeps what is known of it.
+"""One endpoint under watch: asks it on its own schedule, and judges what it hears.
 
 A round asks for a sign of life, what is in memory and, when they are due, its models and its
 version, side by side and each within the endpoint's time-out. What one endpoint does never delays
-the asking of another.
+the asking of another. What was answered is kept by `inventory`.
 """
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
+from math import inf
+
+from structlog.typing import FilteringBoundLogger
 
 from olla.clock import Clock
 from olla.failures import Failure, Kind, Phase
 from olla.fleet import breaker as breakers
 from olla.fleet.endpoint import EndpointSpec
-from olla.fleet.health import Event, HealthState, advance, next_interval
-from olla.fleet.profiles import AUTO, Profile, profile_named
-from olla.fleet.snapshot import EndpointView, Instance, Model, resident_by_name
+from olla.fleet.health import Event, Health, HealthState, advance, next_interval
+from olla.fleet.profiles import AUTO, PROFILES, profile_named
+from olla.fleet.snapshot import EndpointView, resident_by_name
 from olla.probing.asking import Asker, Reply, Verdict
 from olla.probing.detecting import detect
-from olla.probing.reading import instances, models
+from olla.probing.inventory import Inventory, Question
 
 __all__ = ["Watch"]
 
 _VERSION_INTERVAL = 600.0
 """Seconds between two questions for the version of an endpoint that stays up."""
+_SPACING = 0.5
+"""Seconds from one question to the next, at least, when traffic gives the occasion: there may be
+hundreds of failing requests a second, and one probe tells as much."""
 
 _EVENTS = {
     Verdict.TIMEOUT: Event.TIMEOUT,
@@ -32,6 +38,7 @@ _EVENTS = {
     Verdict.UNAUTHORIZED: Event.UNAUTHORIZED,
     Verdict.RATE_LIMITED: Event.RATE_LIMITED,
     Verdict.LOADING: Event.LOADING,
+    Verdict.ABSENT: Event.BROKEN,
 }
 
 
@@ -46,38 +53,44 @@ class Watch:
         clock: Clock,
         rng: random.Random,
         list_interval: float,
-        changed: Callable[["Watch", str, str], None],
+        logger: FilteringBoundLogger,
+        publish: Callable[[EndpointView], None],
     ) -> None:
-        """`changed` is called with the health before and after, whenever something was learnt."""
+        """`publish` takes the new view whenever something was learnt."""
         self.spec = spec
         self._position = position
         self._asker = asker
         self._clock = clock
         self._rng = rng
         self._list_interval = list_interval
-        self._changed = changed
-        self._profile: Profile | None = None if spec.type == AUTO else profile_named(spec.type)
+        self._logger = logger
+        self._publish_view = publish
+        self._inventory = Inventory(spec, asker, clock, self._publish)
+        known = None if spec.type == AUTO else profile_named(spec.type)
+        if known is not None:
+            self._inventory.profile = known
+        self._detects = known is None
         self._state = HealthState()
         self._breaker = breakers.Breaker()
-        self._models: Mapping[str, Model] = {}
-        self._instances: list[Instance] = []
-        self._version: str | None = None
-        self._models_at: float | None = None
-        self._resident_at: float | None = None
-        self._version_at: float | None = None
-        self._checked_at: float | None = None
-        self._next_check_at: float | None = None
         self._error: str | None = None
-        self._under_way: dict[str, asyncio.Task[Reply]] = {}
-        self._stale: set[str] = set()
-        """What is known to have changed since it was asked for."""
-        self._loop = asyncio.get_running_loop()
-        self._wake = asyncio.Event()
+        self._checked_at: float | None = None
+        self._next_check_at = 0.0
+        """When the schedule says so, in monotonic seconds."""
+        self._wanted_at = inf
+        """When somebody wants a round sooner."""
+        self._started_at = -inf
+        """When the last round began."""
+        self._looked_at = -inf
+        """When traffic last gave the occasion to ask what is in memory."""
+        self._in_round = False
         self._rounds = 0
+        self._stopped = False
+        self._loop = asyncio.get_running_loop()
+        self._nudge = asyncio.Event()
         self._round_done = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._half_open: asyncio.TimerHandle | None = None
         self._looking: asyncio.Task[None] | None = None
+        self._half_open: asyncio.TimerHandle | None = None
         self.view = self._make_view()
 
     # --- life -------------------------------------------------------------------------------
@@ -87,248 +100,246 @@ class Watch:
         self._task = self._loop.create_task(self._run())
 
     async def stop(self) -> None:
-        """Ask no more."""
+        """Ask no more. Whoever waits for a round goes on with what is known."""
+        self._stopped = True
         if self._half_open is not None:
             self._half_open.cancel()
-        owned = (self._task, self._looking, *self._under_way.values())
-        tasks = [task for task in owned if task is not None]
+        tasks = [task for task in (self._task, self._looking) if task is not None]
         for task in tasks:
             task.cancel()
+        await self._inventory.stop()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._round_done.set()
+
+    def move_to(self, position: int) -> None:
+        """Its place in the configuration is another one now."""
+        self._position = position
+        self.view = self._make_view()
 
     async def first_round(self) -> None:
         """Wait until it was asked once."""
-        await self._round_done.wait()
+        await self._reached(1)
 
     async def next_round(self) -> None:
         """Ask at once, and wait for a round that began after this call."""
-        wanted = self._rounds + 2 if self._in_round else self._rounds + 1
+        wanted = self._rounds + (2 if self._in_round else 1)
         self.ask_now()
-        while self._rounds < wanted:
-            self._round_done.clear()
-            await self._round_done.wait()
+        await self._reached(wanted)
 
     def ask_now(self) -> None:
         """Ask at once, lists included."""
-        self._stale.add("models")
-        self._wake.set()
+        self._inventory.mark_stale(Question.MODELS)
+        self._ask_at(self._clock.now())
 
-    async def renew(self, what: str, max_age: float) -> None:
-        """Ask for `models` or `resident` if what is known is older than `max_age` seconds."""
-        at = self._models_at if what == "models" else self._resident_at
-        if not self._state.health.routable or self._profile is None:
+    async def renew(self, question: Question, max_age: float) -> None:
+        """Ask for its models or what is in memory, if what is known is older than `max_age`
+        seconds and the endpoint is one that gets requests."""
+        inventory = self._inventory
+        if self._stopped or not self._state.health.routable or inventory.profile is None:
             return
-        known = at is not None and self._clock.now() - at <= max_age
-        if known and what not in self._stale and what not in self._under_way:
+        if question is Question.RESIDENT and inventory.profile.resident_path is None:
             return
-        await (self._ask_models() if what == "models" else self._ask_resident())
-        self._publish(self._state.health.value)
+        if inventory.asking(question) or inventory.due(question, max_age):
+            reply = await inventory.ask(question)
+            if reply.verdict is not Verdict.OK:
+                self._ask_soon()
 
     # --- traffic ----------------------------------------------------------------------------
 
     def observe(self, failure: Failure | None, model: str | None) -> None:
         """An attempt for a model (canonical name) ended well, or with a failure."""
-        now = self._clock.now()
+        if self._stopped:
+            return
         if failure is None:
-            self._set_breaker(breakers.succeed(self._breaker, now))
-            if model is not None and model not in self.view.resident:
-                self._look_at_memory()
-            return
-        status = failure.endpoint_status
-        if status == 429:
-            self._learn(Event.RATE_LIMITED, failure.message, failure.retry_after)
-            return
-        if status in (401, 403):
-            self.ask_now()  # it may have been the client's own doing; a probe will tell
-            return
-        if not failure.facts.against_endpoint:
-            return
-        self._set_breaker(breakers.fail(self._breaker, now))
-        if failure.facts.phase is Phase.CONNECT and failure.kind is not Kind.CONNECT_TIMEOUT:
-            self._learn(Event.UNREACHABLE, failure.message)
-        self.ask_now()
+            self._went_well(model)
+        elif failure.endpoint_status == 429:
+            self._was_limited(failure)
+        elif failure.endpoint_status in (401, 403):
+            self._ask_soon()  # it may have been the client's own doing; a probe will tell
+        elif failure.facts.against_endpoint:
+            self._set_breaker(breakers.fail(self._breaker, self._clock.now(), self._rng.random()))
+            gone = failure.facts.phase is Phase.CONNECT and failure.kind is not Kind.CONNECT_TIMEOUT
+            if gone and self._state.health is not Health.OFFLINE:
+                self._learn(Event.UNREACHABLE, failure.message)
+                self._schedule()
+            self._ask_soon()
+
+    def _went_well(self, model: str | None) -> None:
+        self._set_breaker(breakers.succeed(self._breaker))
+        if self._state.timeouts or self._state.health is Health.BUSY:
+            self._learn(Event.ANSWERED)
+        if model is not None and model not in self.view.resident:
+            self._look_at_memory()
+
+    def _was_limited(self, failure: Failure) -> None:
+        if self._inventory.profile is PROFILES["ollama"]:
+            return  # passed on from the cloud, for one of its models: the node is well
+        self._learn(Event.RATE_LIMITED, failure.message, failure.retry_after)
+        self._schedule()
 
     def _look_at_memory(self) -> None:
         """A model has answered that was not known to be in memory."""
-        if self._profile is None or self._profile.resident_path is None:
+        profile = self._inventory.profile
+        if profile is None or profile.resident_path is None:
             return
-        self._stale.add("resident")
+        self._inventory.mark_stale(Question.RESIDENT)
         if self._looking is None or self._looking.done():
-            self._looking = self._loop.create_task(self.renew("resident", 0.0))
+            self._looking = self._loop.create_task(self._look())
+
+    async def _look(self) -> None:
+        await asyncio.sleep(self._looked_at + _SPACING - self._clock.now())
+        self._looked_at = self._clock.now()
+        await self.renew(Question.RESIDENT, 0.0)
 
     def _set_breaker(self, breaker: breakers.Breaker) -> None:
-        if breaker == self._breaker:
-            return
         moved = breaker.state is not self._breaker.state
         self._breaker = breaker
-        if moved:
-            self._publish(self._state.health.value)
-            if breaker.state is breakers.BreakerState.OPEN:
-                self._half_open = self._loop.call_later(
-                    max(0.0, breaker.until - self._clock.now()), self._try_again
-                )
+        if not moved:
+            return
+        self._publish()
+        if breaker.state is breakers.BreakerState.OPEN:
+            self._half_open = self._loop.call_later(
+                max(0.0, breaker.until - self._clock.now()), self._try_again
+            )
 
     def _try_again(self) -> None:
         self._half_open = None
         self._set_breaker(breakers.tick(self._breaker, max(self._clock.now(), self._breaker.until)))
 
-    # --- rounds -----------------------------------------------------------------------------
-
-    @property
-    def _in_round(self) -> bool:
-        return bool(self._under_way)
+    # --- schedule ---------------------------------------------------------------------------
 
     async def _run(self) -> None:
         while True:
-            self._wake.clear()
-            await self._round()
-            now = self._clock.now()
-            wait = next_interval(self.spec.check_interval, self._state, now, self._rng.random())
-            self._next_check_at = now + wait
-            self._publish(self._state.health.value)
-            self._rounds += 1
-            self._round_done.set()
+            self._wanted_at = inf
+            self._started_at = self._clock.now()
+            self._in_round = True
             try:
-                async with asyncio.timeout(wait):
-                    await self._wake.wait()
+                await self._round()
+            except Exception as error:
+                # A fault of ours must not end the watch: the endpoint's health would stand still
+                # for ever, and nobody would be told.
+                self._logger.error("probe failed", endpoint=self.spec.name, exc_info=error)
+                self._learn(Event.BROKEN, f"olla could not ask it: {error!r}")
+            self._in_round = False
+            self._checked_at = self._clock.now()
+            self._rounds += 1
+            self._schedule()
+            done, self._round_done = self._round_done, asyncio.Event()
+            done.set()
+            await self._until_due()
+
+    async def _until_due(self) -> None:
+        while (left := min(self._next_check_at, self._wanted_at) - self._clock.now()) > 0:
+            self._nudge.clear()
+            try:
+                async with asyncio.timeout(left):
+                    await self._nudge.wait()
             except TimeoutError:
                 pass
 
+    def _schedule(self) -> None:
+        """Say when the next round is."""
+        now = self._clock.now()
+        wait = next_interval(self.spec.check_interval, self._state, now, self._rng.random())
+        if self._state.health.routable:
+            wait = min(wait, self._list_interval)
+        self._next_check_at = now + wait
+        self._nudge.set()
+        self._publish()
+
+    def _ask_soon(self) -> None:
+        """Ask at once, unless that was done a moment ago."""
+        self._ask_at(max(self._clock.now(), self._started_at + _SPACING))
+
+    def _ask_at(self, at: float) -> None:
+        if at < self._wanted_at:
+            self._wanted_at = at
+            self._nudge.set()
+
+    async def _reached(self, rounds: int) -> None:
+        while self._rounds < rounds and not self._stopped:
+            await self._round_done.wait()
+
+    # --- rounds -----------------------------------------------------------------------------
+
     async def _round(self) -> None:
-        if self.spec.type == AUTO and (self._profile is None or not self._state.health.routable):
+        inventory = self._inventory
+        back = not self._state.health.routable
+        if self._detects and back:
             profile, reply = await detect(self._asker, self.spec)
             if profile is None:
-                event = _EVENTS.get(reply.verdict, Event.BROKEN)
-                self._learn(event, reply.error, reply.retry_after)
+                self._learn(
+                    _EVENTS.get(reply.verdict, Event.BROKEN), reply.error, reply.retry_after
+                )
                 return
-            self._profile = profile
-        asked: dict[str, Coroutine[None, None, Reply]] = {"alive": self._ask_alive()}
-        now = self._clock.now()
-        assert self._profile is not None
-        if self._profile.resident_path is not None:
-            asked["resident"] = self._ask_resident()
-        back = not self._state.health.routable
-        if back or self._due("models", self._models_at, self._list_interval, now):
-            asked["models"] = self._ask_models()
-        if back or self._due("version", self._version_at, _VERSION_INTERVAL, now):
-            asked["version"] = self._ask_version()
-        replies = dict(zip(asked, await asyncio.gather(*asked.values()), strict=True))
-        event, error, retry_after = _judge(replies)
-        self._learn(event, error, retry_after)
-
-    def _due(self, what: str, at: float | None, interval: float, now: float) -> bool:
-        return at is None or what in self._stale or now - at >= interval
+            inventory.profile = profile
+        asked = [Question.ALIVE, Question.RESIDENT]
+        if back or inventory.due(Question.MODELS, self._list_interval):
+            asked.append(Question.MODELS)
+        if back or inventory.due(Question.VERSION, _VERSION_INTERVAL):
+            asked.append(Question.VERSION)
+        answers = await asyncio.gather(*(inventory.ask(each) for each in asked))
+        event, reply = _judge(dict(zip(asked, answers, strict=True)))
+        self._learn(event, reply.error, reply.retry_after)
 
     def _learn(
         self, event: Event, error: str | None = None, retry_after: float | None = None
     ) -> None:
-        before = self._state.health.value
-        now = self._clock.now()
-        self._state = advance(self._state, event, now, retry_after)
-        self._checked_at = now
+        before = self._state.health
+        self._state = advance(self._state, event, self._clock.now(), retry_after)
+        after = self._state.health
         self._error = error
-        if not self._state.health.routable and event is not Event.TIMEOUT:
-            self._instances = []
-        self._publish(before)
-
-    # --- questions; one of a kind at a time, whoever asks --------------------------------------
-
-    async def _once(self, kind: str, ask: Callable[[], Coroutine[None, None, Reply]]) -> Reply:
-        task = self._under_way.get(kind)
-        if task is None:
-            task = self._under_way[kind] = self._loop.create_task(ask())
-            task.add_done_callback(lambda _: self._under_way.pop(kind, None))
-        return await asyncio.shield(task)
-
-    async def _ask_alive(self) -> Reply:
-        assert self._profile is not None
-        path = self.spec.alive_path or self._profile.alive_path
-        return await self._once("alive", lambda: self._asker.get(self.spec, path))
-
-    async def _ask_models(self) -> Reply:
-        return await self._once("models", self._read_models)
-
-    async def _ask_resident(self) -> Reply:
-        return await self._once("resident", self._read_resident)
-
-    async def _ask_version(self) -> Reply:
-        return await self._once("version", self._read_version)
-
-    async def _read_models(self) -> Reply:
-        assert self._profile is not None
-        self._stale.discard("models")
-        path = self.spec.list_path or self._profile.list_path
-        reply = await self._asker.get(self.spec, path)
-        if reply.verdict is not Verdict.OK:
-            return reply
-        found = models(reply.json(), self._profile.list_format, self.spec.models)
-        if found is None:
-            return Reply(Verdict.BROKEN, error=f"GET {path} answered no list of models")
-        self._models = found
-        self._models_at = self._clock.now()
-        return reply
-
-    async def _read_resident(self) -> Reply:
-        assert self._profile is not None
-        self._stale.discard("resident")
-        path = self._profile.resident_path or ""
-        reply = await self._asker.get(self.spec, path)
-        if reply.verdict is not Verdict.OK:
-            return reply
-        found = instances(reply.json())
-        if found is None:
-            return Reply(Verdict.BROKEN, error=f"GET {path} answered no list of models")
-        self._instances = found
-        self._resident_at = self._clock.now()
-        return reply
-
-    async def _read_version(self) -> Reply:
-        assert self._profile is not None
-        if self._profile.version_path is None:
-            return Reply(Verdict.OK)
-        reply = await self._asker.get(self.spec, self._profile.version_path)
-        answer = reply.json() if reply.verdict is Verdict.OK else None
-        version = answer.get("version") if answer is not None else None
-        if isinstance(version, str):
-            self._version = version[:64]
-            self._version_at = self._clock.now()
-        return reply
+        if not after.routable and event is not Event.TIMEOUT:
+            self._inventory.forget_memory()
+        self._publish()
+        if after is not before:
+            note = self._logger.info if after.routable else self._logger.warning
+            note(
+                "endpoint changed",
+                endpoint=self.spec.name,
+                before=before.value,
+                after=after.value,
+                reason=error,
+            )
 
     # --- the view ---------------------------------------------------------------------------
 
-    def _publish(self, before: str) -> None:
+    def _publish(self) -> None:
         self.view = self._make_view()
-        self._changed(self, before, self._state.health.value)
+        self._publish_view(self.view)
 
     def _make_view(self) -> EndpointView:
+        inventory = self._inventory
         return EndpointView(
             spec=self.spec,
             position=self._position,
-            profile=self._profile,
+            profile=inventory.profile,
             health=self._state.health,
             breaker=self._breaker.state,
-            models=self._models,
-            resident=resident_by_name(self._instances, self._models),
-            version=self._version,
+            models=inventory.models,
+            resident=resident_by_name(inventory.instances, inventory.models),
+            version=inventory.version,
             last_error=self._error,
             retry_at=self._state.retry_at,
             checked_at=self._checked_at,
-            next_check_at=self._next_check_at,
-            models_at=self._models_at,
+            next_check_at=self._next_check_at if self._rounds else None,
+            models_at=inventory.models_at,
         )
 
 
-def _judge(replies: Mapping[str, Reply]) -> tuple[Event, str | None, float | None]:
-    """What a round says of the endpoint. Its version is nice to know and judges nothing."""
-    alive = replies["alive"]
+def _judge(replies: Mapping[Question, Reply]) -> tuple[Event, Reply]:
+    """What a round says of the endpoint, and the answer that says so.
+
+    Its version is nice to know and judges nothing; a path it does not have is a sign of life.
+    """
+    alive = replies[Question.ALIVE]
     if alive.verdict not in (Verdict.OK, Verdict.ABSENT):
-        return _EVENTS[alive.verdict], alive.error, alive.retry_after
-    for name in ("models", "resident"):
-        reply = replies.get(name)
-        if reply is None or reply.verdict is Verdict.OK:
-            continue
+        return _EVENTS[alive.verdict], alive
+    lists = [replies[each] for each in (Question.MODELS, Question.RESIDENT) if each in replies]
+    slow = None
+    for reply in lists:
         if reply.verdict is Verdict.TIMEOUT:
-            return Event.SLOW, reply.error, None
-        event = _EVENTS.get(reply.verdict, Event.BROKEN)
-        return event, reply.error, reply.retry_after
-    return Event.OK, None, None
+            slow = slow or reply
+        elif reply.verdict is not Verdict.OK:
+            return _EVENTS[reply.verdict], reply
+    return (Event.SLOW, slow) if slow is not None else (Event.OK, Reply(Verdict.OK))

@@ -1,6 +1,8 @@
-"""What probes say, as a table."""
+"""Health: every pair of state and event leads somewhere sensible, and the schedule follows."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from olla.fleet.health import (
     SUSPICION_LIMIT,
@@ -12,98 +14,221 @@ from olla.fleet.health import (
     next_interval,
 )
 
+MIDDLE = 0.5
+"""The draw that makes no jitter."""
 
-def after(*events: Event, start: Health = Health.UNKNOWN) -> HealthState:
-    """The state after events, a second apart."""
-    state = HealthState(health=start)
-    for at, event in enumerate(events):
-        state = advance(state, event, float(at))
-    return state
+HEALTHY = HealthState(Health.HEALTHY)
+events = st.lists(st.tuples(st.sampled_from(Event), st.floats(0.0, 100.0)), max_size=20)
 
 
-@pytest.mark.parametrize("health", Health)
-@pytest.mark.parametrize("event", Event)
-def test_every_event_leads_somewhere_from_every_state(health: Health, event: Event) -> None:
-    """The table has no hole, and nothing leads back to not knowing."""
-    assert TRANSITIONS[health][event] is not Health.UNKNOWN
+def after(*events: Event, start: HealthState = HEALTHY) -> HealthState:
+    """The state after events one second apart."""
+    for now, event in enumerate(events, start=1):
+        start = advance(start, event, float(now))
+    return start
 
 
-@pytest.mark.parametrize("health", Health)
-def test_a_good_answer_makes_healthy_from_anywhere(health: Health) -> None:
-    """At once, and its history is forgotten."""
-    state = advance(HealthState(health, failures=9, timeouts=9), Event.OK, 5.0)
-    assert (state.health, state.failures, state.timeouts) == (Health.HEALTHY, 0, 0)
+def test_every_state_knows_every_event() -> None:
+    """The table is total, and leads to nowhere unknown."""
+    assert set(TRANSITIONS) == set(Health)
+    for row in TRANSITIONS.values():
+        assert set(row) == set(Event)
+        assert set(row.values()) <= set(Health)
 
 
-def test_no_connection_makes_offline_from_anywhere() -> None:
-    """No probe has to confirm it."""
-    assert {TRANSITIONS[each][Event.UNREACHABLE] for each in Health} == {Health.OFFLINE}
+def test_nothing_leads_back_to_unknown() -> None:
+    """Once asked, an endpoint is never again one that was not asked."""
+    for state, row in TRANSITIONS.items():
+        if state is not Health.UNKNOWN:
+            assert Health.UNKNOWN not in row.values()
 
 
-def test_a_late_answer_is_a_suspicion_before_it_is_a_verdict() -> None:
-    """So many in a row, and it is unhealthy; one in time clears it."""
-    lost = [Event.TIMEOUT] * SUSPICION_LIMIT
-    assert after(Event.OK, *lost[:-1]).health is Health.BUSY
-    assert after(Event.OK, *lost).health is Health.UNHEALTHY
-    assert after(Event.OK, *lost[:-1], Event.OK, Event.TIMEOUT).health is Health.BUSY
-
-
-def test_slow_lists_make_busy_and_busy_is_routable() -> None:
-    """A node that loads a model may block them."""
-    assert after(Event.OK, Event.SLOW).health is Health.BUSY
-    assert Health.BUSY.routable
-
-
-def test_what_was_gone_must_answer_fully_to_be_used() -> None:
-    """Slow after offline is no proof."""
-    assert after(Event.OK, Event.UNREACHABLE, Event.SLOW).health is Health.UNHEALTHY
+def test_requests_go_to_healthy_and_busy_endpoints_only() -> None:
+    """Slow is no reason to be left out; everything else is."""
+    assert {each for each in Health if each.routable} == {Health.HEALTHY, Health.BUSY}
 
 
 @pytest.mark.parametrize(
-    ("event", "health"),
+    ("event", "expected"),
     [
+        (Event.OK, Health.HEALTHY),
+        (Event.SLOW, Health.BUSY),
         (Event.LOADING, Health.WARMING),
+        (Event.UNREACHABLE, Health.OFFLINE),
         (Event.BROKEN, Health.UNHEALTHY),
         (Event.UNAUTHORIZED, Health.CONFIG_ERROR),
         (Event.RATE_LIMITED, Health.RATE_LIMITED),
     ],
 )
-def test_other_troubles_have_their_states_and_take_no_requests(
-    event: Event, health: Health
+@pytest.mark.parametrize("state", Health)
+def test_what_a_probe_found_counts_whatever_was_before(
+    state: Health, event: Event, expected: Health
 ) -> None:
-    """Each with its name for the operator."""
-    assert after(Event.OK, event).health is health
-    assert not health.routable
+    """One finding leads to one state from everywhere: one good probe brings any of them back."""
+    assert advance(HealthState(state), event, 1.0).health is expected
 
 
-def test_a_state_knows_since_when_it_is() -> None:
-    """Until it changes."""
-    state = after(Event.OK, Event.BROKEN, Event.BROKEN, Event.BROKEN)
-    assert state.since == 1.0
-    assert state.failures == 3
+def test_one_late_probe_ejects_nobody() -> None:
+    """A time-out is a suspicion first: the endpoint stays routable."""
+    assert after(Event.TIMEOUT).health is Health.BUSY
+    assert after(Event.TIMEOUT).health.routable
 
 
-def test_probes_come_at_their_interval_and_back_off() -> None:
-    """Doubled with each failure, up to a minute; five seconds for who does not answer at all."""
-
-    def waits(event: Event) -> list[float]:
-        return [next_interval(5.0, after(*[event] * times), 0.0, 0.5) for times in (1, 2, 3, 4, 9)]
-
-    assert waits(Event.OK) == [5.0] * 5
-    assert waits(Event.BROKEN) == [5.0, 10.0, 20.0, 40.0, 60.0]
-    assert waits(Event.UNREACHABLE) == [5.0] * 5
+def test_late_probes_in_a_row_do() -> None:
+    """The third one is enough, and not the second."""
+    assert after(*[Event.TIMEOUT] * (SUSPICION_LIMIT - 1)).health is Health.BUSY
+    assert after(*[Event.TIMEOUT] * SUSPICION_LIMIT).health is Health.UNHEALTHY
 
 
-def test_jitter_is_a_tenth_each_way() -> None:
-    """So that many routers do not ask in step."""
-    state = after(Event.OK)
-    assert next_interval(10.0, state, 0.0, 0.0) == pytest.approx(9.0)
-    assert next_interval(10.0, state, 0.0, 0.999999) == pytest.approx(11.0, abs=0.01)
+@pytest.mark.parametrize("sign_of_life", [Event.OK, Event.SLOW, Event.ANSWERED])
+def test_a_sign_of_life_between_late_probes_starts_the_count_anew(sign_of_life: Event) -> None:
+    """Only time-outs in a row count."""
+    state = after(*[Event.TIMEOUT] * (SUSPICION_LIMIT - 1), sign_of_life, Event.TIMEOUT)
+    assert state.health is Health.BUSY
+    assert state.timeouts == 1
 
 
-def test_a_rate_limited_endpoint_is_left_alone_as_long_as_it_asked() -> None:
-    """Or half a minute where it did not say."""
-    told = advance(HealthState(), Event.RATE_LIMITED, 100.0, 42.0)
-    assert told.retry_at == 142.0
-    assert next_interval(5.0, told, 100.0, 0.0) == 42.0
-    assert advance(HealthState(), Event.RATE_LIMITED, 0.0).retry_at == 30.0
+def test_an_endpoint_never_heard_of_is_not_trusted_on_a_time_out() -> None:
+    """The benefit of the doubt is for those that have worked."""
+    assert after(Event.TIMEOUT, start=HealthState()).health is Health.UNHEALTHY
+
+
+def test_a_loading_server_may_be_late() -> None:
+    """It stays warming for a time-out or two, and is not taken for healthy."""
+    assert after(Event.LOADING, Event.TIMEOUT).health is Health.WARMING
+
+
+def test_an_answered_request_ends_busy() -> None:
+    """Whoever answers is not dead; nothing of the suspicion is left."""
+    state = after(Event.TIMEOUT, Event.ANSWERED)
+    assert state.health is Health.HEALTHY
+    assert (state.failures, state.timeouts) == (0, 0)
+
+
+@pytest.mark.parametrize("health", [each for each in Health if not each.routable])
+def test_an_answered_request_mends_nothing_else(health: Health) -> None:
+    """It may be the rest of what was begun before: a probe has to tell."""
+    state = HealthState(health, failures=3, since=0.5)
+    assert advance(state, Event.ANSWERED, 9.0) == state
+
+
+def test_an_answered_request_changes_nothing_when_all_is_well() -> None:
+    """This happens for each request."""
+    assert advance(HEALTHY, Event.ANSWERED, 9.0) is HEALTHY
+
+
+def test_a_state_knows_since_when() -> None:
+    """From its first event, not from the last."""
+    assert after(Event.BROKEN, Event.BROKEN, Event.BROKEN).since == 1.0
+    assert after(Event.BROKEN, Event.BROKEN, Event.OK).since == 3.0
+
+
+def test_one_success_forgets_all_failures() -> None:
+    """The next trouble starts with a short interval again."""
+    state = after(*[Event.BROKEN] * 9, Event.OK)
+    assert (state.failures, state.timeouts) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "pause"), [(None, 30.0), (7.0, 7.0), (0.0, 0.0), (-5.0, 0.0), (86_400.0, 300.0)]
+)
+def test_a_pause_is_as_long_as_asked_for_within_reason(
+    retry_after: float | None, pause: float
+) -> None:
+    """Half a minute without a word, five minutes at most."""
+    state = advance(HEALTHY, Event.RATE_LIMITED, 100.0, retry_after)
+    assert state.health is Health.RATE_LIMITED
+    assert state.retry_at == 100.0 + pause
+
+
+@pytest.mark.parametrize("event", [Event.OK, Event.SLOW])
+def test_a_good_probe_does_not_cut_a_pause_short(event: Event) -> None:
+    """A list that is answered says nothing about the path that was limited."""
+    paused = advance(HEALTHY, Event.RATE_LIMITED, 100.0, 10.0)
+    assert advance(paused, event, 109.0) == paused
+    later = advance(paused, event, 110.0)
+    assert later.health.routable
+    assert later.retry_at is None
+
+
+def test_a_pause_does_not_hide_worse() -> None:
+    """An endpoint that goes away during its pause is offline."""
+    paused = advance(HEALTHY, Event.RATE_LIMITED, 100.0, 10.0)
+    assert advance(paused, Event.UNREACHABLE, 101.0).health is Health.OFFLINE
+
+
+@given(events)
+def test_no_history_is_a_trap(history: list[tuple[Event, float]]) -> None:
+    """Whatever happened, a good probe after the longest pause makes it healthy."""
+    state, now = HealthState(), 0.0
+    for event, seconds in history:
+        now += seconds
+        state = advance(state, event, now)
+    state = advance(state, Event.OK, now + 301.0)
+    assert state.health is Health.HEALTHY
+    assert (state.failures, state.timeouts, state.retry_at) == (0, 0, None)
+
+
+@given(events, st.floats(0.1, 120.0), st.floats(0.0, 1.0, exclude_max=True))
+def test_the_next_probe_is_never_now_and_never_far(
+    history: list[tuple[Event, float]], interval: float, draw: float
+) -> None:
+    """Whatever happened, there is a pause before it, and a bound on that."""
+    state, now = HealthState(), 0.0
+    for event, seconds in history:
+        now += seconds
+        state = advance(state, event, now)
+    wait = next_interval(interval, state, now, draw)
+    assert 0.05 < wait <= max(300.0, interval) * 1.1
+
+
+def test_a_healthy_endpoint_is_asked_every_interval() -> None:
+    """Neither more nor less, but for the jitter."""
+    assert next_interval(5.0, HEALTHY, 0.0, MIDDLE) == 5.0
+
+
+def test_failures_make_probes_rarer() -> None:
+    """1, 2, 4, 8 times the interval, and a minute at most."""
+    waits = [
+        next_interval(5.0, after(*[Event.BROKEN] * times), 0.0, MIDDLE) for times in range(1, 8)
+    ]
+    assert waits == [5.0, 10.0, 20.0, 40.0, 60.0, 60.0, 60.0]
+
+
+def test_a_node_that_is_down_is_asked_every_five_seconds_at_least() -> None:
+    """However long it has been down and whatever its interval: restarted, it is back soon."""
+    down = after(*[Event.UNREACHABLE] * 20)
+    assert next_interval(5.0, down, 0.0, MIDDLE) == 5.0
+    assert next_interval(30.0, down, 0.0, MIDDLE) == 5.0
+    first = after(Event.UNREACHABLE)
+    assert next_interval(1.0, first, 0.0, MIDDLE) == 1.0
+
+
+def test_a_suspicion_is_looked_into_at_once() -> None:
+    """It gets requests meanwhile, so the wait is a second, not a back-off."""
+    assert next_interval(5.0, after(Event.TIMEOUT, Event.TIMEOUT), 0.0, MIDDLE) == 1.0
+    assert next_interval(0.2, after(Event.TIMEOUT), 0.0, MIDDLE) == 0.2
+
+
+def test_loading_is_no_failure() -> None:
+    """However long a load takes, the end of it is noticed within an interval."""
+    assert next_interval(5.0, after(*[Event.LOADING] * 20), 0.0, MIDDLE) == 5.0
+
+
+def test_an_interval_beyond_the_bound_is_kept() -> None:
+    """Who asks once in five minutes is not asked more often for failing."""
+    assert next_interval(300.0, after(*[Event.BROKEN] * 5), 0.0, MIDDLE) == 300.0
+
+
+@pytest.mark.parametrize("draw", [0.0, 0.3, 0.999])
+def test_a_pause_is_never_cut_short_by_the_schedule(draw: float) -> None:
+    """Jitter makes it longer, and the interval still holds."""
+    state = advance(HEALTHY, Event.RATE_LIMITED, 100.0, 60.0)
+    assert 160.0 <= 100.0 + next_interval(5.0, state, 100.0, draw) <= 166.0
+    assert next_interval(5.0, state, 159.0, draw) >= 5.0
+
+
+@given(st.floats(0.0, 1.0, exclude_max=True))
+def test_jitter_is_ten_per_cent_each_way(draw: float) -> None:
+    """As much and no more."""
+    assert 4.5 <= next_interval(5.0, HEALTHY, 0.0, draw) <= 5.5

@@ -1,0 +1,177 @@
+"""What one endpoint says it has: its models, what is in memory, its version.
+
+Asks one question of a kind at a time, whoever wants to know, and keeps what was answered. When to
+ask, and what a failure means for the endpoint's health, is `watch`'s business.
+"""
+
+import asyncio
+import enum
+from collections.abc import Callable, Mapping, Sequence
+
+from olla.clock import Clock
+from olla.fleet.endpoint import EndpointSpec
+from olla.fleet.profiles import Profile
+from olla.fleet.snapshot import Instance, Model
+from olla.probing.asking import Asker, Reply, Verdict
+from olla.probing.reading import instances, models
+
+__all__ = ["Inventory", "Question"]
+
+_VERSION_MAX = 64
+"""Characters."""
+
+
+class Question(enum.Enum):
+    """What an endpoint can be asked."""
+
+    ALIVE = "alive"
+    MODELS = "models"
+    RESIDENT = "resident"
+    VERSION = "version"
+
+
+class Inventory:
+    """What is known of one endpoint from its own answers.
+
+    Nothing is known, and nothing may be asked, before `profile` is set.
+    """
+
+    def __init__(
+        self, spec: EndpointSpec, asker: Asker, clock: Clock, changed: Callable[[], None]
+    ) -> None:
+        """`changed` is called whenever something was answered that is kept."""
+        self._spec = spec
+        self._asker = asker
+        self._clock = clock
+        self._changed = changed
+        self._loop = asyncio.get_running_loop()
+        self._profile: Profile | None = None
+        self._under_way: dict[Question, asyncio.Task[Reply]] = {}
+        self._known_at: dict[Question, float] = {}
+        self._stale: set[Question] = set()
+        """What is known to have changed since it was asked for."""
+        self.models: Mapping[str, Model] = {}
+        self.instances: Sequence[Instance] = ()
+        self.version: str | None = None
+
+    @property
+    def profile(self) -> Profile | None:
+        """What kind of server it is; None while that is not known."""
+        return self._profile
+
+    @profile.setter
+    def profile(self, profile: Profile) -> None:
+        if self._profile is not None and self._profile is not profile:
+            # Another kind of server has taken its place.
+            self.models, self.instances, self.version = {}, (), None
+            self._known_at.clear()
+        self._profile = profile
+
+    @property
+    def models_at(self) -> float | None:
+        """When its models were told last, in monotonic seconds."""
+        return self._known_at.get(Question.MODELS)
+
+    def mark_stale(self, question: Question) -> None:
+        """What is known has changed: the next answer must be to a question put after this."""
+        self._stale.add(question)
+
+    def due(self, question: Question, max_age: float) -> bool:
+        """Whether what is known is older than `max_age` seconds, or known to be wrong."""
+        at = self._known_at.get(question)
+        return at is None or question in self._stale or self._clock.now() - at >= max_age
+
+    def asking(self, question: Question) -> bool:
+        """Whether a question is under way."""
+        return question in self._under_way
+
+    def forget_memory(self) -> None:
+        """A server that went away has nothing in memory when it comes back."""
+        self.instances = ()
+        self._known_at.pop(Question.RESIDENT, None)
+
+    async def ask(self, question: Question) -> Reply:
+        """Put a question, or wait for the answer to the one that is under way."""
+        reply = await self._join(question)
+        if question in self._stale and reply.verdict is Verdict.OK:
+            # Marked while the question was under way: the answer may be from before the change.
+            reply = await self._join(question)
+        return reply
+
+    async def stop(self) -> None:
+        """Wait for nothing more."""
+        tasks = list(self._under_way.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # --- the questions ----------------------------------------------------------------------
+
+    async def _join(self, question: Question) -> Reply:
+        task = self._under_way.get(question)
+        if task is None:
+            task = self._loop.create_task(self._put(question))
+            self._under_way[question] = task
+            task.add_done_callback(lambda _: self._under_way.pop(question, None))
+        # Whoever stops waiting must not take the answer from the others.
+        return await asyncio.shield(task)
+
+    async def _put(self, question: Question) -> Reply:
+        assert self._profile is not None
+        was_stale = question in self._stale
+        self._stale.discard(question)
+        reply = await self._read(question, self._profile)
+        if reply.verdict is Verdict.OK:
+            self._known_at[question] = self._clock.now()
+            if question is not Question.ALIVE:
+                self._changed()
+        elif was_stale:
+            self._stale.add(question)
+        return reply
+
+    async def _read(self, question: Question, profile: Profile) -> Reply:
+        if question is Question.MODELS:
+            return await self._read_models(profile)
+        if question is Question.RESIDENT:
+            return await self._read_resident(profile)
+        if question is Question.VERSION:
+            return await self._read_version(profile)
+        return await self._asker.get(self._spec, self._spec.alive_path or profile.alive_path)
+
+    async def _read_models(self, profile: Profile) -> Reply:
+        path = self._spec.list_path or profile.list_path
+        reply = await self._asker.get(self._spec, path)
+        if reply.verdict is not Verdict.OK:
+            return reply
+        found = models(reply.json(), profile.list_format, self._spec.models)
+        if found is None:
+            return Reply(Verdict.BROKEN, error=f"GET {path} answered no list of models")
+        self.models = found
+        return reply
+
+    async def _read_resident(self, profile: Profile) -> Reply:
+        path = profile.resident_path
+        if path is None:
+            return Reply(Verdict.OK)
+        reply = await self._asker.get(self._spec, path)
+        if reply.verdict is Verdict.ABSENT:  # an old Ollama does not tell
+            return Reply(Verdict.OK)
+        if reply.verdict is not Verdict.OK:
+            return reply
+        found = instances(reply.json())
+        if found is None:
+            return Reply(Verdict.BROKEN, error=f"GET {path} answered no list of models")
+        self.instances = found
+        return reply
+
+    async def _read_version(self, profile: Profile) -> Reply:
+        if profile.version_path is None:
+            return Reply(Verdict.OK)
+        reply = await self._asker.get(self._spec, profile.version_path)
+        if reply.verdict not in (Verdict.OK, Verdict.ABSENT):
+            return reply
+        answer = reply.json() if reply.verdict is Verdict.OK else None
+        version = answer.get("version") if answer is not None else None
+        self.version = version[:_VERSION_MAX] if isinstance(version, str) else None
+        # A server that does not tell need not be asked again in the next round.
+        return Reply(Verdict.OK)

@@ -1,0 +1,92 @@
+"""A small server whose answers a test writes, and endpoints that lead to it."""
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+from aiohttp import web
+from yarl import URL
+
+from olla.fleet.endpoint import EndpointSpec
+
+__all__ = ["HANG", "OLLAMA", "ScriptedServer", "endpoint", "model_list"]
+
+HANG = object()
+"""The answer that never comes."""
+
+Answer = Any
+"""A status, a JSON value, a text, bytes, HANG, or (status, body, headers)."""
+
+
+def model_list(*names: str) -> dict[str, Any]:
+    """What `/api/tags` and `/api/ps` answer."""
+    return {"models": [{"name": name, "digest": f"digest of {name}"} for name in names]}
+
+
+OLLAMA: dict[str, Answer] = {
+    "/": "Ollama is running",
+    "/api/version": {"version": "0.12.0"},
+    "/api/tags": model_list("m:latest"),
+    "/api/ps": model_list(),
+}
+"""A well Ollama with one model."""
+
+
+def endpoint(url: str, name: str = "e", **more: Any) -> EndpointSpec:
+    """An endpoint that is asked only when a test says so: its interval is a minute."""
+    more.setdefault("type", "ollama")
+    more.setdefault("check_interval", 60.0)
+    more.setdefault("check_timeout", 5.0)
+    parts = URL(url)
+    assert parts.host is not None
+    assert parts.port is not None
+    return EndpointSpec(
+        name=name, host=parts.host, port=parts.port, authority=parts.authority, **more
+    )
+
+
+class ScriptedServer:
+    """Answers GETs from `answers`, 404 to others. As a context, it runs that long."""
+
+    def __init__(self, answers: dict[str, Answer]) -> None:
+        self.answers = dict(answers)
+        self.asked: Counter[str] = Counter()
+        """How often each path was asked for."""
+        self.headers: dict[str, str] = {}
+        """Those of the last request."""
+        self.arrived = asyncio.Condition()
+        self.url = ""
+
+    async def __aenter__(self) -> "ScriptedServer":
+        self._runner = web.ServerRunner(
+            web.Server(self._answer, handler_cancellation=True), shutdown_timeout=0.1
+        )
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._runner.cleanup()
+
+    async def was_asked(self, path: str, times: int = 1) -> None:
+        """Wait until a path was asked for that often."""
+        async with self.arrived:
+            await self.arrived.wait_for(lambda: self.asked[path] >= times)
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        async with self.arrived:
+            self.asked[request.path] += 1
+            self.headers = dict(request.headers)
+            self.arrived.notify_all()
+        answer = self.answers.get(request.path, 404)
+        if answer is HANG:
+            await asyncio.Event().wait()
+        status, body, headers = answer if isinstance(answer, tuple) else (200, answer, {})
+        if isinstance(body, int):
+            return web.Response(status=body, headers=headers)
+        if isinstance(body, bytes):
+            return web.Response(status=status, body=body, headers=headers)
+        if isinstance(body, str):
+            return web.Response(status=status, text=body, headers=headers)
+        return web.json_response(body, status=status, headers=headers)

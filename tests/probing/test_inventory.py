@@ -1,0 +1,116 @@
+"""What one endpoint says it has: one question of a kind at a time."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from olla.clock import SystemClock
+from olla.fleet.names import canonical
+from olla.fleet.profiles import PROFILES
+from olla.probing.asking import Asker, Verdict
+from olla.probing.inventory import Inventory, Question
+from tests.probing.scripted import HANG, OLLAMA, ScriptedServer, endpoint, model_list
+
+Serve = Callable[[dict[str, Any]], Awaitable[ScriptedServer]]
+Take = Callable[..., Inventory]
+
+
+@pytest.fixture
+async def take() -> AsyncIterator[Take]:
+    """Inventories of these servers."""
+    asker = Asker(SystemClock())
+    taken: list[Inventory] = []
+
+    def of(server: ScriptedServer, profile: str = "ollama", **more: Any) -> Inventory:
+        made = Inventory(endpoint(server.url, **more), asker, SystemClock(), lambda: None)
+        made.profile = PROFILES[profile]
+        taken.append(made)
+        return made
+
+    yield of
+    for each in taken:
+        await each.stop()
+    await asker.close()
+
+
+async def test_a_question_under_way_is_not_put_twice(serve: Serve, take: Take) -> None:
+    """All who want to know get the one answer."""
+    server = await serve(OLLAMA)
+    inventory = take(server)
+    replies = await asyncio.gather(*(inventory.ask(Question.MODELS) for _ in range(10)))
+    assert {reply.verdict for reply in replies} == {Verdict.OK}
+    assert server.asked["/api/tags"] == 1
+
+
+async def test_who_stops_waiting_takes_the_answer_from_nobody(serve: Serve, take: Take) -> None:
+    """The question goes on, and what it brings is kept."""
+    server = await serve(OLLAMA)
+    inventory = take(server)
+    impatient = asyncio.create_task(inventory.ask(Question.MODELS))
+    await server.was_asked("/api/tags")
+    impatient.cancel()
+    assert (await inventory.ask(Question.MODELS)).verdict is Verdict.OK
+    assert set(inventory.models) == {canonical("m")}
+    assert server.asked["/api/tags"] == 1
+
+
+async def test_a_change_during_a_question_is_asked_after(serve: Serve, take: Take) -> None:
+    """The answer may be from before it."""
+    server = await serve(OLLAMA)
+    inventory = take(server)
+    asking = asyncio.create_task(inventory.ask(Question.MODELS))
+    await server.was_asked("/api/tags")
+    server.answers["/api/tags"] = model_list("new")
+    inventory.mark_stale(Question.MODELS)
+    await asking
+    assert set(inventory.models) == {canonical("new")}
+    assert not inventory.due(Question.MODELS, 600.0)
+
+
+async def test_a_failed_question_keeps_what_was_known(serve: Serve, take: Take) -> None:
+    """And what was known to have changed stays so."""
+    server = await serve(OLLAMA)
+    inventory = take(server)
+    await inventory.ask(Question.MODELS)
+    inventory.mark_stale(Question.MODELS)
+    server.answers["/api/tags"] = (500, "broken", {})
+    assert (await inventory.ask(Question.MODELS)).verdict is Verdict.BROKEN
+    assert set(inventory.models) == {canonical("m")}
+    assert inventory.due(Question.MODELS, 600.0)
+
+
+async def test_another_kind_of_server_begins_anew(serve: Serve, take: Take) -> None:
+    """What the old one had is not the new one's."""
+    server = await serve({**OLLAMA, "/api/ps": model_list("m")})
+    inventory = take(server)
+    for question in Question:
+        await inventory.ask(question)
+    assert inventory.models
+    assert inventory.instances
+    assert inventory.version == "0.12.0"
+    inventory.profile = PROFILES["vllm"]
+    assert (inventory.models, inventory.instances, inventory.version) == ({}, (), None)
+    assert inventory.models_at is None
+
+
+async def test_who_does_not_tell_its_memory_is_not_blamed(serve: Serve, take: Take) -> None:
+    """An old Ollama has no such path; other kinds are not asked at all."""
+    server = await serve({**OLLAMA, "/api/ps": (404, "404 page not found", {})})
+    assert (await take(server).ask(Question.RESIDENT)).verdict is Verdict.OK
+    assert (await take(server, "vllm").ask(Question.RESIDENT)).verdict is Verdict.OK
+    assert server.asked["/api/ps"] == 1
+    assert server.asked.total() == 1
+
+
+async def test_stopping_ends_what_is_under_way(serve: Serve, take: Take) -> None:
+    """However long it would take."""
+    server = await serve({**OLLAMA, "/api/tags": HANG})
+    inventory = take(server, check_timeout=60.0)
+    asking = asyncio.create_task(inventory.ask(Question.MODELS))
+    await server.was_asked("/api/tags")
+    await inventory.stop()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert not inventory.asking(Question.MODELS)

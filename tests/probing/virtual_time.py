@@ -1,0 +1,153 @@
+"""Schedules in no time: a loop whose clock jumps to the next timer, an endpoint without sockets."""
+
+import asyncio
+import functools
+import random
+import selectors
+from collections.abc import Callable, Coroutine
+
+from structlog.testing import LogCapture
+
+from olla.fleet.endpoint import EndpointSpec
+from olla.fleet.snapshot import EndpointView
+from olla.probing.asking import Reply, Verdict
+from olla.probing.watch import Watch
+from tests.probing.logs import capturing_logger
+
+__all__ = ["LoopClock", "Scripted", "Watched", "in_virtual_time"]
+
+
+class _JumpingSelector(selectors.SelectSelector):
+    """Instead of waiting, it says that the time has come."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 1000.0
+
+    def select(self, timeout: float | None = None):  # type: ignore[no-untyped-def]
+        ready = super().select(0)
+        if ready:
+            return ready
+        if timeout is None:
+            raise AssertionError("everybody waits, and nobody will ever come")
+        self.now += max(timeout, 0.0)
+        return []
+
+
+def _jumping_loop() -> asyncio.AbstractEventLoop:
+    selector = _JumpingSelector()
+    loop = asyncio.SelectorEventLoop(selector)
+    loop.time = lambda: selector.now  # type: ignore[method-assign]
+    return loop
+
+
+def in_virtual_time(
+    test: Callable[..., Coroutine[None, None, None]],
+) -> Callable[..., None]:
+    """Run a coroutine test in a loop whose time passes at once; it must leave no task behind."""
+
+    async def checked(*args: object, **named: object) -> None:
+        await test(*args, **named)
+        await asyncio.sleep(0)
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        assert not left, f"still running: {left}"
+
+    @functools.wraps(test)
+    def run(*args: object, **named: object) -> None:
+        with asyncio.Runner(loop_factory=_jumping_loop) as runner:
+            runner.run(checked(*args, **named))
+
+    return run
+
+
+class LoopClock:
+    """The loop's own time."""
+
+    def now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def wall(self) -> float:
+        return self.now() + 1_700_000_000.0
+
+
+class Scripted:
+    """In the place of an Asker: answers by path, after so many seconds.
+
+    `asked` are times, in seconds from the start, and paths.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._start = self._loop.time()
+        self.asked: list[tuple[float, str]] = []
+        self.seconds: dict[str, float] = {}
+        self.broken: BaseException | None = None
+        self.replies: dict[str, Reply] = {
+            "/": Reply(Verdict.OK, b"Ollama is running"),
+            "/api/version": Reply(Verdict.OK, b'{"version": "0.33.0"}'),
+            "/api/tags": Reply(Verdict.OK, b'{"models": [{"name": "llama3:latest"}]}'),
+            "/api/ps": Reply(Verdict.OK, b'{"models": []}'),
+        }
+
+    async def get(self, spec: EndpointSpec, path: str) -> Reply:
+        self.asked.append((round(self._loop.time() - self._start, 3), path))
+        if self.broken is not None:
+            raise self.broken
+        seconds = self.seconds.get(path, 0.0)
+        await asyncio.sleep(min(seconds, spec.check_timeout))
+        if seconds > spec.check_timeout:
+            return Reply(Verdict.TIMEOUT, error=f"GET {path} timed out")
+        return self.replies.get(path) or Reply(Verdict.ABSENT, error=f"GET {path} answered 404")
+
+    def times(self, path: str) -> list[float]:
+        """When a path was asked for."""
+        return [at for at, asked in self.asked if asked == path]
+
+    def all_answer(self, verdict: Verdict, **more: object) -> None:
+        """Whatever is asked, this is what comes of it."""
+        reply = Reply(verdict, error=verdict.value, **more)  # type: ignore[arg-type]
+        self.replies = dict.fromkeys(self.replies, reply)
+
+
+class _NoChance(random.Random):
+    """The draw that makes no jitter."""
+
+    def random(self) -> float:
+        return 0.5
+
+
+class Watched:
+    """A watch over a scripted endpoint: its views as they came, and what was logged."""
+
+    def __init__(self, list_interval: float = 30.0, **spec: object) -> None:
+        known: dict[str, object] = {"type": "ollama", **spec}
+        self.spec = EndpointSpec("a", "127.0.0.1", 1, authority="127.0.0.1:1", **known)  # type: ignore[arg-type]
+        self.asker = Scripted()
+        self.views: list[EndpointView] = []
+        self.log = LogCapture()
+        self.watch = Watch(
+            self.spec,
+            0,
+            self.asker,  # type: ignore[arg-type]
+            LoopClock(),
+            _NoChance(),
+            list_interval,
+            capturing_logger(self.log),
+            self.views.append,
+        )
+
+    async def __aenter__(self) -> "Watched":
+        self.watch.start()
+        await self.watch.first_round()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.watch.stop()
+
+    @property
+    def view(self) -> EndpointView:
+        return self.watch.view
+
+    @property
+    def health(self) -> str:
+        return self.watch.view.health.value
