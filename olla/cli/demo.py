@@ -1,5 +1,8 @@
 """`olla demo`: the router in front of simulated nodes, nothing else needed."""
 
+import sys
+from pathlib import Path
+
 import click
 
 from olla.cli.running import run
@@ -90,6 +93,12 @@ async def _demo(host: str, port: int, nodes: int, time_scale: float, seed: int) 
             await node.stop()
 
 
+def _command() -> str:
+    """How this command was called, so that it can be called again."""
+    called = Path(sys.argv[0])
+    return "python -m olla" if called.name == "__main__.py" else str(called)
+
+
 def _welcome(url: str, nodes: int) -> None:
     click.echo(
         f"""
@@ -104,7 +113,7 @@ olla is at {url}, in front of {nodes} simulated Ollama nodes. Try, in another te
   curl -si {url}/v1/chat/completions \\
     -d '{{"model": "llama3.2", "messages": [{{"role": "user", "content": "Hello!"}}]}}'
 
-  olla status --url {url}
+  {_command()} status --url {url}
 
 Ctrl-C stops it.
 """
