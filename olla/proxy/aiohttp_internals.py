@@ -102,6 +102,8 @@ class Connection(RequestHandler):
             if self._messages:
                 message, self._last_payload = self._messages[-1]
                 self._refused = isinstance(message, _ErrInfo)
+            if not self._refused:
+                self._head_start = b""  # it holds a whole read, perhaps with a large body
         elif between:
             self._head_size += len(data)
             if self._head_size > self._server.head_max:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 
 import msgspec
 
-from olla.failures import Failure, Kind
+from olla.failures import Failed, Failure, Kind
 from olla.fleet.endpoint import EndpointSpec
 from olla.proxy.framing import chunk
 from olla.proxy.head import ResponseHead
@@ -216,9 +216,12 @@ class Attempt:
             if self._request.chunked:
                 connection.write(b"0\r\n\r\n")
             connection.sent = True
+        except Failed as failed:
+            # What the client sent is no body: the endpoint must not take its start for the whole.
+            connection.abort()
+            self.failure = failed.failure
+            self._settle(Outcome.FAILED)
         except Exception:
-            # The client broke off, or sent what is no body. The endpoint must not take what it
-            # has for the whole.
             connection.abort()
             self._fail(Kind.CLIENT_GONE, "the client broke off in the middle of its request")
 
@@ -227,6 +230,7 @@ class Attempt:
     ) -> None:
         relay = self._make_relay(connection, head)
         self.relay = relay
+        self._request.body = b""  # nothing is sent twice from here on; a stream may last long
         connection.receiver_is(relay)
         relay.on_end = self._relayed
         self._arm()  # the silence limit may end before the first-byte limit would have

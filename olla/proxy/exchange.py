@@ -313,6 +313,7 @@ class Exchange:
     def _relay(self, connection: UpstreamConnection, head: ResponseHead) -> Relay:
         """The answer is to be relayed: its head for the client, olla's fields added."""
         downstream, record, clock = self._downstream, self._record, self._stations.clock
+        self._body = b""  # no other endpoint will be asked any more
         now = clock.now()
         record.status = head.status
         retry_after = head.get(b"retry-after") or b""

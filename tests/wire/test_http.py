@@ -298,3 +298,17 @@ async def test_a_blob_is_passed_on_without_being_gathered(make_router: MakeRoute
     writer.close()
     server.close()
     await server.wait_closed()
+
+
+async def test_a_blob_whose_chunks_are_broken_is_400_and_never_whole(
+    make_router: MakeRouter,
+) -> None:
+    """The endpoint's connection is dropped before it could take the start for the whole."""
+    router = await make_router()
+    endpoint = router.endpoints[0]
+    answered = await router.exchange(
+        f"POST /api/blobs/sha256:{'0' * 64} HTTP/1.1\r\nHost: x\r\n"
+        "Transfer-Encoding: chunked\r\n\r\n4\r\nblob\r\nzz\r\n".encode()
+    )
+    assert answered.startswith(b"HTTP/1.1 400 ")
+    assert endpoint.requests == []
