@@ -4,9 +4,10 @@ import asyncio
 import inspect
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
+import uvloop
 from hypothesis import HealthCheck, settings
 
 # Machines are shared: how fast examples are made says nothing about the code.
@@ -51,3 +52,17 @@ def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
     return port
+
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> dict[str, LoopFactory]:
+    """What touches bytes runs on both event loops: they differ in when they write and what they
+    raise. The rest runs on asyncio's own."""
+    factories: dict[str, LoopFactory] = {"asyncio": asyncio.new_event_loop}
+    if item.path.parent.name == "wire":
+        factories["uvloop"] = uvloop.new_event_loop
+    return factories

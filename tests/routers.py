@@ -69,6 +69,12 @@ class Fleet:
         for node in self.nodes.values():
             await node.stop()
 
+    async def settled(self) -> None:
+        """Wait until requests have ended whose answers a client in another thread has read."""
+        async with asyncio.timeout(5):
+            while self.app.downstream.active:
+                await asyncio.sleep(0)
+
     def check_clean(self) -> None:
         """Nothing leaked, and nothing was logged as an error."""
         assert self.app.dispatcher.leases == 0
@@ -124,6 +130,7 @@ def threaded_fleet(
         if isinstance(first, BaseException):
             raise first
         yield first
+        first.call(first.fleet.settled())
         first.fleet.check_clean()
     finally:
         if loops:
