@@ -103,7 +103,8 @@ TRANSITIONS: Mapping[Health, Mapping[Event, Health]] = {
     # A server that loads its model may not answer at all meanwhile.
     _H.WARMING: {**_AFTER, _E.TIMEOUT: _H.WARMING, _E.ANSWERED: _H.WARMING},
     _H.UNHEALTHY: {**_AFTER, _E.ANSWERED: _H.UNHEALTHY},
-    _H.OFFLINE: {**_AFTER, _E.ANSWERED: _H.OFFLINE},
+    # Slow right after having been gone is no proof that it can work: one more answer has to come.
+    _H.OFFLINE: {**_AFTER, _E.SLOW: _H.UNHEALTHY, _E.ANSWERED: _H.OFFLINE},
     _H.CONFIG_ERROR: {**_AFTER, _E.ANSWERED: _H.CONFIG_ERROR},
     # Before the pause is over, OK and SLOW do not end it: see `advance`.
     _H.RATE_LIMITED: {**_AFTER, _E.ANSWERED: _H.RATE_LIMITED},

@@ -52,7 +52,6 @@ def test_requests_go_to_healthy_and_busy_endpoints_only() -> None:
     ("event", "expected"),
     [
         (Event.OK, Health.HEALTHY),
-        (Event.SLOW, Health.BUSY),
         (Event.LOADING, Health.WARMING),
         (Event.UNREACHABLE, Health.OFFLINE),
         (Event.BROKEN, Health.UNHEALTHY),
@@ -66,6 +65,19 @@ def test_what_a_probe_found_counts_whatever_was_before(
 ) -> None:
     """One finding leads to one state from everywhere: one good probe brings any of them back."""
     assert advance(HealthState(state), event, 1.0).health is expected
+
+
+def test_slow_lists_make_busy() -> None:
+    """A node that loads a model may block them, and takes requests all the same."""
+    for state in set(Health) - {Health.OFFLINE}:
+        assert advance(HealthState(state), Event.SLOW, 1.0).health is Health.BUSY
+
+
+def test_what_was_gone_must_answer_fully_to_be_used() -> None:
+    """Slow after offline is no proof; only a second answer in a row is."""
+    assert after(Event.UNREACHABLE, Event.SLOW).health is Health.UNHEALTHY
+    assert after(Event.UNREACHABLE, Event.OK).health is Health.HEALTHY
+    assert after(Event.UNREACHABLE, Event.SLOW, Event.SLOW).health is Health.BUSY
 
 
 def test_one_late_probe_ejects_nobody() -> None:

@@ -101,6 +101,15 @@ def test_different_parts_are_different_models(
         assert canonical(f"{one}/{namespace}") != canonical(f"{other}/{namespace}")
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("m:7b", "m"), ("a/m", "m"), ("host:5000/ns/m", "ns/m"), ("hf.co/u/m:Q4", "u/m:Q4")],
+)
+def test_tag_namespace_and_host_tell_models_apart(one: str, other: str) -> None:
+    """What one name says and the other leaves out is no default here."""
+    assert canonical(one) != canonical(other)
+
+
 @given(st.text(max_size=50))
 def test_no_text_is_too_odd(text: str) -> None:
     """Names come from clients: whatever they send has a canonical form, and a stable one."""

@@ -11,6 +11,7 @@ PATHS = ("alive_path", "list_path", "resident_path", "version_path")
 def test_a_row_is_complete(profile: Profile) -> None:
     """It speaks something, is reached under its own name, and its paths are paths."""
     assert profile.dialects
+    assert profile.dialects <= {"ollama", "openai", "anthropic"}
     assert profile.name in profile.prefixes
     for name in PATHS:
         path = getattr(profile, name)

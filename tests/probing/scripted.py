@@ -5,6 +5,7 @@ from collections import Counter
 from typing import Any
 
 from aiohttp import web
+from multidict import CIMultiDict
 from yarl import URL
 
 from olla.fleet.endpoint import EndpointSpec
@@ -15,7 +16,7 @@ HANG = object()
 """The answer that never comes."""
 
 Answer = Any
-"""A status, a JSON value, a text, bytes, HANG, or (status, body, headers)."""
+"""A status, a JSON value, a text, bytes, HANG, (status, body, headers), or a future of one."""
 
 
 def model_list(*names: str) -> dict[str, Any]:
@@ -52,21 +53,31 @@ class ScriptedServer:
         self.answers = dict(answers)
         self.asked: Counter[str] = Counter()
         """How often each path was asked for."""
-        self.headers: dict[str, str] = {}
+        self.headers: CIMultiDict[str] = CIMultiDict()
         """Those of the last request."""
         self.arrived = asyncio.Condition()
         self.url = ""
+        self._port = 0
 
     async def __aenter__(self) -> "ScriptedServer":
+        await self.accept()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.refuse()
+
+    async def accept(self) -> None:
+        """Listen; on the same port as before after `refuse`."""
         self._runner = web.ServerRunner(
             web.Server(self._answer, handler_cancellation=True), shutdown_timeout=0.1
         )
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
-        return self
+        await web.TCPSite(self._runner, "127.0.0.1", self._port, reuse_address=True).start()
+        self._port = self._runner.addresses[0][1]
+        self.url = f"http://127.0.0.1:{self._port}"
 
-    async def __aexit__(self, *exc: object) -> None:
+    async def refuse(self) -> None:
+        """Hang up, and refuse connections from now on."""
         await self._runner.cleanup()
 
     async def was_asked(self, path: str, times: int = 1) -> None:
@@ -77,11 +88,13 @@ class ScriptedServer:
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         async with self.arrived:
             self.asked[request.path] += 1
-            self.headers = dict(request.headers)
+            self.headers = CIMultiDict(request.headers)
             self.arrived.notify_all()
         answer = self.answers.get(request.path, 404)
         if answer is HANG:
             await asyncio.Event().wait()
+        if isinstance(answer, asyncio.Future):
+            answer = await asyncio.shield(answer)
         status, body, headers = answer if isinstance(answer, tuple) else (200, answer, {})
         if isinstance(body, int):
             return web.Response(status=body, headers=headers)

@@ -12,7 +12,7 @@ import pytest
 from olla.clock import SystemClock
 from olla.fleet.endpoint import EndpointSpec
 from olla.probing.asking import Asker, Verdict
-from tests.probing.servers import Answer, ScriptedServer
+from tests.probing.scripted import HANG, ScriptedServer, endpoint
 
 Raw = Callable[[bytes], Awaitable[EndpointSpec]]
 
@@ -49,9 +49,9 @@ async def raw() -> AsyncIterator[Raw]:
 
 async def test_an_answer_is_read(asker: Asker) -> None:
     """Its body, and who says he is the server."""
-    answer = Answer(200, b'{"a": 1}', {"Server": "llama.cpp"})
+    answer = (200, b'{"a": 1}', {"Server": "llama.cpp"})
     async with ScriptedServer({"/x": answer}) as server:
-        reply = await asker.get(server.spec(), "/x")
+        reply = await asker.get(endpoint(server.url), "/x")
     assert reply.verdict is Verdict.OK
     assert reply.json() == {"a": 1}
     assert reply.server == "llama.cpp"
@@ -61,8 +61,8 @@ async def test_an_answer_is_read(asker: Asker) -> None:
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[1]", b"\xff\xfe", b"[" * 5000, b'{"a":'])
 async def test_a_body_that_is_no_json_object_is_none(asker: Asker, body: bytes) -> None:
     """And raises nothing."""
-    async with ScriptedServer({"/x": Answer(200, body)}) as server:
-        assert (await asker.get(server.spec(), "/x")).json() is None
+    async with ScriptedServer({"/x": (200, body, {})}) as server:
+        assert (await asker.get(endpoint(server.url), "/x")).json() is None
 
 
 @pytest.mark.parametrize(
@@ -88,8 +88,8 @@ async def test_a_status_has_its_verdict(
     asker: Asker, status: int, body: bytes, verdict: Verdict
 ) -> None:
     """And what was wrong is said in words, with the path and the status."""
-    async with ScriptedServer({"/x": Answer(status, body)}) as server:
-        reply = await asker.get(server.spec(), "/x")
+    async with ScriptedServer({"/x": (status, body, {})}) as server:
+        reply = await asker.get(endpoint(server.url), "/x")
     assert reply.verdict is verdict
     if verdict not in (Verdict.OK, Verdict.LOADING):
         assert reply.error is not None
@@ -102,18 +102,18 @@ async def test_a_status_has_its_verdict(
 )
 async def test_retry_after_is_read(asker: Asker, retry_after: str, seconds: float | None) -> None:
     """Seconds; what is none is not told."""
-    answer = Answer(429, b"", {"Retry-After": retry_after})
+    answer = (429, b"", {"Retry-After": retry_after})
     async with ScriptedServer({"/x": answer}) as server:
-        assert (await asker.get(server.spec(), "/x")).retry_after == seconds
+        assert (await asker.get(endpoint(server.url), "/x")).retry_after == seconds
 
 
 async def test_retry_after_may_be_a_date(asker: Asker) -> None:
     """The seconds from now until then, and none for one that is past."""
     for ahead, low, high in ((90, 80.0, 90.0), (-90, 0.0, 0.0)):
         moment = format_datetime(datetime.now(UTC) + timedelta(seconds=ahead), usegmt=True)
-        answer = Answer(429, b"", {"Retry-After": moment})
+        answer = (429, b"", {"Retry-After": moment})
         async with ScriptedServer({"/x": answer}) as server:
-            seconds = (await asker.get(server.spec(), "/x")).retry_after
+            seconds = (await asker.get(endpoint(server.url), "/x")).retry_after
         assert seconds is not None
         assert low <= seconds <= high
 
@@ -121,10 +121,10 @@ async def test_retry_after_may_be_a_date(asker: Asker) -> None:
 async def test_the_address_and_the_headers_are_the_operators(asker: Asker) -> None:
     """Base path, own authority as Host, credentials; nothing that was not asked for."""
     async with ScriptedServer({"/llm/x": {}}) as server:
-        spec = server.spec(base_path="/llm", headers=(("authorization", "Bearer k"),))
+        spec = endpoint(server.url, base_path="/llm", headers=(("authorization", "Bearer k"),))
         spec = msgspec.structs.replace(spec, authority="gpu-1.internal")
         assert (await asker.get(spec, "/x")).verdict is Verdict.OK
-        headers = server.headers["/llm/x"]
+        headers = server.headers
     assert headers["Host"] == "gpu-1.internal"
     assert headers["Authorization"] == "Bearer k"
     assert "Cookie" not in headers
@@ -133,23 +133,22 @@ async def test_the_address_and_the_headers_are_the_operators(asker: Asker) -> No
 async def test_the_operators_host_has_the_last_word(asker: Asker) -> None:
     """And there is one Host only."""
     async with ScriptedServer({"/x": {}}) as server:
-        await asker.get(server.spec(headers=(("host", "llm.example"),)), "/x")
-        assert server.headers["/x"].getall("Host") == ["llm.example"]
+        await asker.get(endpoint(server.url, headers=(("host", "llm.example"),)), "/x")
+        assert server.headers.getall("Host") == ["llm.example"]
 
 
 async def test_redirects_are_not_followed(asker: Asker) -> None:
     """Credentials go where the operator said, and nowhere else."""
-    answer = Answer(302, b"", {"Location": "/y"})
+    answer = (302, b"", {"Location": "/y"})
     async with ScriptedServer({"/x": answer, "/y": {}}) as server:
-        assert (await asker.get(server.spec(), "/x")).verdict is Verdict.BROKEN
-        assert server.asked == ["/x"]
+        assert (await asker.get(endpoint(server.url), "/x")).verdict is Verdict.BROKEN
+        assert set(server.asked) == {"/x"}
 
 
 async def test_a_late_answer_is_a_time_out(asker: Asker) -> None:
     """After the endpoint's own time, said in words."""
-    async with ScriptedServer({"/x": {}}) as server:
-        server.hang("/x")
-        reply = await asker.get(server.spec(check_timeout=0.05), "/x")
+    async with ScriptedServer({"/x": HANG}) as server:
+        reply = await asker.get(endpoint(server.url, check_timeout=0.05), "/x")
     assert reply.verdict is Verdict.TIMEOUT
     assert reply.error == "GET /x timed out after 0.05 s"
 
@@ -173,7 +172,7 @@ async def test_a_name_that_is_none_is_unreachable(asker: Asker) -> None:
 async def test_plain_http_where_tls_is_expected_is_unreachable(asker: Asker) -> None:
     """And the words say that it is TLS that failed."""
     async with ScriptedServer({"/x": {}}) as server:
-        reply = await asker.get(server.spec(tls=True), "/x")
+        reply = await asker.get(endpoint(server.url, tls=True), "/x")
     assert reply.verdict is Verdict.UNREACHABLE
     assert reply.error is not None
     assert reply.error.startswith("TLS failed")
@@ -202,9 +201,9 @@ async def test_bytes_that_are_no_answer_are_broken(asker: Asker, raw: Raw, answe
 async def test_an_endless_answer_is_cut_off(asker: Asker) -> None:
     """Packed small or not: what is kept has a bound."""
     packed = gzip.compress(b" " * (17 * 1024 * 1024), 1)
-    answer = Answer(200, packed, {"Content-Encoding": "gzip"})
+    answer = (200, packed, {"Content-Encoding": "gzip"})
     async with ScriptedServer({"/x": answer}) as server:
-        reply = await asker.get(server.spec(), "/x")
+        reply = await asker.get(endpoint(server.url), "/x")
     assert reply.verdict is Verdict.BROKEN
     assert reply.body == b""
 

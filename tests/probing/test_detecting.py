@@ -39,6 +39,12 @@ def owned(by: object) -> dict[str, Any]:
         ({"/v1/models": owned("sglang")}, "sglang"),
         ({"/v1/models": owned("lmdeploy")}, "lmdeploy"),
         ({"/v1/models": owned("organization_owner")}, "lm-studio"),
+        ({"/v1/models": owned("lemonade")}, "lemonade"),
+        ({"/api/v1/models": {"models": []}}, "lm-studio"),
+        ({"/v1/models": {"data": []}, "/api/v1/models": {"models": []}}, "lm-studio"),
+        ({"/api/v1/models": {"object": "list", "data": []}}, "lemonade"),
+        ({"/v1/models": {"object": "list", "data": None}}, "openai-compatible"),
+        ({"/api/version": (500, "broken", {}), "/v1/models": owned("vllm")}, "vllm"),
         ({"/v1/models": owned("somebody")}, "openai-compatible"),
         ({"/v1/models": owned(["not", "a", "name"])}, "openai-compatible"),
         ({"/v1/models": {"object": "list", "data": []}}, "openai-compatible"),
@@ -75,6 +81,8 @@ async def test_a_simulated_node_is_an_ollama(asker: Asker) -> None:
         ({"/api/version": (429, "later", {})}, Verdict.RATE_LIMITED),
         ({"/api/version": HANG}, Verdict.TIMEOUT),
         ({**OLLAMA, "/": HANG, "/v1/models": owned("library")}, Verdict.TIMEOUT),
+        ({**OLLAMA, "/": (429, "later", {}), "/v1/models": owned("library")}, Verdict.RATE_LIMITED),
+        ({"/v1/models": b"<html>"}, Verdict.BROKEN),
     ],
 )
 async def test_what_cannot_be_told_is_not_guessed(
@@ -86,3 +94,11 @@ async def test_what_cannot_be_told_is_not_guessed(
     assert profile is None
     assert reply.verdict is verdict
     assert reply.error
+
+
+async def test_the_operators_list_path_is_asked(serve: Serve, asker: Asker) -> None:
+    """Where a server has its list elsewhere."""
+    server = await serve({"/own": owned("vllm")})
+    profile, _ = await detect(asker, endpoint(server.url, type="auto", list_path="/own"))
+    assert profile is not None
+    assert profile.name == "vllm"

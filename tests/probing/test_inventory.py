@@ -114,3 +114,36 @@ async def test_stopping_ends_what_is_under_way(serve: Serve, take: Take) -> None
     with pytest.raises(asyncio.CancelledError):
         await asking
     assert not inventory.asking(Question.MODELS)
+
+
+async def test_rubbish_leaves_what_was_known(serve: Serve, take: Take) -> None:
+    """And says in words that it was rubbish."""
+    server = await serve({**OLLAMA, "/api/ps": model_list("m")})
+    inventory = take(server)
+    lists = {Question.MODELS: "/api/tags", Question.RESIDENT: "/api/ps"}
+    for question, path in lists.items():
+        await inventory.ask(question)
+        server.answers[path] = {"models": 5}
+        reply = await inventory.ask(question)
+        assert (reply.verdict, reply.error) == (
+            Verdict.BROKEN,
+            f"GET {path} answered no list of models",
+        )
+    assert set(inventory.models) == {canonical("m")}
+    assert [instance.name for instance in inventory.instances] == ["m"]
+
+
+async def test_a_version_that_is_not_told_is_not_asked_for_again(serve: Serve, take: Take) -> None:
+    """No version is an answer; an error is none, and takes nothing away."""
+    server = await serve(OLLAMA)
+    inventory = take(server)
+    await inventory.ask(Question.VERSION)
+    server.answers["/api/version"] = (500, "broken", {})
+    inventory.mark_stale(Question.VERSION)
+    await inventory.ask(Question.VERSION)
+    assert inventory.version == "0.12.0"
+    assert inventory.due(Question.VERSION, 600.0)
+    server.answers["/api/version"] = {"version": 5}
+    await inventory.ask(Question.VERSION)
+    assert inventory.version is None
+    assert not inventory.due(Question.VERSION, 600.0)

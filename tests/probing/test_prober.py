@@ -253,3 +253,111 @@ async def test_a_429_of_traffic_is_a_pause(serve: Serve, probe: Probe) -> None:
         prober.observe(name, failure, M)
     assert (await prober.probed("ollama")).health is Health.HEALTHY
     assert (await prober.probed("vllm")).health is Health.RATE_LIMITED
+
+
+async def test_one_endpoint_that_answers_rubbish_harms_no_other(serve: Serve, probe: Probe) -> None:
+    """It alone is unhealthy, and the others' lists are read."""
+    well, odd = await serve(OLLAMA), await serve({**OLLAMA, "/api/tags": b"<html>"})
+    prober = await probe(endpoint(odd.url, "odd"), endpoint(well.url, "well"))
+    await prober.first_pass()
+    assert prober.snapshot.by_name["odd"].health is Health.UNHEALTHY
+    assert prober.snapshot.by_name["well"].health is Health.HEALTHY
+    assert [view.name for view in prober.snapshot.by_model[M]] == ["well"]
+
+
+async def test_traffic_that_cannot_connect_has_it_checked_at_once(
+    serve: Serve, probe: Probe
+) -> None:
+    """An endpoint that answers is back long before its next turn, and nobody had to ask for it."""
+    server = await serve(OLLAMA)
+    prober = await probe(endpoint(server.url))
+    await prober.first_pass()
+    prober.observe("e", Failure(Kind.CONNECT_REFUSED, "connection refused"), M)
+    async with asyncio.timeout(5.0):
+        while prober.snapshot.by_name["e"].health is not Health.HEALTHY:
+            await asyncio.sleep(0.005)
+
+
+async def test_a_llama_cpp_server_is_warming_until_it_has_loaded(
+    serve: Serve, probe: Probe
+) -> None:
+    """Its kind is known before it can do anything, and it is used as soon as it can."""
+    loading = (503, {"error": {"message": "Loading model", "type": "unavailable_error"}}, {})
+    server = await serve(dict.fromkeys(("/health", "/api/version", "/v1/models"), loading))
+    prober = await probe(endpoint(server.url, type="auto"))
+    await prober.first_pass()
+    view = prober.snapshot.by_name["e"]
+    assert view.profile is not None
+    assert (view.profile.name, view.health) == ("llamacpp", Health.WARMING)
+    models = {"data": [{"id": "tiny", "owned_by": "llamacpp"}]}
+    server.answers = {"/health": {"status": "ok"}, "/v1/models": models}
+    view = await prober.probed("e")
+    assert view.health is Health.HEALTHY
+    assert set(view.models) == {canonical("tiny")}
+
+
+async def test_what_comes_after_a_refresh_is_not_lost(serve: Serve, probe: Probe) -> None:
+    """An endpoint that was too late for one client has answered for the next."""
+    server = await serve(OLLAMA)
+    prober = await probe(endpoint(server.url, check_timeout=60.0))
+    await prober.first_pass()
+    late = asyncio.get_running_loop().create_future()
+    server.answers["/api/tags"] = late
+    snapshot = await prober.refresh("models", 0.0, 0.1)
+    assert set(snapshot.by_model) == {M}
+    late.set_result((200, model_list("new"), {}))
+    async with asyncio.timeout(5.0):
+        while canonical("new") not in prober.snapshot.by_model:
+            await asyncio.sleep(0.002)
+
+
+async def test_a_refresh_that_is_given_up_takes_the_answer_from_nobody(
+    serve: Serve, probe: Probe
+) -> None:
+    """A client hangs up; the one beside it is served, by the same question."""
+    server = await serve(OLLAMA)
+    prober = await probe(endpoint(server.url, check_timeout=60.0))
+    await prober.first_pass()
+    held = asyncio.get_running_loop().create_future()
+    server.answers["/api/ps"] = held
+    leaving, staying = (asyncio.create_task(prober.refresh("resident", 0.0, 5.0)) for _ in range(2))
+    await server.was_asked("/api/ps", 2)
+    leaving.cancel()
+    held.set_result((200, model_list("m"), {}))
+    assert M in (await staying).by_name["e"].resident
+    assert server.asked["/api/ps"] == 2
+
+
+async def test_an_endpoint_that_breaks_in_a_refresh_is_probed(serve: Serve, probe: Probe) -> None:
+    """Who asked gets what is known, and the fleet learns of the trouble."""
+    server = await serve(OLLAMA)
+    prober = await probe(endpoint(server.url))
+    await prober.first_pass()
+    await server.refuse()
+    assert M in (await prober.refresh("models", 0.0, 5.0)).by_model
+    async with asyncio.timeout(5.0):
+        while prober.snapshot.by_name["e"].health is not Health.OFFLINE:
+            await asyncio.sleep(0.005)
+
+
+async def test_only_lists_can_be_refreshed(probe: Probe) -> None:
+    """Another word is a mistake in the program, and says so."""
+    prober = await probe()
+    with pytest.raises(ValueError, match="colours"):
+        await prober.refresh("colours", 0.0, 1.0)
+
+
+async def test_one_that_left_says_nothing_more(serve: Serve, probe: Probe) -> None:
+    """An answer that comes while it is stopped does not bring it back."""
+    stays, goes = await serve(OLLAMA), await serve(OLLAMA)
+    specs = endpoint(stays.url, "stays"), endpoint(goes.url, "goes", check_timeout=60.0)
+    prober = await probe(*specs)
+    await prober.first_pass()
+    goes.answers["/api/tags"] = HANG
+    asking = asyncio.create_task(prober.probed("goes"))
+    await goes.was_asked("/api/tags", 2)
+    await prober.set_specs(specs[:1])
+    assert (await asking).name == "goes"
+    assert [view.name for view in prober.snapshot.endpoints] == ["stays"]
+    with pytest.raises(KeyError):
+        await prober.probed("goes")
