@@ -361,3 +361,20 @@ async def test_one_that_left_says_nothing_more(serve: Serve, probe: Probe) -> No
     assert [view.name for view in prober.snapshot.endpoints] == ["stays"]
     with pytest.raises(KeyError):
         await prober.probed("goes")
+
+
+async def test_one_that_was_replaced_does_not_speak_for_its_successor(
+    serve: Serve, probe: Probe
+) -> None:
+    """What is heard of the old address, while it is stopped, is not said of the new one."""
+    old, new = await serve(OLLAMA), await serve(OLLAMA)
+    prober = await probe(endpoint(old.url))
+    await prober.first_pass()
+    watch = prober._watches["e"]
+    replacing = asyncio.create_task(prober.set_specs([endpoint(new.url)]))
+    await asyncio.sleep(0)
+    watch.observe(Failure(Kind.CONNECT_REFUSED, "connection refused"), M)
+    assert watch.view.health is Health.OFFLINE
+    view = prober.snapshot.by_name["e"]
+    assert (view.spec, view.health) == (endpoint(new.url), Health.UNKNOWN)
+    await replacing
