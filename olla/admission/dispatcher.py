@@ -6,6 +6,7 @@ do what they are told, and release.
 
 import msgspec
 
+from olla.fleet.breaker import BreakerState
 from olla.fleet.load import Load
 from olla.fleet.snapshot import Snapshot
 from olla.routing.candidates import Features
@@ -22,11 +23,13 @@ class LeaseError(Exception):
 class Lease(msgspec.Struct):
     """The right to one slot of an endpoint, from `Dispatcher.ask` to `Dispatcher.release`.
 
-    `counted` is False for operations that occupy no slot.
+    `counted` is False for operations that occupy no slot; `trial` is True when it tries out an
+    endpoint whose breaker is half-open.
     """
 
     choice: Choose
     counted: bool
+    trial: bool = False
     released: bool = False
 
 
@@ -65,8 +68,11 @@ class Dispatcher:
             return decision
         if counted:
             self.load.add(decision.view.name, decision.model)
+        trial = decision.view.breaker is BreakerState.HALF_OPEN
+        if trial:
+            self.load.begin_trial(decision.view.name)
         self._open += 1
-        return Lease(decision, counted)
+        return Lease(decision, counted, trial)
 
     def release(self, lease: Lease) -> None:
         """Give the slot back.
@@ -78,5 +84,7 @@ class Dispatcher:
             raise LeaseError(f"lease on {lease.choice.view.name} released twice")
         lease.released = True
         self._open -= 1
+        if lease.trial:
+            self.load.end_trial(lease.choice.view.name)
         if lease.counted:
             self.load.remove(lease.choice.view.name, lease.choice.model)

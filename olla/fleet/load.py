@@ -10,11 +10,12 @@ __all__ = ["Load"]
 class Load:
     """Requests in flight per endpoint, and per endpoint and model."""
 
-    __slots__ = ("_by_endpoint", "_by_model")
+    __slots__ = ("_by_endpoint", "_by_model", "_trials")
 
     def __init__(self) -> None:
         self._by_endpoint: dict[str, int] = {}
         self._by_model: dict[tuple[str, str], int] = {}
+        self._trials: set[str] = set()
 
     def on(self, endpoint: str) -> int:
         """Inference requests in flight on an endpoint."""
@@ -27,6 +28,18 @@ class Load:
     def total(self) -> int:
         """Inference requests in flight everywhere."""
         return sum(self._by_endpoint.values())
+
+    def on_trial(self, endpoint: str) -> bool:
+        """Whether a request is on its way that tries out a half-open endpoint."""
+        return endpoint in self._trials
+
+    def begin_trial(self, endpoint: str) -> None:
+        """The next request to a half-open endpoint is its trial."""
+        self._trials.add(endpoint)
+
+    def end_trial(self, endpoint: str) -> None:
+        """The trial is over, however it ended."""
+        self._trials.discard(endpoint)
 
     def add(self, endpoint: str, model: str | None) -> None:
         """Count one more."""

@@ -316,8 +316,7 @@ class Exchange:
         self._body = b""  # no other endpoint will be asked any more
         now = clock.now()
         record.status = head.status
-        retry_after = head.get(b"retry-after") or b""
-        self._retry_after = float(retry_after) if retry_after.isdigit() else None
+        self._retry_after = _retry_after(head)
         record.first_byte = now
         record.attempts[-1].first_byte = now
         record.attempts[-1].status = head.status
@@ -350,7 +349,8 @@ class Exchange:
         return f"X-Olla-Response-Time: {seconds(total)}\r\n".encode()
 
     def _turned_away(self, attempt: Attempt, name: str) -> Failure:
-        return _answered(name, attempt.held.status if attempt.held is not None else 0, None)
+        assert attempt.held is not None
+        return _answered(name, attempt.held.status, _retry_after(attempt.held))
 
     def _broken_relay(self, attempt: Attempt, name: str) -> Failure | None:
         relay = attempt.relay
@@ -430,6 +430,12 @@ class Exchange:
         )
         record.bytes_out = len(answer)
         downstream.write(answer)
+
+
+def _retry_after(head: ResponseHead) -> float | None:
+    """The seconds an endpoint asks to be left alone; None where it does not say in seconds."""
+    value = head.get(b"retry-after") or b""
+    return float(value) if value.isdigit() and len(value) < 10 else None
 
 
 def _answered(endpoint: str, status: int, retry_after: float | None) -> Failure:

@@ -110,8 +110,8 @@ def exclusion(features: Features, view: EndpointView, load: Load) -> Exclusion |
         return Exclusion.TRIED
     if view.breaker is BreakerState.OPEN:
         return Exclusion.BREAKER_OPEN
-    if view.breaker is BreakerState.HALF_OPEN and load.on(view.spec.name):
-        return Exclusion.BREAKER_OPEN  # one trial at a time
+    if view.breaker is BreakerState.HALF_OPEN and load.on_trial(view.spec.name):
+        return Exclusion.BREAKER_OPEN  # one trial at a time, whatever began before it
     return None
 
 

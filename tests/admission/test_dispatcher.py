@@ -3,6 +3,7 @@
 import pytest
 
 from olla.admission.dispatcher import Dispatcher, Lease, LeaseError
+from olla.fleet.breaker import BreakerState
 from olla.routing.decision import Refuse, RoutingOptions
 from olla.routing.policies import POLICIES
 from olla.routing.policies.steady import Steady
@@ -55,6 +56,20 @@ def test_what_occupies_no_slot_is_leased_but_not_load() -> None:
     assert dispatch.load.total() == 0
     dispatch.release(lease)
     assert dispatch.leases == 0
+
+
+def test_a_half_open_endpoint_gets_one_trial_at_a_time() -> None:
+    """The next one comes when the first is over; the other endpoint takes the rest."""
+    half = view("a", breaker=BreakerState.HALF_OPEN, priority=999)
+    snapshot = fleet(half, view("b", 1))
+    dispatch = Dispatcher(POLICIES["priority"], RoutingOptions())
+    trial, other = (granted(dispatch.ask(features(), snapshot, "m", 0.0)) for _ in range(2))
+    assert (trial.choice.view.name, other.choice.view.name) == ("a", "b")
+    assert trial.trial
+    assert not other.trial
+    dispatch.release(trial)
+    again = granted(dispatch.ask(features(), snapshot, "m", 0.0))
+    assert again.choice.view.name == "a"
 
 
 def test_another_policy_can_stand_in() -> None:

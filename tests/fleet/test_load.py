@@ -44,3 +44,14 @@ def test_nothing_is_removed_that_was_not_there() -> None:
     load.remove("a", "m")
     with pytest.raises(KeyError):
         load.remove("a", "m")
+
+
+def test_a_trial_is_on_until_it_is_over() -> None:
+    """Per endpoint; ending what never began changes nothing."""
+    load = Load()
+    load.begin_trial("a")
+    assert load.on_trial("a")
+    assert not load.on_trial("b")
+    load.end_trial("a")
+    load.end_trial("a")
+    assert not load.on_trial("a")

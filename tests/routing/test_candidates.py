@@ -48,12 +48,15 @@ def test_an_open_breaker_is_left_out_while_another_can_serve() -> None:
 
 
 def test_a_half_open_breaker_lets_one_request_through() -> None:
-    """The trial; the next has to wait for its outcome."""
+    """The trial; the next has to wait for its outcome, and old requests do not count."""
     load = Load()
-    trial = view("a", breaker=HALF)
-    assert exclusion(features(), trial, load) is None
+    half = view("a", breaker=HALF)
     load.add("a", MODEL)
-    assert exclusion(features(), trial, load) is Exclusion.BREAKER_OPEN
+    assert exclusion(features(), half, load) is None
+    load.begin_trial("a")
+    assert exclusion(features(), half, load) is Exclusion.BREAKER_OPEN
+    load.end_trial("a")
+    assert exclusion(features(), half, load) is None
 
 
 def test_the_kind_of_server_must_fit() -> None:
