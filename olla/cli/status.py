@@ -33,14 +33,15 @@ def command(url: str, as_json: bool) -> None:
     address = f"{url.rstrip('/')}/internal/status"
     if not address.startswith(("http://", "https://")):
         raise click.BadParameter("it must begin with http:// or https://", param_hint="--url")
-    text = _fetch(address)
+    body = _fetch(address)
     try:
+        text = body.decode()
         status: dict[str, Any] = json.loads(text)
         heading, rows = _heading(status), [_row(each) for each in status["endpoints"]]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         _fail(f"what answers at {address} is no olla router")
     if as_json:
-        click.echo(text.decode())
+        click.echo(text)
     else:
         _show(heading, rows)
 
@@ -62,8 +63,16 @@ def _fetch(address: str) -> bytes:
 
 
 def _fail(message: str) -> NoReturn:
-    click.echo(f"olla: {message}", err=True)
+    click.echo(f"olla: {_printable(message)}", err=True)
     sys.exit(1)
+
+
+def _printable(text: str) -> str:
+    """`text` with what could command a terminal written out: endpoints name their models."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode("ascii")
+        for each in text
+    )
 
 
 def _heading(status: dict[str, Any]) -> str:
@@ -96,13 +105,13 @@ def _show(heading: str, rows: list[tuple[bool, list[str]]]) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = _PIPED_WIDTH
-    console.print(Text(heading))
+    console.print(Text(_printable(heading)))
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("endpoint", "type", "status", "in flight", "models", "in memory", "remark"):
         table.add_column(name, overflow="fold")
     for routable, cells in rows:
         # Text, not markup: names and reasons come from elsewhere and may hold brackets.
-        shown = [Text(cell) for cell in cells]
+        shown = [Text(_printable(cell)) for cell in cells]
         shown[2].stylize("green" if routable else "red")
         table.add_row(*shown)
     console.print(table)

@@ -57,6 +57,15 @@ class Document:
             known = known[:-1]
         return Problem(self.file, *self.marks.get(known, (0, 0)), dotted(key), message)
 
+    def plain(self, key: Key, text: str) -> str:
+        """`text`; half a surrogate pair in it, which no UTF-8 has, is reported and replaced."""
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            self.add(key, "this is not Unicode text: it has half a surrogate pair")
+            return text.encode("utf-8", "replace").decode()
+        return text
+
     def endpoints(self) -> Iterator[tuple[Key, dict[str, Any]]]:
         """The endpoints' mappings as they were written, with their keys."""
         key: Key = ("discovery", "static", "endpoints")
@@ -143,15 +152,16 @@ class _Builder:
             if not isinstance(name_node, yaml.ScalarNode):
                 self._document.add(key, "a key must be one word, not a list or a mapping")
                 continue
-            below = (*key, name_node.value)
-            if name_node.value in found:
+            name = self._document.plain(key, name_node.value)
+            below = (*key, name)
+            if name in found:
                 first = self._document.marks[below][0]
                 message = f"this key stands twice; the first is in line {first}: leave one out"
                 place = Problem(self._document.file, *_place(name_node), dotted(below), message)
                 self._document.problems.append(place)
                 continue
             self._document.marks[below] = _place(name_node)
-            found[name_node.value] = self.value(value_node, below)
+            found[name] = self.value(value_node, below)
         for base in merged:
             self._merge(base, key, found)
         return found
@@ -168,10 +178,12 @@ class _Builder:
         for name_node, value_node in node.value:
             if name_node.tag == _TAG + "merge":
                 self._merge(value_node, key, found)
-            elif isinstance(name_node, yaml.ScalarNode) and name_node.value not in found:
-                below = (*key, name_node.value)
-                self._document.marks[below] = _place(name_node)
-                found[name_node.value] = self.value(value_node, below)
+            elif isinstance(name_node, yaml.ScalarNode):
+                name = self._document.plain(key, name_node.value)
+                if name not in found:
+                    below = (*key, name)
+                    self._document.marks[below] = _place(name_node)
+                    found[name] = self.value(value_node, below)
 
     def _scalar(self, node: yaml.ScalarNode, key: Key) -> str | None:
         if node.tag not in _SCALARS:
@@ -180,8 +192,8 @@ class _Builder:
         if plain and node.tag == _TAG + "null":
             return None
         if "${" not in node.value:
-            return str(node.value)
-        text = self._expanded(node.value, key)
+            return self._document.plain(key, node.value)
+        text = self._document.plain(key, self._expanded(node.value, key))
         return None if plain and text in _NULLS else text
 
     def _expanded(self, text: str, key: Key) -> str:

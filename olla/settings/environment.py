@@ -44,8 +44,8 @@ def _set(document: Document, key: tuple[str, ...], name: str, text: str) -> None
         if not isinstance(inner, dict):
             return  # the section itself is wrong, which is reported
         below = inner
-    below[key[-1]] = text
     document.variables[key] = name
+    below[key[-1]] = document.plain(key, text)
 
 
 def _note_unknown(document: Document, name: str, known: list[str]) -> None:

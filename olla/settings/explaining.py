@@ -72,7 +72,12 @@ def _message(error: Any, key: Key) -> str:
 def _hint(key: Key) -> str:
     name, above = str(key[-1]), key[:-1]
     known = keys_below(above)
-    near = get_close_matches(name, [*known, *foreign_names(above)], 1, cutoff=0.75)
+    choices = [*known, *foreign_names(above)]
+    # One slip away is nearer than alike: difflib finds "ken" more like "token" than like "key".
+    slips = [each for each in choices if _is_one_slip(name.lower(), each)]
+    near = get_close_matches(name, slips, 1, cutoff=0) or get_close_matches(
+        name, choices, 1, cutoff=0.75
+    )
     if near:
         return f"; did you mean {near[0]}?"
     places = places_of(name)
@@ -82,3 +87,20 @@ def _hint(key: Key) -> str:
     if near:
         return f"; did you mean {near[0]}?"
     return f"; known here: {', '.join(sorted(known))}" if known else ""
+
+
+def _is_one_slip(given: str, meant: str) -> bool:
+    """Whether one character left out, put in or replaced, or two neighbours swapped, explain it."""
+    start = _shared(given, meant)
+    left, right = given[start:], meant[start:]
+    end = _shared(left[::-1], right[::-1])
+    left, right = left[: len(left) - end], right[: len(right) - end]
+    return max(len(left), len(right)) <= 1 or (len(left) == 2 and left == right[::-1])
+
+
+def _shared(one: str, other: str) -> int:
+    """How many characters two words begin with alike."""
+    for at, (each, its) in enumerate(zip(one, other, strict=False)):
+        if each != its:
+            return at
+    return min(len(one), len(other))

@@ -52,6 +52,8 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Loaded:
         reason = "it is not UTF-8 text"
     except OSError as error:
         reason = f"it cannot be read: {error.strerror}"
+    except ValueError as error:  # a name with a NUL
+        reason = f"it cannot be read: {error}"
     else:
         if len(text) <= _TEXT_MAX:
             return parse(text, environ, str(path))

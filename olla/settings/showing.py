@@ -18,7 +18,16 @@ def effective_yaml(settings: Settings) -> str:
     data = settings.model_dump(mode="json", exclude_none=True)
     static = data["discovery"]["static"]
     static["endpoints"] = [_shown(each) for each in settings.discovery.static.endpoints]
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(_escaped(data), sort_keys=False, allow_unicode=True)
+
+
+def _escaped(data: Any) -> Any:
+    """The data with `${` written so that it reads back as itself, and not as a variable."""
+    if isinstance(data, str):
+        return data.replace("${", "$${")
+    if isinstance(data, dict):
+        return {name: _escaped(each) for name, each in data.items()}
+    return [_escaped(each) for each in data] if isinstance(data, list) else data
 
 
 def _shown(endpoint: Endpoint) -> dict[str, Any]:
