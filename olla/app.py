@@ -6,11 +6,12 @@ Decides nothing about requests.
 
 import asyncio
 import gc
+import itertools
 import random
 import secrets
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TextIO
 
 from structlog.typing import FilteringBoundLogger
@@ -19,9 +20,11 @@ from olla import __version__
 from olla.admission.dispatcher import Dispatcher
 from olla.clock import Clock, SystemClock
 from olla.dialects.paths import Paths, ScopeSpec
+from olla.failures import Failure
 from olla.fleet.names import canonical
 from olla.fleet.profiles import PROFILES
 from olla.probing.prober import Prober
+from olla.proxy.admitting import Admission
 from olla.proxy.attempt import Timeouts
 from olla.proxy.downstream import Downstream
 from olla.proxy.stations import Stations
@@ -125,6 +128,7 @@ class App:
 
     async def _stop_parts(self) -> None:
         await self.prober.stop()
+        await self.admission.close()
         await self.pool.close()
         self.loop_lag.stop()
         self.request_log.close()
@@ -138,26 +142,43 @@ class App:
         return make_logger(Level(settings.level), style, self._output, self._clock)
 
     def _wire(self, loaded: Loaded) -> None:
-        settings, clock = self.settings, self._clock
+        settings = self.settings
         routing = _routing_options(settings)
         self.dispatcher = Dispatcher(POLICIES[settings.proxy.load_balancer], routing)
+        self._wire_probing(settings)
+        self._wire_proxy(loaded)
+
+    def _wire_probing(self, settings: Settings) -> None:
+        clock = self._clock
         self.prober = Prober(
             endpoint_specs(settings),
             clock,
             rng=random.Random(),
             list_interval=settings.discovery.model_discovery.interval,
             logger=self.logger,
+            changed=lambda snapshot: self.admission.changed(snapshot),
         )
         self.pool = Pool(
             clock,
             connect_timeout=settings.proxy.connection_timeout,
             idle_timeout=settings.proxy.connection_keep_alive,
         )
+        ids = self._ids = _request_ids()
+        timeouts = _timeouts(settings)
+        self.admission = Admission(
+            self.dispatcher,
+            clock,
+            self.pool,
+            snapshot=lambda: self.prober.snapshot,
+            load_timeout=timeouts.first_byte and timeouts.first_byte + timeouts.load,
+            new_id=lambda: next(ids),
+            loaded=self._load_ended,
+        )
         self.loop_lag = LoopLag()
         self.metrics = Metrics(
             version=__version__,
             snapshot=lambda: self.prober.snapshot,
-            load=self.dispatcher.load,
+            twins=self.dispatcher.twins,
             open_connections=lambda: self.downstream.connections,
             loop_lag=self.loop_lag.worst,
         )
@@ -166,9 +187,12 @@ class App:
             self._output,
             LogFormat.JSON if settings.logging.format == "json" else LogFormat.TEXT,
         )
+
+    def _wire_proxy(self, loaded: Loaded) -> None:
+        settings, clock = self.settings, self._clock
         stations = Stations(
             clock=clock,
-            dispatcher=self.dispatcher,
+            admission=self.admission,
             fleet=self.prober,
             pool=self.pool,
             sink=self._sink(),
@@ -176,7 +200,7 @@ class App:
             max_body=settings.server.request_limits.max_body_size,
             aliases=_aliases(settings),
             refresh_timeout=settings.model_registry.routing_strategy.options.discovery_timeout,
-            id_prefix=secrets.token_hex(4),
+            ids=self._ids,
         )
         lists = ListSurface(
             snapshot=lambda: self.prober.snapshot,
@@ -185,7 +209,7 @@ class App:
         )
         status = StatusSurface(
             snapshot=lambda: self.prober.snapshot,
-            load=self.dispatcher.load,
+            twins=self.dispatcher.twins,
             metrics=self.metrics,
             traffic=self.traffic,
             clock=clock,
@@ -206,6 +230,13 @@ class App:
             idle_timeout=settings.server.idle_timeout,
             logger=self.logger,
         )
+
+    def _load_ended(self, endpoint: str, seconds: float, failure: Failure | None) -> None:
+        """A load of olla's own is over: the endpoint is judged by it, and looked at."""
+        if failure is None:
+            self.metrics.loaded(endpoint, seconds)
+        self.prober.observe(endpoint, failure, None)
+        self.prober.probe_now(endpoint)
 
     def _sink(self) -> Sink:
         sinks: list[Sink] = [self.metrics, self.traffic, self.request_log]
@@ -237,6 +268,12 @@ async def serve(loaded: Loaded, *, ready: Callable[[str], None] | None = None) -
         ready(app.url)
     await stopping.wait()
     await app.stop()
+
+
+def _request_ids() -> Iterator[str]:
+    """Request ids that no other process gives out."""
+    prefix = secrets.token_hex(4)
+    return (f"{prefix}-{number:06x}" for number in itertools.count(1))
 
 
 def _routing_options(settings: Settings) -> RoutingOptions:

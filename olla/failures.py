@@ -55,6 +55,8 @@ class Kind(enum.Enum):
     MODEL_NOT_FOUND = "model_not_found"
     MODEL_UNAVAILABLE = "model_unavailable"
     NO_ENDPOINT = "no_endpoint"
+    QUEUE_FULL = "queue_full"
+    QUEUE_TIMEOUT = "queue_timeout"
     DRAINING = "draining"
     INTERNAL = "internal_error"
 
@@ -108,6 +110,8 @@ FACTS: dict[Kind, Facts] = {
     Kind.MODEL_NOT_FOUND: Facts(_CLIENT, Phase.ROUTE, 404),
     Kind.MODEL_UNAVAILABLE: Facts(_OLLA, Phase.ROUTE, 503),
     Kind.NO_ENDPOINT: Facts(_OLLA, Phase.ROUTE, 503),
+    Kind.QUEUE_FULL: Facts(_OLLA, Phase.ROUTE, 503),
+    Kind.QUEUE_TIMEOUT: Facts(_OLLA, Phase.ROUTE, 504),
     Kind.DRAINING: Facts(_OLLA, Phase.ROUTE, 503),
     Kind.INTERNAL: Facts(_OLLA, Phase.ROUTE, 500),
     Kind.CONNECT_REFUSED: Facts(_ENDPOINT, Phase.CONNECT, 502, True, True),

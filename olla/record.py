@@ -33,6 +33,8 @@ class RequestRecord(msgspec.Struct):
     body bytes as received from the client and as sent to it, framing included in the latter;
     token counts are what the endpoint reported, None where it reported nothing. `ended` is set
     when the last byte was handed to the client's connection or the request failed.
+    `queue_seconds` is how long it waited in olla, None when it did not; `predicted` how many
+    seconds to the first byte were expected when it came, None where routing did not ask.
     """
 
     id: str
@@ -58,6 +60,8 @@ class RequestRecord(msgspec.Struct):
     prompt_tokens: int | None = None
     output_tokens: int | None = None
     load_seconds: float | None = None
+    queue_seconds: float | None = None
+    predicted: float | None = None
     attempts: list[AttemptRecord] = msgspec.field(default_factory=list)
     failure: Failure | None = None
 

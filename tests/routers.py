@@ -77,8 +77,8 @@ class Fleet:
 
     def check_clean(self) -> None:
         """Nothing leaked, and nothing was logged as an error."""
-        assert self.app.dispatcher.leases == 0
-        assert self.app.dispatcher.load.total() == 0
+        assert self.app.dispatcher.leases == self.app.dispatcher.waiting == 0
+        assert self.app.dispatcher.twins.total() == 0
         errors = [line for line in self.log.getvalue().splitlines() if '"error"' in line]
         assert [line for line in errors if json.loads(line).get("level") == "error"] == []
 

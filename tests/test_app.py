@@ -89,8 +89,10 @@ async def test_requests_stay_on_the_endpoint_that_has_the_model_in_memory() -> N
 
 
 async def test_requests_at_once_spread_over_the_fleet() -> None:
-    """Resident is not idle: the one warm copy does not get all of them."""
-    async with Fleet({"a": (LLAMA,), "b": (LLAMA,), "c": (LLAMA,)}, time_scale=0.02) as fleet:
+    """Resident is not idle: by loaded-first the one warm copy does not get all of them."""
+    extra = "proxy: {load_balancer: loaded-first}\n"
+    nodes = {"a": (LLAMA,), "b": (LLAMA,), "c": (LLAMA,)}
+    async with Fleet(nodes, extra, time_scale=0.02) as fleet:
         await generate(fleet, LLAMA)
         answers = await asyncio.gather(*(generate(fleet, LLAMA) for _ in range(9)))
         used = [headers["X-Olla-Endpoint"] for _, _, headers in answers]

@@ -5,12 +5,15 @@ from collections.abc import Iterable
 from olla.fleet.breaker import BreakerState
 from olla.fleet.endpoint import EndpointSpec
 from olla.fleet.health import Health
+from olla.fleet.line import Flight
 from olla.fleet.names import canonical
 from olla.fleet.profiles import PROFILES
 from olla.fleet.snapshot import EndpointView, Instance, Model, Snapshot
-from olla.routing.candidates import Candidate, Features
+from olla.fleet.twins import Twins
+from olla.routing.candidates import Candidate
+from olla.routing.features import Features
 
-__all__ = ["MODEL", "candidate", "features", "fleet", "view"]
+__all__ = ["MODEL", "candidate", "features", "fleet", "send", "twins", "view"]
 
 MODEL = canonical("m")
 
@@ -27,6 +30,7 @@ def view(
     priority: int = 100,
     num_parallel: int | None = None,
     models_at: float | None = 0.0,
+    resident_at: float | None = 0.0,
 ) -> EndpointView:
     """An endpoint that is known."""
     return EndpointView(
@@ -40,6 +44,7 @@ def view(
         models={canonical(each): Model(each) for each in models},
         resident={canonical(each): Instance(each) for each in resident},
         models_at=models_at,
+        resident_at=resident_at,
     )
 
 
@@ -68,6 +73,25 @@ def features(
     )
 
 
+def twins(*views: EndpointView, now: float = 0.0) -> Twins:
+    """What olla keeps of a fleet of them."""
+    kept = Twins()
+    kept.follow(Snapshot.of(views), now)
+    return kept
+
+
+def send(kept: Twins, name: str, model: str = MODEL, count: int = 1) -> list[Flight]:
+    """Let requests be in flight on an endpoint for a model."""
+    twin = kept.by_name[name]
+    line = twin.names[model]
+    flights = []
+    for _ in range(count):
+        flight = Flight(line, 0.0, 1.0)
+        twin.sent(flight, 0.0)
+        flights.append(flight)
+    return flights
+
+
 def candidate(
     name: str = "a",
     index: int = 0,
@@ -77,14 +101,22 @@ def candidate(
     slots: int | None = 1,
     resident: bool | None = False,
     priority: int = 100,
+    delay: float = 0.0,
 ) -> Candidate:
-    """A candidate with this load."""
-    return Candidate(
-        view=view(name, index, priority=priority),
-        model=MODEL,
-        index=index,
-        in_flight=in_flight,
-        in_flight_model=in_flight if in_flight_model is None else in_flight_model,
-        slots=slots,
-        resident=resident,
+    """A candidate with this load. Without slots it is a server that does not tell residency."""
+    profile = "ollama" if resident is not None else "vllm"
+    there = view(
+        name,
+        index,
+        priority=priority,
+        profile=profile,
+        num_parallel=slots or 1000,
+        resident=["m:latest"] if resident else [],
     )
+    kept = twins(there)
+    twin = kept.by_name[name]
+    line = twin.names[MODEL]
+    for _ in range(in_flight if in_flight_model is None else in_flight_model):
+        line.flights[Flight(line, 0.0, 1.0)] = None
+    twin.in_flight = in_flight
+    return Candidate(twin, line, MODEL, index, delay)

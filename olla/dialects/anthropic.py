@@ -38,7 +38,13 @@ class Anthropic:
         """See `Dialect.peek`. `stream` absent means false."""
         if operation is Operation.OTHER:
             return peek_leniently(body)
-        return peek_json(body, model_keys(operation), streams_by_default=False, model_required=True)
+        return peek_json(
+            body,
+            model_keys(operation),
+            streams_by_default=False,
+            model_required=True,
+            hints_for=operation,
+        )
 
     def error_body(self, failure: Failure) -> bytes:
         """See `Dialect.error_body`."""

@@ -79,10 +79,21 @@ class Peek(msgspec.Struct, frozen=True):
 
     `model` as the client spelled it, None where the operation takes none; `stream` whether the
     answer will be a stream, the dialect's default applied.
+
+    The rest is for routing, and empty where the body does not say: `load_options` are Ollama's
+    options that belong to a loaded model, sorted, without those that say nothing; `keep_alive`
+    is seconds; `prompt` the JSON text of what the model is to read, undecoded; `output_max` how
+    many tokens the answer may have; `only_loads` says that there is nothing to read, so that the
+    model is only loaded (or unloaded).
     """
 
     model: str | None
     stream: bool
+    load_options: tuple[tuple[str, float], ...] = ()
+    keep_alive: float | None = None
+    prompt: memoryview | None = None
+    output_max: int | None = None
+    only_loads: bool = False
 
 
 class Ending(enum.Enum):
@@ -98,7 +109,8 @@ class Ending(enum.Enum):
 class Summary(msgspec.Struct, frozen=True):
     """What the last bytes of an answer tell.
 
-    Token counts are the endpoint's own, `load_seconds` the time it spent on loading the model;
+    Token counts are the endpoint's own, `load_seconds` the time it spent on loading the model,
+    `prompt_seconds` on reading the prompt, `output_seconds` on the output, `total_seconds` in all;
     None where it does not say.
     """
 
@@ -106,6 +118,9 @@ class Summary(msgspec.Struct, frozen=True):
     prompt_tokens: int | None = None
     output_tokens: int | None = None
     load_seconds: float | None = None
+    prompt_seconds: float | None = None
+    output_seconds: float | None = None
+    total_seconds: float | None = None
 
 
 class Dialect(Protocol):

@@ -28,6 +28,8 @@ class Ollama:
             model_keys(operation),
             streams_by_default=operation in _STREAM_BY_DEFAULT,
             model_required=True,
+            hints_for=operation,
+            native=True,
         )
 
     def error_body(self, failure: Failure) -> bytes:
@@ -46,12 +48,14 @@ class Ollama:
         last = json_object(lines[0]) if lines else None
         if last is None:
             return Summary(Ending.INCOMPLETE if must_end else Ending.COMPLETE)
-        load = whole(value(last, "load_duration"))
         return Summary(
             _ending(last, must_end),
             prompt_tokens=whole(value(last, "prompt_eval_count")),
             output_tokens=whole(value(last, "eval_count")),
-            load_seconds=load / 1e9 if load is not None else None,
+            load_seconds=_seconds(last, "load_duration"),
+            prompt_seconds=_seconds(last, "prompt_eval_duration"),
+            output_seconds=_seconds(last, "eval_duration"),
+            total_seconds=_seconds(last, "total_duration"),
         )
 
 
@@ -61,3 +65,9 @@ def _ending(last: TopLevel, must_end: bool) -> Ending:
     if value(last, "error"):
         return Ending.ERROR
     return Ending.INCOMPLETE if must_end else Ending.COMPLETE
+
+
+def _seconds(last: TopLevel, key: str) -> float | None:
+    """A duration, which Ollama tells in nanoseconds."""
+    nanoseconds = whole(value(last, key))
+    return None if nanoseconds is None else nanoseconds / 1e9

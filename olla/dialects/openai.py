@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import msgspec
+
 from olla.dialects.dialect import Ending, Operation, Peek, Summary
 from olla.dialects.peek import model_keys, peek_json, peek_leniently
 from olla.dialects.records import (
@@ -55,6 +57,7 @@ class OpenAI:
             model_keys(operation),
             streams_by_default=False,
             model_required=operation not in _MODEL_OPTIONAL,
+            hints_for=operation,
         )
 
     def error_body(self, failure: Failure) -> bytes:
@@ -112,18 +115,29 @@ def _response_summary(events: list[TopLevel | None]) -> Summary:
 
 
 def _counted(ending: Ending, events: list[TopLevel | None]) -> Summary:
-    """The summary with the counts of the first event that has some."""
+    """The summary with the counts of the first event that has some, and llama.cpp's own times."""
+    found: Summary | None = None
+    timings: object = None
     for event in events:
-        found = _with_usage(ending, value(event, "usage"))
-        if found is not None:
-            return found
-    for event in events:
-        timings = value(event, "timings")  # llama.cpp's own
-        if isinstance(timings, dict):
-            return Summary(
-                ending, whole(timings.get("prompt_n")), whole(timings.get("predicted_n"))
-            )
-    return Summary(ending)
+        found = found or _with_usage(ending, value(event, "usage"))
+        timings = timings or value(event, "timings")
+    if not isinstance(timings, dict):
+        return found or Summary(ending)
+    if found is None:
+        counts = whole(timings.get("prompt_n")), whole(timings.get("predicted_n"))
+        found = Summary(ending, *counts)
+    return msgspec.structs.replace(
+        found,
+        prompt_seconds=_milliseconds(timings.get("prompt_ms")),
+        output_seconds=_milliseconds(timings.get("predicted_ms")),
+    )
+
+
+def _milliseconds(told: object) -> float | None:
+    """A duration in seconds; None when it is none."""
+    if isinstance(told, (int, float)) and not isinstance(told, bool) and 0 <= told < 1e12:
+        return told / 1000
+    return None
 
 
 def _with_usage(ending: Ending, usage: object) -> Summary | None:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from olla.dialects.dialect import Operation, Peek
+from olla.dialects.hints import with_hints
 from olla.dialects.top_level import NotAnObject, TopLevel, top_level
 from olla.failures import Failed, Failure, Kind
 
@@ -50,9 +51,18 @@ def model_keys(operation: Operation) -> tuple[str, ...]:
 
 
 def peek_json(
-    body: bytes, keys: tuple[str, ...], *, streams_by_default: bool, model_required: bool
+    body: bytes,
+    keys: tuple[str, ...],
+    *,
+    streams_by_default: bool,
+    model_required: bool,
+    hints_for: Operation | None = None,
+    native: bool = False,
 ) -> Peek:
     """Read a body. `keys` are where the model may stand, see `model_keys`.
+
+    `hints_for` is the operation, where routing wants to know more than the model (see `hints`);
+    `native` says that the body is in Ollama's own format.
 
     Raises:
         Failed: it is not a JSON object in UTF-8, `model` or `stream` is of the wrong type or
@@ -67,7 +77,10 @@ def peek_json(
         if raw is not None:
             model = _model(raw)
             if model:
-                return Peek(model, stream)
+                peek = Peek(model, stream)
+                if hints_for is None or not hints_for.occupies_slot:
+                    return peek
+                return with_hints(peek, hints_for, fields, native=native)
     if model_required:
         raise Failed(
             Failure(Kind.MODEL_MISSING, f'model is required; name one in the body\'s "{keys[0]}"')

@@ -26,7 +26,10 @@ class EndpointSpec(msgspec.Struct, frozen=True):
     `priority` is preferred; `headers` are added to every request sent to it, credentials
     included; `forward_authorization` passes the client's own `Authorization` on.
     `check_interval` and `check_timeout` are in seconds; `num_parallel` is how many requests it
-    works on at a time per loaded model, None when the operator did not say. `alive_path` and
+    works on at a time per loaded model, None when the operator did not say; `vram` its bytes of
+    memory for models,
+    `max_loaded_models` how many may be loaded at a time and `load_bandwidth` at how many bytes per
+    second from disk, None where that is to be learned. `alive_path` and
     `list_path` replace the profile's where given.
     """
 
@@ -41,6 +44,9 @@ class EndpointSpec(msgspec.Struct, frozen=True):
     check_interval: float = 5.0
     check_timeout: float = 2.0
     num_parallel: int | None = None
+    vram: int | None = None
+    max_loaded_models: int | None = None
+    load_bandwidth: float | None = None
     alive_path: str | None = None
     list_path: str | None = None
     headers: tuple[tuple[str, str], ...] = ()

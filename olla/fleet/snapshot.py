@@ -55,6 +55,8 @@ class EndpointView(msgspec.Struct, frozen=True):
     of the same digest, because Ollama lists an instance under the name that loaded it first.
     `profile` is None while the type is still unknown. `retry_at` (monotonic seconds) says when a
     rate-limited endpoint wants to be asked again. `position` is its place in the configuration.
+    `models_at` is when its models were told, `resident_at` when the question was put to which
+    `resident` is the answer (monotonic seconds), `resident_wall` the same as Unix seconds.
     """
 
     spec: EndpointSpec
@@ -70,6 +72,8 @@ class EndpointView(msgspec.Struct, frozen=True):
     checked_at: float | None = None
     next_check_at: float | None = None
     models_at: float | None = None
+    resident_at: float | None = None
+    resident_wall: float | None = None
 
     @property
     def name(self) -> str:

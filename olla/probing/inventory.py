@@ -52,6 +52,9 @@ class Inventory:
         """What is known to have changed since it was asked for."""
         self.models: Mapping[str, Model] = {}
         self.instances: Sequence[Instance] = ()
+        self.resident_wall: float | None = None
+        self.resident_at: float | None = None
+        """When the question was put to which `instances` are the answer, in monotonic seconds."""
         self.version: str | None = None
 
     @property
@@ -88,6 +91,7 @@ class Inventory:
     def forget_memory(self) -> None:
         """A server that went away has nothing in memory when it comes back."""
         self.instances = ()
+        self.resident_at = None
         self._known_at.pop(Question.RESIDENT, None)
 
     async def ask(self, question: Question) -> Reply:
@@ -153,6 +157,7 @@ class Inventory:
         path = profile.resident_path
         if path is None:
             return Reply(Verdict.OK)
+        put_at, put_wall = self._clock.now(), self._clock.wall()
         reply = await self._asker.get(self._spec, path)
         if reply.verdict is Verdict.ABSENT:  # an old Ollama does not tell
             return Reply(Verdict.OK)
@@ -162,6 +167,7 @@ class Inventory:
         if found is None:
             return Reply(Verdict.BROKEN, error=f"GET {path} answered no list of models")
         self.instances = found
+        self.resident_at, self.resident_wall = put_at, put_wall
         return reply
 
     async def _read_version(self, profile: Profile) -> Reply:

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from structlog.typing import FilteringBoundLogger
 
@@ -21,7 +21,7 @@ class Prober:
     """Watches endpoints; publishes `snapshot`, a new one whenever something was learnt.
 
     `list_interval` is how often an endpoint's models are read, in seconds (it is asked that often
-    whatever its own interval); `rng` makes the jitter.
+    whatever its own interval); `rng` makes the jitter; `changed` is called with every new snapshot.
     """
 
     def __init__(
@@ -32,11 +32,13 @@ class Prober:
         rng: random.Random,
         list_interval: float,
         logger: FilteringBoundLogger,
+        changed: Callable[[Snapshot], None] = lambda _: None,
     ) -> None:
         self._clock = clock
         self._rng = rng
         self._list_interval = list_interval
         self._logger = logger
+        self._changed = changed
         self._specs = tuple(specs)
         self._asker: Asker | None = None
         self._watches: dict[str, Watch] = {}
@@ -74,7 +76,7 @@ class Prober:
                 watch = self._watch(self._asker, spec, position)
                 fresh.append(watch)
             self._watches[spec.name] = watch
-        self.snapshot = Snapshot.of(watch.view for watch in self._watches.values())
+        self._publish(Snapshot.of(watch.view for watch in self._watches.values()))
         for watch in fresh:
             watch.start()
         await asyncio.gather(*(watch.stop() for watch in old.values()))
@@ -127,11 +129,15 @@ class Prober:
                 each.cancel()
         return self.snapshot
 
+    def _publish(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self._changed(snapshot)
+
     def _watch(self, asker: Asker, spec: EndpointSpec, position: int) -> Watch:
         def publish(view: EndpointView) -> None:
             # One that is no longer watched may still hear something while it stops.
             if self._watches.get(spec.name) is watch:
-                self.snapshot = self.snapshot.replaced(view)
+                self._publish(self.snapshot.replaced(view))
 
         watch = Watch(
             spec,

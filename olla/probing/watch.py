@@ -324,6 +324,8 @@ class Watch:
             checked_at=self._checked_at,
             next_check_at=self._next_check_at if self._rounds else None,
             models_at=inventory.models_at,
+            resident_at=inventory.resident_at,
+            resident_wall=inventory.resident_wall,
         )
 
 

@@ -161,7 +161,7 @@ class Downstream:
     ) -> web.StreamResponse:
         record.dialect = target.dialect.name
         record.operation = target.operation.value
-        record.strategy = self._stations.dispatcher.options.strategy.value
+        record.strategy = self._stations.admission.dispatcher.options.strategy.value
         response = await answer(request, target)
         record.status = response.status
         record.first_byte = self._stations.clock.now()

@@ -11,35 +11,31 @@ import re
 import msgspec
 
 from olla.access.rights import Caller, refuse_management, refuse_pinning
-from olla.admission.dispatcher import Lease
+from olla.admission.tickets import Answer, Lease
 from olla.dialects.dialect import Category, Operation, Peek
-from olla.dialects.multipart import peek_multipart, replace_multipart_model
+from olla.dialects.multipart import peek_multipart
 from olla.dialects.paths import BodyUse, Target
-from olla.dialects.rewrite import replace_model
 from olla.failures import Failed, Failure, Kind, Phase
-from olla.fleet.names import canonical
-from olla.proxy.attempt import Attempt, Outcome, OutgoingRequest
+from olla.proxy.attempt import Attempt, Outcome
+from olla.proxy.describing import answer_of, explanation, features_of
 from olla.proxy.error_response import error_answer
+from olla.proxy.forming import form_request
 from olla.proxy.head import ResponseHead
-from olla.proxy.headers import (
-    header_value,
-    request_head,
-    response_head,
-    seconds,
-)
+from olla.proxy.headers import header_value, response_head, seconds
 from olla.proxy.incoming import Incoming, read_body
 from olla.proxy.relay import Downstream, Relay
 from olla.proxy.stations import Stations
 from olla.proxy.upstream import UpstreamConnection
 from olla.record import AttemptRecord, RequestRecord
-from olla.routing.candidates import Features
 from olla.routing.decision import Choose, Reason, Refuse
+from olla.routing.features import Features
 from olla.routing.policies.steady import Steady
 
 __all__ = ["Exchange", "request_id"]
 
 _CHANGES_MODELS = frozenset({Operation.PULL, Operation.CREATE, Operation.COPY, Operation.DELETE})
 _STEADY = Steady()
+_WAITED = frozenset({Reason.QUEUED, Reason.COLD_LOAD, Reason.MODEL_LOADING})
 _LISTS_AGE_MAX = 1.0
 """Seconds. Bounds how often requests for unknown models make olla ask the endpoints."""
 _SANE_ID = re.compile(r"[!-~]{1,128}")
@@ -75,9 +71,11 @@ class Exchange:
         self._task: asyncio.Task[object] | None = None
         self._stopped: Failure | None = None
         self._retry_after: float | None = None
+        self._lease: Lease | None = None
+        self._explanation: str | None = None
         record.dialect = target.dialect.name
         record.operation = target.operation.value
-        record.strategy = stations.dispatcher.options.strategy.value
+        record.strategy = stations.admission.dispatcher.options.strategy.value
 
     async def run(self) -> None:
         """Answer the request. The record is complete when this returns or raises."""
@@ -113,11 +111,13 @@ class Exchange:
         peek = await self._understand()
         record.model = peek.model
         record.streaming = peek.stream
-        features = self._features(peek)
+        features = features_of(self._stations, target, self._incoming, peek)
+        if self._incoming.header("X-Olla-Explain") is not None:
+            self._explanation = self._explain(features)
         failure: Failure | None = None
         refreshed = False
         while True:
-            granted = self._ask(features, peek)
+            granted = await self._enter(features, peek)
             if isinstance(granted, Refuse):
                 if failure is not None:
                     raise Failed(failure)
@@ -135,7 +135,7 @@ class Exchange:
             ):
                 raise Failed(failure)
             tried = (*features.tried, granted.choice.view.name)
-            features = msgspec.structs.replace(features, tried=tried)
+            features = msgspec.structs.replace(granted.features, tried=tried)
 
     def _check_rights(self) -> None:
         incoming, target = self._incoming, self._target
@@ -168,37 +168,29 @@ class Exchange:
             return peek_multipart(incoming.header("Content-Type") or "", self._body)
         return target.dialect.peek(target.operation, self._body)
 
-    def _features(self, peek: Peek) -> Features:
-        models: tuple[str, ...] = ()
-        if peek.model is not None:
-            name = canonical(peek.model)
-            known = self._stations.aliases.get(name) or (name,)
-            if self._target.needs_model or self._names_a_model(known):
-                models = known
-        return Features(
-            models=models,
-            dialect=self._target.dialect.name,
-            profiles=self._target.profiles,
-            pinned=self._incoming.header("X-Olla-Endpoint"),
-            ticket=next(self._stations.tickets),
-        )
-
-    def _names_a_model(self, models: tuple[str, ...]) -> bool:
-        """Whether a path that olla does not know is asked about a model that it knows."""
-        if self._target.operation is not Operation.OTHER:
-            return False
-        by_model = self._stations.fleet.snapshot.by_model
-        return any(model in by_model for model in models)
-
-    def _ask(self, features: Features, peek: Peek) -> Lease | Refuse:
-        stations, target = self._stations, self._target
-        return stations.dispatcher.ask(
+    async def _enter(self, features: Features, peek: Peek) -> Lease | Refuse:
+        """Wait for a lease."""
+        target, record = self._target, self._record
+        granted = await self._stations.admission.enter(
             features,
-            stations.fleet.snapshot,
             peek.model or "",
-            stations.clock.now(),
             policy=_STEADY if target.category is Category.MANAGE else None,
             counted=target.operation.occupies_slot,
+            asked_at=record.started,
+        )
+        if isinstance(granted, Lease):
+            if granted.waited > 0 and granted.choice.reason in _WAITED:
+                record.queue_seconds = granted.waited
+            if record.predicted is None:
+                record.predicted = granted.predicted
+        return granted
+
+    def _explain(self, features: Features) -> str:
+        stations = self._stations
+        return explanation(
+            stations.admission.dispatcher.explained(
+                features, stations.fleet.snapshot, stations.clock.now()
+            )
         )
 
     async def _worth_another_look(self, refusal: Refuse, refreshed: bool) -> bool:
@@ -221,10 +213,11 @@ class Exchange:
         self._note_choice(choice, peek)
         trace = AttemptRecord(name, choice.reason.value, stations.clock.now())
         record.attempts.append(trace)
+        self._lease = lease
         attempt = self._attempt = Attempt(
             stations.pool,
             choice.view.spec,
-            self._outgoing(choice, peek),
+            form_request(self._incoming, self._target, self._body, peek, choice, record.id),
             stations.timeouts,
             may_load=choice.reason in (Reason.COLD_LOAD, Reason.FALLBACK),
             make_relay=self._relay,
@@ -234,7 +227,7 @@ class Exchange:
             outcome = await attempt.run()
             if outcome is Outcome.HELD:
                 failure = self._turned_away(attempt, name)
-                stations.dispatcher.release(lease)
+                stations.admission.release(lease)
                 if self._another_can(features, name, peek):
                     attempt.abort()
                     return failure
@@ -252,63 +245,29 @@ class Exchange:
             raise
         finally:
             if not lease.released:
-                stations.dispatcher.release(lease)
+                stations.admission.release(lease, self._learnt(attempt, lease, failure))
             model = choice.model if lease.counted else None
             self._note_end(attempt, trace, failure, model)
 
     def _another_can(self, features: Features, name: str, peek: Peek) -> bool:
         if self._target.category is Category.MANAGE:
             return False
-        tried = (*features.tried, name)
-        granted = self._ask(msgspec.structs.replace(features, tried=tried), peek)
-        if isinstance(granted, Refuse):
-            return False
-        self._stations.dispatcher.release(granted)
-        return True
-
-    def _outgoing(self, choice: Choose, peek: Peek) -> OutgoingRequest:
-        incoming, target = self._incoming, self._target
-        streamed = target.body is BodyUse.STREAMED and incoming.has_body
-        body = self._body_for(choice, peek)
-        length: int | None = len(body) if body or incoming.has_body else None
-        if streamed:
-            length = incoming.length
-        chunked = streamed and length is None
-        head = request_head(
-            incoming.method,
-            target.upstream_target,
-            choice.view.spec,
-            incoming.headers,
-            request_id=self._record.id,
-            peer=incoming.peer,
-            length=length,
-            chunked=chunked,
-        )
-        if streamed and incoming.expects_continue():
-            incoming.send_continue()
-        return OutgoingRequest(
-            method=incoming.method,
-            head=head,
-            body=body,
-            pieces=incoming.pieces if streamed else None,
-            chunked=chunked,
-            fresh_connection=target.category is Category.MANAGE,
+        stations = self._stations
+        return stations.admission.dispatcher.could_serve(
+            msgspec.structs.replace(features, tried=(*features.tried, name)),
+            stations.fleet.snapshot,
+            peek.model or "",
+            stations.clock.now(),
         )
 
-    def _body_for(self, choice: Choose, peek: Peek) -> bytes:
-        """The body, with the model spelled as the endpoint spells it where that matters."""
-        view, model = choice.view, choice.model
-        if model is None or peek.model is None:
-            return self._body
-        own = view.models[model].name
-        renamed = canonical(peek.model) != model
-        strict = view.profile is not None and view.profile.name != "ollama" and own != peek.model
-        if not renamed and not strict:
-            return self._body
-        if self._target.body is BodyUse.MULTIPART:
-            form = self._incoming.header("Content-Type") or ""
-            return replace_multipart_model(form, self._body, own)
-        return replace_model(self._body, self._target.operation, own)
+    def _learnt(self, attempt: Attempt, lease: Lease, failure: Failure | None) -> Answer | None:
+        """What a complete answer tells the estimates; None for any other."""
+        relay = attempt.relay
+        if failure is not None or relay is None or relay.summary is None:
+            return None
+        if self._record.status != 200:
+            return None
+        return answer_of(lease.features, relay.summary, streamed=self._record.streaming)
 
     def _relay(self, connection: UpstreamConnection, head: ResponseHead) -> Relay:
         """The answer is to be relayed: its head for the client, olla's fields added."""
@@ -320,6 +279,8 @@ class Exchange:
         record.first_byte = now
         record.attempts[-1].first_byte = now
         record.attempts[-1].status = head.status
+        if self._lease is not None and head.status < 400:
+            self._stations.admission.began(self._lease)
         chunked = head.chunked and not head.bodiless and downstream.minor == 1
         delimited = chunked or head.bodiless or head.length is not None
         if not delimited or not self._body_read:
@@ -410,7 +371,20 @@ class Exchange:
             fields.append(("X-Olla-Routing-Reason", record.reason))
         if len(record.attempts) > 1:
             fields.append(("X-Olla-Attempts", str(len(record.attempts))))
+        if record.queue_seconds is not None:
+            fields.append(("X-Olla-Queue-Time", seconds(record.queue_seconds)))
+        if self._explanation is not None:
+            fields.append(("X-Olla-Explanation", self._explained(record)))
         return fields
+
+    def _explained(self, record: RequestRecord) -> str:
+        """The candidates, and what was expected against what came."""
+        parts = [self._explanation or ""]
+        if record.predicted is not None:
+            parts.append(f"predicted={seconds(record.predicted)}")
+        if record.first_byte is not None:
+            parts.append(f"observed={seconds(record.first_byte - record.started)}")
+        return "; ".join(parts)
 
     def _refuse(self, failure: Failure) -> None:
         """Answer with an error in the dialect of the path."""

@@ -1,13 +1,13 @@
 """What an exchange needs of the rest of the program, handed to it as one object."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
-from olla.admission.dispatcher import Dispatcher
 from olla.clock import Clock
 from olla.failures import Failure
 from olla.fleet.snapshot import Snapshot
+from olla.proxy.admitting import Admission
 from olla.proxy.attempt import Timeouts
 from olla.proxy.upstream import Pool
 from olla.record import Sink
@@ -47,7 +47,7 @@ class Stations:
         self,
         *,
         clock: Clock,
-        dispatcher: Dispatcher,
+        admission: Admission,
         fleet: Fleet,
         pool: Pool,
         sink: Sink,
@@ -55,13 +55,13 @@ class Stations:
         max_body: int,
         aliases: Mapping[str, tuple[str, ...]],
         refresh_timeout: float,
-        id_prefix: str,
+        ids: Iterator[str],
     ) -> None:
         """`max_body` is bytes; `aliases` maps canonical names to canonical names, best first;
         `refresh_timeout` says how many seconds endpoints may be asked again for a model that none
-        lists; `id_prefix` makes request ids this process's own."""
+        lists; `ids` are request ids that this process alone gives out."""
         self.clock = clock
-        self.dispatcher = dispatcher
+        self.admission = admission
         self.fleet = fleet
         self.pool = pool
         self.sink = sink
@@ -70,4 +70,4 @@ class Stations:
         self.aliases = aliases
         self.refresh_timeout = refresh_timeout
         self.tickets = itertools.count()
-        self.ids = (f"{id_prefix}-{number:06x}" for number in itertools.count(1))
+        self.ids = ids

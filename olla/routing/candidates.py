@@ -1,37 +1,22 @@
-"""Who could serve a request: features of the request, eligible endpoints, and why others are not.
+"""Who could serve a request: eligible endpoints, and why others are not.
 
-Filtering only; which candidate is best is a policy's business, and what to do when there is none
-is `decision`'s.
+Filtering, and the price of each when a policy goes by it; which candidate is best is a policy's
+business, and what to do when there is none is `decision`'s.
 """
 
 import enum
-from collections.abc import Iterator, Sequence
-
-import msgspec
+from collections.abc import Iterator
+from math import inf
 
 from olla.fleet.breaker import BreakerState
-from olla.fleet.load import Load
-from olla.fleet.snapshot import EndpointView, Snapshot
+from olla.fleet.line import Line
+from olla.fleet.snapshot import EndpointView
+from olla.fleet.twin import Twin
+from olla.fleet.twins import Twins
+from olla.routing.delay import price
+from olla.routing.features import Features
 
-__all__ = ["Candidate", "Exclusion", "Features", "candidates", "exclusion"]
-
-
-class Features(msgspec.Struct, frozen=True):
-    """What routing may know of a request.
-
-    `models` are the canonical names any of which will do, best first: one for a plain name,
-    several for an alias, none where the operation takes no model. `profiles` are the kinds of
-    server that may serve it (None: any that speaks `dialect`). `tried` are the endpoints that
-    failed this request already, `pinned` the one the caller insists on. `ticket` is a running
-    number: the only chance there is, so that the same input gives the same decision.
-    """
-
-    models: tuple[str, ...]
-    dialect: str
-    profiles: frozenset[str] | None = None
-    tried: tuple[str, ...] = ()
-    pinned: str | None = None
-    ticket: int = 0
+__all__ = ["Candidate", "Exclusion", "candidates", "exclusion"]
 
 
 class Exclusion(enum.Enum):
@@ -43,60 +28,107 @@ class Exclusion(enum.Enum):
     NO_MODEL = "model_not_available"
     UNROUTABLE = "unroutable"
     BREAKER_OPEN = "breaker_open"
+    RESERVED = "reserved_for_embeddings"
+    NOT_RESERVED = "embeddings_go_elsewhere"
 
 
-class Candidate(msgspec.Struct, frozen=True):
+class Candidate:
     """An endpoint that could serve the request.
 
-    `model` is the canonical name it would serve (None without one); `index` its place among the
-    candidates; `in_flight` olla's inference requests there, `in_flight_model` those for this
-    model; `slots` how many it works on at a time for one model, None when not known; `resident`
-    whether the model is in memory, None where the server does not tell.
+    `model` is the canonical name it would serve (None without one) and `line` what is known of
+    it there; `index` its place among the candidates. `delay` is the expected delay in seconds,
+    or a lower bound of it for one that cannot be the best; 0 where no policy asked.
     """
 
-    view: EndpointView
-    model: str | None
-    index: int
-    in_flight: int
-    in_flight_model: int
-    slots: int | None
-    resident: bool | None
+    __slots__ = ("delay", "index", "line", "model", "twin")
+
+    def __init__(
+        self, twin: Twin, line: Line | None, model: str | None, index: int, delay: float = 0.0
+    ) -> None:
+        self.twin = twin
+        self.line = line
+        self.model = model
+        self.index = index
+        self.delay = delay
+
+    @property
+    def view(self) -> EndpointView:
+        """What is known of the endpoint."""
+        return self.twin.view
+
+    @property
+    def in_flight(self) -> int:
+        """Olla's inference requests there."""
+        return self.twin.in_flight
+
+    @property
+    def resident(self) -> bool | None:
+        """Whether the model is in memory; None where the server does not tell."""
+        if self.line is None or not self.twin.tells_residency:
+            return None
+        return self.line.resident
 
     @property
     def slot_free(self) -> bool:
         """Whether a request would start at once, were the model in memory."""
-        return self.slots is None or self.in_flight_model < self.slots
+        line = self.line
+        return line is None or len(line.flights) < line.slots.limit
 
 
-_OLLAMA_SLOTS = 1
-"""Ollama's default `OLLAMA_NUM_PARALLEL`."""
-
-
-def candidates(features: Features, snapshot: Snapshot, load: Load) -> list[Candidate]:
+def candidates(
+    features: Features,
+    twins: Twins,
+    now: float,
+    *,
+    priced: bool = False,
+    spillover: float = 0.0,
+    reserved: frozenset[str] = frozenset(),
+) -> list[Candidate]:
     """The endpoints that could serve the request now, in configuration order per model name.
 
+    `priced` says that their delays are wanted; an endpoint of a lower priority is charged
+    `spillover` seconds for each tier. `reserved` are the names of endpoints for embeddings.
     An endpoint whose breaker is open is left out as long as another one is there; when none is,
     trying it is the only chance, so it counts.
     """
     found: list[Candidate] = []
     last_chance: list[Candidate] = []
     seen: set[str] = set()
-    for view, model in _having(features, snapshot):
-        if view.name in seen:
+    bound = inf
+    for twin, line, model in _having(features, twins):
+        view = twin.view
+        if len(features.models) > 1:
+            if view.spec.name in seen:
+                continue
+            seen.add(view.spec.name)
+        why = exclusion(features, view, reserved, on_trial=twin.on_trial)
+        if why is not None and why is not Exclusion.BREAKER_OPEN:
             continue
-        seen.add(view.name)
-        why = exclusion(features, view, load)
-        if why is None:
-            found.append(_candidate(view, model, len(found), load))
-        elif why is Exclusion.BREAKER_OPEN:
-            last_chance.append(_candidate(view, model, len(last_chance), load))
+        group = found if why is None else last_chance
+        candidate = Candidate(twin, line, model, len(group))
+        if priced and line is not None:
+            charge = spillover * twins.tier(view)
+            candidate.delay = delay = charge + price(line, features, twins, now, bound - charge)
+            if delay < bound and why is None:
+                bound = delay
+        group.append(candidate)
     return found or last_chance
 
 
-def exclusion(features: Features, view: EndpointView, load: Load) -> Exclusion | None:
-    """Why an endpoint that has the model may not serve the request now; None when it may."""
+def exclusion(
+    features: Features,
+    view: EndpointView,
+    reserved: frozenset[str] = frozenset(),
+    *,
+    on_trial: bool = False,
+) -> Exclusion | None:
+    """Why an endpoint that has the model may not serve the request now; None when it may.
+
+    `on_trial` says that a request is under way that tries it out.
+    """
     profile = view.profile
-    if features.pinned is not None and view.spec.name != features.pinned:
+    name = view.spec.name
+    if features.pinned is not None and name != features.pinned:
         return Exclusion.NOT_PINNED
     if profile is not None:
         if features.profiles is None:
@@ -106,41 +138,21 @@ def exclusion(features: Features, view: EndpointView, load: Load) -> Exclusion |
             return Exclusion.OTHER_TYPE
     if not view.health.routable or profile is None:
         return Exclusion.UNROUTABLE
-    if view.spec.name in features.tried:
+    if name in features.tried:
         return Exclusion.TRIED
-    if view.breaker is BreakerState.OPEN:
-        return Exclusion.BREAKER_OPEN
-    if view.breaker is BreakerState.HALF_OPEN and load.on_trial(view.spec.name):
+    if reserved and features.models and (name in reserved) is not features.embedding:
+        return Exclusion.NOT_RESERVED if features.embedding else Exclusion.RESERVED
+    if view.breaker is BreakerState.CLOSED:
+        return None
+    if view.breaker is BreakerState.OPEN or on_trial:
         return Exclusion.BREAKER_OPEN  # one trial at a time, whatever began before it
     return None
 
 
-def _having(features: Features, snapshot: Snapshot) -> Iterator[tuple[EndpointView, str | None]]:
+def _having(features: Features, twins: Twins) -> Iterator[tuple[Twin, Line | None, str | None]]:
     if not features.models:
-        for view in snapshot.endpoints:
-            yield view, None
+        for view in twins.snapshot.endpoints:
+            yield twins.by_name[view.spec.name], None, None
     for model in features.models:
-        for view in _with_model(model, snapshot):
-            yield view, model
-
-
-def _with_model(model: str, snapshot: Snapshot) -> Sequence[EndpointView]:
-    return snapshot.by_model.get(model, ())
-
-
-def _candidate(view: EndpointView, model: str | None, index: int, load: Load) -> Candidate:
-    spec = view.spec
-    slots = spec.num_parallel
-    resident: bool | None = None
-    if view.profile is not None and view.profile.tells_residency:
-        slots = slots or _OLLAMA_SLOTS
-        resident = model in view.resident
-    return Candidate(
-        view=view,
-        model=model,
-        index=index,
-        in_flight=load.on(spec.name),
-        in_flight_model=load.on_model(spec.name, model) if model is not None else 0,
-        slots=slots,
-        resident=resident,
-    )
+        for line in twins.lines(model):
+            yield line.twin, line, model

@@ -11,9 +11,13 @@ import msgspec
 
 from olla.failures import Failure, Kind
 from olla.fleet.health import Health
-from olla.fleet.load import Load
+from olla.fleet.line import Line
 from olla.fleet.snapshot import EndpointView, Snapshot
-from olla.routing.candidates import Candidate, Exclusion, Features, candidates, exclusion
+from olla.fleet.twin import Twin
+from olla.fleet.twins import Twins
+from olla.routing.candidates import Candidate, Exclusion, candidates, exclusion
+from olla.routing.delay import Delay, expected_delay
+from olla.routing.features import Features
 from olla.routing.policy import Policy
 
 __all__ = [
@@ -26,6 +30,7 @@ __all__ = [
     "Strategy",
     "decide",
     "explain",
+    "refusal",
 ]
 
 _RETRY_AFTER_MIN = 1.0
@@ -55,17 +60,26 @@ class Fallback(enum.Enum):
 
 
 class RoutingOptions(msgspec.Struct, frozen=True):
-    """How to treat models that no endpoint lists."""
+    """How to treat models that no endpoint lists, and endpoints that are not like the others.
+
+    `spillover`: an endpoint of a lower priority is used when it is sooner by more than so many
+    seconds. `embedding_endpoints` are the names of those that are kept for embeddings.
+    """
 
     strategy: Strategy = Strategy.STRICT
     fallback: Fallback = Fallback.COMPATIBLE_ONLY
+    spillover: float = 2.0
+    embedding_endpoints: frozenset[str] = frozenset()
 
 
 class Reason(enum.Enum):
     """Why it was decided so. The value is the header's word."""
 
     MODEL_FOUND = "model_found"
+    QUEUED = "queued"
+    QUEUE_FULL = "queue_full"
     MODEL_LOADED = "model_loaded"
+    MODEL_LOADING = "model_loading"
     COLD_LOAD = "cold_load"
     NO_MODEL = "no_model_needed"
     FALLBACK = "model_not_found_fallback"
@@ -75,12 +89,23 @@ class Reason(enum.Enum):
 
 
 class Choose(msgspec.Struct, frozen=True):
-    """Send it there. `fallback` when the endpoint does not list the model."""
+    """Send it there. `fallback` when the endpoint does not list the model.
 
-    view: EndpointView
+    `line` is what is known of the model on that endpoint (None without a model); `delay` the
+    expected seconds by which it was chosen, where the policy goes by them.
+    """
+
+    twin: Twin
+    line: Line | None
     model: str | None
     reason: Reason
     fallback: bool = False
+    delay: float | None = None
+
+    @property
+    def view(self) -> EndpointView:
+        """What is known of the endpoint."""
+        return self.twin.view
 
 
 class Refuse(msgspec.Struct, frozen=True):
@@ -91,17 +116,23 @@ class Refuse(msgspec.Struct, frozen=True):
 
 
 class Considered(msgspec.Struct, frozen=True):
-    """One endpoint as `explain` saw it: its place in the order, or why it is none."""
+    """One endpoint as `explain` saw it: its place in the order with its delay, or why it is none.
+
+    `spillover` is what it is charged for its priority, in seconds; `waiting` counts the requests
+    that wait in olla for the model there.
+    """
 
     endpoint: str
     key: tuple[float, ...] | None = None
+    delay: Delay | None = None
+    spillover: float = 0.0
+    waiting: int = 0
     exclusion: Exclusion | None = None
 
 
 def decide(
     features: Features,
-    snapshot: Snapshot,
-    load: Load,
+    twins: Twins,
     policy: Policy,
     options: RoutingOptions,
     asked_for: str,
@@ -111,31 +142,61 @@ def decide(
 
     `asked_for` is the model as the client spelled it, for the message of a refusal.
     """
-    able = candidates(features, snapshot, load)
+    able = _able(features, twins, policy, options, now)
     if able:
         best = _best(able, features, policy)
-        return Choose(best.view, best.model, _reason(best))
+        delay = best.delay if policy.priced and best.line is not None else None
+        return Choose(best.twin, best.line, best.model, _reason(best, features, now), delay=delay)
     if options.strategy is Strategy.OPTIMISTIC and options.fallback is Fallback.ALL:
         anyone = msgspec.structs.replace(features, models=())
-        able = candidates(anyone, snapshot, load)
+        able = _able(anyone, twins, policy, options, now)
         if able:
             best = _best(able, features, policy)
-            return Choose(best.view, None, Reason.FALLBACK, fallback=True)
-    return _refuse(features, snapshot, asked_for, now)
+            return Choose(best.twin, None, None, Reason.FALLBACK, fallback=True)
+    return refusal(features, twins.snapshot, asked_for, now)
 
 
-def explain(features: Features, snapshot: Snapshot, load: Load, policy: Policy) -> list[Considered]:
+def explain(
+    features: Features, twins: Twins, policy: Policy, options: RoutingOptions, now: float
+) -> list[Considered]:
     """Every endpoint of the fleet with its place in the order or its exclusion: best first."""
-    able = candidates(features, snapshot, load)
+    able = _able(features, twins, policy, options, now)
+    for each in able:  # bounds have done their work: now the whole price
+        if each.line is not None:
+            terms = expected_delay(each.line, features, twins, now)
+            each.delay = terms.total + options.spillover * twins.tier(each.view)
     count = len(able)
-    order = sorted(able, key=lambda each: policy.key(each, features, count))
-    rows = [Considered(each.view.name, policy.key(each, features, count)) for each in order]
+    rows = [
+        Considered(
+            each.view.name,
+            policy.key(each, features, count),
+            expected_delay(each.line, features, twins, now) if each.line is not None else None,
+            options.spillover * twins.tier(each.view),
+            len(each.line.waiting) if each.line is not None else 0,
+        )
+        for each in sorted(able, key=lambda each: policy.key(each, features, count))
+    ]
     chosen = {row.endpoint for row in rows}
-    for view in snapshot.endpoints:
+    for view in twins.snapshot.endpoints:
         if view.name not in chosen:
-            why = exclusion(features, view, load)
+            twin = twins.by_name[view.name]
+            reserved = options.embedding_endpoints
+            why = exclusion(features, view, reserved, on_trial=twin.on_trial)
             rows.append(Considered(view.name, exclusion=why or Exclusion.NO_MODEL))
     return rows
+
+
+def _able(
+    features: Features, twins: Twins, policy: Policy, options: RoutingOptions, now: float
+) -> list[Candidate]:
+    return candidates(
+        features,
+        twins,
+        now,
+        priced=policy.priced,
+        spillover=options.spillover,
+        reserved=options.embedding_endpoints,
+    )
 
 
 def _best(able: Sequence[Candidate], features: Features, policy: Policy) -> Candidate:
@@ -145,15 +206,22 @@ def _best(able: Sequence[Candidate], features: Features, policy: Policy) -> Cand
     return min(able, key=lambda each: policy.key(each, features, count))
 
 
-def _reason(best: Candidate) -> Reason:
-    if best.model is None:
+def _reason(best: Candidate, features: Features, now: float) -> Reason:
+    line = best.line
+    if line is None:
         return Reason.NO_MODEL
-    if best.resident is None:
+    if not best.twin.tells_residency:
         return Reason.MODEL_FOUND
-    return Reason.MODEL_LOADED if best.resident else Reason.COLD_LOAD
+    if line.ready(features.load_options, now):
+        return Reason.MODEL_LOADED
+    loading = best.twin.loading
+    if loading is not None and loading.line is line:
+        return Reason.MODEL_LOADING
+    return Reason.COLD_LOAD
 
 
-def _refuse(features: Features, snapshot: Snapshot, asked_for: str, now: float) -> Refuse:
+def refusal(features: Features, snapshot: Snapshot, asked_for: str, now: float) -> Refuse:
+    """Why the request can be sent nowhere, with what to do about it. For one that cannot."""
     if features.pinned is not None and features.pinned not in snapshot.by_name:
         names = ", ".join(view.name for view in snapshot.endpoints)
         return Refuse(

@@ -6,7 +6,8 @@ To add one: a module in `policies/` with a class that has `name` and `key`, and 
 
 from typing import Protocol
 
-from olla.routing.candidates import Candidate, Features
+from olla.routing.candidates import Candidate
+from olla.routing.features import Features
 
 __all__ = ["Policy", "rotation"]
 
@@ -17,6 +18,16 @@ class Policy(Protocol):
     @property
     def name(self) -> str:
         """The word in the configuration."""
+        ...
+
+    @property
+    def priced(self) -> bool:
+        """Whether it goes by the expected delay of candidates, which costs time to know."""
+        ...
+
+    @property
+    def binds_late(self) -> bool:
+        """Whether a request that cannot start at once waits in olla rather than on the node."""
         ...
 
     def key(self, candidate: Candidate, features: Features, count: int) -> tuple[float, ...]:

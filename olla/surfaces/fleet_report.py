@@ -9,8 +9,8 @@ from typing import Any
 from olla.clock import Clock
 from olla.fleet.breaker import BreakerState
 from olla.fleet.health import Health
-from olla.fleet.load import Load
 from olla.fleet.snapshot import EndpointView, Snapshot
+from olla.fleet.twins import Twins
 from olla.surfaces import merge
 from olla.surfaces.answers import iso_time
 from olla.telemetry.traffic import EndpointTraffic, Traffic, Window
@@ -32,10 +32,10 @@ class FleetReport:
     """Tells of endpoints and models as of now."""
 
     def __init__(
-        self, snapshot: Callable[[], Snapshot], load: Load, traffic: Traffic, clock: Clock
+        self, snapshot: Callable[[], Snapshot], twins: Twins, traffic: Traffic, clock: Clock
     ) -> None:
         self._snapshot = snapshot
-        self._load = load
+        self._twins = twins
         self._traffic = traffic
         self._clock = clock
 
@@ -79,7 +79,7 @@ class FleetReport:
             "routable": _routable(view),
             "resident": instance is not None,
             "vram_bytes": None if instance is None else instance.size_vram,
-            "in_flight": self._load.on_model(view.name, name),
+            "in_flight": self._twins.on_model(view.name, name),
         }
 
     def _endpoint(self, view: EndpointView) -> dict[str, Any]:
@@ -94,7 +94,7 @@ class FleetReport:
             "routable": _routable(view),
             "reason": _reason(view),
             "priority": view.spec.priority,
-            "in_flight": self._load.on(view.name),
+            "in_flight": self._twins.on(view.name),
             "models": len(view.models),
             "resident": [
                 {

@@ -14,14 +14,13 @@ from olla.dialects.dialect import Dialect, Operation
 from olla.dialects.own import Own
 from olla.dialects.paths import Target
 from olla.failures import Failure, Kind
-from olla.fleet.load import Load
 from olla.fleet.names import canonical
 from olla.fleet.profiles import PROFILES
 from olla.fleet.snapshot import EndpointView, Snapshot
 from olla.proxy.error_response import error_response
-from olla.routing.candidates import Features
-from olla.routing.decision import Refuse, RoutingOptions, decide
-from olla.routing.policies.steady import Steady
+from olla.routing.candidates import Exclusion, exclusion
+from olla.routing.decision import refusal
+from olla.routing.features import Features
 from olla.surfaces import merge
 from olla.surfaces.answers import JSON, JSON_UTF8, Surface, json_response, read_only
 
@@ -169,16 +168,13 @@ class ListSurface:
             dialect=scope.dialect.name,
             profiles=scope.profiles,
         )
-        outcome = decide(
-            features,
-            snapshot,
-            Load(),  # what is in flight says nothing of who knows an answer
-            Steady(),
-            RoutingOptions(),
-            model or "",
-            self._clock.now(),
-        )
-        return outcome.failure if isinstance(outcome, Refuse) else None
+        views = snapshot.endpoints
+        if features.models:
+            views = snapshot.by_model.get(features.models[0], ())
+        # An open breaker or a full slot says nothing of who knows an answer.
+        if any(exclusion(features, each) in (None, Exclusion.BREAKER_OPEN) for each in views):
+            return None
+        return refusal(features, snapshot, model or "", self._clock.now()).failure
 
 
 class _Scope:

@@ -17,9 +17,9 @@ from typing import Any
 from aiohttp import web
 
 from olla.clock import Clock
-from olla.fleet.load import Load
 from olla.fleet.profiles import PROFILES
 from olla.fleet.snapshot import Snapshot
+from olla.fleet.twins import Twins
 from olla.surfaces.answers import Surface, iso_time, json_response, read_only
 from olla.surfaces.fleet_report import FleetReport, latency
 from olla.surfaces.lists import Refresh
@@ -47,7 +47,7 @@ class StatusSurface:
         self,
         *,
         snapshot: Callable[[], Snapshot],
-        load: Load,
+        twins: Twins,
         metrics: Metrics,
         traffic: Traffic,
         clock: Clock,
@@ -59,8 +59,8 @@ class StatusSurface:
         open_connections: Callable[[], int] = lambda: 0,
         loop_lag: Callable[[], float] = lambda: 0.0,
     ) -> None:
-        self._fleet = FleetReport(snapshot, load, traffic, clock)
-        self._load = load
+        self._fleet = FleetReport(snapshot, twins, traffic, clock)
+        self._twins = twins
         self._metrics = metrics
         self._traffic = traffic
         self._clock = clock
@@ -130,7 +130,7 @@ class StatusSurface:
                     "total": traffic.requests,
                     "failures": traffic.failures,
                     "client_errors": traffic.client_errors,
-                    "in_flight": self._load.total(),
+                    "in_flight": self._twins.total(),
                     "bytes_in": traffic.bytes_in,
                     "bytes_out": traffic.bytes_out,
                 },

@@ -10,8 +10,8 @@ from prometheus_client.registry import Collector
 
 from olla.fleet.breaker import BreakerState
 from olla.fleet.health import Health
-from olla.fleet.load import Load
 from olla.fleet.snapshot import EndpointView, Snapshot
+from olla.fleet.twins import Twins
 from olla.telemetry.catalogue import metric_row
 
 __all__ = ["LiveGauges", "instances"]
@@ -36,13 +36,13 @@ class LiveGauges(Collector):
         *,
         version: str,
         snapshot: Callable[[], Snapshot],
-        load: Load,
+        twins: Twins,
         open_connections: Callable[[], int],
         loop_lag: Callable[[], float],
     ) -> None:
         self._version = version
         self._snapshot = snapshot
-        self._load = load
+        self._twins = twins
         self._open_connections = open_connections
         self._loop_lag = loop_lag
 
@@ -82,7 +82,7 @@ class LiveGauges(Collector):
 
     def _endpoint_counts(self, views: tuple[EndpointView, ...]) -> Iterator[Metric]:
         yield _gauge(
-            "olla_requests_in_flight", [((view.name,), self._load.on(view.name)) for view in views]
+            "olla_requests_in_flight", [((view.name,), self._twins.on(view.name)) for view in views]
         )
         yield _gauge("olla_models_available", [((view.name,), len(view.models)) for view in views])
         resident = [((view.name,), dict(instances(view))) for view in views]

@@ -11,8 +11,8 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.registry import Collector
 
 from olla.failures import Failure
-from olla.fleet.load import Load
 from olla.fleet.snapshot import Snapshot
+from olla.fleet.twins import Twins
 from olla.record import AttemptRecord, RequestRecord
 from olla.telemetry.catalogue import metric_row
 from olla.telemetry.live_gauges import LiveGauges
@@ -42,7 +42,7 @@ class Metrics:
         *,
         version: str,
         snapshot: Callable[[], Snapshot],
-        load: Load,
+        twins: Twins,
         open_connections: Callable[[], int] = lambda: 0,
         loop_lag: Callable[[], float] = lambda: 0.0,
         models_max: int = 200,
@@ -66,7 +66,7 @@ class Metrics:
             LiveGauges(
                 version=version,
                 snapshot=snapshot,
-                load=load,
+                twins=twins,
                 open_connections=open_connections,
                 loop_lag=loop_lag,
             )
@@ -92,7 +92,7 @@ class Metrics:
         if record.prompt_tokens is not None or record.output_tokens is not None:
             self._count_tokens(endpoint, record)
         if record.load_seconds is not None and record.load_seconds >= _LOAD_SECONDS_MIN:
-            self._observe_load(endpoint, record.load_seconds)
+            self.loaded(endpoint, record.load_seconds)
 
     def render(self) -> tuple[bytes, str]:
         """All metrics in Prometheus' text format, and its content type."""
@@ -126,7 +126,8 @@ class Metrics:
         adds[0](max(0, record.prompt_tokens or 0))
         adds[1](max(0, record.output_tokens or 0))
 
-    def _observe_load(self, endpoint: str, seconds: float) -> None:
+    def loaded(self, endpoint: str, seconds: float) -> None:
+        """A load of a model took so long."""
         add = self._of_loads.get(endpoint)
         if add is None:
             add = self._of_loads[endpoint] = self._load.labels(endpoint).observe

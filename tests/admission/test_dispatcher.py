@@ -2,7 +2,8 @@
 
 import pytest
 
-from olla.admission.dispatcher import Dispatcher, Lease, LeaseError
+from olla.admission.dispatcher import Dispatcher
+from olla.admission.tickets import Lease, LeaseError, Ticket
 from olla.fleet.breaker import BreakerState
 from olla.routing.decision import Refuse, RoutingOptions
 from olla.routing.policies import POLICIES
@@ -15,7 +16,7 @@ def dispatcher() -> Dispatcher:
     return Dispatcher(POLICIES["least-connections"], RoutingOptions())
 
 
-def granted(outcome: Lease | Refuse) -> Lease:
+def granted(outcome: Lease | Ticket | Refuse) -> Lease:
     """A lease, which it must be."""
     assert isinstance(outcome, Lease)
     return outcome
@@ -28,24 +29,24 @@ def test_a_lease_counts_before_the_next_choice_is_made() -> None:
     second = granted(dispatch.ask(features(), snapshot, "m", 0.0))
     assert {first.choice.view.name, second.choice.view.name} == {"a", "b"}
     assert dispatch.leases == 2
-    assert dispatch.load.on_model("a", MODEL) == 1
+    assert dispatch.twins.on_model("a", MODEL) == 1
 
 
 def test_a_released_lease_counts_no_more_and_cannot_be_released_again() -> None:
     """The count of what is in flight never goes wrong silently."""
     dispatch = dispatcher()
     lease = granted(dispatch.ask(features(), fleet(view("a")), "m", 0.0))
-    dispatch.release(lease)
-    assert dispatch.leases == dispatch.load.total() == 0
+    dispatch.release(lease, 0.0)
+    assert dispatch.leases == dispatch.twins.total() == 0
     with pytest.raises(LeaseError):
-        dispatch.release(lease)
+        dispatch.release(lease, 0.0)
 
 
 def test_a_refusal_counts_nothing() -> None:
     """Nothing is in flight that was not sent."""
     dispatch = dispatcher()
     assert isinstance(dispatch.ask(features(), fleet(), "m", 0.0), Refuse)
-    assert dispatch.leases == dispatch.load.total() == 0
+    assert dispatch.leases == dispatch.twins.total() == 0
 
 
 def test_what_occupies_no_slot_is_leased_but_not_load() -> None:
@@ -53,8 +54,8 @@ def test_what_occupies_no_slot_is_leased_but_not_load() -> None:
     dispatch = dispatcher()
     lease = granted(dispatch.ask(features(), fleet(view("a")), "m", 0.0, counted=False))
     assert dispatch.leases == 1
-    assert dispatch.load.total() == 0
-    dispatch.release(lease)
+    assert dispatch.twins.total() == 0
+    dispatch.release(lease, 0.0)
     assert dispatch.leases == 0
 
 
@@ -67,7 +68,7 @@ def test_a_half_open_endpoint_gets_one_trial_at_a_time() -> None:
     assert (trial.choice.view.name, other.choice.view.name) == ("a", "b")
     assert trial.trial
     assert not other.trial
-    dispatch.release(trial)
+    dispatch.release(trial, 0.0)
     again = granted(dispatch.ask(features(), snapshot, "m", 0.0))
     assert again.choice.view.name == "a"
 

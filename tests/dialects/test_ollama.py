@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from olla.dialects.dialect import Ending, Operation, Peek, Summary
+from olla.dialects.dialect import Ending, Operation, Summary
 from olla.dialects.ollama import Ollama
 from olla.failures import Failed, Failure, Kind
 
@@ -31,8 +31,9 @@ LAST = (
 )
 def test_what_streams_does_so_unless_told_otherwise(operation: Operation, stream: bool) -> None:
     """On native paths an absent flag is true, where there is something to stream."""
-    assert OLLAMA.peek(operation, b'{"model":"m"}') == Peek("m", stream)
-    assert OLLAMA.peek(operation, b'{"model":"m","stream":false}') == Peek("m", False)
+    found = OLLAMA.peek(operation, b'{"model":"m"}')
+    assert (found.model, found.stream) == ("m", stream)
+    assert not OLLAMA.peek(operation, b'{"model":"m","stream":false}').stream
 
 
 @pytest.mark.parametrize(
@@ -85,7 +86,7 @@ def test_a_stream_ends_with_done(operation: Operation, tail: bytes, ending: Endi
 
 def test_counts_come_from_the_last_record() -> None:
     """Tokens in and out, and the seconds the load took."""
-    expected = Summary(Ending.COMPLETE, 26, 290, 1.5)
+    expected = Summary(Ending.COMPLETE, 26, 290, 1.5, total_seconds=9e-9)
     assert OLLAMA.summary(Operation.CHAT, True, TOKEN * 3 + LAST) == expected
     assert OLLAMA.summary(Operation.CHAT, False, LAST) == expected
     embedded = b'{"embeddings":[[0.1]],"load_duration":1000,"prompt_eval_count":8}'

@@ -5,7 +5,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from olla.admission.dispatcher import Dispatcher, Lease, LeaseError
+from olla.admission.dispatcher import Dispatcher
+from olla.admission.tickets import Lease, LeaseError
 from olla.fleet.health import Health
 from olla.fleet.snapshot import Snapshot
 from olla.routing.decision import Refuse, RoutingOptions
@@ -54,6 +55,7 @@ class Leases(RuleBasedStateMachine):
         if isinstance(outcome, Refuse):
             assert not able
             return None
+        assert isinstance(outcome, Lease)
         assert outcome.choice.view.name in able
         self.open.append(outcome)
         return outcome
@@ -62,7 +64,7 @@ class Leases(RuleBasedStateMachine):
     def release(self, lease: Lease | None) -> Lease | None:
         """It ends: finished, failed or left."""
         if lease is not None:
-            self.dispatcher.release(lease)
+            self.dispatcher.release(lease, 0.0)
             self.open.remove(lease)
         return lease
 
@@ -71,12 +73,12 @@ class Leases(RuleBasedStateMachine):
         """Nobody can give a slot back twice."""
         if lease is not None:
             with pytest.raises(LeaseError):
-                self.dispatcher.release(lease)
+                self.dispatcher.release(lease, 0.0)
 
     @invariant()
     def counts_are_the_open_leases(self) -> None:
         """Per endpoint and in all."""
-        load = self.dispatcher.load
+        load = self.dispatcher.twins
         counted = [lease for lease in self.open if lease.counted]
         assert self.dispatcher.leases == len(self.open)
         assert load.total() == len(counted)

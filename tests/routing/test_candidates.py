@@ -1,21 +1,21 @@
 """Who could serve a request, and why others are not."""
 
+import msgspec
 import pytest
 
 from olla.fleet.breaker import BreakerState
 from olla.fleet.endpoint import EndpointSpec
 from olla.fleet.health import Health
-from olla.fleet.load import Load
 from olla.fleet.snapshot import EndpointView
 from olla.routing.candidates import Exclusion, candidates, exclusion
-from tests.views import MODEL, features, fleet, view
+from tests.views import features, twins, view
 
 OPEN, HALF = BreakerState.OPEN, BreakerState.HALF_OPEN
 
 
 def names(*views: EndpointView, **about: object) -> list[str]:
     """The candidates' names."""
-    found = candidates(features(**about), fleet(*views), Load())  # type: ignore[arg-type]
+    found = candidates(features(**about), twins(*views), 0.0)  # type: ignore[arg-type]
     return [each.view.name for each in found]
 
 
@@ -28,7 +28,7 @@ def test_only_endpoints_that_have_the_model_are_candidates() -> None:
 def test_no_unroutable_endpoint_is_a_candidate(health: Health) -> None:
     """Whatever the reason for which it is not."""
     assert names(view("a", health=health), view("b", 1)) == ["b"]
-    assert exclusion(features(), view("a", health=health), Load()) is Exclusion.UNROUTABLE
+    assert exclusion(features(), view("a", health=health)) is Exclusion.UNROUTABLE
 
 
 def test_a_busy_endpoint_is_a_candidate() -> None:
@@ -49,14 +49,9 @@ def test_an_open_breaker_is_left_out_while_another_can_serve() -> None:
 
 def test_a_half_open_breaker_lets_one_request_through() -> None:
     """The trial; the next has to wait for its outcome, and old requests do not count."""
-    load = Load()
     half = view("a", breaker=HALF)
-    load.add("a", MODEL)
-    assert exclusion(features(), half, load) is None
-    load.begin_trial("a")
-    assert exclusion(features(), half, load) is Exclusion.BREAKER_OPEN
-    load.end_trial("a")
-    assert exclusion(features(), half, load) is None
+    assert exclusion(features(), half) is None
+    assert exclusion(features(), half, on_trial=True) is Exclusion.BREAKER_OPEN
 
 
 def test_the_kind_of_server_must_fit() -> None:
@@ -76,27 +71,50 @@ def test_a_pinned_request_goes_nowhere_else() -> None:
 def test_an_alias_offers_each_endpoint_once_with_the_first_model_it_has() -> None:
     """Best name first."""
     both = view("a", models=["x", "y"])
-    found = candidates(features("y", "x"), fleet(both, view("b", 1, models=["x"])), Load())
+    found = candidates(features("y", "x"), twins(both, view("b", 1, models=["x"])), 0.0)
     assert [(each.view.name, each.model) for each in found] == [
         ("a", features("y").models[0]),
         ("b", features("x").models[0]),
     ]
 
 
-def test_slots_and_residency_are_known_for_ollama_only() -> None:
-    """One slot unless told; other servers tell neither."""
-    snapshot = fleet(
+def test_residency_is_known_for_ollama_only() -> None:
+    """Slots are as told, else found out from one on; others are taken to have several."""
+    kept = twins(
         view("a", resident=["m"]), view("b", 1, num_parallel=4), view("c", 2, profile="vllm")
     )
-    found = candidates(features(dialect="openai"), snapshot, Load())
-    assert [(each.slots, each.resident) for each in found] == [
+    found = candidates(features(dialect="openai"), kept, 0.0)
+    assert [(each.line.slots.limit, each.resident) for each in found if each.line] == [
         (1, True),
         (4, False),
-        (None, None),
+        (8, None),
     ]
 
 
 def test_an_endpoint_of_unknown_kind_is_no_candidate() -> None:
     """What it speaks is not known yet."""
     unknown = EndpointView(EndpointSpec("a", "a", 1), 0, health=Health.HEALTHY)
-    assert exclusion(features(), unknown, Load()) is Exclusion.UNROUTABLE
+    assert exclusion(features(), unknown) is Exclusion.UNROUTABLE
+
+
+def test_endpoints_kept_for_embeddings_get_nothing_else() -> None:
+    """And embeddings go nowhere else."""
+    kept = twins(view("a"), view("b", 1))
+    reserved = frozenset({"b"})
+    for embedding, name in ((False, "a"), (True, "b")):
+        about = msgspec.structs.replace(features(), embedding=embedding)
+        found = candidates(about, kept, 0.0, reserved=reserved)
+        assert [each.view.name for each in found] == [name]
+
+
+def test_a_lower_priority_is_charged_the_spillover() -> None:
+    """A tier at a time, whatever the numbers are."""
+    warm = ["m:latest"]
+    kept = twins(
+        view("a", priority=10, resident=warm),
+        view("b", 1, priority=100, resident=warm),
+        view("c", 2, priority=11, resident=warm),
+    )
+    found = candidates(features(), kept, 0.0, priced=True, spillover=2.0)
+    base = found[1].delay
+    assert [round(each.delay - base, 6) for each in found] == [4.0, 0.0, 2.0]

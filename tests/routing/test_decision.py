@@ -4,9 +4,8 @@ import msgspec
 
 from olla.failures import Kind
 from olla.fleet.health import Health
-from olla.fleet.load import Load
 from olla.fleet.snapshot import EndpointView
-from olla.routing.candidates import Exclusion, Features
+from olla.routing.candidates import Exclusion
 from olla.routing.decision import (
     Choose,
     Fallback,
@@ -17,8 +16,9 @@ from olla.routing.decision import (
     decide,
     explain,
 )
+from olla.routing.features import Features
 from olla.routing.policies import POLICIES
-from tests.views import features, fleet, view
+from tests.views import features, send, twins, view
 
 POLICY = POLICIES["least-connections"]
 
@@ -30,9 +30,7 @@ def decision(
     now: float = 0.0,
 ) -> Choose | Refuse:
     """Decide about a request for `m`."""
-    return decide(
-        about or features(), fleet(*views), Load(), POLICY, options or RoutingOptions(), "m", now
-    )
+    return decide(about or features(), twins(*views), POLICY, options or RoutingOptions(), "m", now)
 
 
 def refused(*views: EndpointView, about: Features | None = None, now: float = 0.0) -> Refuse:
@@ -124,19 +122,14 @@ def test_no_endpoint_of_the_kind_is_told() -> None:
 
 def test_an_explanation_names_every_endpoint() -> None:
     """The candidates best first, then the others with what keeps them out."""
-    load = Load()
-    load.add("a", None)
-    rows = explain(
-        features(),
-        fleet(
-            view("a"),
-            view("b", 1),
-            view("c", 2, health=Health.OFFLINE),
-            view("d", 3, models=[]),
-        ),
-        load,
-        POLICY,
+    kept = twins(
+        view("a"),
+        view("b", 1),
+        view("c", 2, health=Health.OFFLINE),
+        view("d", 3, models=[]),
     )
+    send(kept, "a")
+    rows = explain(features(), kept, POLICY, RoutingOptions(), 0.0)
     assert [row.endpoint for row in rows] == ["b", "a", "c", "d"]
     assert [row.exclusion for row in rows] == [
         None,

@@ -7,7 +7,9 @@ import pytest
 from olla.failures import Failure, Kind
 from olla.fleet.breaker import BreakerState
 from olla.fleet.health import Health
-from olla.fleet.load import Load
+from olla.fleet.line import Flight
+from olla.fleet.names import canonical
+from olla.fleet.twins import Twins
 from olla.record import AttemptRecord, RequestRecord
 from olla.surfaces.status import StatusSurface
 from olla.telemetry.metrics import Metrics
@@ -33,13 +35,13 @@ class Router:
     """What the status tells of, and a client that asks."""
 
     def __init__(self, fleet: KnownFleet, clock: StillClock) -> None:
-        self.load = Load()
+        self.twins = Twins()
         self.draining = False
-        self.metrics = Metrics(version="1.2.3", snapshot=lambda: fleet.snapshot, load=self.load)
+        self.metrics = Metrics(version="1.2.3", snapshot=lambda: fleet.snapshot, twins=self.twins)
         self.traffic = Traffic(lambda: fleet.snapshot)
         self.surface = StatusSurface(
             snapshot=lambda: fleet.snapshot,
-            load=self.load,
+            twins=self.twins,
             metrics=self.metrics,
             traffic=self.traffic,
             clock=clock,
@@ -139,7 +141,9 @@ async def test_status_tells_all_of_an_endpoint(
             next_check_at=clock.now() + 3.0,
         )
     )
-    router.load.add("a", "registry.ollama.ai/library/llama3:latest")
+    router.twins.follow(fleet.snapshot, 0.0)
+    twin = router.twins.by_name["a"]
+    twin.sent(Flight(twin.names[canonical("llama3")], 0.0, 1.0), 0.0)
     failure = Failure(Kind.CONNECT_REFUSED, "refused", endpoint="a")
     router.traffic(
         record(

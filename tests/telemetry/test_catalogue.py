@@ -3,8 +3,8 @@
 from prometheus_client.parser import text_string_to_metric_families
 
 from olla.failures import Failure, Kind
-from olla.fleet.load import Load
 from olla.fleet.snapshot import Instance
+from olla.fleet.twins import Twins
 from olla.telemetry.catalogue import CATALOGUE, table
 from olla.telemetry.metrics import Metrics
 from tests.telemetry.samples import fleet, record
@@ -13,7 +13,7 @@ from tests.telemetry.samples import fleet, record
 def test_every_exported_metric_is_a_row_and_every_row_is_exported() -> None:
     """Names, kinds and labels of the text are those of the catalogue, both ways."""
     snapshot = fleet("llama3", resident=(Instance("llama3:latest", "d" * 64),))
-    metrics = Metrics(version="1", snapshot=lambda: snapshot, load=Load())
+    metrics = Metrics(version="1", snapshot=lambda: snapshot, twins=Twins())
     metrics(record(load_seconds=1.0))
     metrics(record(failure=Failure(Kind.RESET, "reset")))
     body, _ = metrics.render()

@@ -6,8 +6,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from olla.failures import Failure, Kind
-from olla.fleet.load import Load
+from olla.fleet.line import Flight
 from olla.fleet.snapshot import Instance, Snapshot
+from olla.fleet.twins import Twins
 from olla.record import AttemptRecord
 from olla.telemetry.metrics import Metrics
 from tests.telemetry.samples import fleet, record
@@ -18,9 +19,9 @@ class Scraped:
 
     def __init__(self, snapshot: Snapshot, **more: Any) -> None:
         self.snapshot = snapshot
-        self.load = Load()
+        self.twins = Twins()
         self.metrics = Metrics(
-            version="1.2.3", snapshot=lambda: self.snapshot, load=self.load, **more
+            version="1.2.3", snapshot=lambda: self.snapshot, twins=self.twins, **more
         )
 
     def samples(self) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -158,7 +159,8 @@ def test_gauges_are_what_is_now() -> None:
         open_connections=lambda: 3,
         loop_lag=lambda: 0.125,
     )
-    scraped.load.add("gpu-1", None)
+    scraped.twins.follow(scraped.snapshot, 0.0)
+    scraped.twins.by_name["gpu-1"].sent(Flight(None, 0.0, 1.0), 0.0)
     assert scraped.value("olla_endpoint_up", endpoint="gpu-1", type="ollama") == 1
     assert scraped.value("olla_endpoint_up", endpoint="gpu-2", type="auto") == 0
     assert scraped.value("olla_requests_in_flight", endpoint="gpu-1") == 1
@@ -168,7 +170,6 @@ def test_gauges_are_what_is_now() -> None:
     assert scraped.value("olla_open_connections") == 3
     assert scraped.value("olla_event_loop_lag_seconds") == 0.125
     assert scraped.value("olla_build_info", version="1.2.3") == 1
-    scraped.load.remove("gpu-1", None)
     scraped.snapshot = Snapshot.of(())
     assert scraped.value("olla_endpoint_up", endpoint="gpu-1", type="ollama") is None
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -15,6 +16,7 @@ from olla.fleet.health import Health
 from olla.fleet.names import canonical
 from olla.fleet.profiles import PROFILES
 from olla.fleet.snapshot import EndpointView, Instance, Model, Snapshot
+from olla.proxy.admitting import Admission
 from olla.proxy.attempt import Timeouts
 from olla.proxy.downstream import Downstream
 from olla.proxy.stations import Stations
@@ -150,6 +152,7 @@ class Router:
                 health=Health.HEALTHY,
                 models={canonical(MODEL): Model(MODEL, digest="0" * 64)},
                 resident={canonical(MODEL): Instance(MODEL, digest="0" * 64)},
+                resident_at=clock.now(),
                 models_at=clock.now(),
             )
             for number, each in enumerate(self.endpoints)
@@ -157,9 +160,18 @@ class Router:
         self.fleet = StaticFleet(Snapshot.of(views))
         self.dispatcher = Dispatcher(POLICIES["priority"], RoutingOptions())
         self.pool = Pool(clock, connect_timeout=2.0, idle_timeout=30.0)
+        ids = (f"t-{number}" for number in itertools.count(1))
+        self.admission = Admission(
+            self.dispatcher,
+            clock,
+            self.pool,
+            snapshot=lambda: self.fleet.snapshot,
+            load_timeout=5.0,
+            new_id=lambda: next(ids),
+        )
         self.stations = Stations(
             clock=clock,
-            dispatcher=self.dispatcher,
+            admission=self.admission,
             fleet=self.fleet,
             pool=self.pool,
             sink=self.records.append,
@@ -167,7 +179,7 @@ class Router:
             max_body=1024 * 1024,
             aliases={},
             refresh_timeout=1.0,
-            id_prefix="t",
+            ids=ids,
         )
         self.downstream = Downstream(
             self.stations,

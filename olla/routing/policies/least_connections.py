@@ -1,6 +1,7 @@
 """Fewest requests in flight, by olla's own count."""
 
-from olla.routing.candidates import Candidate, Features
+from olla.routing.candidates import Candidate
+from olla.routing.features import Features
 from olla.routing.policy import rotation
 
 __all__ = ["LeastConnections"]
@@ -13,6 +14,8 @@ class LeastConnections:
     """
 
     name = "least-connections"
+    priced = False
+    binds_late = False
 
     def key(self, candidate: Candidate, features: Features, count: int) -> tuple[float, ...]:
         """In flight, then priority, then turn."""

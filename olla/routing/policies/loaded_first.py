@@ -1,6 +1,7 @@
 """Endpoints that have the model in memory, as long as they have a slot free."""
 
-from olla.routing.candidates import Candidate, Features
+from olla.routing.candidates import Candidate
+from olla.routing.features import Features
 from olla.routing.policy import rotation
 
 __all__ = ["LoadedFirst"]
@@ -15,6 +16,8 @@ class LoadedFirst:
     """
 
     name = "loaded-first"
+    priced = False
+    binds_late = False
 
     def key(self, candidate: Candidate, features: Features, count: int) -> tuple[float, ...]:
         """Warm and free, then in flight, then warm, then priority, then turn."""

@@ -1,6 +1,7 @@
 """The preferred endpoints first; the others only when those are gone."""
 
-from olla.routing.candidates import Candidate, Features
+from olla.routing.candidates import Candidate
+from olla.routing.features import Features
 from olla.routing.policy import rotation
 
 __all__ = ["Priority"]
@@ -14,6 +15,8 @@ class Priority:
     """
 
     name = "priority"
+    priced = False
+    binds_late = False
 
     def key(self, candidate: Candidate, features: Features, count: int) -> tuple[float, ...]:
         """Priority, then in flight, then turn."""

@@ -1,6 +1,7 @@
 """Always the same endpoint while the fleet stays as it is."""
 
-from olla.routing.candidates import Candidate, Features
+from olla.routing.candidates import Candidate
+from olla.routing.features import Features
 
 __all__ = ["Steady"]
 
@@ -13,6 +14,8 @@ class Steady:
     """
 
     name = "steady"
+    priced = False
+    binds_late = False
 
     def key(self, candidate: Candidate, features: Features, count: int) -> tuple[float, ...]:
         """Priority, then place in the configuration."""

@@ -1,0 +1,164 @@
+"""What the dispatcher gives out: leases and tickets; and what it asks its shell to do."""
+
+import msgspec
+
+from olla.failures import Failure
+from olla.fleet.line import Flight, Line, Loading
+from olla.routing.decision import Choose, Refuse
+from olla.routing.features import Features
+
+__all__ = [
+    "AbandonLoad",
+    "Action",
+    "Answer",
+    "BeginLoad",
+    "Granted",
+    "Lease",
+    "LeaseError",
+    "Refused",
+    "Ticket",
+]
+
+
+class LeaseError(Exception):
+    """A lease was released twice: the count of what is in flight would have gone wrong."""
+
+
+class Lease:
+    """The right to one slot of an endpoint, from when it is granted to `Dispatcher.release`.
+
+    `counted` is False for operations that occupy no slot; `trial` is True when it tries out an
+    endpoint whose breaker is half-open. `asked_at` is when the request came, `granted_at` when it
+    got the lease; `predicted` the seconds to the first token that were expected when it came.
+    """
+
+    __slots__ = (
+        "asked_at",
+        "choice",
+        "features",
+        "flight",
+        "granted_at",
+        "predicted",
+        "released",
+        "trial",
+    )
+
+    def __init__(
+        self,
+        choice: Choose,
+        features: Features,
+        flight: Flight | None,
+        *,
+        asked_at: float,
+        granted_at: float,
+        trial: bool,
+        predicted: float | None,
+    ) -> None:
+        self.choice = choice
+        self.features = features
+        self.flight = flight
+        self.asked_at = asked_at
+        self.granted_at = granted_at
+        self.trial = trial
+        self.predicted = predicted
+        self.released = False
+
+    @property
+    def counted(self) -> bool:
+        """Whether it occupies a slot."""
+        return self.flight is not None
+
+    @property
+    def waited(self) -> float:
+        """Seconds it waited in olla."""
+        return self.granted_at - self.asked_at
+
+
+class Ticket:
+    """A place in the queue, assigned to a line for now. See `Waiting` in `fleet.twin`."""
+
+    __slots__ = (
+        "asked_at",
+        "asked_for",
+        "deadline",
+        "failure",
+        "features",
+        "line",
+        "loaded_for",
+        "order",
+        "predicted",
+        "work",
+    )
+
+    def __init__(
+        self,
+        features: Features,
+        asked_for: str,
+        line: Line,
+        *,
+        work: float,
+        asked_at: float,
+        deadline: float,
+        predicted: float,
+    ) -> None:
+        self.features = features
+        self.asked_for = asked_for
+        self.line = line
+        self.order = features.order
+        self.work = work
+        self.asked_at = asked_at
+        self.deadline = deadline
+        self.predicted = predicted
+        self.failure: Failure | None = None
+        """Why it could not be served where it was assigned before."""
+        self.loaded_for = False
+        """Whether a load began while it waited for that model there."""
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What an answer that came to its end tells: counts in tokens, times in seconds.
+
+    None where the endpoint did not say; `total_seconds` is the endpoint's own whole time.
+    """
+
+    prompt_bytes: int = 0
+    prompt_tokens: int | None = None
+    output_tokens: int | None = None
+    prompt_seconds: float | None = None
+    output_seconds: float | None = None
+    load_seconds: float | None = None
+    total_seconds: float | None = None
+    streamed: bool = True
+
+
+class Granted(msgspec.Struct, frozen=True):
+    """A ticket's turn has come."""
+
+    ticket: Ticket
+    lease: Lease
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """A ticket waits in vain."""
+
+    ticket: Ticket
+    refusal: Refuse
+
+
+class BeginLoad(msgspec.Struct, frozen=True):
+    """Have a model loaded on an endpoint, by a request of olla's own.
+
+    `features` are those of the request that it is loaded for.
+    """
+
+    loading: Loading
+    features: Features
+
+
+class AbandonLoad(msgspec.Struct, frozen=True):
+    """Nobody wants that load any more: hang up."""
+
+    loading: Loading
+
+
+Action = Granted | Refused | BeginLoad | AbandonLoad

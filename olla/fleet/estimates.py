@@ -1,0 +1,247 @@
+"""Learned rates: how fast an endpoint loads, reads a prompt and writes; what requests look like.
+
+Every estimate is a ratio of sums that are forgotten slowly, shrunk toward a prior: a model on an
+endpoint toward what the endpoint does with other models, an endpoint toward the fleet, the fleet
+toward a constant. So a new node is no blank, and what is known of it outweighs the prior soon.
+Seconds per token are what is averaged, not tokens per second, because delays add up.
+"""
+
+from math import exp
+
+__all__ = ["Arrivals", "EndpointRates", "FleetRates", "LineRates", "ModelHabits", "Ratio"]
+
+_MEMORY = 0.98
+"""What is left of an observation's weight after the next one: about the last fifty count."""
+_ARRIVALS_MEMORY = 300.0
+"""Seconds over which arrivals are averaged: an Ollama server's usual keep-alive."""
+
+# Where nothing has been observed yet. A model of N bytes on an ordinary graphics card reads
+# prompts at about 1e13/N tokens a second (2000 for 5 GB) and writes at about 4e11/N (80), which
+# is its memory's bandwidth; disks deliver about 1 GB/s, the page cache about 4.
+_PREFILL = 1.0e-13
+_DECODE = 2.5e-12
+_COLD = 1.0e-9
+_WARM = 0.25e-9
+"""Seconds per byte of model and token; seconds per byte of model."""
+_OUTPUT = 200.0
+_PROMPT = 500.0
+_BYTES_PER_TOKEN = 4.5
+
+
+class Ratio:
+    """A ratio of two sums, recent terms counting most."""
+
+    __slots__ = ("over", "samples", "under")
+
+    def __init__(self) -> None:
+        self.over = 0.0
+        self.under = 0.0
+        self.samples = 0
+
+    def add(self, over: float, under: float) -> None:
+        """One more observation."""
+        self.over = self.over * _MEMORY + over
+        self.under = self.under * _MEMORY + under
+        self.samples += 1
+
+    def value(self, prior: float, weight: float) -> float:
+        """The ratio, as if `weight` of the lower sum had been observed at `prior` before; that is
+        forgotten like everything else."""
+        weight *= _MEMORY**self.samples
+        return (self.over + prior * weight) / (self.under + weight)
+
+
+class Arrivals:
+    """How often something comes: an exponentially forgotten count, per second."""
+
+    __slots__ = ("_at", "_rate")
+
+    def __init__(self) -> None:
+        self._at = 0.0
+        self._rate = 0.0
+
+    def add(self, now: float) -> None:
+        """One came."""
+        self._rate = self.rate(now) + 1 / _ARRIVALS_MEMORY
+        self._at = now
+
+    def rate(self, now: float) -> float:
+        """Arrivals per second, as they have been lately."""
+        return self._rate * exp(min(0.0, self._at - now) / _ARRIVALS_MEMORY)
+
+
+class ModelHabits:
+    """What requests for a model are like, wherever they go."""
+
+    __slots__ = ("_output", "_prompt", "_text", "arrivals")
+
+    def __init__(self) -> None:
+        self.arrivals = Arrivals()
+        self._prompt = Ratio()
+        self._output = Ratio()
+        self._text = Ratio()
+
+    def answered(self, prompt_bytes: int, prompt_tokens: int | None, output: int | None) -> None:
+        """An answer with these counts came to its end."""
+        if output is not None:
+            self._output.add(output, 1.0)
+        if prompt_tokens:
+            self._prompt.add(prompt_tokens, 1.0)
+        if prompt_tokens and prompt_bytes:
+            self._text.add(prompt_bytes, prompt_tokens)
+
+    @property
+    def output_tokens(self) -> float:
+        """Expected length of an answer in tokens."""
+        return self._output.value(_OUTPUT, 2.0)
+
+    @property
+    def prompt_tokens(self) -> float:
+        """Expected length of a prompt in tokens."""
+        return self._prompt.value(_PROMPT, 2.0)
+
+    def tokens(self, prompt_bytes: int) -> float:
+        """Expected tokens in a prompt of so many bytes of JSON text."""
+        return prompt_bytes / self._text.value(_BYTES_PER_TOKEN, 200.0)
+
+
+class _Speeds:
+    """How fast some part of the fleet is: per byte of model, so that models compare."""
+
+    __slots__ = ("cold", "decode", "prefill", "version", "warm")
+
+    def __init__(self) -> None:
+        self.prefill = Ratio()
+        self.decode = Ratio()
+        self.cold = Ratio()
+        self.warm = Ratio()
+        self.version = 0
+
+    def learn_tokens(
+        self, size: float, prompt: tuple[float, float] | None, output: tuple[float, float] | None
+    ) -> None:
+        if prompt is not None:
+            self.prefill.add(prompt[1], prompt[0] * size)
+        if output is not None:
+            self.decode.add(output[1], output[0] * size)
+        self.version += 1
+
+    def learn_load(self, size: float, seconds: float, *, warm: bool) -> None:
+        (self.warm if warm else self.cold).add(seconds, size)
+        self.version += 1
+
+
+class FleetRates(_Speeds):
+    """What is known of all endpoints together."""
+
+    __slots__ = ()
+
+    def priors(self) -> tuple[float, float, float, float]:
+        """Seconds per byte of model and prompt token, output token; per byte cold and warm."""
+        return (
+            self.prefill.value(_PREFILL, 1e13),
+            self.decode.value(_DECODE, 1e12),
+            self.cold.value(_COLD, 1e10),
+            self.warm.value(_WARM, 1e10),
+        )
+
+
+class EndpointRates(_Speeds):
+    """What is known of one endpoint: shrunk toward the fleet.
+
+    `bandwidth` is what the operator said of its disk, in bytes per second.
+    """
+
+    __slots__ = ("bandwidth", "fleet")
+
+    def __init__(self, fleet: FleetRates, bandwidth: float | None = None) -> None:
+        super().__init__()
+        self.fleet = fleet
+        self.bandwidth = bandwidth
+
+    def prefill_per_byte(self) -> float:
+        """Seconds per prompt token and byte of model."""
+        return self.prefill.value(self.fleet.priors()[0], 1e12)
+
+    def decode_per_byte(self) -> float:
+        """Seconds per output token and byte of model."""
+        return self.decode.value(self.fleet.priors()[1], 1e11)
+
+    def load_seconds(self, size: float, *, warm: bool) -> float:
+        """Seconds to load a model of `size` bytes, from the page cache when `warm`."""
+        cold = self.cold.value(self.fleet.priors()[2], 2e9)
+        if self.bandwidth is not None:
+            cold = 1 / self.bandwidth
+        if not warm:
+            return size * cold
+        return size * min(cold, self.warm.value(self.fleet.priors()[3], 2e9))
+
+    def learned(
+        self,
+        size: float,
+        prompt: tuple[float, float] | None,
+        output: tuple[float, float] | None,
+    ) -> None:
+        """An answer took so long: `(tokens, seconds)` of its prompt and of its output."""
+        self.learn_tokens(size, prompt, output)
+        self.fleet.learn_tokens(size, prompt, output)
+
+    def loaded(self, size: float, seconds: float, *, warm: bool) -> None:
+        """A load took so long, alone."""
+        self.learn_load(size, seconds, warm=warm)
+        self.fleet.learn_load(size, seconds, warm=warm)
+
+
+class LineRates:
+    """What is known of one model on one endpoint: shrunk toward the endpoint."""
+
+    __slots__ = ("_decode", "_load", "_prefill", "_seen", "_size", "decode", "endpoint", "prefill")
+
+    def __init__(self, endpoint: EndpointRates, size: float) -> None:
+        """`size` is the model's bytes."""
+        self.endpoint = endpoint
+        self._size = size
+        self._prefill = Ratio()
+        self._decode = Ratio()
+        self._load = (Ratio(), Ratio())
+        self._seen = -1
+        self.prefill = 0.0
+        """Seconds per prompt token."""
+        self.decode = 0.0
+        """Seconds per output token."""
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take in what was learned of the endpoint meanwhile, while little is known of this."""
+        endpoint = self.endpoint
+        if self._seen == endpoint.version:
+            return
+        if self._seen >= 0 and self._prefill.samples > 20 and self._decode.samples > 20:
+            return
+        self._blend()
+
+    def _blend(self) -> None:
+        endpoint, size = self.endpoint, self._size
+        self._seen = endpoint.version
+        self.prefill = self._prefill.value(endpoint.prefill_per_byte() * size, 300.0)
+        self.decode = self._decode.value(endpoint.decode_per_byte() * size, 50.0)
+
+    def learned(
+        self, prompt: tuple[float, float] | None, output: tuple[float, float] | None
+    ) -> None:
+        """An answer took so long: `(tokens, seconds)` of its prompt and of its output."""
+        if prompt is not None:
+            self._prefill.add(prompt[1], prompt[0])
+        if output is not None:
+            self._decode.add(output[1], output[0])
+        self.endpoint.learned(self._size, prompt, output)
+        self._blend()
+
+    def loaded(self, seconds: float, *, warm: bool) -> None:
+        """A load took so long, alone; `warm` when the file was in the page cache."""
+        self._load[warm].add(seconds, 1.0)
+        self.endpoint.loaded(self._size, seconds, warm=warm)
+
+    def load_seconds(self, *, warm: bool) -> float:
+        """Expected seconds of a load, once it has begun."""
+        return self._load[warm].value(self.endpoint.load_seconds(self._size, warm=warm), 1.0)

@@ -1,0 +1,208 @@
+"""A model on an endpoint: whether it is in memory, its slots, and what is under way for it.
+
+What the node as a whole does with its lines (room, victims, loads) is `twin`'s business. Times are
+monotonic seconds, sizes bytes.
+"""
+
+from math import inf
+from typing import TYPE_CHECKING, Protocol
+
+from olla.fleet.estimates import LineRates, ModelHabits
+from olla.fleet.slots import Slots
+
+if TYPE_CHECKING:
+    from olla.fleet.twin import Twin
+
+__all__ = [
+    "KEEP_ALIVE",
+    "OVERHEAD",
+    "WARM_SECONDS",
+    "Flight",
+    "Line",
+    "LoadOptions",
+    "Loading",
+    "Waiting",
+]
+
+LoadOptions = tuple[tuple[str, float], ...]
+"""What a request says of how the model is to be loaded: sorted, without what says nothing."""
+
+KEEP_ALIVE = 300.0
+"""Seconds: Ollama's default `OLLAMA_KEEP_ALIVE`."""
+WARM_SECONDS = 900.0
+"""How long a model's file is taken to be in the page cache after it was unloaded."""
+OVERHEAD = 1.15
+"""Memory a loaded model takes, per byte on disk, where it was never seen loaded."""
+_OVERDUE_SHARE = 0.2
+"""Of its expected length: what is left of something that should be over already."""
+
+
+class Waiting(Protocol):
+    """A request that waits in olla for a line: `order` is its place among all that wait (lower
+    first), `work` its expected service in seconds."""
+
+    order: float
+    work: float
+
+
+class Flight:
+    """One request on its way to an endpoint or being worked on there.
+
+    `expected` is its service in seconds, slot to last byte; `began` when its first byte came.
+    """
+
+    __slots__ = ("at", "began", "crowd", "expected", "finished", "keep_alive", "line", "options")
+
+    def __init__(
+        self,
+        line: "Line | None",
+        at: float,
+        expected: float,
+        options: LoadOptions = (),
+        keep_alive: float | None = None,
+    ) -> None:
+        self.line = line
+        self.at = at
+        self.expected = expected
+        self.options = options
+        self.keep_alive = keep_alive
+        self.began: float | None = None
+        self.crowd = 0
+        """How many were in flight on its line before it."""
+        self.finished = 0
+        """How many had finished on its line before it was sent."""
+
+    def left(self, now: float) -> float:
+        """Expected seconds until it is done. One that has outlived its expectation has some left:
+        lengths of answers spread about as widely as exponential ones, which have no memory."""
+        since = self.at if self.began is None else self.began
+        return max(self.expected - (now - since), self.expected * _OVERDUE_SHARE)
+
+
+class Line:
+    """A model on an endpoint: whether it is in memory, its slots, and what is under way for it.
+
+    `waiting` are the requests that wait in olla for it.
+    """
+
+    __slots__ = (
+        "context",
+        "draining",
+        "embedding",
+        "expires_at",
+        "finished",
+        "flights",
+        "footprints",
+        "habits",
+        "identity",
+        "keep_alive",
+        "model",
+        "occupied",
+        "options",
+        "ownable",
+        "rates",
+        "resident",
+        "size",
+        "slots",
+        "twin",
+        "used_at",
+        "waiting",
+    )
+
+    def __init__(
+        self, twin: "Twin", identity: str, model: str, size: float, habits: ModelHabits
+    ) -> None:
+        self.twin = twin
+        self.identity = identity
+        self.model = model
+        self.size = size
+        self.habits = habits
+        self.rates = LineRates(twin.rates, size)
+        self.slots: Slots = twin.new_slots()
+        self.resident = not twin.tells_residency
+        self.options: LoadOptions | None = None
+        """What it was loaded with; None when somebody else loaded it."""
+        self.context: int | None = None
+        self.occupied = 0.0
+        """Bytes it takes in memory now, where that is known."""
+        self.footprints: dict[LoadOptions, float] = {}
+        self.keep_alive = KEEP_ALIVE
+        self.expires_at = inf
+        self.used_at = -inf
+        self.embedding = False
+        self.flights: dict[Flight, None] = {}
+        self.finished = 0
+        self.waiting: list[Waiting] = []
+        self.draining = False
+        """Nothing more is started on it, because it is to make room."""
+        self.ownable = True
+        """Whether olla can have it loaded by a request of its own."""
+
+    def fits(self, options: LoadOptions) -> bool:
+        """Whether a request with these options can use what is loaded as it is.
+
+        Everything has to be the same, an omitted `num_ctx` too; only an omitted `num_gpu` takes
+        what is there. What others loaded is known by its context alone.
+        """
+        loaded = self.options
+        if loaded == options or not self.twin.tells_residency:
+            return True
+        if loaded is None:
+            wanted = next((value for name, value in options if name == "num_ctx"), None)
+            return wanted is None or wanted == self.context
+        if any(name == "num_gpu" for name, _ in options):
+            return False
+        return tuple(each for each in loaded if each[0] != "num_gpu") == options
+
+    def ready(self, options: LoadOptions, now: float) -> bool:
+        """Whether it is in memory as the request needs it."""
+        if not self.resident or (self.expires_at <= now and not self.flights):
+            return False
+        return self.options == options or self.fits(options)
+
+    def footprint(self, options: LoadOptions) -> float:
+        """Bytes it takes in memory under these options."""
+        known = self.footprints.get(options)
+        if known is None:
+            known = max(self.footprints.values(), default=self.size * OVERHEAD)
+        return known
+
+    def service(self, prompt_tokens: float, output_max: float = inf) -> float:
+        """Expected seconds from slot to last byte."""
+        rates = self.rates
+        rates.refresh()
+        output = 0.0 if self.embedding else min(self.habits.output_tokens, output_max)
+        return prompt_tokens * rates.prefill + output * rates.decode
+
+    def warm(self, now: float) -> bool:
+        """Whether its file is likely to be in the page cache."""
+        unloaded = self.twin.unloaded_at.get(self.identity)
+        return self.resident or (unloaded is not None and now - unloaded < WARM_SECONDS)
+
+    def load_seconds(self, now: float) -> float:
+        """Expected seconds of loading it, once that begins."""
+        return self.rates.load_seconds(warm=self.warm(now))
+
+
+class Loading:
+    """A load under way, or one that waits for its turn on the node.
+
+    `owned` when a request of olla's own carries it; `alone` when nothing of ours was in its way,
+    so that how long it takes can be learned from.
+    """
+
+    __slots__ = ("alone", "began", "line", "options", "owned", "ready_at", "unwanted_since", "warm")
+
+    def __init__(self, line: Line, options: LoadOptions, began: float, *, owned: bool) -> None:
+        self.line = line
+        self.options = options
+        self.began = began
+        self.owned = owned
+        self.alone = True
+        self.warm = line.warm(began)
+        self.ready_at = began + line.rates.load_seconds(warm=self.warm)
+        self.unwanted_since: float | None = None
+
+    def left(self, now: float) -> float:
+        """Expected seconds until it is done; an overdue one still takes a while."""
+        return max(self.ready_at - now, (now - self.began) * _OVERDUE_SHARE)

@@ -1,0 +1,160 @@
+"""The twins of all endpoints, and who has a model.
+
+Kept in step with the snapshot; the counts of what is in flight are here too, because olla's own
+bookkeeping is the only one there is: Ollama reports neither its queue nor its busy slots.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from olla.fleet.estimates import EndpointRates, FleetRates, ModelHabits
+from olla.fleet.line import Line
+from olla.fleet.snapshot import EMPTY, EndpointView, Snapshot
+from olla.fleet.twin import Twin
+
+__all__ = ["Twins"]
+
+
+class Twins:
+    """One twin an endpoint, with an index of lines by model."""
+
+    def __init__(self) -> None:
+        self.snapshot: Snapshot = EMPTY
+        self.by_name: dict[str, Twin] = {}
+        self.rates = FleetRates()
+        self._habits: dict[str, ModelHabits] = {}
+        self._lines: dict[str, tuple[Line, ...]] = {}
+        self._tiers: dict[int, int] = {}
+
+    # --- keeping in step ------------------------------------------------------------------------
+
+    def follow(self, snapshot: Snapshot, now: float) -> list[Twin]:
+        """Take in a new snapshot. Returns the twins of which something is new."""
+        before = self.snapshot
+        self.snapshot = snapshot
+        changed: list[Twin] = []
+        index_stale = before.by_name.keys() != snapshot.by_name.keys()
+        for view in snapshot.endpoints:
+            old = before.by_name.get(view.spec.name)
+            if old is view:
+                continue
+            twin = self.by_name.get(view.spec.name)
+            if twin is None or (old is not None and old.spec != view.spec):
+                twin = self._renewed(twin, view)
+                old = None
+            twin.view = view
+            changed.append(twin)
+            if old is None or old.models is not view.models or old.profile is not view.profile:
+                self._take_models(twin, view)
+                index_stale = True
+            self._take_memory(twin, old, view, now)
+        if index_stale:
+            self._index(snapshot)
+        return changed
+
+    def _renewed(self, old: Twin | None, view: EndpointView) -> Twin:
+        """A twin for an endpoint that is new or configured anew. What is in flight goes on
+        counting on the old one, which its leases know."""
+        bandwidth = view.spec.load_bandwidth
+        if old is not None:
+            rates = old.rates
+            rates.bandwidth = bandwidth
+        else:
+            rates = EndpointRates(self.rates, bandwidth)
+        twin = Twin(view, rates)
+        self.by_name[view.spec.name] = twin
+        return twin
+
+    def _take_models(self, twin: Twin, view: EndpointView) -> None:
+        twin.names = {}
+        for name, model in view.models.items():
+            identity = model.digest or name
+            habits = self._habits.get(identity)
+            if habits is None:
+                habits = self._habits[identity] = ModelHabits()
+            line = twin.line_of(name, identity, model.size, habits)
+            line.embedding = line.embedding or _embeds(model.entry)
+            if not twin.tells_residency:
+                line.resident = True
+        kept = {line.identity for line in twin.names.values()}
+        for identity in [*twin.lines]:
+            line = twin.lines[identity]
+            if identity not in kept and not line.flights and not line.waiting:
+                twin.drop_line(line)
+
+    def _take_memory(
+        self, twin: Twin, old: EndpointView | None, view: EndpointView, now: float
+    ) -> None:
+        if not twin.tells_residency:
+            return
+        if not view.health.routable:
+            if old is None or old.health.routable:
+                twin.forget_memory(now)
+        elif view.resident_at is not None and (
+            old is None or old.resident_at != view.resident_at or not old.health.routable
+        ):
+            twin.saw(view, view.resident_at, now)
+
+    def _index(self, snapshot: Snapshot) -> None:
+        for name in self.by_name.keys() - snapshot.by_name.keys():
+            del self.by_name[name]
+        self._lines = {
+            model: tuple(self.by_name[view.spec.name].names[model] for view in views)
+            for model, views in snapshot.by_model.items()
+        }
+        used = {line.identity for twin in self.by_name.values() for line in twin.lines.values()}
+        self._habits = {name: each for name, each in self._habits.items() if name in used}
+        ranks = sorted({view.spec.priority for view in snapshot.endpoints}, reverse=True)
+        self._tiers = {priority: at for at, priority in enumerate(ranks)}
+
+    # --- looking up -----------------------------------------------------------------------------
+
+    def lines(self, model: str) -> Sequence[Line]:
+        """The lines of a model (canonical name), in configuration order."""
+        return self._lines.get(model, ())
+
+    def models(self) -> Iterator[Sequence[Line]]:
+        """The lines of each model there is, once for each of its names."""
+        return iter(self._lines.values())
+
+    def tier(self, view: EndpointView) -> int:
+        """0 for the highest priority in the fleet, 1 for the next, and so on."""
+        return self._tiers.get(view.spec.priority, 0)
+
+    def habits(self, model: str) -> ModelHabits | None:
+        """What requests for a model are like; None for one nobody has."""
+        lines = self._lines.get(model)
+        return lines[0].habits if lines else None
+
+    def copies(self, line: Line) -> int:
+        """How many other endpoints have the line's model in memory, loaded in the same way."""
+        return sum(
+            each.resident
+            and each is not line
+            and each.options == line.options
+            and each.twin.view.health.routable
+            for each in self._lines.get(line.model, ())
+        )
+
+    def on(self, endpoint: str) -> int:
+        """Inference requests in flight on an endpoint."""
+        twin = self.by_name.get(endpoint)
+        return twin.in_flight if twin is not None else 0
+
+    def on_model(self, endpoint: str, model: str) -> int:
+        """Inference requests in flight on an endpoint for a model (canonical name)."""
+        twin = self.by_name.get(endpoint)
+        line = twin.names.get(model) if twin is not None else None
+        return len(line.flights) if line is not None else 0
+
+    def total(self) -> int:
+        """Inference requests in flight everywhere."""
+        return sum(twin.in_flight for twin in self.by_name.values())
+
+
+def _embeds(entry: object) -> bool:
+    """Whether a list entry says that the model only makes embeddings."""
+    if not isinstance(entry, dict):
+        return False
+    details = entry.get("details")
+    family = str(details.get("family", "")) if isinstance(details, dict) else ""
+    return "bert" in family.lower() or entry.get("capabilities") == ["embedding"]

@@ -1,0 +1,80 @@
+"""Which endpoints are likely to have the beginning of a prompt in their cache.
+
+A conversation's next turn begins with the text of its last one, and the slot that served that
+still has it computed. Prompts are cut into blocks, and each block is known by a checksum of all
+text up to its end; the longest known chain tells how much is saved, and where. This is counted
+as saved seconds of prefill, so it yields to load by itself. No text is kept.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from zlib import crc32
+
+from olla.fleet.line import Line
+
+__all__ = ["BLOCK", "PrefixCache", "prefix_blocks"]
+
+BLOCK = 1024
+"""Bytes of JSON text: some 200 tokens."""
+_BLOCKS_MAX = 64
+_ENTRIES_MAX = 20_000
+_ENDPOINTS_MAX = 4
+"""Bounds: of a prompt the first 64 KB count; of all prompts the 20,000 blocks seen last."""
+
+
+def prefix_blocks(text: memoryview | bytes) -> tuple[int, ...]:
+    """A checksum for each full block of a prompt's text, each over all text before its end."""
+    view = memoryview(text)
+    blocks: list[int] = []
+    value = 0
+    for start in range(0, min(len(view), BLOCK * _BLOCKS_MAX) - BLOCK + 1, BLOCK):
+        value = crc32(view[start : start + BLOCK], value)
+        blocks.append(value)
+    return tuple(blocks)
+
+
+class PrefixCache:
+    """Who served which beginnings last, by (model, block)."""
+
+    __slots__ = ("_seen",)
+
+    def __init__(self) -> None:
+        self._seen: OrderedDict[tuple[str, int], dict[str, int]] = OrderedDict()
+
+    def remember(self, line: Line, blocks: Sequence[int]) -> None:
+        """The line has a prompt with these blocks in its cache now."""
+        name = line.twin.name
+        for block in blocks:
+            key = (line.identity, block)
+            served = self._seen.get(key)
+            if served is None:
+                served = self._seen[key] = {}
+                if len(self._seen) > _ENTRIES_MAX:
+                    self._seen.popitem(last=False)
+            else:
+                self._seen.move_to_end(key)
+                served.pop(name, None)
+                if len(served) >= _ENDPOINTS_MAX:
+                    del served[next(iter(served))]
+            served[name] = line.finished
+
+    def cached(self, lines: Sequence[Line], blocks: Sequence[int]) -> dict[str, float]:
+        """How many of a prompt's blocks each endpoint (by name) is expected to have cached.
+
+        What a line has finished since takes the place of what it had, a slot at a time.
+        """
+        found: dict[str, float] = {}
+        if not lines:
+            return found
+        by_name = {line.twin.name: line for line in lines if line.resident}
+        identity = lines[0].identity
+        for count in range(len(blocks), 0, -1):
+            served = self._seen.get((identity, blocks[count - 1]))
+            for name, finished in (served or {}).items():
+                line = by_name.get(name)
+                if line is not None and name not in found:
+                    others = max(0, line.finished - finished - 1)
+                    found[name] = count * max(0.0, 1 - others / (2 * line.slots.limit))
+            if len(found) >= _ENDPOINTS_MAX:
+                break
+        return {name: worth for name, worth in found.items() if worth > 0}

@@ -1,0 +1,84 @@
+"""What one answer teaches."""
+
+import pytest
+
+from olla.admission.learning import learn
+from olla.admission.tickets import Answer
+from olla.fleet.line import Flight, Line
+from tests.views import MODEL, features, twins, view
+
+TOLD = Answer(
+    prompt_bytes=4000,
+    prompt_tokens=1000,
+    output_tokens=100,
+    prompt_seconds=0.5,
+    output_seconds=2.0,
+    load_seconds=0.01,
+    total_seconds=2.55,
+)
+
+
+def line_of(num_parallel: int | None = None) -> Line:
+    """A line with the model in memory."""
+    kept = twins(view("a", resident=["m:latest"], num_parallel=num_parallel))
+    return kept.by_name["a"].names[MODEL]
+
+
+def teach(
+    line: Line, answer: Answer, *, crowd: int = 0, began: float = 0.5, times: int = 60
+) -> None:
+    """Let the same answer come again and again."""
+    for _ in range(times):
+        flight = Flight(line, 0.0, 1.0)
+        flight.crowd, flight.began = crowd, began
+        learn(flight, features(), answer, 2.5)
+
+
+def test_the_endpoints_own_times_are_believed() -> None:
+    """Rates per token, length of output, bytes per token."""
+    line = line_of()
+    teach(line, TOLD)
+    assert line.rates.prefill == pytest.approx(0.0005, rel=0.1)
+    assert line.rates.decode == pytest.approx(0.02, rel=0.1)
+    assert line.habits.output_tokens == pytest.approx(100, rel=0.1)
+    assert line.habits.tokens(4000) == pytest.approx(1000, rel=0.05)
+
+
+def test_without_times_the_first_byte_tells() -> None:
+    """Of a stream that was alone on its line."""
+    line = line_of()
+    teach(line, Answer(4000, 1000, 100), began=0.25)
+    assert line.rates.prefill == pytest.approx(0.00025, rel=0.1)
+    assert line.rates.decode == pytest.approx(2.25 / 100, rel=0.1)
+
+
+def test_a_whole_answer_without_times_teaches_no_rates() -> None:
+    """Its first byte comes with its last."""
+    line = line_of()
+    before = line.rates.prefill, line.rates.decode
+    teach(line, Answer(4000, 1000, 100, streamed=False))
+    assert (line.rates.prefill, line.rates.decode) == before
+
+
+def test_a_load_spoils_no_rate() -> None:
+    """A first byte that waited for a load tells nothing of reading."""
+    line = line_of()
+    before = line.rates.prefill
+    teach(line, Answer(4000, 1000, None, load_seconds=8.0), began=9.0)
+    assert line.rates.prefill == before
+
+
+def test_one_more_than_fits_that_did_not_wait_raises_the_slots() -> None:
+    """The node's own sum of times shows no gap."""
+    line = line_of()
+    assert line.slots.limit == 1
+    teach(line, TOLD, crowd=1, times=1)
+    assert line.slots.limit == 2
+
+
+def test_one_that_waited_raises_nothing() -> None:
+    """Two seconds of its time went into nothing it did."""
+    line = line_of()
+    waited = Answer(4000, 1000, 100, 0.5, 2.0, 0.0, total_seconds=4.6)
+    teach(line, waited, crowd=1, times=1)
+    assert line.slots.limit == 1

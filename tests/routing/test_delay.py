@@ -1,0 +1,173 @@
+"""Expected seconds, term by term."""
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from olla.fleet.line import Flight, Line
+from olla.fleet.twins import Twins
+from olla.routing.delay import Delay, expected_delay, missed, price
+from olla.routing.features import Features
+from tests.views import MODEL, features, send, twins, view
+
+GB = 1e9
+
+
+def request(tokens: float = 1000.0, **more: object) -> Features:
+    """A request with a prompt of so many tokens."""
+    return msgspec.structs.replace(features(), prompt_tokens=tokens, **more)  # type: ignore[arg-type]
+
+
+def delay(kept: Twins, about: Features | None = None, now: float = 0.0, at: int = 0) -> Delay:
+    """The delay on one of the model's lines."""
+    return expected_delay(kept.lines(MODEL)[at], about or request(), kept, now)
+
+
+def warm(num_parallel: int | None = 1) -> Twins:
+    """An endpoint that has the model in memory."""
+    return twins(view("a", resident=["m:latest"], num_parallel=num_parallel))
+
+
+def test_a_free_slot_costs_the_prefill_only() -> None:
+    """Tokens times seconds per token."""
+    kept = warm()
+    terms = delay(kept)
+    assert terms.prefill == pytest.approx(1000 * kept.lines(MODEL)[0].rates.prefill)
+    assert terms.total == terms.own == terms.prefill
+
+
+def test_a_busy_slot_costs_what_is_left_of_its_work() -> None:
+    """And less as time goes on."""
+    kept = warm()
+    send(kept, "a")
+    early, late = delay(kept, now=0.0), delay(kept, now=0.5)
+    assert early.wait == pytest.approx(1.0)
+    assert late.wait == pytest.approx(0.5)
+
+
+def test_a_second_slot_is_waited_for_half_as_long() -> None:
+    """The first of two that becomes free is enough."""
+    kept = warm(num_parallel=2)
+    send(kept, "a")
+    assert delay(kept).wait == 0.0
+    send(kept, "a")
+    assert delay(kept).wait == pytest.approx(0.5)
+
+
+class Waiting:
+    """One that waits."""
+
+    def __init__(self, order: float, work: float) -> None:
+        self.order, self.work = order, work
+
+
+def test_only_those_who_come_first_are_waited_for() -> None:
+    """Places in the queue decide, not arrival."""
+    kept = warm()
+    send(kept, "a")
+    kept.lines(MODEL)[0].waiting = [Waiting(1.0, 3.0), Waiting(9.0, 7.0)]
+    assert delay(kept, request(order=5.0)).wait == pytest.approx(4.0)
+    assert delay(kept, request(order=10.0)).wait == pytest.approx(11.0)
+
+
+def test_a_cold_model_costs_its_load() -> None:
+    """And a tenth of it to others; nothing is evicted where there is room."""
+    terms = delay(twins(view("a")))
+    assert terms.load == pytest.approx(4.0)
+    assert terms.eviction == pytest.approx(0.4)
+    assert terms.wait == terms.drain == 0.0
+
+
+def test_a_load_under_way_costs_what_is_left_of_it() -> None:
+    """Whoever comes later waits less."""
+    kept = twins(view("a"))
+    line = kept.lines(MODEL)[0]
+    line.twin.start_load(line, (), 0.0)
+    assert delay(kept, now=1.0).load == pytest.approx(3.0)
+
+
+def test_a_load_waits_for_the_one_before_it() -> None:
+    """One at a time per node."""
+    kept = twins(view("a", models=["m", "other"]))
+    other = kept.by_name["a"].names[features("other").models[0]]
+    other.twin.start_load(other, (), 0.0)
+    assert delay(kept, now=1.0).load == pytest.approx(3.0 + 4.0)
+
+
+def full() -> tuple[Twins, Line]:
+    """An endpoint whose memory holds another model; the second is that one's line."""
+    kept = twins(view("a", models=["m", "other"], resident=["other:latest"]))
+    other = kept.by_name["a"].names[features("other").models[0]]
+    kept.by_name["a"]._capacity = 6 * GB
+    return kept, other
+
+
+def test_a_busy_victim_is_waited_for() -> None:
+    """It has to finish before it can go."""
+    kept, other = full()
+    kept.by_name["a"].sent(Flight(other, 0.0, 5.0), 0.0)
+    assert delay(kept).drain == pytest.approx(5.0)
+
+
+def test_an_eviction_costs_what_others_lose() -> None:
+    """Nothing for a model nobody asks for, a reload and more for a busy one."""
+    kept, other = full()
+    assert delay(kept).eviction == pytest.approx(0.4)
+    for second in range(600):
+        other.habits.arrivals.add(float(second))
+    busy = delay(kept, now=600.0)
+    assert busy.eviction > other.rates.load_seconds(warm=True)
+    assert busy.total == pytest.approx(busy.own + busy.eviction)
+
+
+def test_a_model_that_is_elsewhere_too_is_missed_less() -> None:
+    """Each copy makes the loss smaller."""
+    kept = twins(view("a", resident=["m:latest"]), view("b", 1, resident=["m:latest"]))
+    alone = twins(view("a", resident=["m:latest"]), view("b", 1))
+    for fleet in (kept, alone):
+        for second in range(600):
+            fleet.lines(MODEL)[0].habits.arrivals.add(float(second))
+    assert missed(kept.lines(MODEL)[0], kept, 600.0) < missed(alone.lines(MODEL)[0], alone, 600.0)
+
+
+def test_a_vector_is_not_worth_a_chat_model() -> None:
+    """An embedding model is loaded elsewhere as long as there is an elsewhere."""
+    kept, _ = full()
+    kept.lines(MODEL)[0].embedding = True
+    assert delay(kept).total > 900.0
+    assert delay(kept).own < 60.0
+
+
+def test_other_load_options_cost_a_reload() -> None:
+    """And the same ones do not."""
+    kept = warm()
+    line = kept.lines(MODEL)[0]
+    line.options = (("num_ctx", 8192.0),)
+    assert delay(kept, request(load_options=(("num_ctx", 8192.0),))).load == 0.0
+    assert delay(kept, request(load_options=(("num_ctx", 4096.0),))).load > 0.0
+
+
+def test_a_known_beginning_saves_its_prefill() -> None:
+    """As seconds, so that a queue outweighs it."""
+    kept = twins(view("a", resident=["m:latest"]), view("b", 1, resident=["m:latest"]))
+    about = request(cached={"a": 800.0})
+    assert delay(kept, about, at=0).own == pytest.approx(delay(kept, about, at=1).own / 5)
+    send(kept, "a", count=9)
+    assert delay(kept, about, at=0).own > delay(kept, about, at=1).own
+
+
+@given(
+    st.integers(0, 6), st.integers(1, 4), st.floats(0.0, 50.0), st.floats(0.0, 1e4), st.booleans()
+)
+def test_a_bound_stops_early_and_never_below_itself(
+    in_flight: int, slots: int, now: float, tokens: float, resident: bool
+) -> None:
+    """The price with a bound is the price, or a lower bound of it beyond the bound."""
+    kept = twins(view("a", resident=["m:latest"] if resident else [], num_parallel=slots))
+    send(kept, "a", count=in_flight)
+    line, about = kept.lines(MODEL)[0], request(tokens)
+    whole = price(line, about, kept, now)
+    assert whole == pytest.approx(expected_delay(line, about, kept, now).total)
+    bounded = price(line, about, kept, now, 1.0)
+    assert bounded == whole or 1.0 < bounded <= whole
