@@ -18,6 +18,7 @@ from structlog.typing import FilteringBoundLogger
 
 from olla import __version__
 from olla.admission.dispatcher import Dispatcher
+from olla.admission.refusals import QueueLimits
 from olla.clock import Clock, SystemClock
 from olla.dialects.paths import Paths, ScopeSpec
 from olla.failures import Failure
@@ -144,7 +145,9 @@ class App:
     def _wire(self, loaded: Loaded) -> None:
         settings = self.settings
         routing = _routing_options(settings)
-        self.dispatcher = Dispatcher(POLICIES[settings.proxy.load_balancer], routing)
+        self.dispatcher = Dispatcher(
+            POLICIES[settings.proxy.load_balancer], routing, _queue_limits(settings)
+        )
         self._wire_probing(settings)
         self._wire_proxy(loaded)
 
@@ -279,7 +282,20 @@ def _request_ids() -> Iterator[str]:
 def _routing_options(settings: Settings) -> RoutingOptions:
     strategy = settings.model_registry.routing_strategy
     return RoutingOptions(
-        strategy=Strategy(strategy.type), fallback=Fallback(strategy.options.fallback_behavior)
+        strategy=Strategy(strategy.type),
+        fallback=Fallback(strategy.options.fallback_behavior),
+        spillover=settings.routing.spillover,
+        embedding_endpoints=frozenset(settings.routing.embedding_endpoints),
+        prewarm=settings.routing.prewarm,
+    )
+
+
+def _queue_limits(settings: Settings) -> QueueLimits:
+    routing = settings.routing
+    return QueueLimits(
+        max_queue=routing.max_queue,
+        timeout=routing.queue_timeout,
+        load_grace=routing.load_grace,
     )
 
 

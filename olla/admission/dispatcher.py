@@ -186,8 +186,7 @@ class Dispatcher:
                 learn(flight, lease.features, answer, now)
             twin.ended(flight, now)
             self._serve(now)
-            if self.policy.binds_late and now - self._placed_at >= _PLACEMENT_INTERVAL:
-                self._place_copies(now)
+            self._place_copies(now)
 
     def leave(self, ticket: Ticket, now: float) -> None:
         """The client of a waiting request has gone."""
@@ -411,6 +410,10 @@ class Dispatcher:
 
     def _place_copies(self, now: float) -> None:
         """Load one more copy of a model where that pays, with nobody waiting for it."""
+        if not (self.options.prewarm and self.policy.binds_late):
+            return
+        if now - self._placed_at < _PLACEMENT_INTERVAL:
+            return
         self._placed_at = now
         proposal = propose(self.twins, self.options, now)
         if proposal is None:

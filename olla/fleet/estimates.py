@@ -149,7 +149,8 @@ class FleetRates(_Speeds):
 class EndpointRates(_Speeds):
     """What is known of one endpoint: shrunk toward the fleet.
 
-    `bandwidth` is what the operator said of its disk, in bytes per second.
+    `bandwidth` is what the operator said of its disk, in bytes per second: where loads begin to
+    be learned from.
     """
 
     __slots__ = ("bandwidth", "fleet")
@@ -169,9 +170,8 @@ class EndpointRates(_Speeds):
 
     def load_seconds(self, size: float, *, warm: bool) -> float:
         """Seconds to load a model of `size` bytes, from the page cache when `warm`."""
-        cold = self.cold.value(self.fleet.priors()[2], 2e9)
-        if self.bandwidth is not None:
-            cold = 1 / self.bandwidth
+        prior = self.fleet.priors()[2] if self.bandwidth is None else 1 / self.bandwidth
+        cold = self.cold.value(prior, 5e9)
         if not warm:
             return size * cold
         return size * min(cold, self.warm.value(self.fleet.priors()[3], 2e9))

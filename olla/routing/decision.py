@@ -63,13 +63,15 @@ class RoutingOptions(msgspec.Struct, frozen=True):
     """How to treat models that no endpoint lists, and endpoints that are not like the others.
 
     `spillover`: an endpoint of a lower priority is used when it is sooner by more than so many
-    seconds. `embedding_endpoints` are the names of those that are kept for embeddings.
+    seconds. `embedding_endpoints` are the names of those that are kept for embeddings; `prewarm`
+    says that a model may be loaded once more before anybody waits for it.
     """
 
     strategy: Strategy = Strategy.STRICT
     fallback: Fallback = Fallback.COMPATIBLE_ONLY
     spillover: float = 2.0
     embedding_endpoints: frozenset[str] = frozenset()
+    prewarm: bool = True
 
 
 class Reason(enum.Enum):

@@ -11,13 +11,14 @@ from olla.settings.address import read_address
 from olla.settings.credentials import SECRETS, read_secret
 from olla.settings.document import Document
 from olla.settings.problems import Key
+from olla.settings.values import did_you_mean
 
 __all__ = ["check_all"]
 
 
 def check_all(document: Document) -> None:
-    """Find endpoints that share a name or an address, aliases that are one name, and files with
-    secrets that cannot be read."""
+    """Find endpoints that share a name or an address or are kept for embeddings without being
+    there, aliases that are one name, and files with secrets that cannot be read."""
     names: dict[Hashable, str] = {}
     addresses: dict[Hashable, str] = {}
     for key, endpoint in document.endpoints():
@@ -35,6 +36,7 @@ def check_all(document: Document) -> None:
             derived = address.authority
             _unique(document, (*key, "name"), names, derived, place, f"'{derived}' is the name")
         _check_secret_files(document, key, endpoint.get("auth"))
+    _check_reserved(document, names)
     aliases = document.data.get("model_aliases")
     seen: dict[Hashable, str] = {}
     for alias in aliases if isinstance(aliases, dict) else ():
@@ -61,6 +63,21 @@ def _unique(
         document.add(key, f"{what} of {seen[value]} already; each needs its own")
     else:
         seen[value] = place
+
+
+def _check_reserved(document: Document, names: dict[Hashable, str]) -> None:
+    """Endpoints that are kept for embeddings must exist, and leave some for the rest."""
+    routing = document.data.get("routing")
+    reserved = routing.get("embedding_endpoints") if isinstance(routing, dict) else None
+    if not isinstance(reserved, list) or not names:
+        return
+    key: Key = ("routing", "embedding_endpoints")
+    for at, name in enumerate(reserved):
+        if isinstance(name, str) and name not in names:
+            known = [str(each) for each in names]
+            document.add((*key, at), f"no endpoint is named '{name}'{did_you_mean(name, known)}")
+    if len({*names} - {*map(str, reserved)}) == 0:
+        document.add(key, "this keeps every endpoint for embeddings; nothing else could be served")
 
 
 def _check_secret_files(document: Document, key: Key, auth: Any) -> None:

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 from olla.fleet.profiles import ALIASES, AUTO, PROFILES
 from olla.settings.address import read_address, read_path
 from olla.settings.section import Section, about_key
-from olla.settings.values import Duration, lower, one_of
+from olla.settings.values import Duration, Size, lower, one_of
 
 __all__ = ["Auth", "Endpoint", "Filter"]
 
@@ -128,8 +128,14 @@ class Endpoint(Section):
     """How long an answer to that may take; 2s, or half of check_interval where that is less, when
     left out."""
     num_parallel: Annotated[int, Field(ge=1)] | None = None
-    """Requests at a time per loaded model (its OLLAMA_NUM_PARALLEL); 1 for Ollama when left
+    """Requests at a time per loaded model (its OLLAMA_NUM_PARALLEL); found out when left out."""
+    vram: Annotated[Size, Field(ge=1)] | None = None
+    """Memory for models, such as 24GB; learned when left out."""
+    max_loaded_models: Annotated[int, Field(ge=1)] | None = None
+    """Models in memory at a time (its OLLAMA_MAX_LOADED_MODELS); learned from 3 on when left
     out."""
+    load_bandwidth: Annotated[Size, Field(ge=1)] | None = None
+    """Bytes per second at which models load from its disk, such as 2GB; learned in any case."""
     health_check_url: str | None = None
     """Path that tells whether it lives, or a URL below its own; the type's when left out."""
     model_url: str | None = None

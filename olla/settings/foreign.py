@@ -62,7 +62,6 @@ NOT_YET: dict[str, str] = {
     "store": "a store",
     "state": "state shared by replicas",
     "telemetry": "settings for telemetry",
-    "routing": "settings for routing",
     "surfaces.management": "the management API",
     "surfaces.chat": "the chat service",
 }

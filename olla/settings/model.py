@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from olla.routing.policies import DEFAULT, POLICIES
 from olla.settings.endpoint import Endpoint
+from olla.settings.routing import Routing
 from olla.settings.section import Section, about_key
 from olla.settings.values import Duration, Size, lower, one_of
 
@@ -175,6 +176,7 @@ class Settings(Section):
 
     server: Server = Server()
     proxy: Proxy = Proxy()
+    routing: Routing = Routing()
     discovery: Discovery = Discovery()
     model_registry: ModelRegistry = ModelRegistry()
     model_aliases: dict[str, tuple[str, ...]] = Field(default={})

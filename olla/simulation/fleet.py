@@ -231,7 +231,9 @@ class FleetRun:
 
     def _started(self, machine: RunningMachine, outcome: Started) -> None:
         job = outcome.job
-        owner = machine.jobs[job.id]
+        owner = machine.jobs.get(job.id)
+        if owner is None:
+            return  # it leaves in this very moment
         if isinstance(owner, Loading):
             self._at(outcome.at, lambda: self._loaded(machine, job, owner))
             return

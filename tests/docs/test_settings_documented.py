@@ -73,11 +73,14 @@ def test_the_defaults_in_the_comments_are_the_defaults() -> None:
     """What is commented out, outside of examples, says what holds without it."""
     shown = uncommented()
     del shown["model_aliases"]
+    for name in ("num_ctx", "embedding_endpoints", "decision_log"):
+        del shown["routing"][name]
     (endpoint,) = shown["discovery"].pop("static")["endpoints"]
     settings = parse(yaml.safe_dump(shown), {}).settings
     assert settings == parse("", {}).settings
     examples = {"type", "num_parallel", "health_check_url", "model_url", "model_filter"}
-    for name in examples | {"headers", "auth"}:
+    learned = {"vram", "max_loaded_models", "load_bandwidth"}
+    for name in examples | learned | {"headers", "auth"}:
         del endpoint[name]
     text = yaml.safe_dump({"discovery": {"static": {"endpoints": [endpoint]}}})
     (static,) = parse(text, {}).settings.discovery.static.endpoints

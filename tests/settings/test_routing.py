@@ -1,0 +1,68 @@
+"""The section that says how requests are spread and how they wait."""
+
+import pytest
+
+from olla.settings import SettingsError, parse
+from olla.settings.specs import endpoint_specs
+
+FLEET = """
+discovery:
+  static:
+    endpoints:
+      - {url: "http://a:1", name: a}
+      - {url: "http://b:1", name: b}
+"""
+
+
+def problems(text: str) -> list[str]:
+    """What is wrong with a file."""
+    with pytest.raises(SettingsError) as caught:
+        parse(text, {})
+    return [str(each) for each in caught.value.problems]
+
+
+def test_durations_and_counts_are_read() -> None:
+    """In the units of the rest of the file."""
+    routing = parse("routing: {spillover: 500ms, queue_timeout: 1m, max_queue: 7}", {}).settings
+    assert routing.routing.spillover == 0.5
+    assert routing.routing.queue_timeout == 60.0
+    assert routing.routing.max_queue == 7
+
+
+@pytest.mark.parametrize(
+    "text", ["max_queue: -1", "queue_timeout: 0s", "spillover: -1s", "num_ctx: {max: 0}", "max: 1"]
+)
+def test_nonsense_is_refused(text: str) -> None:
+    """With its line."""
+    assert any("1" in each for each in problems(f"routing: {{{text}}}"))
+
+
+def test_a_limit_of_the_context_must_fit_its_rounding() -> None:
+    """Or rounding up would go beyond it."""
+    (problem,) = problems("routing: {num_ctx: {max: 10000, round_to: 4096}}")
+    assert "multiple" in problem
+
+
+def test_endpoints_kept_for_embeddings_must_be_there() -> None:
+    """A slip of the pen is told with the nearest name."""
+    (problem,) = problems(
+        FLEET.replace("name: b", "name: gpu-b") + "routing: {embedding_endpoints: [gpub]}"
+    )
+    assert "gpub" in problem
+    assert "gpu-b" in problem
+
+
+def test_not_every_endpoint_can_be_kept_for_embeddings() -> None:
+    """Nothing else could be served."""
+    (problem,) = problems(FLEET + "routing: {embedding_endpoints: [a, b]}")
+    assert "every endpoint" in problem
+
+
+def test_what_is_known_of_a_node_reaches_the_fleet() -> None:
+    """Sizes in bytes, the bandwidth in bytes per second."""
+    text = FLEET.replace(
+        "name: a}", "name: a, vram: 24GB, max_loaded_models: 2, load_bandwidth: 1GB}"
+    )
+    spec, other = endpoint_specs(parse(text, {}).settings)
+    assert (spec.vram, spec.max_loaded_models, spec.load_bandwidth) == (24 << 30, 2, 1 << 30)
+    assert (other.vram, other.max_loaded_models, other.load_bandwidth) == (None, None, None)
