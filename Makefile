@@ -9,10 +9,10 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3
     && echo $$python && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format bench docker clean
+.PHONY: help run test check format bench bench-routing docker clean
 
 help: ## Show what there is
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 $(BIN)/python:
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
@@ -31,6 +31,11 @@ $(VENV)/.dev: pyproject.toml $(BIN)/python
 	@echo "installing olla with what its tests need"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $(VENV)/.run $@
+
+$(VENV)/.bench: pyproject.toml $(BIN)/python
+	@echo "installing olla with what its benchmarks need"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	@touch $@
 
 run: $(VENV)/.run ## Run the router: over simulated nodes, or CONFIG=path (PORT=n)
 	@$(BIN)/olla $(if $(CONFIG),serve --config "$(CONFIG)",demo) $(if $(PORT),--port $(PORT))
@@ -51,6 +56,10 @@ format: $(VENV)/.dev ## Format the code and mend what can be mended
 
 bench: $(VENV)/.run ## Measure what a request and a chunk cost (QUICK=1: one short round)
 	@$(BIN)/python -m benchmarks.proxy $(if $(QUICK),--quick)
+
+bench-routing: $(VENV)/.bench ## Compare routing policies (QUICK=1: half a minute; TRACES=folder)
+	@$(BIN)/python -m benchmarks.routing $(if $(QUICK),--quick,--docs docs) \
+	  $(if $(TRACES),--traces "$(TRACES)")
 
 docker: ## Build the container image
 	docker build --tag olla .

@@ -128,6 +128,9 @@ class Dispatcher:
         since = now if asked_at is None else asked_at
         if features.prefix and policy.priced:
             features = self._with_cached(features)
+        if features.order == inf and self._tickets:
+            place = self._shares.place(features.caller, now)
+            features = msgspec.structs.replace(features, order=place)
         decision = decide(features, self.twins, policy, self.options, asked_for, now)
         if isinstance(decision, Refuse):
             return decision
@@ -135,12 +138,12 @@ class Dispatcher:
         if not counted or line is None or not policy.binds_late:
             return self._grant(decision, features, now, since, counted=counted)
         work = line.service(features.prompt_tokens, features.output_max)
-        if features.order == inf:
-            place = self._shares.place(features.caller, work)
-            features = msgspec.structs.replace(features, order=place)
         if self._can_start(line, features, now):
             return self._grant(decision, features, now, since)
         expected = expected_delay(line, features, self.twins, now).own
+        if features.order == inf:
+            place = self._shares.place(features.caller, now)
+            features = msgspec.structs.replace(features, order=place)
         if len(self._tickets) >= self.limits.max_queue or expected > self.limits.timeout:
             return queue_full(len(self._tickets), expected, self.limits)
         ticket = Ticket(
@@ -153,6 +156,7 @@ class Dispatcher:
             predicted=expected,
         )
         bisect.insort(self._tickets, ticket, key=lambda each: each.order)
+        self._shares.waits(features.caller, work, now)
         self._assign(ticket, line, now)
         return ticket
 
@@ -192,6 +196,7 @@ class Dispatcher:
         """The client of a waiting request has gone."""
         if ticket in self._tickets:
             self._tickets.remove(ticket)
+            self._shares.leaves(ticket.features.caller, ticket.work, now)
             self._serve(now)
 
     def changed(self, snapshot: Snapshot, now: float) -> None:
@@ -220,7 +225,7 @@ class Dispatcher:
         late = [each for each in self._tickets if each.deadline <= now]
         for ticket in late:
             self._tickets.remove(ticket)
-            self._refuse(ticket, timed_out(ticket.asked_for, self.limits))
+            self._refuse(ticket, timed_out(ticket.asked_for, self.limits), now)
         if self._tickets:
             self._serve(now, everyone=True)
         for loading in [*self._owned]:
@@ -294,7 +299,7 @@ class Dispatcher:
                 expected = line.service(features.prompt_tokens, features.output_max)
             flight = Flight(line, now, expected, features.load_options, features.keep_alive)
             twin.sent(flight, now)
-            self._shares.served(features.order if features.order < inf else 0.0)
+            self._shares.served(features.caller, expected, now)
         trial = choice.view.breaker is BreakerState.HALF_OPEN
         if trial:
             twin.on_trial = True
@@ -335,8 +340,9 @@ class Dispatcher:
         for place, ticket in enumerate(self._tickets):
             choice = self._place(ticket, now, reprice=place < reprice)
             if isinstance(choice, Refuse):
-                self._refuse(ticket, choice)
+                self._refuse(ticket, choice, now)
             elif choice.line is not None and self._can_start(choice.line, ticket.features, now):
+                self._shares.leaves(ticket.features.caller, ticket.work, now)
                 lease = self._grant(
                     choice, ticket.features, now, ticket.asked_at, predicted=ticket.predicted
                 )
@@ -439,5 +445,6 @@ class Dispatcher:
 
     # --- refusing -------------------------------------------------------------------------------
 
-    def _refuse(self, ticket: Ticket, refusal: Refuse) -> None:
+    def _refuse(self, ticket: Ticket, refusal: Refuse, now: float) -> None:
+        self._shares.leaves(ticket.features.caller, ticket.work, now)
         self._actions.append(Refused(ticket, refusal))

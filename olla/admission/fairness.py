@@ -1,39 +1,77 @@
-"""Whose turn it is: start-time fair queueing over expected service seconds.
+"""Whose turn it is: in order of arrival, put off by what the caller has had and already waits for.
 
-Every request gets a place in virtual time: where its caller's last one ended, but not before now.
-Serving the lowest place first shares the fleet's seconds between callers in proportion to their
-weights, whatever they ask for at once (Goyal, Vin and Cheng, SIGCOMM 1996). A caller alone is
-served in order of arrival.
+A request's place is the time it comes plus its caller's recent seconds of service and those it
+waits for already, divided by the caller's weight. A caller alone is served in order of arrival;
+two that ask for more than there is share seconds, not requests; whoever asks for little passes
+those who ask for much. Places are times, so nobody is put off for ever: a request goes before
+everything that comes later than its place.
 """
+
+from math import exp
 
 __all__ = ["FairShares"]
 
+_MEMORY = 60.0
+"""Seconds over which what a caller has had is forgotten."""
 _CALLERS_MAX = 10_000
 
 
-class FairShares:
-    """The callers' places in virtual time, in seconds of service."""
+class _Share:
+    """One caller: seconds of service it has had lately (as of `at`), and those it waits for."""
 
-    __slots__ = ("_ends", "_now")
+    __slots__ = ("at", "backlog", "used")
+
+    def __init__(self, now: float) -> None:
+        self.at = now
+        self.used = 0.0
+        self.backlog = 0.0
+
+    def recent(self, now: float) -> float:
+        return self.used * exp(min(0.0, self.at - now) / _MEMORY)
+
+
+class FairShares:
+    """The callers' shares, in expected seconds of service."""
+
+    __slots__ = ("_shares",)
 
     def __init__(self) -> None:
-        self._now = 0.0
-        self._ends: dict[str, float] = {}
+        self._shares: dict[str, _Share] = {}
 
-    def place(self, caller: str, work: float, weight: float = 1.0) -> float:
-        """A place for the caller's next request, which is expected to take `work` seconds."""
-        start = max(self._now, self._ends.get(caller, 0.0))
-        self._ends[caller] = start + work / weight
-        if len(self._ends) > _CALLERS_MAX:
-            self._forget()
-        return start
+    def place(self, caller: str, now: float, weight: float = 1.0) -> float:
+        """The place of a request of the caller's that comes now."""
+        share = self._shares.get(caller)
+        return now if share is None else now + (share.recent(now) + share.backlog) / weight
 
-    def _forget(self) -> None:
-        """Forget the half of the callers that had least: virtual time moves on past them."""
-        ends = sorted(self._ends.values())
-        self._now = max(self._now, ends[len(ends) // 2])
-        self._ends = {each: end for each, end in self._ends.items() if end > self._now}
+    def waits(self, caller: str, work: float, now: float) -> None:
+        """A request of `work` seconds has been put into the queue."""
+        self._share(caller, now).backlog += work
 
-    def served(self, place: float) -> None:
-        """The request at that place has begun: virtual time has come as far."""
-        self._now = max(self._now, place)
+    def leaves(self, caller: str, work: float, now: float) -> None:
+        """It has left the queue, served or not."""
+        share = self._share(caller, now)
+        share.backlog = max(0.0, share.backlog - work)
+
+    def served(self, caller: str, work: float, now: float) -> None:
+        """A request of `work` seconds begins to be worked on."""
+        share = self._share(caller, now)
+        share.used = share.recent(now) + work
+        share.at = now
+
+    def _share(self, caller: str, now: float) -> _Share:
+        share = self._shares.get(caller)
+        if share is None:
+            if len(self._shares) >= _CALLERS_MAX:
+                self._forget(now)
+            share = self._shares[caller] = _Share(now)
+        return share
+
+    def _forget(self, now: float) -> None:
+        """Forget the half that has had least, but nobody who waits."""
+        recent = sorted(each.recent(now) for each in self._shares.values())
+        bound = recent[len(recent) // 2]
+        self._shares = {
+            caller: each
+            for caller, each in self._shares.items()
+            if each.backlog > 0 or each.recent(now) > bound
+        }

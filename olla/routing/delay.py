@@ -20,7 +20,7 @@ _EVICTION_HORIZON = 600.0
 _COPY_SHARE = 0.25
 """How much an evicted model is missed when another copy is in memory; the same again for each."""
 
-_LOAD_SHARE = 0.1
+_LOAD_SHARE = 0.03
 """What a load costs others, per second of it: it holds up the node's next load and takes room. So
 one begins for a clear gain only."""
 _LAST_RESORT = 1000.0
