@@ -108,7 +108,7 @@ class ModelHabits:
 class _Speeds:
     """How fast some part of the fleet is: per byte of model, so that models compare."""
 
-    __slots__ = ("cold", "decode", "prefill", "version", "warm")
+    __slots__ = ("cold", "decode", "loads", "prefill", "version", "warm")
 
     def __init__(self) -> None:
         self.prefill = Ratio()
@@ -116,6 +116,7 @@ class _Speeds:
         self.cold = Ratio()
         self.warm = Ratio()
         self.version = 0
+        self.loads = 0
 
     def learn_tokens(
         self, size: float, prompt: tuple[float, float] | None, output: tuple[float, float] | None
@@ -129,6 +130,7 @@ class _Speeds:
     def learn_load(self, size: float, seconds: float, *, warm: bool) -> None:
         (self.warm if warm else self.cold).add(seconds, size)
         self.version += 1
+        self.loads += 1
 
 
 class FleetRates(_Speeds):
@@ -195,7 +197,19 @@ class EndpointRates(_Speeds):
 class LineRates:
     """What is known of one model on one endpoint: shrunk toward the endpoint."""
 
-    __slots__ = ("_decode", "_load", "_prefill", "_seen", "_size", "decode", "endpoint", "prefill")
+    __slots__ = (
+        "_cold",
+        "_decode",
+        "_load",
+        "_prefill",
+        "_seen",
+        "_seen_loads",
+        "_size",
+        "_warm",
+        "decode",
+        "endpoint",
+        "prefill",
+    )
 
     def __init__(self, endpoint: EndpointRates, size: float) -> None:
         """`size` is the model's bytes."""
@@ -204,7 +218,8 @@ class LineRates:
         self._prefill = Ratio()
         self._decode = Ratio()
         self._load = (Ratio(), Ratio())
-        self._seen = -1
+        self._seen = self._seen_loads = -1
+        self._cold = self._warm = 0.0
         self.prefill = 0.0
         """Seconds per prompt token."""
         self.decode = 0.0
@@ -244,4 +259,10 @@ class LineRates:
 
     def load_seconds(self, *, warm: bool) -> float:
         """Expected seconds of a load, once it has begun."""
-        return self._load[warm].value(self.endpoint.load_seconds(self._size, warm=warm), 1.0)
+        if self._seen_loads != self.endpoint.fleet.loads:  # every load teaches about every other
+            self._seen_loads = self.endpoint.fleet.loads
+            self._cold, self._warm = (
+                self._load[each].value(self.endpoint.load_seconds(self._size, warm=each), 1.0)
+                for each in (False, True)
+            )
+        return self._warm if warm else self._cold

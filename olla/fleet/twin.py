@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from math import inf
 
+from olla.fleet.breaker import BreakerState
 from olla.fleet.estimates import EndpointRates, ModelHabits
 from olla.fleet.line import KEEP_ALIVE, OVERHEAD, WARM_SECONDS, Flight, Line, Loading, LoadOptions
 from olla.fleet.slots import Slots
@@ -30,8 +31,8 @@ class Twin:
     """One node."""
 
     def __init__(self, view: EndpointView, rates: EndpointRates) -> None:
-        self.view = view
         self.rates = rates
+        self.set_view(view)
         self.lines: dict[str, Line] = {}
         self.names: dict[str, Line] = {}
         """Lines by canonical model name; several names may lead to one."""
@@ -50,16 +51,18 @@ class Twin:
         self._largest = 0.0
         self._most = 0
 
-    @property
-    def name(self) -> str:
-        """The endpoint's name."""
-        return self.view.spec.name
-
-    @property
-    def tells_residency(self) -> bool:
+    def set_view(self, view: EndpointView) -> None:
+        """Take in what is known of the endpoint; what every decision asks is kept at hand."""
+        profile = view.profile
+        self.view = view
+        self.name = view.spec.name
+        self.tells_residency = profile is not None and profile.tells_residency
         """Whether it can be known what is in memory."""
-        profile = self.view.profile
-        return profile is not None and profile.tells_residency
+        self.dialects: frozenset[str] = profile.dialects if profile is not None else frozenset()
+        self.clear = (
+            profile is not None and view.health.routable and view.breaker is BreakerState.CLOSED
+        )
+        """Whether nothing about the endpoint itself keeps a request from it."""
 
     def new_slots(self) -> Slots:
         """Slots of a model that is about to be known."""

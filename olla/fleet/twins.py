@@ -24,6 +24,8 @@ class Twins:
         self._habits: dict[str, ModelHabits] = {}
         self._lines: dict[str, tuple[Line, ...]] = {}
         self._tiers: dict[int, int] = {}
+        self.tiered = False
+        """Whether endpoints have different priorities."""
 
     # --- keeping in step ------------------------------------------------------------------------
 
@@ -41,7 +43,7 @@ class Twins:
             if twin is None or (old is not None and old.spec != view.spec):
                 twin = self._renewed(twin, view)
                 old = None
-            twin.view = view
+            twin.set_view(view)
             changed.append(twin)
             if old is None or old.models is not view.models or old.profile is not view.profile:
                 self._take_models(twin, view)
@@ -105,6 +107,7 @@ class Twins:
         self._habits = {name: each for name, each in self._habits.items() if name in used}
         ranks = sorted({view.spec.priority for view in snapshot.endpoints}, reverse=True)
         self._tiers = {priority: at for at, priority in enumerate(ranks)}
+        self.tiered = len(ranks) > 1
 
     # --- looking up -----------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ business, and what to do when there is none is `decision`'s.
 """
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Iterable
 from math import inf
 
 from olla.fleet.breaker import BreakerState
@@ -94,24 +94,29 @@ def candidates(
     found: list[Candidate] = []
     last_chance: list[Candidate] = []
     seen: set[str] = set()
+    several = len(features.models) > 1
+    # Nearly every request, on nearly every endpoint: only what the endpoint is counts.
+    plain = not (features.tried or reserved or features.pinned or features.profiles)
+    dialect = features.dialect
     bound = inf
     for twin, line, model in _having(features, twins):
-        view = twin.view
-        if len(features.models) > 1:
-            if view.spec.name in seen:
+        why = None
+        if not (plain and twin.clear and dialect in twin.dialects):
+            why = exclusion(features, twin.view, reserved, on_trial=twin.on_trial)
+            if why is not None and why is not Exclusion.BREAKER_OPEN:
                 continue
-            seen.add(view.spec.name)
-        why = exclusion(features, view, reserved, on_trial=twin.on_trial)
-        if why is not None and why is not Exclusion.BREAKER_OPEN:
-            continue
+        if several:
+            if twin.name in seen:
+                continue
+            seen.add(twin.name)
         group = found if why is None else last_chance
-        candidate = Candidate(twin, line, model, len(group))
+        delay = 0.0
         if priced and line is not None:
-            charge = spillover * twins.tier(view)
-            candidate.delay = delay = charge + price(line, features, twins, now, bound - charge)
+            charge = spillover * twins.tier(twin.view) if twins.tiered else 0.0
+            delay = charge + price(line, features, twins, now, bound - charge)
             if delay < bound and why is None:
                 bound = delay
-        group.append(candidate)
+        group.append(Candidate(twin, line, model, len(group), delay))
     return found or last_chance
 
 
@@ -149,10 +154,11 @@ def exclusion(
     return None
 
 
-def _having(features: Features, twins: Twins) -> Iterator[tuple[Twin, Line | None, str | None]]:
-    if not features.models:
-        for view in twins.snapshot.endpoints:
-            yield twins.by_name[view.spec.name], None, None
-    for model in features.models:
-        for line in twins.lines(model):
-            yield line.twin, line, model
+def _having(features: Features, twins: Twins) -> Iterable[tuple[Twin, Line | None, str | None]]:
+    models = features.models
+    if not models:
+        return [(twins.by_name[view.spec.name], None, None) for view in twins.snapshot.endpoints]
+    if len(models) == 1:
+        model = models[0]
+        return [(line.twin, line, model) for line in twins.lines(model)]
+    return [(line.twin, line, model) for model in models for line in twins.lines(model)]

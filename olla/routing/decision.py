@@ -205,6 +205,11 @@ def _best(able: Sequence[Candidate], features: Features, policy: Policy) -> Cand
     if len(able) == 1:
         return able[0]
     count = len(able)
+    if policy.priced:
+        lowest = min([each.delay for each in able])
+        able = [each for each in able if each.delay == lowest]
+        if len(able) == 1:
+            return able[0]
     return min(able, key=lambda each: policy.key(each, features, count))
 
 

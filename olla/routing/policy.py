@@ -22,7 +22,8 @@ class Policy(Protocol):
 
     @property
     def priced(self) -> bool:
-        """Whether it goes by the expected delay of candidates, which costs time to know."""
+        """Whether it goes by the expected delay of candidates, which costs time to know: the
+        smallest comes first, and `key` orders equals only."""
         ...
 
     @property

@@ -32,7 +32,7 @@ def test_a_file_that_is_no_trace_is_told(tmp_path: Path, text: str) -> None:
     """With its name, and the line where there is one."""
     file = tmp_path / "trace.csv"
     file.write_text(text)
-    with pytest.raises(ValueError, match="trace.csv"):
+    with pytest.raises(ValueError, match=r"trace\.csv"):
         traces.read(file)
 
 

@@ -133,12 +133,13 @@ def test_more_load_never_attracts(
     ticket: int,
     more: int,
 ) -> None:
-    """An endpoint that is not chosen is not chosen for having more to do."""
+    """An endpoint that is not chosen is not chosen for having more to do. (Where the model is not
+    in memory, a request that causes its load may well attract those that can share it.)"""
     views, load = build(rows)
     before = choice(policy, views, load, ticket=ticket)
     loser = views[more % len(views)].name
     load[loser] += 1
-    if loser != before:
+    if loser != before and (views[more % len(views)].resident or not policy.priced):
         assert choice(policy, views, load, ticket=ticket) != loser
 
 

@@ -72,10 +72,10 @@ def test_only_those_who_come_first_are_waited_for() -> None:
 
 
 def test_a_cold_model_costs_its_load() -> None:
-    """And a tenth of it to others; nothing is evicted where there is room."""
+    """And a little of it to others; nothing is evicted where there is room."""
     terms = delay(twins(view("a")))
     assert terms.load == pytest.approx(4.0)
-    assert terms.eviction == pytest.approx(0.4)
+    assert terms.eviction == pytest.approx(0.12)
     assert terms.wait == terms.drain == 0.0
 
 
@@ -113,7 +113,7 @@ def test_a_busy_victim_is_waited_for() -> None:
 def test_an_eviction_costs_what_others_lose() -> None:
     """Nothing for a model nobody asks for, a reload and more for a busy one."""
     kept, other = full()
-    assert delay(kept).eviction == pytest.approx(0.4)
+    assert delay(kept).eviction == pytest.approx(0.12)
     for second in range(600):
         other.habits.arrivals.add(float(second))
     busy = delay(kept, now=600.0)
