@@ -12,6 +12,7 @@ import secrets
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TextIO
 
 from structlog.typing import FilteringBoundLogger
@@ -27,15 +28,18 @@ from olla.fleet.profiles import PROFILES
 from olla.probing.prober import Prober
 from olla.proxy.admitting import Admission
 from olla.proxy.attempt import Timeouts
+from olla.proxy.context_length import ContextRule
 from olla.proxy.downstream import Downstream
 from olla.proxy.stations import Stations
 from olla.proxy.upstream import Pool
 from olla.record import Sink, fan_out
 from olla.routing.decision import Fallback, RoutingOptions, Strategy
+from olla.routing.journal import facts
 from olla.routing.policies import POLICIES
 from olla.settings import Loaded, Settings, endpoint_specs
 from olla.surfaces.lists import ListSurface
 from olla.surfaces.status import StatusSurface
+from olla.telemetry.decision_log import DecisionLog
 from olla.telemetry.logging import Level, LogStyle, bridge_stdlib, make_logger
 from olla.telemetry.loop_lag import LoopLag
 from olla.telemetry.metrics import Metrics
@@ -73,6 +77,7 @@ class App:
             sys.stderr if self.settings.logging.output == "stderr" else sys.stdout
         )
         self._server: asyncio.Server | None = None
+        self.decision_log: DecisionLog | None = None
         self.logger = self._make_logger()
         self._wire(loaded)
         for notice in loaded.notices:
@@ -133,6 +138,8 @@ class App:
         await self.pool.close()
         self.loop_lag.stop()
         self.request_log.close()
+        if self.decision_log is not None:
+            self.decision_log.close()
         self._detach()
 
     # --- wiring -----------------------------------------------------------------------------
@@ -184,6 +191,7 @@ class App:
             twins=self.dispatcher.twins,
             open_connections=lambda: self.downstream.connections,
             loop_lag=self.loop_lag.worst,
+            queue_length=lambda: self.dispatcher.waiting,
         )
         self.traffic = Traffic(lambda: self.prober.snapshot)
         self.request_log = RequestLog(
@@ -204,6 +212,7 @@ class App:
             aliases=_aliases(settings),
             refresh_timeout=settings.model_registry.routing_strategy.options.discovery_timeout,
             ids=self._ids,
+            context=ContextRule(settings.routing.num_ctx.max, settings.routing.num_ctx.round_to),
         )
         lists = ListSurface(
             snapshot=lambda: self.prober.snapshot,
@@ -241,8 +250,24 @@ class App:
         self.prober.observe(endpoint, failure, None)
         self.prober.probe_now(endpoint)
 
+    def _open_decision_log(self, path: Path) -> DecisionLog:
+        policy = self.settings.proxy.load_balancer
+        try:
+            return DecisionLog(
+                path, lambda wall: facts(self.dispatcher.twins, policy, wall), self.logger
+            )
+        except OSError as error:
+            raise StartError(
+                f"cannot write the decision log {path}: {error.strerror}; make its folder, or "
+                "change routing.decision_log"
+            ) from None
+
     def _sink(self) -> Sink:
         sinks: list[Sink] = [self.metrics, self.traffic, self.request_log]
+        path = self.settings.routing.decision_log
+        if path is not None:
+            self.decision_log = self._open_decision_log(Path(path))
+            sinks.append(self.decision_log)
 
         def failed(sink: Sink, error: Exception) -> None:
             self.logger.error("a sink failed", sink=type(sink).__name__, exc_info=error)

@@ -35,6 +35,8 @@ class RequestRecord(msgspec.Struct):
     when the last byte was handed to the client's connection or the request failed.
     `queue_seconds` is how long it waited in olla, None when it did not; `predicted` how many
     seconds to the first byte were expected when it came, None where routing did not ask.
+    `rewritten` says what olla has changed in the request's body, where it was told to;
+    `inference` says that it occupies a slot of a model, `load_options` how it wanted that loaded.
     """
 
     id: str
@@ -62,6 +64,9 @@ class RequestRecord(msgspec.Struct):
     load_seconds: float | None = None
     queue_seconds: float | None = None
     predicted: float | None = None
+    rewritten: str | None = None
+    inference: bool = False
+    load_options: tuple[tuple[str, float], ...] = ()
     attempts: list[AttemptRecord] = msgspec.field(default_factory=list)
     failure: Failure | None = None
 

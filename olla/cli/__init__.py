@@ -12,6 +12,7 @@ _COMMANDS = {
     "check": ("check", "Check a configuration file."),
     "demo": ("demo", "Run the router in front of three simulated nodes."),
     "simulate-node": ("simulate_node", "Run one simulated Ollama node."),
+    "replay": ("replay", "Play a decision log again under other policies."),
     "status": ("status", "Show the fleet, from a running router."),
 }
 

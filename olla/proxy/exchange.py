@@ -17,6 +17,7 @@ from olla.dialects.multipart import peek_multipart
 from olla.dialects.paths import BodyUse, Target
 from olla.failures import Failed, Failure, Kind, Phase
 from olla.proxy.attempt import Attempt, Outcome
+from olla.proxy.context_length import fit_context
 from olla.proxy.describing import answer_of, explanation, features_of
 from olla.proxy.error_response import error_answer
 from olla.proxy.forming import form_request
@@ -109,8 +110,11 @@ class Exchange:
         target, record = self._target, self._record
         self._check_rights()
         peek = await self._understand()
+        peek, self._body, record.rewritten = fit_context(self._stations.context, peek, self._body)
         record.model = peek.model
         record.streaming = peek.stream
+        record.inference = target.operation.occupies_slot
+        record.load_options = peek.load_options
         features = features_of(self._stations, target, self._incoming, peek)
         if self._incoming.header("X-Olla-Explain") is not None:
             self._explanation = self._explain(features)

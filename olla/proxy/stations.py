@@ -9,6 +9,7 @@ from olla.failures import Failure
 from olla.fleet.snapshot import Snapshot
 from olla.proxy.admitting import Admission
 from olla.proxy.attempt import Timeouts
+from olla.proxy.context_length import ContextRule
 from olla.proxy.upstream import Pool
 from olla.record import Sink
 
@@ -56,10 +57,12 @@ class Stations:
         aliases: Mapping[str, tuple[str, ...]],
         refresh_timeout: float,
         ids: Iterator[str],
+        context: ContextRule | None = None,
     ) -> None:
         """`max_body` is bytes; `aliases` maps canonical names to canonical names, best first;
         `refresh_timeout` says how many seconds endpoints may be asked again for a model that none
-        lists; `ids` are request ids that this process alone gives out."""
+        lists; `ids` are request ids that this process alone gives out; `context` is what
+        becomes of the context lengths that requests name."""
         self.clock = clock
         self.admission = admission
         self.fleet = fleet
@@ -69,5 +72,6 @@ class Stations:
         self.max_body = max_body
         self.aliases = aliases
         self.refresh_timeout = refresh_timeout
+        self.context = context or ContextRule()
         self.tickets = itertools.count()
         self.ids = ids

@@ -37,6 +37,8 @@ _SECONDS = (
 )
 """From a resident model's first token to a long generation or a large model's load."""
 
+_ERRORS = (-30.0, -10.0, -3.0, -1.0, -0.3, -0.1, 0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+
 CATALOGUE: tuple[MetricRow, ...] = (
     MetricRow(
         "olla_requests_total",
@@ -86,6 +88,57 @@ CATALOGUE: tuple[MetricRow, ...] = (
         "Time an endpoint says it spent on getting the model ready, per answer. A resident model"
         " counts with some milliseconds, so what is slower than a bucket or two was a load.",
         _SECONDS,
+    ),
+    MetricRow(
+        "olla_queue_seconds",
+        _HISTOGRAM,
+        (),
+        "Time inference requests waited in olla for a slot or a load, of those that had to.",
+        _SECONDS,
+    ),
+    MetricRow(
+        "olla_prediction_error_seconds",
+        _HISTOGRAM,
+        ("endpoint",),
+        "Expected less observed time to the first byte, of requests that were routed by expected"
+        " delay: below zero means it took longer.",
+        _ERRORS,
+    ),
+    MetricRow(
+        "olla_queue_length",
+        _GAUGE,
+        (),
+        "Inference requests that wait in olla.",
+    ),
+    MetricRow(
+        "olla_loads_in_progress",
+        _GAUGE,
+        ("endpoint",),
+        "Model loads under way or waiting for their turn on the endpoint, as olla believes.",
+    ),
+    MetricRow(
+        "olla_estimate_prompt_tokens_per_second",
+        _GAUGE,
+        ("endpoint", "model"),
+        "Learned rate at which the endpoint reads prompts, for models it has in memory.",
+    ),
+    MetricRow(
+        "olla_estimate_output_tokens_per_second",
+        _GAUGE,
+        ("endpoint", "model"),
+        "Learned rate at which the endpoint writes answers, for models it has in memory.",
+    ),
+    MetricRow(
+        "olla_estimate_load_seconds",
+        _GAUGE,
+        ("endpoint", "model"),
+        "Expected time of loading the model again, for models the endpoint has in memory.",
+    ),
+    MetricRow(
+        "olla_estimate_slots",
+        _GAUGE,
+        ("endpoint", "model"),
+        "Requests the endpoint works on at a time, told or found out, for models in memory.",
     ),
     MetricRow(
         "olla_requests_in_flight",

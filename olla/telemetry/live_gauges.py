@@ -10,9 +10,11 @@ from prometheus_client.registry import Collector
 
 from olla.fleet.breaker import BreakerState
 from olla.fleet.health import Health
+from olla.fleet.line import Line
 from olla.fleet.snapshot import EndpointView, Snapshot
 from olla.fleet.twins import Twins
 from olla.telemetry.catalogue import metric_row
+from olla.telemetry.model_labels import OTHER, ModelLabels
 
 __all__ = ["LiveGauges", "instances"]
 
@@ -39,12 +41,16 @@ class LiveGauges(Collector):
         twins: Twins,
         open_connections: Callable[[], int],
         loop_lag: Callable[[], float],
+        queue_length: Callable[[], int],
+        models: ModelLabels,
     ) -> None:
         self._version = version
         self._snapshot = snapshot
         self._twins = twins
         self._open_connections = open_connections
         self._loop_lag = loop_lag
+        self._queue_length = queue_length
+        self._models = models
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: the registry then does not collect in order to learn names."""
@@ -55,6 +61,8 @@ class LiveGauges(Collector):
         views = self._snapshot().endpoints
         yield from self._endpoint_states(views)
         yield from self._endpoint_counts(views)
+        yield from self._estimates(views)
+        yield _gauge("olla_queue_length", [((), self._queue_length())])
         yield _gauge("olla_open_connections", [((), self._open_connections())])
         yield _gauge("olla_event_loop_lag_seconds", [((), self._loop_lag())])
         yield _gauge("olla_build_info", [((self._version,), 1)])
@@ -90,6 +98,36 @@ class LiveGauges(Collector):
         yield _gauge(
             "olla_resident_vram_bytes", [(labels, sum(each.values())) for labels, each in resident]
         )
+
+    def _estimates(self, views: tuple[EndpointView, ...]) -> Iterator[Metric]:
+        """What was learned of models in memory. Names past the bound are left out: the mean of
+        many models says nothing."""
+        twins = [
+            self._twins.by_name[view.name] for view in views if view.name in self._twins.by_name
+        ]
+        yield _gauge(
+            "olla_loads_in_progress",
+            [((twin.name,), len(twin.pending) + (twin.loading is not None)) for twin in twins],
+        )
+        lines = [
+            ((twin.name, label), line)
+            for twin in twins
+            for line in twin.residents.values()
+            if (label := self._models.label(_own_name(line))) != OTHER
+        ]
+        rates = "olla_estimate_prompt_tokens_per_second", "olla_estimate_output_tokens_per_second"
+        yield _gauge(rates[0], [(labels, 1 / line.rates.prefill) for labels, line in lines])
+        yield _gauge(rates[1], [(labels, 1 / line.rates.decode) for labels, line in lines])
+        yield _gauge(
+            "olla_estimate_load_seconds",
+            [(labels, line.rates.load_seconds(warm=True)) for labels, line in lines],
+        )
+        yield _gauge("olla_estimate_slots", [(labels, line.slots.limit) for labels, line in lines])
+
+
+def _own_name(line: Line) -> str:
+    model = line.twin.view.models.get(line.model)
+    return model.name if model is not None else line.model
 
 
 def _gauge(name: str, values: Iterable[tuple[tuple[str, ...], float]]) -> Metric:

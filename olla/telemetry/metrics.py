@@ -45,6 +45,7 @@ class Metrics:
         twins: Twins,
         open_connections: Callable[[], int] = lambda: 0,
         loop_lag: Callable[[], float] = lambda: 0.0,
+        queue_length: Callable[[], int] = lambda: 0,
         models_max: int = 200,
     ) -> None:
         self.registry = CollectorRegistry()
@@ -56,12 +57,15 @@ class Metrics:
         self._failures_total = self._counter("olla_failures_total")
         self._tokens_total = self._counter("olla_tokens_total")
         self._load = self._histogram("olla_model_load_seconds")
+        self._queue = self._histogram("olla_queue_seconds")
+        self._error = self._histogram("olla_prediction_error_seconds")
         # Looking a child up by its labels costs several times what adding to it does.
         self._of_requests: dict[tuple[str, str, str, int], tuple[_Add, _Add]] = {}
         self._of_first_bytes: dict[tuple[str, str], _Add] = {}
         self._of_attempts: dict[tuple[str, str], _Add] = {}
         self._of_tokens: dict[tuple[str, str], tuple[_Add, _Add]] = {}
         self._of_loads: dict[str, _Add] = {}
+        self._of_errors: dict[str, _Add] = {}
         self.registry.register(
             LiveGauges(
                 version=version,
@@ -69,6 +73,8 @@ class Metrics:
                 twins=twins,
                 open_connections=open_connections,
                 loop_lag=loop_lag,
+                queue_length=queue_length,
+                models=self._models,
             )
         )
         ProcessCollector(registry=self.registry)
@@ -85,6 +91,10 @@ class Metrics:
         adds[1](max(0.0, record.ended - record.started))
         if endpoint and record.first_byte is not None:  # olla's own answers have no wait
             self._observe_first_byte(endpoint, record)
+            if record.predicted is not None and record.status == 200:
+                self._observe_error(endpoint, record.predicted, record.first_byte - record.started)
+        if record.queue_seconds is not None:
+            self._queue.observe(record.queue_seconds)
         for attempt in record.attempts:
             self._count_attempt(attempt)
         if record.failure is not None:
@@ -104,6 +114,12 @@ class Metrics:
         if add is None:
             add = self._of_first_bytes[key] = self._first_byte.labels(*key).observe
         add(max(0.0, (record.first_byte or 0.0) - record.started))
+
+    def _observe_error(self, endpoint: str, predicted: float, observed: float) -> None:
+        add = self._of_errors.get(endpoint)
+        if add is None:
+            add = self._of_errors[endpoint] = self._error.labels(endpoint).observe
+        add(predicted - observed)
 
     def _count_attempt(self, attempt: AttemptRecord) -> None:
         key = (attempt.endpoint, "ok" if attempt.failure is None else attempt.failure.kind.value)

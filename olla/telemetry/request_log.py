@@ -161,6 +161,9 @@ class _Line(msgspec.Struct):
     bytes_out: int
     prompt_tokens: int | None
     output_tokens: int | None
+    queue_ms: float | None
+    predicted_ms: float | None
+    rewritten: str | None
     failure: str | None
 
 
@@ -198,6 +201,9 @@ def json_line(record: RequestRecord) -> bytes:
         bytes_out=record.bytes_out,
         prompt_tokens=record.prompt_tokens,
         output_tokens=record.output_tokens,
+        queue_ms=_in_milliseconds(record.queue_seconds),
+        predicted_ms=_in_milliseconds(record.predicted),
+        rewritten=record.rewritten,
         failure=None if record.failure is None else record.failure.kind.value,
     )
     try:
@@ -244,6 +250,10 @@ def _path(record: RequestRecord) -> str:
 
 def _milliseconds(start: float, end: float | None) -> float | None:
     return None if end is None else round((end - start) * 1000, 3)
+
+
+def _in_milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 3)
 
 
 def _count(tokens: int | None) -> str:

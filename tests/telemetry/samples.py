@@ -35,6 +35,7 @@ def fleet(*names: str, resident: tuple[Instance, ...] = ()) -> Snapshot:
                 health=Health.HEALTHY,
                 models=models,
                 resident=resident_by_name(resident, models),
+                resident_at=0.0,
             ),
             EndpointView(EndpointSpec("gpu-2", "127.0.0.1", 2), 1, health=Health.OFFLINE),
         ]

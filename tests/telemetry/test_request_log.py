@@ -202,7 +202,8 @@ def test_a_line_has_all_that_happened() -> None:
     """Every fact of the record that an operator looks for is a field."""
     failure = Failure(Kind.BODY_RESET, "reset", endpoint="gpu-1")
     attempts = [AttemptRecord("gpu-2", "", 1.0), AttemptRecord("gpu-1", "", 1.0)]
-    line = json.loads(json_line(record(failure=failure, attempts=attempts)))
+    more = {"queue_seconds": 0.05, "predicted": 0.2, "rewritten": "num_ctx 5 -> 8"}
+    line = json.loads(json_line(record(failure=failure, attempts=attempts, **more)))
     assert line == {
         "ts": "2023-11-14T22:13:20.250000Z",
         "id": "r-1",
@@ -223,6 +224,9 @@ def test_a_line_has_all_that_happened() -> None:
         "bytes_out": 4000,
         "prompt_tokens": 12,
         "output_tokens": 80,
+        "queue_ms": 50.0,
+        "predicted_ms": 200.0,
+        "rewritten": "num_ctx 5 -> 8",
         "failure": "body_reset",
     }
 
