@@ -176,7 +176,7 @@ class NativeApi:
             whole = {**self._record(body, shape(said), True), "done_reason": end[0]}
             if what == "generate":
                 whole["context"] = list(range(1, measures.prompt_tokens + measures.tokens + 1))
-            return {**whole, **_counts(measures)}
+            return {**whole, **_counts(measures, self._tools.workshop.scale)}
 
         if body.get("stream") is False:
             async with aclosing(tokens) as parts:
@@ -209,8 +209,9 @@ class NativeApi:
         )
         answer: dict[str, Any] = {"model": body["model"], "embeddings": vectors}
         if texts:
-            answer["total_duration"] = _ns(measures.total)
-            answer["load_duration"] = _ns(measures.load)
+            scale = self._tools.workshop.scale
+            answer["total_duration"] = _ns(measures.total * scale)
+            answer["load_duration"] = _ns(measures.load * scale)
             answer["prompt_eval_count"] = measures.prompt_tokens
         return as_json(answer, native=True)
 
@@ -301,15 +302,16 @@ _LOOK_UP_SECONDS = 0.01
 """Ollama's `load_duration` of a model that is in memory: about what finding it takes."""
 
 
-def _counts(measures: Measures) -> dict[str, int]:
-    """The numbers of an answer's last record. Zeros are left out, as Ollama does."""
+def _counts(measures: Measures, scale: float) -> dict[str, int]:
+    """The numbers of an answer's last record, `scale` real seconds to a simulated one. Zeros are
+    left out, as Ollama does."""
     load = max(measures.load, _LOOK_UP_SECONDS)
     counts = {
-        "total_duration": _ns(max(measures.total, load)),
-        "load_duration": _ns(load),
+        "total_duration": _ns(max(measures.total, load) * scale),
+        "load_duration": _ns(load * scale),
         "prompt_eval_count": measures.prompt_tokens,
-        "prompt_eval_duration": _ns(measures.prompt),
+        "prompt_eval_duration": _ns(measures.prompt * scale),
         "eval_count": measures.tokens,
-        "eval_duration": _ns(measures.decode),
+        "eval_duration": _ns(measures.decode * scale),
     }
     return {name: value for name, value in counts.items() if value}

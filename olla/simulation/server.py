@@ -30,8 +30,9 @@ class NodeOptions(msgspec.Struct, frozen=True):
 
     `models` are names from the catalogue, or whole descriptions; `tokens_per_second` and
     `prompt_tokens_per_second` hold for a model of 4 GB; `time_scale` is how many real seconds a
-    simulated second takes. Durations in answers, keep-alives and rates are simulated seconds;
-    `created_at` and `expires_at` are the real time at which it happens. See `NodeLimits` for the
+    simulated second takes. Keep-alives and rates are in simulated seconds; durations in answers
+    are real ones, as a client would measure them, and `created_at` and `expires_at` the real time
+    at which it happens. See `NodeLimits` for the
     rest.
 
     Raises:

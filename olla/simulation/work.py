@@ -33,7 +33,8 @@ class Busy(Exception):
 
 
 class Measures(msgspec.Struct):
-    """What the last record of an answer tells. Durations are simulated seconds.
+    """What the last record of an answer tells. Durations are simulated seconds,
+    which answers tell as real ones.
 
     Those for prompt and tokens are what the rates say, without the timers' noise; `load` and
     `total` contain the time that was waited.
