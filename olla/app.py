@@ -212,6 +212,7 @@ class App:
             aliases=_aliases(settings),
             refresh_timeout=settings.model_registry.routing_strategy.options.discovery_timeout,
             ids=self._ids,
+            explained=self._log_explanation if settings.logging.level == "debug" else None,
             context=ContextRule(settings.routing.num_ctx.max, settings.routing.num_ctx.round_to),
         )
         lists = ListSurface(
@@ -242,6 +243,9 @@ class App:
             idle_timeout=settings.server.idle_timeout,
             logger=self.logger,
         )
+
+    def _log_explanation(self, request_id: str, explanation: str) -> None:
+        self.logger.debug("candidates", id=request_id, explanation=explanation)
 
     def _load_ended(self, endpoint: str, seconds: float, failure: Failure | None) -> None:
         """A load of olla's own is over: the endpoint is judged by it, and looked at."""

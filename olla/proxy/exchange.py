@@ -118,6 +118,8 @@ class Exchange:
         features = features_of(self._stations, target, self._incoming, peek)
         if self._incoming.header("X-Olla-Explain") is not None:
             self._explanation = self._explain(features)
+        if self._stations.explained is not None:
+            self._stations.explained(record.id, self._explain(features))
         failure: Failure | None = None
         refreshed = False
         while True:

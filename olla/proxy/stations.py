@@ -1,7 +1,7 @@
 """What an exchange needs of the rest of the program, handed to it as one object."""
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 from olla.clock import Clock
@@ -58,11 +58,13 @@ class Stations:
         refresh_timeout: float,
         ids: Iterator[str],
         context: ContextRule | None = None,
+        explained: Callable[[str, str], None] | None = None,
     ) -> None:
         """`max_body` is bytes; `aliases` maps canonical names to canonical names, best first;
         `refresh_timeout` says how many seconds endpoints may be asked again for a model that none
         lists; `ids` are request ids that this process alone gives out; `context` is what
-        becomes of the context lengths that requests name."""
+        becomes of the context lengths that requests name; `explained`, where there is one, is
+        told each request's id and how its candidates were priced."""
         self.clock = clock
         self.admission = admission
         self.fleet = fleet
@@ -73,5 +75,6 @@ class Stations:
         self.aliases = aliases
         self.refresh_timeout = refresh_timeout
         self.context = context or ContextRule()
+        self.explained = explained
         self.tickets = itertools.count()
         self.ids = ids
