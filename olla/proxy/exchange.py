@@ -181,7 +181,9 @@ class Exchange:
             features,
             peek.model or "",
             policy=_STEADY if target.category is Category.MANAGE else None,
-            counted=target.operation.occupies_slot,
+            # Unloading takes no slot, and must not have the model loaded first.
+            counted=target.operation.occupies_slot
+            and not (peek.only_loads and peek.keep_alive == 0),
             asked_at=record.started,
         )
         if isinstance(granted, Lease):

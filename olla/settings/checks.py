@@ -10,6 +10,7 @@ from olla.fleet.names import canonical
 from olla.settings.address import read_address
 from olla.settings.credentials import SECRETS, read_secret
 from olla.settings.document import Document
+from olla.settings.model import Static
 from olla.settings.problems import Key
 from olla.settings.values import did_you_mean
 
@@ -21,6 +22,7 @@ def check_all(document: Document) -> None:
     there, aliases that are one name, and files with secrets that cannot be read."""
     names: dict[Hashable, str] = {}
     addresses: dict[Hashable, str] = {}
+    all_named = True
     for key, endpoint in document.endpoints():
         place = f"endpoints[{key[-1]}]"
         name, url = endpoint.get("name"), endpoint.get("url")
@@ -35,8 +37,11 @@ def check_all(document: Document) -> None:
         elif address is not None:
             derived = address.authority
             _unique(document, (*key, "name"), names, derived, place, f"'{derived}' is the name")
+        else:
+            all_named = False
         _check_secret_files(document, key, endpoint.get("auth"))
-    _check_reserved(document, names)
+    if all_named:
+        _check_reserved(document, {str(name) for name in names} or _default_names(document))
     aliases = document.data.get("model_aliases")
     seen: dict[Hashable, str] = {}
     for alias in aliases if isinstance(aliases, dict) else ():
@@ -65,8 +70,21 @@ def _unique(
         seen[value] = place
 
 
-def _check_reserved(document: Document, names: dict[Hashable, str]) -> None:
-    """Endpoints that are kept for embeddings must exist, and leave some for the rest."""
+def _default_names(document: Document) -> set[str]:
+    """The names that hold when the file has no list of endpoints; none when it has a wrong one."""
+    found: Any = document.data
+    for part in ("discovery", "static", "endpoints"):
+        if not isinstance(found, dict):
+            return set()
+        found = found.get(part, {})
+    return {each.shown_name for each in Static().endpoints} if found == {} else set()
+
+
+def _check_reserved(document: Document, names: set[str]) -> None:
+    """Endpoints that are kept for embeddings must exist, and leave some for the rest.
+
+    Nothing is known without names: the list of endpoints is wrong itself then.
+    """
     routing = document.data.get("routing")
     reserved = routing.get("embedding_endpoints") if isinstance(routing, dict) else None
     if not isinstance(reserved, list) or not names:
@@ -74,9 +92,9 @@ def _check_reserved(document: Document, names: dict[Hashable, str]) -> None:
     key: Key = ("routing", "embedding_endpoints")
     for at, name in enumerate(reserved):
         if isinstance(name, str) and name not in names:
-            known = [str(each) for each in names]
-            document.add((*key, at), f"no endpoint is named '{name}'{did_you_mean(name, known)}")
-    if len({*names} - {*map(str, reserved)}) == 0:
+            message = f"no endpoint is named '{name}'{did_you_mean(name, sorted(names))}"
+            document.add((*key, at), message)
+    if names <= {*map(str, reserved)}:
         document.add(key, "this keeps every endpoint for embeddings; nothing else could be served")
 
 

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 from olla.fleet.profiles import ALIASES, AUTO, PROFILES
 from olla.settings.address import read_address, read_path
 from olla.settings.section import Section, about_key
-from olla.settings.values import Duration, Size, lower, one_of
+from olla.settings.values import Duration, Rate, Size, lower, one_of
 
 __all__ = ["Auth", "Endpoint", "Filter"]
 
@@ -134,8 +134,9 @@ class Endpoint(Section):
     max_loaded_models: Annotated[int, Field(ge=1)] | None = None
     """Models in memory at a time (its OLLAMA_MAX_LOADED_MODELS); learned from 3 on when left
     out."""
-    load_bandwidth: Annotated[Size, Field(ge=1)] | None = None
-    """Bytes per second at which models load from its disk, such as 2GB; learned in any case."""
+    load_bandwidth: Annotated[Rate, Field(ge=1)] | None = None
+    """Bytes per second at which models load from its disk, such as 2GB/s (or 2GB); learned in
+    any case."""
     health_check_url: str | None = None
     """Path that tells whether it lives, or a URL below its own; the type's when left out."""
     model_url: str | None = None

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from olla.settings.section import Section, about_key
 from olla.settings.values import Duration
@@ -43,3 +43,10 @@ class Routing(Section):
     """Names of endpoints that are kept for embeddings, which then go nowhere else."""
     decision_log: str | None = None
     """File to which every decision is appended, for `olla replay`: names and lengths only."""
+
+    @field_validator("decision_log")
+    @classmethod
+    def _some_file(cls, value: str | None) -> str | None:
+        if value is not None and (not value.strip() or "\0" in value):
+            raise ValueError("name a file, or leave the key out for no log")
+        return value

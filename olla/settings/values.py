@@ -9,11 +9,13 @@ from pydantic import BeforeValidator, PlainSerializer
 
 __all__ = [
     "Duration",
+    "Rate",
     "Size",
     "did_you_mean",
     "duration",
     "lower",
     "one_of",
+    "rate",
     "show_duration",
     "size",
 ]
@@ -73,6 +75,20 @@ def size(value: object) -> int:
     return found
 
 
+def rate(value: object) -> int:
+    """Bytes per second: a size, with or without `/s` after it.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    try:
+        return size(value.strip().removesuffix("/s") if isinstance(value, str) else value)
+    except ValueError:
+        raise ValueError(
+            f"'{value}' is no size per second; write bytes, or such as 500MB/s or 2GB/s"
+        ) from None
+
+
 def show_duration(seconds: float) -> str:
     """The shortest usual spelling; `duration` reads it back as the same number."""
     for unit, length in (("h", 3600.0), ("m", 60.0)):
@@ -119,3 +135,7 @@ def one_of(choices: Iterable[str], value: str, what: str) -> str:
     raise ValueError(
         f"'{value}' is no {what}; there are {', '.join(known)}{did_you_mean(value, known)}"
     )
+
+
+Rate = Annotated[int, BeforeValidator(rate, json_schema_input_type=str | int)]
+"""Bytes per second."""

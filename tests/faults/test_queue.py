@@ -92,6 +92,20 @@ async def test_a_context_is_made_to_fit_where_that_is_configured(told: str) -> N
         assert '"rewritten":"num_ctx 100000 -> ' in fleet.log.getvalue()
 
 
+async def test_unloading_loads_nothing() -> None:
+    """It goes to a node that has the model in memory, and to any when none has."""
+    async with Fleet({"a": (MODEL,), "b": (MODEL,)}) as fleet:
+        schedulers = [node.workshop.node for node in fleet.nodes.values()]
+        status, _, body = await ask(fleet, prompt="", keep_alive=0)
+        assert (status, body["done_reason"]) == (200, "unload")
+        assert sum(each.loads for each in schedulers) == 0
+        await ask(fleet)
+        assert sum(len(each.resident(0.0)) for each in schedulers) == 1
+        await ask(fleet, prompt="", keep_alive=0)
+        assert sum(len(each.resident(0.0)) for each in schedulers) == 0
+        fleet.check_clean()
+
+
 async def test_a_node_that_dies_gives_back_what_waits_for_it() -> None:
     """Requests that have not begun are answered by the other one."""
     async with Fleet({"a": (MODEL,), "b": (MODEL,)}, time_scale=0.05) as fleet:
