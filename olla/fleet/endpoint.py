@@ -27,9 +27,8 @@ class EndpointSpec(msgspec.Struct, frozen=True):
     included; `forward_authorization` passes the client's own `Authorization` on.
     `check_interval` and `check_timeout` are in seconds; `num_parallel` is how many requests it
     works on at a time per loaded model, None when the operator did not say; `vram` its bytes of
-    memory for models,
-    `max_loaded_models` how many may be loaded at a time and `load_bandwidth` at how many bytes per
-    second from disk, None where that is to be learned. `alive_path` and
+    memory for models, `max_loaded_models` how many may be loaded at a time and `load_bandwidth`
+    at how many bytes per second from disk, None where that is to be learned. `alive_path` and
     `list_path` replace the profile's where given.
     """
 

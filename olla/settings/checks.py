@@ -74,10 +74,12 @@ def _default_names(document: Document) -> set[str]:
     """The names that hold when the file has no list of endpoints; none when it has a wrong one."""
     found: Any = document.data
     for part in ("discovery", "static", "endpoints"):
+        if found is None:  # a key without a value is as if left out
+            break
         if not isinstance(found, dict):
             return set()
-        found = found.get(part, {})
-    return {each.shown_name for each in Static().endpoints} if found == {} else set()
+        found = found.get(part)
+    return {each.shown_name for each in Static().endpoints} if found is None else set()
 
 
 def _check_reserved(document: Document, names: set[str]) -> None:

@@ -58,10 +58,35 @@ def test_not_every_endpoint_can_be_kept_for_embeddings() -> None:
     assert "every endpoint" in problem
 
 
+@pytest.mark.parametrize("start", ["", "discovery:\n", "discovery: {static: {endpoints: }}\n"])
+def test_the_default_endpoint_is_an_endpoint_too(start: str) -> None:
+    """A file without a list of endpoints is checked against the one that holds then."""
+    (unknown,) = problems(start + "routing: {embedding_endpoints: [remote-ollama]}")
+    assert "did you mean local-ollama?" in unknown
+    (all_kept,) = problems(start + "routing: {embedding_endpoints: [local-ollama]}")
+    assert "every endpoint" in all_kept
+
+
+def test_an_endpoint_whose_name_cannot_be_told_is_no_second_problem() -> None:
+    """Its address is the one thing to mend."""
+    (problem,) = problems(
+        FLEET.replace('"http://b:1", name: b', '"ftp://b:1"')
+        + 'routing: {embedding_endpoints: ["b:1"]}'
+    )
+    assert "ftp://b:1" in problem
+
+
+@pytest.mark.parametrize("name", ["''", "' '", '"a\\0b"'])
+def test_a_decision_log_needs_a_file_name(name: str) -> None:
+    """Found when the file is read, not when the log is opened."""
+    (problem,) = problems(f"routing: {{decision_log: {name}}}")
+    assert "name a file" in problem
+
+
 def test_what_is_known_of_a_node_reaches_the_fleet() -> None:
     """Sizes in bytes, the bandwidth in bytes per second."""
     text = FLEET.replace(
-        "name: a}", "name: a, vram: 24GB, max_loaded_models: 2, load_bandwidth: 1GB}"
+        "name: a}", "name: a, vram: 24GB, max_loaded_models: 2, load_bandwidth: 1GB/s}"
     )
     spec, other = endpoint_specs(parse(text, {}).settings)
     assert (spec.vram, spec.max_loaded_models, spec.load_bandwidth) == (24 << 30, 2, 1 << 30)

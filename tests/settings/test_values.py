@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from olla.settings.values import did_you_mean, duration, one_of, show_duration, size
+from olla.settings.values import did_you_mean, duration, one_of, rate, show_duration, size
 
 
 @pytest.mark.parametrize(
@@ -79,6 +79,19 @@ def test_what_is_no_size_is_refused_with_examples(text: object) -> None:
     """The message shows how a size is written."""
     with pytest.raises(ValueError, match="write"):
         size(text)
+
+
+@pytest.mark.parametrize("text", ["2GB/s", "2GB", " 2 GiB/s ", 2 << 30])
+def test_rates_are_bytes_per_second(text: object) -> None:
+    """With or without saying so."""
+    assert rate(text) == 2 << 30
+
+
+@pytest.mark.parametrize("text", ["fast", "2GB/h", "2GB/s/s", "/s", "", True, 1.5, None])
+def test_what_is_no_rate_is_refused_with_examples(text: object) -> None:
+    """The message shows how a rate is written."""
+    with pytest.raises(ValueError, match="2GB/s"):
+        rate(text)
 
 
 def test_a_word_outside_of_its_set_names_the_nearest() -> None:
