@@ -58,6 +58,7 @@ bench: $(VENV)/.run ## Measure what a request and a chunk cost (QUICK=1: one sho
 	@$(BIN)/python -m benchmarks.proxy $(if $(QUICK),--quick)
 
 bench-routing: $(VENV)/.bench ## Compare routing policies (QUICK=1: half a minute; TRACES=folder)
+	@$(BIN)/python -m benchmarks.routing.cost
 	@$(BIN)/python -m benchmarks.routing $(if $(QUICK),--quick,--docs docs) \
 	  $(if $(TRACES),--traces "$(TRACES)")
 

@@ -212,6 +212,7 @@ class App:
             aliases=_aliases(settings),
             refresh_timeout=settings.model_registry.routing_strategy.options.discovery_timeout,
             ids=self._ids,
+            via=f"olla-{secrets.token_hex(8)}",
             explained=self._log_explanation if settings.logging.level == "debug" else None,
             context=ContextRule(settings.routing.num_ctx.max, settings.routing.num_ctx.round_to),
         )

@@ -45,6 +45,7 @@ class Kind(enum.Enum):
     MODEL_NOT_STRING = "model_not_string"
     BODY_TOO_LARGE = "body_too_large"
     HEADERS_TOO_LARGE = "headers_too_large"
+    ENCODING_UNSUPPORTED = "encoding_unsupported"
     REQUEST_TIMEOUT = "request_timeout"
     CLIENT_GONE = "client_gone"
 
@@ -57,6 +58,7 @@ class Kind(enum.Enum):
     NO_ENDPOINT = "no_endpoint"
     QUEUE_FULL = "queue_full"
     QUEUE_TIMEOUT = "queue_timeout"
+    LOOP = "loop"
     DRAINING = "draining"
     INTERNAL = "internal_error"
 
@@ -102,6 +104,7 @@ FACTS: dict[Kind, Facts] = {
     Kind.MODEL_NOT_STRING: Facts(_CLIENT, Phase.REQUEST, 400),
     Kind.BODY_TOO_LARGE: Facts(_CLIENT, Phase.REQUEST, 413),
     Kind.HEADERS_TOO_LARGE: Facts(_CLIENT, Phase.REQUEST, 431),
+    Kind.ENCODING_UNSUPPORTED: Facts(_CLIENT, Phase.REQUEST, 415),
     Kind.REQUEST_TIMEOUT: Facts(_CLIENT, Phase.REQUEST, 408),
     Kind.CLIENT_GONE: Facts(_CLIENT, Phase.BODY, 499),
     Kind.NOT_FOUND: Facts(_CLIENT, Phase.ROUTE, 404),
@@ -112,6 +115,7 @@ FACTS: dict[Kind, Facts] = {
     Kind.NO_ENDPOINT: Facts(_OLLA, Phase.ROUTE, 503),
     Kind.QUEUE_FULL: Facts(_OLLA, Phase.ROUTE, 503),
     Kind.QUEUE_TIMEOUT: Facts(_OLLA, Phase.ROUTE, 504),
+    Kind.LOOP: Facts(_OLLA, Phase.ROUTE, 508),
     Kind.DRAINING: Facts(_OLLA, Phase.ROUTE, 503),
     Kind.INTERNAL: Facts(_OLLA, Phase.ROUTE, 500),
     Kind.CONNECT_REFUSED: Facts(_ENDPOINT, Phase.CONNECT, 502, True, True),

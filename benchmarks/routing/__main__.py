@@ -100,8 +100,9 @@ def main() -> None:
         seeds = len({each.job.seed for each in outcomes})
         about = (
             f"{source} Written by `make bench-routing`, {seeds} seeds. The default policy is "
-            f"`{LATE}`; `random` and `loaded-first-unguarded` are what other routers do. Rates, "
-            "load times and memory are learned during the run, from a cold start."
+            f"`{LATE}`; `random`, `power-of-two` and `loaded-first-unguarded` are there for "
+            "comparison only. Rates, load times and memory are learned during the run, from a "
+            "cold start."
         )
         (options.docs / "routing-benchmark.md").write_text(markdown(outcomes, about))
         if not plot(outcomes, options.docs / "routing-benchmark.svg"):

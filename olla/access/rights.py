@@ -11,14 +11,33 @@ import msgspec
 
 from olla.failures import Failure, Kind
 
-__all__ = ["Caller", "may_manage", "refuse_management", "refuse_pinning"]
+__all__ = [
+    "FORWARDING_HEADERS",
+    "Caller",
+    "may_manage",
+    "refuse_management",
+    "refuse_pinning",
+]
+
+FORWARDING_HEADERS = (
+    "X-Forwarded-For",
+    "Forwarded",
+    "Via",
+    "X-Real-IP",
+    "X-Forwarded-Host",
+    "X-Forwarded-Proto",
+    "X-Client-IP",
+    "CF-Connecting-IP",
+    "True-Client-IP",
+)
+"""What proxies add: any of these says that somebody else asks than the peer."""
 
 
 class Caller(msgspec.Struct, frozen=True):
     """Who asks.
 
     `address` is the peer's IP address; `forwarded` says that the request came through a proxy
-    (it carries `X-Forwarded-For` or `Forwarded`), so that the peer's address is the proxy's;
+    (it carries one of `FORWARDING_HEADERS`), so that the peer's address is the proxy's;
     `origin` is the `Origin` header, which browsers send for the page that asks.
     """
 

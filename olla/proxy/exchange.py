@@ -10,12 +10,13 @@ import re
 
 import msgspec
 
-from olla.access.rights import Caller, refuse_management, refuse_pinning
+from olla.access.rights import FORWARDING_HEADERS, Caller, refuse_management, refuse_pinning
 from olla.admission.tickets import Answer, Lease
 from olla.dialects.dialect import Category, Operation, Peek
 from olla.dialects.multipart import peek_multipart
 from olla.dialects.paths import BodyUse, Target
 from olla.failures import Failed, Failure, Kind, Phase
+from olla.proxy.answered import answered, retry_after
 from olla.proxy.attempt import Attempt, Outcome
 from olla.proxy.context_length import fit_context
 from olla.proxy.describing import answer_of, explanation, features_of
@@ -108,6 +109,7 @@ class Exchange:
 
     async def _through_the_stations(self) -> None:
         target, record = self._target, self._record
+        self._check_loop()
         self._check_rights()
         peek = await self._understand()
         peek, self._body, record.rewritten = fit_context(self._stations.context, peek, self._body)
@@ -143,6 +145,16 @@ class Exchange:
             tried = (*features.tried, granted.choice.view.name)
             features = msgspec.structs.replace(granted.features, tried=tried)
 
+    def _check_loop(self) -> None:
+        """Refuse a request that this router has sent itself: it would multiply without end."""
+        via, own = self._incoming.header("Via"), self._stations.via
+        if own is not None and via is not None and own in via:
+            message = (
+                "this request has come through this router before: an endpoint in its "
+                "configuration leads back to it; take that endpoint out"
+            )
+            raise Failed(Failure(Kind.LOOP, message))
+
     def _check_rights(self) -> None:
         incoming, target = self._incoming, self._target
         pinned = incoming.header("X-Olla-Endpoint")
@@ -150,7 +162,7 @@ class Exchange:
             return
         caller = Caller(
             incoming.peer,
-            forwarded=any(incoming.header(name) for name in ("X-Forwarded-For", "Forwarded")),
+            forwarded=any(incoming.header(name) for name in FORWARDING_HEADERS),
             origin=incoming.header("Origin"),
         )
         refusal = None
@@ -165,6 +177,10 @@ class Exchange:
         target, incoming = self._target, self._incoming
         if target.body is BodyUse.STREAMED:
             return Peek(model=None, stream=False)
+        encoding = incoming.header("Content-Encoding")
+        if encoding is not None and encoding.strip().lower() != "identity":
+            message = f"request bodies cannot be encoded ({encoding[:40]}); send it as it is"
+            raise Failed(Failure(Kind.ENCODING_UNSUPPORTED, message))
         self._body = await read_body(incoming, self._stations.max_body)
         self._body_read = True
         self._record.bytes_in = len(self._body)
@@ -225,7 +241,15 @@ class Exchange:
         attempt = self._attempt = Attempt(
             stations.pool,
             choice.view.spec,
-            form_request(self._incoming, self._target, self._body, peek, choice, record.id),
+            form_request(
+                self._incoming,
+                self._target,
+                self._body,
+                peek,
+                choice,
+                request_id=record.id,
+                via=stations.via,
+            ),
             stations.timeouts,
             may_load=choice.reason in (Reason.COLD_LOAD, Reason.FALLBACK),
             make_relay=self._relay,
@@ -283,7 +307,7 @@ class Exchange:
         self._body = b""  # no other endpoint will be asked any more
         now = clock.now()
         record.status = head.status
-        self._retry_after = _retry_after(head)
+        self._retry_after = retry_after(head)
         record.first_byte = now
         record.attempts[-1].first_byte = now
         record.attempts[-1].status = head.status
@@ -319,7 +343,7 @@ class Exchange:
 
     def _turned_away(self, attempt: Attempt, name: str) -> Failure:
         assert attempt.held is not None
-        return _answered(name, attempt.held.status, _retry_after(attempt.held))
+        return answered(name, attempt.held.status, retry_after(attempt.held))
 
     def _broken_relay(self, attempt: Attempt, name: str) -> Failure | None:
         relay = attempt.relay
@@ -327,7 +351,7 @@ class Exchange:
             return relay.failure if relay is not None else None
         status = self._record.status
         if status >= 500 or status in (401, 403, 429):
-            return _answered(name, status, self._retry_after)
+            return answered(name, status, self._retry_after)
         return None
 
     # --- what happened ----------------------------------------------------------------------
@@ -412,20 +436,3 @@ class Exchange:
         )
         record.bytes_out = len(answer)
         downstream.write(answer)
-
-
-def _retry_after(head: ResponseHead) -> float | None:
-    """The seconds an endpoint asks to be left alone; None where it does not say in seconds."""
-    value = head.get(b"retry-after") or b""
-    return float(value) if value.isdigit() and len(value) < 10 else None
-
-
-def _answered(endpoint: str, status: int, retry_after: float | None) -> Failure:
-    """The endpoint has answered with an error of its own."""
-    return Failure(
-        Kind.UPSTREAM_STATUS,
-        f"endpoint '{endpoint}' answered {status}",
-        endpoint,
-        retry_after=retry_after,
-        endpoint_status=status,
-    )

@@ -14,7 +14,14 @@ __all__ = ["form_request"]
 
 
 def form_request(
-    incoming: Incoming, target: Target, body: bytes, peek: Peek, choice: Choose, request_id: str
+    incoming: Incoming,
+    target: Target,
+    body: bytes,
+    peek: Peek,
+    choice: Choose,
+    *,
+    request_id: str,
+    via: str | None = None,
 ) -> OutgoingRequest:
     """The request for the chosen endpoint. A streamed body is told to come, if it waits for that.
 
@@ -36,6 +43,7 @@ def form_request(
         peer=incoming.peer,
         length=length,
         chunked=chunked,
+        via=via,
     )
     if streamed and incoming.expects_continue():
         incoming.send_continue()

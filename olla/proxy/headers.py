@@ -40,6 +40,7 @@ _OURS_UPSTREAM = _HOP_BY_HOP | {
     b"x-olla-request-id",
     b"x-olla-endpoint",
     b"x-olla-explain",
+    b"via",
     b"x-forwarded-for",
 }
 _CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"cookie"})
@@ -58,11 +59,13 @@ def request_head(
     length: int | None,
     chunked: bool,
     scheme: str = "http",
+    via: str | None = None,
 ) -> bytes:
     """The head of a request to an endpoint, the empty line included.
 
     `target` is path and query without the endpoint's base path; `length` the body's length in
-    bytes, None without a body or when it is `chunked`.
+    bytes, None without a body or when it is `chunked`; `via` this router's own name in the `Via`
+    field (RFC 9110, section 7.6.3), by which it knows its own requests again.
     """
     dropped = _dropped(headers, _OURS_UPSTREAM)
     if not spec.forward_authorization:
@@ -70,12 +73,15 @@ def request_head(
     own = {name.lower().encode() for name, _ in spec.headers}
     forwarded_for = peer.encode("latin-1", "replace")
     host = b""
+    passed: list[bytes] = []
     proto_seen = host_seen = False
     parts = [f"{method} {spec.base_path}{target} HTTP/1.1\r\nHost: {spec.authority}\r\n".encode()]
     for name, value in headers:
         lower = name.lower()
         if lower == b"host":
             host = host or value
+        elif lower == b"via":
+            passed.append(value)
         elif lower == b"x-forwarded-for":
             forwarded_for = value + b", " + forwarded_for
         elif lower == b"x-forwarded-host":
@@ -88,6 +94,10 @@ def request_head(
     parts.append(
         b"X-Olla-Request-ID: %b\r\nX-Forwarded-For: %b\r\n" % (request_id.encode(), forwarded_for)
     )
+    if via is not None:
+        passed.append(f"1.1 {via}".encode())
+    if passed:
+        parts.append(b"Via: %b\r\n" % b", ".join(passed))
     if host and not host_seen:
         parts.append(b"X-Forwarded-Host: %b\r\n" % host)
     if not proto_seen:

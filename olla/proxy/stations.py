@@ -59,12 +59,14 @@ class Stations:
         ids: Iterator[str],
         context: ContextRule | None = None,
         explained: Callable[[str, str], None] | None = None,
+        via: str | None = None,
     ) -> None:
         """`max_body` is bytes; `aliases` maps canonical names to canonical names, best first;
         `refresh_timeout` says how many seconds endpoints may be asked again for a model that none
         lists; `ids` are request ids that this process alone gives out; `context` is what
         becomes of the context lengths that requests name; `explained`, where there is one, is
-        told each request's id and how its candidates were priced."""
+        told each request's id and how its candidates were priced; `via` is this router's own name
+        in `Via`, by which a request that comes back is known."""
         self.clock = clock
         self.admission = admission
         self.fleet = fleet
@@ -76,5 +78,6 @@ class Stations:
         self.refresh_timeout = refresh_timeout
         self.context = context or ContextRule()
         self.explained = explained
+        self.via = via
         self.tickets = itertools.count()
         self.ids = ids

@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from typing import Any
 
 from olla.fleet.names import canonical
-from olla.settings.address import read_address
+from olla.settings.address import Address, read_address
 from olla.settings.credentials import SECRETS, read_secret
 from olla.settings.document import Document
 from olla.settings.model import Static
@@ -15,6 +15,8 @@ from olla.settings.problems import Key
 from olla.settings.values import did_you_mean
 
 __all__ = ["check_all"]
+
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def check_all(document: Document) -> None:
@@ -31,6 +33,7 @@ def check_all(document: Document) -> None:
         except ValueError:
             address = None
         if address is not None:
+            _check_not_itself(document, (*key, "url"), address)
             _unique(document, (*key, "url"), addresses, address, place, f"'{url}' is the address")
         if isinstance(name, str) and name:
             _unique(document, (*key, "name"), names, name, place, f"'{name}' is the name")
@@ -80,6 +83,16 @@ def _default_names(document: Document) -> set[str]:
             return set()
         found = found.get(part)
     return {each.shown_name for each in Static().endpoints} if found is None else set()
+
+
+def _check_not_itself(document: Document, key: Key, address: Address) -> None:
+    """An endpoint must not be the router: its requests would come back to it."""
+    server = document.data.get("server")
+    server = server if isinstance(server, dict) else {}
+    port, host = server.get("port", 40114), str(server.get("host", "localhost"))
+    own = {host, *_LOOPBACK} if host in (*_LOOPBACK, "0.0.0.0", "::") else {host}
+    if address.port == port and address.host in own:
+        document.add(key, "this is the router's own address; requests would come back to it")
 
 
 def _check_reserved(document: Document, names: set[str]) -> None:

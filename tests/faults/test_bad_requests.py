@@ -180,12 +180,42 @@ async def test_all_nodes_down_is_503_with_when_to_come_again(fleet: Fleet, path:
     assert fields["x-olla-routing-reason"] == "model_unavailable"
 
 
-async def test_what_changes_nodes_is_refused_from_behind_a_proxy(fleet: Fleet) -> None:
+@pytest.mark.parametrize("path", [NATIVE, OPENAI, ANTHROPIC])
+async def test_an_encoded_body_is_415_and_nobodys_failure(fleet: Fleet, path: str) -> None:
+    """It is not sent on: a node that cannot read it must not look broken."""
+    raw = post(path, b'{"model": "llama3.2"}', "Content-Encoding: gzip")
+    for _ in range(12):
+        status, _, answer = await ask(fleet, raw)
+        assert status == 415
+        assert "gzip" in message_of(path, answer)
+    assert not any(seen.target == path for seen in fleet.nodes["only"].seen)
+
+
+@pytest.mark.parametrize(
+    "field", ["X-Forwarded-For: 203.0.113.7", "X-Real-IP: 203.0.113.7", "Via: 1.1 nginx"]
+)
+async def test_what_changes_nodes_is_refused_from_behind_a_proxy(fleet: Fleet, field: str) -> None:
     """A request that was forwarded is not from this machine, whoever forwarded it."""
-    raw = post("/api/pull", b'{"model": "mistral"}', "X-Forwarded-For: 203.0.113.7")
+    raw = post("/api/pull", b'{"model": "mistral"}', field)
     status, _, answer = await ask(fleet, raw)
     assert status == 403
     assert isinstance(answer, dict)
     raw = post("/api/pull", b'{"model": "mistral"}', "Origin: https://evil.example")
     assert (await ask(fleet, raw))[0] == 403
     assert not any(seen.target == "/api/pull" for seen in fleet.nodes["only"].seen)
+
+
+async def test_a_request_that_comes_back_is_refused(fleet: Fleet) -> None:
+    """A router among its own endpoints knows its own requests, and does not multiply them."""
+    body = b'{"model": "llama3.2", "stream": false}'
+    assert (await ask(fleet, post(NATIVE, body, "Via: 1.1 edge")))[0] == 200
+    (sent,) = [
+        value
+        for seen in fleet.nodes["only"].seen
+        for name, value in seen.headers
+        if seen.target == NATIVE and name.lower() == "via"
+    ]
+    assert sent.startswith("1.1 edge, 1.1 olla-")
+    status, _, answer = await ask(fleet, post(NATIVE, body, f"Via: {sent}"))
+    assert status == 508
+    assert "leads back" in message_of(NATIVE, answer)

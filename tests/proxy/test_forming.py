@@ -66,7 +66,7 @@ def formed(
     name = canonical(own)
     choice = Choose(twin, twin.names[name], name if asked else None, Reason.MODEL_FOUND)
     incoming = Request(path, body)
-    return form_request(incoming, target(path), body, Peek(asked, True), choice, "id")
+    return form_request(incoming, target(path), body, Peek(asked, True), choice, request_id="id")
 
 
 def target(path: str) -> Target:
@@ -108,7 +108,7 @@ def test_a_streamed_body_is_told_to_come_when_an_endpoint_is_chosen() -> None:
     incoming = Request(path, b"", length=5)
     incoming.expected = True
     choice = Choose(twin, None, None, Reason.NO_MODEL)
-    request = form_request(incoming, target(path), b"", Peek(None, False), choice, "id")
+    request = form_request(incoming, target(path), b"", Peek(None, False), choice, request_id="id")
     assert incoming.continued
     assert request.pieces is not None
     assert request.fresh_connection

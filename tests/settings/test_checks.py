@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from olla.settings import Problem, parse
+from olla.settings import Problem, SettingsError, parse
 
 Problems = Callable[..., list[Problem]]
 
@@ -41,3 +41,15 @@ def test_aliases_that_are_one_name_for_ollama_are_found(problems: Problems) -> N
     (problem,) = problems("model_aliases: {chat: [a], Chat: [b]}")
     assert problem.key == "model_aliases.Chat"
     assert "'chat' already" in problem.message
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_an_endpoint_that_is_the_router_itself_is_told(host: str) -> None:
+    """Its requests would come back to it."""
+    with pytest.raises(SettingsError) as caught:
+        parse(
+            "server: {port: 40999}\n"
+            f"discovery: {{static: {{endpoints: [{{url: 'http://{host}:40999'}}]}}}}",
+            {},
+        )
+    assert "router's own address" in str(caught.value.problems[0])

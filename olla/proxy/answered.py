@@ -1,0 +1,23 @@
+"""An endpoint's own error, as a failure."""
+
+from olla.failures import Failure, Kind
+from olla.proxy.head import ResponseHead
+
+__all__ = ["answered", "retry_after"]
+
+
+def retry_after(head: ResponseHead) -> float | None:
+    """The seconds an endpoint asks to be left alone; None where it does not say in seconds."""
+    value = head.get(b"retry-after") or b""
+    return float(value) if value.isdigit() and len(value) < 10 else None
+
+
+def answered(endpoint: str, status: int, retry_after: float | None) -> Failure:
+    """The endpoint has answered with an error of its own."""
+    return Failure(
+        Kind.UPSTREAM_STATUS,
+        f"endpoint '{endpoint}' answered {status}",
+        endpoint,
+        retry_after=retry_after,
+        endpoint_status=status,
+    )
