@@ -91,7 +91,7 @@ def _check_not_itself(document: Document, key: Key, address: Address) -> None:
     server = server if isinstance(server, dict) else {}
     port, host = server.get("port", 40114), str(server.get("host", "localhost"))
     own = {host, *_LOOPBACK} if host in (*_LOOPBACK, "0.0.0.0", "::") else {host}
-    if address.port == port and address.host in own:
+    if str(address.port) == str(port) and address.host in own:
         document.add(key, "this is the router's own address; requests would come back to it")
 
 
