@@ -24,7 +24,7 @@ server: {{host: 127.0.0.1, port: {port}}}
 discovery:
   static:
     endpoints:
-      - {{url: "http://127.0.0.1:{backend}", name: bench, type: ollama}}
+      - {{url: "http://127.0.0.1:{backend}", name: bench, type: ollama, num_parallel: 10000}}
 """
 
 

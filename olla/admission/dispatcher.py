@@ -33,7 +33,7 @@ from olla.fleet.line import Flight, Line, Loading
 from olla.fleet.snapshot import Snapshot
 from olla.fleet.twin import Twin
 from olla.fleet.twins import Twins
-from olla.routing.affinity import BLOCK, PrefixCache
+from olla.routing.affinity import PrefixCache
 from olla.routing.decision import (
     Choose,
     Considered,
@@ -257,11 +257,11 @@ class Dispatcher:
 
     def _with_cached(self, features: Features) -> Features:
         lines = self.twins.lines(features.models[0]) if features.models else ()
-        blocks = self._prefixes.cached(lines, features.prefix)
-        if not blocks:
+        known = self._prefixes.cached(lines, features.prefix)
+        if not known:
             return features
-        per_block = features.prompt_tokens * BLOCK / max(features.prompt_bytes, BLOCK)
-        cached = {name: count * per_block for name, count in blocks.items()}
+        per_byte = features.prompt_tokens / max(features.prompt_bytes, 1)
+        cached = {name: count * per_byte for name, count in known.items()}
         return msgspec.structs.replace(features, cached=cached)
 
     # --- starting -------------------------------------------------------------------------------
@@ -276,7 +276,7 @@ class Dispatcher:
             if count < slots.limit or features.only_loads:
                 return True
             if slots.may_try(count, now):
-                slots.trying(now)
+                slots.trying(count, now)
                 return True
             return False
         return not line.ownable and twin.loading is None

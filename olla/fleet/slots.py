@@ -13,6 +13,7 @@ _RETRY_FIRST = 15.0
 _RETRY_MAX = 600.0
 """Seconds until the next try after one that had to wait, doubling from the first to the last."""
 _LIMIT_MAX = 1024
+_STEP = 4
 _DOUBTS = 2
 """How many requests in a row have to wait within the limit before it is lowered."""
 
@@ -30,17 +31,19 @@ class Slots:
         self._doubts = 0
 
     def may_try(self, in_flight: int, now: float) -> bool:
-        """Whether one more than fits may be sent, to see whether it does."""
+        """Whether one more than fits may be sent, to see whether it does: one at a time where few
+        fit, up to a quarter more where many do, so that a large server is filled soon."""
         return (
             not self.told
-            and in_flight == self.limit
+            and self.limit <= in_flight < self.limit + max(1, self.limit // _STEP)
             and now >= self._try_at
             and self.limit < _LIMIT_MAX
         )
 
-    def trying(self, now: float) -> None:
-        """One more than fits was sent."""
-        self._try_at = now + self._retry
+    def trying(self, in_flight: int, now: float) -> None:
+        """One more than fits was sent, while so many were in flight."""
+        if in_flight + 1 >= self.limit + max(1, self.limit // _STEP):
+            self._try_at = now + self._retry
 
     def saw(self, crowd: int, now: float, *, waited: bool) -> None:
         """A request that found `crowd` others on its line did or did not have to wait for them."""
@@ -51,7 +54,7 @@ class Slots:
                 self._retry = min(self._retry * 2, _RETRY_MAX)
                 self._try_at = now + self._retry
             else:
-                self.limit = min(crowd + 1, _LIMIT_MAX)
+                self.limit = min(max(self.limit, crowd + 1), _LIMIT_MAX)
                 self._retry = _RETRY_FIRST
                 self._try_at = now
             return

@@ -12,24 +12,28 @@ from zlib import crc32
 
 from olla.fleet.line import Line
 
-__all__ = ["BLOCK", "PrefixCache", "prefix_blocks"]
+__all__ = ["CUTS", "PrefixCache", "prefix_blocks"]
 
-BLOCK = 1024
-"""Bytes of JSON text: some 200 tokens."""
-_BLOCKS_MAX = 64
+CUTS = tuple(kilobytes * 1024 for kilobytes in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32))
+"""Where a prompt's JSON text is cut, in bytes: a kilobyte is some 200 tokens. Coarser as it grows,
+so that a long prompt costs little."""
 _ENTRIES_MAX = 20_000
 _ENDPOINTS_MAX = 4
-"""Bounds: of a prompt the first 64 KB count; of all prompts the 20,000 blocks seen last."""
+"""Bounds: of all prompts the 20,000 blocks seen last, on four endpoints each."""
 
 
 def prefix_blocks(text: memoryview | bytes) -> tuple[int, ...]:
-    """A checksum for each full block of a prompt's text, each over all text before its end."""
+    """A checksum for each cut that a prompt reaches, over all text before it."""
     view = memoryview(text)
+    size = len(view)
     blocks: list[int] = []
-    value = 0
-    for start in range(0, min(len(view), BLOCK * _BLOCKS_MAX) - BLOCK + 1, BLOCK):
-        value = crc32(view[start : start + BLOCK], value)
+    value = start = 0
+    for cut in CUTS:
+        if cut > size:
+            break
+        value = crc32(view[start:cut], value)
         blocks.append(value)
+        start = cut
     return tuple(blocks)
 
 
@@ -59,7 +63,7 @@ class PrefixCache:
             served[name] = line.finished
 
     def cached(self, lines: Sequence[Line], blocks: Sequence[int]) -> dict[str, float]:
-        """How many of a prompt's blocks each endpoint (by name) is expected to have cached.
+        """How many bytes of a prompt each endpoint (by name) is expected to have cached.
 
         What a line has finished since takes the place of what it had, a slot at a time.
         """
@@ -74,7 +78,8 @@ class PrefixCache:
                 line = by_name.get(name)
                 if line is not None and name not in found:
                     others = max(0, line.finished - finished - 1)
-                    found[name] = count * max(0.0, 1 - others / (2 * line.slots.limit))
+                    worth = max(0.0, 1 - others / (2 * line.slots.limit))
+                    found[name] = CUTS[count - 1] * worth
             if len(found) >= _ENDPOINTS_MAX:
                 break
         return {name: worth for name, worth in found.items() if worth > 0}

@@ -10,7 +10,7 @@ def find_out(real: int, *, first: int = 1, seconds: int = 4000) -> Slots:
         now = float(second)
         crowd = slots.limit
         if slots.may_try(crowd, now):
-            slots.trying(now)
+            slots.trying(slots.limit, now)
             slots.saw(crowd, now, waited=crowd >= real)
         elif crowd - 1 > 0:
             slots.saw(crowd - 1, now, waited=crowd - 1 >= real)
@@ -55,6 +55,20 @@ def test_a_try_that_had_to_wait_is_repeated_later_and_later() -> None:
         while not slots.may_try(1, now):
             now += 1.0
         gaps.append(now - before)
-        slots.trying(now)
+        slots.trying(slots.limit, now)
         slots.saw(1, now, waited=True)
     assert gaps[1] < gaps[2] < gaps[3]
+
+
+def test_a_large_server_is_filled_in_a_few_rounds() -> None:
+    """A quarter more at a time: from 8 to 200 in some fifteen first bytes' time."""
+    slots, rounds = Slots(None, 8), 0
+    while slots.limit < 200:
+        rounds += 1
+        in_flight = slots.limit
+        while slots.may_try(in_flight, float(rounds)):
+            slots.trying(in_flight, float(rounds))
+            in_flight += 1
+        for crowd in range(slots.limit, in_flight):
+            slots.saw(crowd, float(rounds), waited=False)
+        assert rounds < 20

@@ -3,27 +3,28 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from olla.routing.affinity import BLOCK, PrefixCache, prefix_blocks
+from olla.routing.affinity import CUTS, PrefixCache, prefix_blocks
 from tests.views import MODEL, twins, view
 
-FIRST = b"a" * (3 * BLOCK)
-NEXT = FIRST + b"b" * (2 * BLOCK)
+KB = 1024
+FIRST = b"a" * (3 * KB)
+NEXT = FIRST + b"b" * (2 * KB)
 
 
-@given(st.binary(max_size=8 * BLOCK), st.binary(max_size=4 * BLOCK))
+@given(st.binary(max_size=8 * KB), st.binary(max_size=4 * KB))
 def test_a_longer_prompt_begins_with_the_blocks_of_the_shorter(head: bytes, tail: bytes) -> None:
     """So a conversation's next turn finds its last one."""
     blocks = prefix_blocks(head)
     assert prefix_blocks(head + tail)[: len(blocks)] == blocks
-    assert len(blocks) == len(head) // BLOCK
+    assert len(blocks) == sum(cut <= len(head) for cut in CUTS)
 
 
 def test_who_served_the_beginning_is_known_with_how_much_of_it() -> None:
-    """Three of the five blocks."""
+    """Three of the five kilobytes."""
     kept = twins(view("a", resident=["m:latest"]), view("b", 1, resident=["m:latest"]))
     lines, cache = kept.lines(MODEL), PrefixCache()
     cache.remember(lines[0], prefix_blocks(FIRST))
-    assert cache.cached(lines, prefix_blocks(NEXT)) == {"a": 3.0}
+    assert cache.cached(lines, prefix_blocks(NEXT)) == {"a": 3.0 * KB}
 
 
 def test_what_came_after_takes_its_place() -> None:
