@@ -1,6 +1,7 @@
 """`olla demo`: the router in front of simulated nodes, nothing else needed."""
 
 import sys
+from math import isfinite
 from pathlib import Path
 
 import click
@@ -51,6 +52,8 @@ def command(host: str, port: int, nodes: int, time_scale: float, seed: int) -> N
       olla demo
       olla demo --nodes 8 --time-scale 1 --port 8080
     """
+    if not isfinite(time_scale):
+        raise click.BadParameter("it must be a number", param_hint="--time-scale")
     run(_demo(host, port, nodes, time_scale, seed))
 
 

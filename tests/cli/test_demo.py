@@ -33,3 +33,11 @@ def test_the_demo_answers_and_shows_its_fleet(start: Callable[..., Any], invoke:
 
     status, rest = demo.stop()
     assert status == 0, rest
+
+
+def test_a_time_scale_that_is_no_number_is_a_usage_error(invoke: Invoke) -> None:
+    """Not a traceback."""
+    for value in ("nan", "inf"):
+        result = invoke("demo", "--time-scale", value)
+        assert result.exit_code == 2
+        assert "must be a number" in result.output
