@@ -238,6 +238,16 @@ def refusal(features: Features, snapshot: Snapshot, asked_for: str, now: float) 
             Reason.NO_ENDPOINT,
         )
     in_scope = [view for view in snapshot.endpoints if _in_scope(features, view)]
+    if features.profiles is not None and features.pinned is None and not in_scope:
+        kinds = " or ".join(sorted(features.profiles))
+        return Refuse(
+            Failure(
+                Kind.NOT_FOUND,
+                f"no endpoint of type {kinds} is configured; add one to the configuration's "
+                "discovery.static.endpoints",
+            ),
+            Reason.NO_ENDPOINT,
+        )
     having = [
         view
         for view in in_scope

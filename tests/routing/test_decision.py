@@ -116,8 +116,9 @@ def test_a_pin_to_nobody_names_who_there_is() -> None:
 def test_no_endpoint_of_the_kind_is_told() -> None:
     """The operator has to configure one."""
     outcome = refused(view("a"), about=features(profiles=frozenset({"vllm"})))
-    assert outcome.failure.kind is Kind.MODEL_UNAVAILABLE
-    assert "none of that type" in outcome.failure.message
+    assert outcome.failure.kind is Kind.NOT_FOUND
+    assert "no endpoint of type vllm" in outcome.failure.message
+    assert outcome.failure.retry_after is None
 
 
 def test_an_explanation_names_every_endpoint() -> None:
