@@ -1,9 +1,12 @@
 # docker build --tag olla .
 # docker run --publish 40114:40114 --volume ./fleet.yaml:/etc/olla/olla.yaml:ro olla
 FROM python:3.11-slim AS build
+# With a compiler, what is on a request's way is compiled; the image that runs does without one.
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev
 RUN python -m venv /opt/olla
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml setup.py README.md LICENSE ./
+COPY packaging ./packaging
 COPY olla ./olla
 RUN /opt/olla/bin/pip install --no-cache-dir .
 

@@ -9,7 +9,7 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3
     && echo $$python && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format bench bench-routing docker clean
+.PHONY: help run test test-compiled compiled check format bench bench-routing docker clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -42,6 +42,9 @@ run: $(VENV)/.run ## Run the router: over simulated nodes, or CONFIG=path (PORT=
 
 test: $(VENV)/.dev ## Run all tests
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@echo "once more without the fast path, what goes through a router"
+	@OLLA_TEST_FAST_PATH=off $(BIN)/python -m pytest -n 2 --dist loadfile \
+	  tests/faults tests/clients tests/gateways
 
 check: $(VENV)/.dev ## Format, lint, types, imports, the repository's own rules
 	@$(BIN)/ruff format --check .
@@ -54,8 +57,29 @@ format: $(VENV)/.dev ## Format the code and mend what can be mended
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format .
 
-bench: $(VENV)/.run ## Measure what a request and a chunk cost (QUICK=1: one short round)
-	@$(BIN)/python -m benchmarks.proxy $(if $(QUICK),--quick)
+# What pip installs where a C compiler is there, in a folder of its own: a checkout is not compiled,
+# so that an edit has its effect.
+build/compiled/.made: $(VENV)/.dev setup.py pyproject.toml $(shell find olla -name '*.py')
+	@echo "compiling what is on a request's way: a minute"
+	@rm -rf build
+	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps \
+	  --no-build-isolation --wheel-dir build/wheel .
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	  --target build/compiled build/wheel/*.whl
+	@find build/compiled/olla -name '*.so' | grep -q . \
+	  || { echo "nothing was compiled; is there a C compiler (apt install gcc)?"; exit 1; }
+	@touch $@
+
+compiled: build/compiled/.made ## Compile what is on a request's way, into build/compiled
+
+test-compiled: build/compiled/.made ## Run the tests of routing and relaying on compiled code
+	@PYTHONPATH=build/compiled $(BIN)/python -m pytest -n 2 --dist loadfile \
+	  -o pythonpath="build/compiled ." tests/wire tests/faults tests/clients tests/gateways \
+	  tests/machines tests/conformance tests/proxy tests/admission tests/fleet tests/routing \
+	  tests/telemetry tests/dialects tests/simulation
+
+bench: build/compiled/.made $(VENV)/.bench ## Compare what a request and a chunk cost (QUICK=1: two minutes)
+	@$(BIN)/python -m benchmarks.proxy $(if $(QUICK),--quick,--docs docs)
 
 bench-routing: $(VENV)/.bench ## Compare routing policies (QUICK=1: half a minute; TRACES=folder)
 	@$(BIN)/python -m benchmarks.routing.cost

@@ -7,26 +7,36 @@ Metrics, logs and (later) usage are folds over records; the proxy knows none of 
 from collections.abc import Callable
 from typing import Protocol
 
-import msgspec
-
 from olla.failures import Failure
 
 __all__ = ["AttemptRecord", "RequestRecord", "Sink", "fan_out"]
 
 
-class AttemptRecord(msgspec.Struct):
+class AttemptRecord:
     """One try against one endpoint. Times are monotonic seconds."""
 
-    endpoint: str
-    reason: str
-    started: float
-    first_byte: float | None = None
-    ended: float | None = None
-    status: int | None = None
-    failure: Failure | None = None
+    __slots__ = ("ended", "endpoint", "failure", "first_byte", "reason", "started", "status")
+
+    def __init__(
+        self,
+        endpoint: str,
+        reason: str,
+        started: float,
+        first_byte: float | None = None,
+        ended: float | None = None,
+        status: int | None = None,
+        failure: Failure | None = None,
+    ) -> None:
+        self.endpoint = endpoint
+        self.reason = reason
+        self.started = started
+        self.first_byte = first_byte
+        self.ended = ended
+        self.status = status
+        self.failure = failure
 
 
-class RequestRecord(msgspec.Struct):
+class RequestRecord:
     """One request with its answer.
 
     Times are monotonic seconds (`started_wall` is Unix time); `bytes_in` and `bytes_out` count
@@ -39,36 +49,77 @@ class RequestRecord(msgspec.Struct):
     `inference` says that it occupies a slot of a model, `load_options` how it wanted that loaded.
     """
 
-    id: str
-    method: str
-    path: str
-    client: str
-    started: float
-    started_wall: float
-    dialect: str = ""
-    operation: str = ""
-    model: str | None = None
-    streaming: bool = False
-    endpoint: str | None = None
-    endpoint_type: str | None = None
-    strategy: str = ""
-    decision: str = ""
-    reason: str = ""
-    status: int = 0
-    first_byte: float | None = None
-    ended: float = 0.0
-    bytes_in: int = 0
-    bytes_out: int = 0
-    prompt_tokens: int | None = None
-    output_tokens: int | None = None
-    load_seconds: float | None = None
-    queue_seconds: float | None = None
-    predicted: float | None = None
-    rewritten: str | None = None
-    inference: bool = False
-    load_options: tuple[tuple[str, float], ...] = ()
-    attempts: list[AttemptRecord] = msgspec.field(default_factory=list)
-    failure: Failure | None = None
+    __slots__ = (
+        *("attempts", "bytes_in", "bytes_out", "client", "decision", "dialect", "ended"),
+        *("endpoint", "endpoint_type", "failure", "first_byte", "id", "inference"),
+        *("load_options", "load_seconds", "method", "model", "operation", "output_tokens", "path"),
+        *("predicted", "prompt_tokens", "queue_seconds", "reason", "rewritten", "started"),
+        *("started_wall", "status", "strategy", "streaming"),
+    )
+
+    def __init__(
+        self,
+        id: str,
+        method: str,
+        path: str,
+        client: str,
+        started: float,
+        started_wall: float,
+        dialect: str = "",
+        operation: str = "",
+        model: str | None = None,
+        streaming: bool = False,
+        endpoint: str | None = None,
+        endpoint_type: str | None = None,
+        strategy: str = "",
+        decision: str = "",
+        reason: str = "",
+        status: int = 0,
+        first_byte: float | None = None,
+        ended: float = 0.0,
+        bytes_in: int = 0,
+        bytes_out: int = 0,
+        prompt_tokens: int | None = None,
+        output_tokens: int | None = None,
+        load_seconds: float | None = None,
+        queue_seconds: float | None = None,
+        predicted: float | None = None,
+        rewritten: str | None = None,
+        inference: bool = False,
+        load_options: tuple[tuple[str, float], ...] = (),
+        attempts: list[AttemptRecord] | None = None,
+        failure: Failure | None = None,
+    ) -> None:
+        self.id = id
+        self.method = method
+        self.path = path
+        self.client = client
+        self.started = started
+        self.started_wall = started_wall
+        self.dialect = dialect
+        self.operation = operation
+        self.model = model
+        self.streaming = streaming
+        self.endpoint = endpoint
+        self.endpoint_type = endpoint_type
+        self.strategy = strategy
+        self.decision = decision
+        self.reason = reason
+        self.status = status
+        self.first_byte = first_byte
+        self.ended = ended
+        self.bytes_in = bytes_in
+        self.bytes_out = bytes_out
+        self.prompt_tokens = prompt_tokens
+        self.output_tokens = output_tokens
+        self.load_seconds = load_seconds
+        self.queue_seconds = queue_seconds
+        self.predicted = predicted
+        self.rewritten = rewritten
+        self.inference = inference
+        self.load_options = load_options
+        self.attempts: list[AttemptRecord] = [] if attempts is None else attempts
+        self.failure = failure
 
 
 class Sink(Protocol):

@@ -1,8 +1,13 @@
-"""A whole router over simulated nodes, for tests: real sockets, the shipped wiring."""
+"""A whole router over simulated nodes, for tests: real sockets, the shipped wiring.
+
+With OLLA_TEST_FAST_PATH=off in the environment it runs without the fast path: `make test` runs
+what goes through a router both ways.
+"""
 
 import asyncio
 import io
 import json
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,7 +42,8 @@ def settings_text(urls: dict[str, str], extra: str = "") -> str:
         for name, url in urls.items()
     )
     return (
-        "server: {host: 127.0.0.1, port: 0, shutdown_timeout: 1s}\n"
+        "server: {host: 127.0.0.1, port: 0, shutdown_timeout: 1s, fast_path: "
+        f"{os.environ.get('OLLA_TEST_FAST_PATH', 'auto')}}}\n"
         "logging: {level: debug}\n"
         f"discovery:\n  static:\n    endpoints:\n{endpoints}\n{extra}"
     )

@@ -1,177 +1,165 @@
-"""Measure olla's own cost: CPU microseconds per request and per relayed chunk, added latency.
+"""Measure what olla costs beside others: CPU time a request and a chunk, latency, memory.
 
-The router alone runs on one core, backend and load on another (where there are two). CPU time is
-the run time of the router's threads as the kernel accounts it, so what else the machine does
-hardly shows. Rounds are interleaved; medians are printed, with the lowest and the highest.
+The proxy alone runs on one core, backend and load on another. CPU time is the run time of the
+proxy's processes as the kernel accounts it, so what else the machine does hardly shows. Rounds are
+interleaved: every target goes through every measurement once before the next round begins.
 """
 
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-import uvloop
+from benchmarks.proxy import budget, report
+from benchmarks.proxy.load import require_wrk, wrk
+from benchmarks.proxy.measures import CELLS, Rows, blob, cpu_clock, memory, steadiness
+from benchmarks.proxy.processes import Measured, start_backend
+from benchmarks.proxy.targets import COMPILED, DIRECT, TARGETS, Target, peer, start_olla
 
-from benchmarks.proxy.load import requests, streams
-
-_CONFIG = """\
-server: {{host: 127.0.0.1, port: {port}}}
-discovery:
-  static:
-    endpoints:
-      - {{url: "http://127.0.0.1:{backend}", name: bench, type: ollama, num_parallel: 10000}}
-"""
+_SMALL = """'{"model":"bench","prompt":"%s","stream":false}'""" % ("p" * 355)
 
 
-def cpu_seconds(pid: int) -> float:
-    """Run time of all threads of a process, in seconds (Linux schedstat: nanoseconds)."""
-    total = 0
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        total += int((task / "schedstat").read_text().split()[0])
-    return total / 1e9
+def say(text: str) -> None:
+    """Tell how far it is, on standard error."""
+    print(f"{time.strftime('%H:%M:%S')}  {text}", file=sys.stderr, flush=True)
 
 
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    import socket
-
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
-
-
-def pinned(core: int) -> list[str]:
-    """The prefix that runs a command on one core, where there is more than one."""
-    return ["taskset", "-c", str(core)] if (os.cpu_count() or 1) > 1 else []
-
-
-def start_backend() -> tuple[subprocess.Popen[str], int]:
-    """The backend and its port."""
-    process = subprocess.Popen(
-        [*pinned(0), sys.executable, "-m", "benchmarks.proxy.backend"],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    return process, int(process.stdout.readline())
-
-
-def start_olla(backend: int, folder: Path) -> tuple[subprocess.Popen[bytes], int, float]:
-    """The router, its port, and the seconds until it accepted a connection."""
-    import socket
-
-    port = free_port()
-    config = folder / "bench.yaml"
-    config.write_text(_CONFIG.format(port=port, backend=backend))
-    started = time.perf_counter()
-    process = subprocess.Popen(
-        [*pinned(1), sys.executable, "-m", "olla", "serve", "--config", str(config)],
-        stdout=(folder / "olla.log").open("wb"),
-        stderr=subprocess.STDOUT,
-    )
-    while True:
+def begin(targets: list[Target], backend: int, folder: Path) -> dict[str, tuple[Target, Measured]]:
+    """Start them all; what cannot be started is left out, and said."""
+    running: dict[str, tuple[Target, Measured]] = {}
+    for target in targets:
         try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            break
-        except OSError:
-            if time.perf_counter() - started > 20 or process.poll() is not None:
-                print((folder / "olla.log").read_text(), file=sys.stderr)
-                raise SystemExit("olla did not start") from None
-            time.sleep(0.005)
-    return process, port, time.perf_counter() - started
+            measured = target.begin(backend, folder)
+        except (FileNotFoundError, RuntimeError) as error:
+            say(f"{target.name} is left out: {str(error).splitlines()[0]}")
+            continue
+        say(f"{target.name} listens after {measured.start_up:.2f} s")
+        running[target.name] = (target, measured)
+    return running
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    """Median, lowest and highest."""
-    return {
-        "median": round(statistics.median(values), 2),
-        "min": round(min(values), 2),
-        "max": round(max(values), 2),
-    }
+def rounds(
+    running: dict[str, tuple[Target, Measured]], backend: int, count: int, seconds: float
+) -> Rows:
+    """The interleaved measurements."""
+    rows: Rows = {}
+
+    def note(name: str, values: dict[str, float]) -> None:
+        for what, value in values.items():
+            rows.setdefault((what, name), []).append(value)
+
+    for name, (_, measured) in running.items():
+        note(name, {"start-up s": measured.start_up})
+    for number in range(count):
+        for cell in CELLS:
+            if cell.name in ("1 connection", "first byte"):
+                note(DIRECT, cell.run(backend, "/api/generate", lambda: 0.0, seconds))
+            for name, (target, measured) in running.items():
+                if target.heavy and not cell.heavy:
+                    continue
+                length = 1.0 if target.heavy else seconds
+                try:
+                    values = cell.run(measured.port, target.path, cpu_clock(measured), length)
+                except (OSError, subprocess.CalledProcessError) as error:
+                    say(f"{name} failed at {cell.name}: {error!r}")
+                    continue
+                note(name, values)
+        say(f"round {number + 1} of {count} done")
+    return rows
 
 
-def run(rounds: int, seconds: float) -> dict[str, object]:
-    """All measurements."""
-    small = b'{"model":"bench","prompt":"%b","stream":false}' % (b"p" * 350)
-    large = b'{"model":"bench","prompt":"%b","stream":false}' % (b"p" * 65000)
-    stream = b'{"model":"bench","prompt":"%b","stream":true}' % (b"p" * 350)
-    rows: dict[str, list[float]] = {}
-
-    def note(name: str, value: float) -> None:
-        rows.setdefault(name, []).append(value)
-
-    with tempfile.TemporaryDirectory() as name:
-        backend, backend_port = start_backend()
-        olla, port, start_up = start_olla(backend_port, Path(name))
-        note("start-up to first accepted connection, ms", start_up * 1e3)
-        try:
-            uvloop.run(requests(port, "/api/generate", small, 16, 1.0))  # warm
-            for number in range(rounds):
-                for label, body, connections in (
-                    ("small, 1 connection", small, 1),
-                    ("small, 16 connections", small, 16),
-                    ("64 KB, 16 connections", large, 16),
-                ):
-                    before = cpu_seconds(olla.pid)
-                    result = uvloop.run(requests(port, "/api/generate", body, connections, seconds))
-                    spent = cpu_seconds(olla.pid) - before
-                    if result.errors:
-                        print(f"  {result.errors} errors in {label}", file=sys.stderr)
-                    note(f"CPU us per request, {label}", spent / result.count * 1e6)
-                    note(f"requests/s, {label}", result.count / result.elapsed)
-                    if connections == 1:
-                        direct = uvloop.run(
-                            requests(backend_port, "/api/generate", body, 1, seconds)
-                        )
-                        note(
-                            "added latency p50 us, 1 connection",
-                            (
-                                statistics.median(result.latencies)
-                                - statistics.median(direct.latencies)
-                            )
-                            * 1e6,
-                        )
-                before = cpu_seconds(olla.pid)
-                flow = uvloop.run(streams(port, "/api/generate", stream, 100))
-                spent = cpu_seconds(olla.pid) - before
-                if flow.errors:
-                    print(f"  {flow.errors} errors in streams", file=sys.stderr)
-                note("CPU us per chunk, 100 streams", spent / flow.chunks * 1e6)
-                note("chunk delay p50 us, 100 streams", statistics.median(flow.delays) * 1e6)
-                print(f"round {number + 1} of {rounds} done", file=sys.stderr, flush=True)
-        finally:
-            olla.terminate()
-            backend.terminate()
-            olla.wait(20)
-            backend.wait(20)
-            if backend.stdout is not None:
-                backend.stdout.close()
-    return {name: spread(values) for name, values in rows.items()}
+def endpoints(backend: int, folder: Path, seconds: float, count: int) -> Rows:
+    """What a request costs with 3, 50 and 500 endpoints that all have the model."""
+    rows: Rows = {}
+    running = {number: start_olla(backend, folder, endpoints=number) for number in (3, 50, 500)}
+    try:
+        time.sleep(3)
+        for measured in running.values():
+            wrk(measured.port, "/api/generate", _SMALL, 16, 2.0)
+        for _ in range(count):
+            for number, measured in running.items():
+                clock = cpu_clock(measured)
+                before = clock()
+                result = wrk(measured.port, "/api/generate", _SMALL, 16, seconds)
+                cost = (clock() - before) / max(1, result.count) * 1e6
+                rows.setdefault((f"CPU µs a request, {number} endpoints", "olla"), []).append(cost)
+    finally:
+        for measured in running.values():
+            measured.stop()
+    return rows
 
 
 def main() -> None:
-    """Run and print; `--json FILE` keeps the figures."""
+    """Run and print; write the page when asked to."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.proxy", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one short round")
+    parser.add_argument("--quick", action="store_true", help="one short round, less of it")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=3.0, help="per measurement")
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
+    parser.add_argument("--docs", type=Path, help="write table and chart into this folder")
+    parser.add_argument("--json", type=Path, default=Path("build/benchmark-proxy.json"))
+    parser.add_argument("--only", help="targets by name, separated by semicolons")
     options = parser.parse_args()
-    rounds, seconds = (1, 1.0) if options.quick else (options.rounds, options.seconds)
+    require_wrk()
+    if not COMPILED.exists():
+        sys.exit("make compiled comes first")
     if (os.cpu_count() or 1) > 1:
         os.sched_setaffinity(0, {0})
-    rows = run(rounds, seconds)
-    width = max(map(len, rows))
-    print(f"{'':{width}}  {'median':>10} {'min':>10} {'max':>10}")
-    for name, row in rows.items():
-        print(f"{name:{width}}  {row['median']:>10} {row['min']:>10} {row['max']:>10}")
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=2) + "\n")
+    wanted = options.only.split(";") if options.only else None
+    targets = [each for each in TARGETS if wanted is None or each.name in wanted]
+    if options.quick:
+        targets = [each for each in targets if each.package is None]
+    for each in [*targets]:
+        if each.package is not None:
+            try:
+                peer(each.package)
+            except FileNotFoundError as error:
+                say(f"{each.name} is left out: it cannot be installed here ({error})")
+                targets.remove(each)
+    count, seconds = (1, 1.0) if options.quick else (options.rounds, options.seconds)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        backend = start_backend(folder)
+        try:
+            running = begin(targets, backend.port, folder)
+            try:
+                for target, measured in running.values():
+                    lua = CELLS[1]
+                    lua.run(measured.port, target.path, lambda: 0.0, 1.0)
+                rows = rounds(running, backend.port, count, seconds)
+            finally:
+                for _, measured in running.values():
+                    measured.stop()
+            rows |= endpoints(backend.port, folder, seconds, count)
+            say("cost at 3, 50 and 500 endpoints done")
+            for target in targets:
+                if target.heavy:
+                    continue
+                for streams in (1000,) if options.quick else (1000, 5000):
+                    for what, value in memory(target, backend.port, folder, streams).items():
+                        rows[what, target.name] = [value]
+                say(f"memory of slow streams: {target.name} done")
+            requests = 60_000 if options.quick else 300_000
+            olla = next((each for each in targets if each.name == "olla"), None)
+            if olla is not None:
+                alone = steadiness(olla, backend.port, folder, requests)
+                size = (1 if options.quick else 4) << 30
+                for what, value in (alone | blob(olla, backend.port, folder, size)).items():
+                    rows[what, olla.name] = [value]
+        finally:
+            backend.stop()
+    stations = budget.stations(quick=options.quick)
+    names = [each.name for each in targets if each.name in running]
+    print(report.text(rows, names, stations))
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps(report.as_json(rows, stations), indent=2) + "\n")
+    say(f"all figures are in {options.json}")
+    if options.docs is not None:
+        report.write(options.docs, rows, names, stations, rounds=count)
+        say(f"written: {options.docs / 'benchmarks.md'}")
 
 
 if __name__ == "__main__":

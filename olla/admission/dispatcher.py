@@ -8,7 +8,9 @@ that wait are priced again, in their order, and move when another line is now cl
 """
 
 import bisect
+from collections.abc import Sequence
 from math import inf
+from typing import Final
 
 import msgspec
 
@@ -33,7 +35,7 @@ from olla.fleet.line import Flight, Line, Loading
 from olla.fleet.snapshot import Snapshot
 from olla.fleet.twin import Twin
 from olla.fleet.twins import Twins
-from olla.routing.affinity import PrefixCache
+from olla.routing.affinity import PrefixCache, with_cached
 from olla.routing.decision import (
     Choose,
     Considered,
@@ -58,6 +60,7 @@ _REPRICE_INTERVAL = 0.02
 _TICK = 1.0
 _PLACEMENT_INTERVAL = 2.0
 """Seconds between two looks at whether one more copy of a model would pay."""
+_HALF_OPEN: Final = BreakerState.HALF_OPEN
 
 
 class Dispatcher:
@@ -96,8 +99,15 @@ class Dispatcher:
         """Loads of olla's own under way."""
         return len(self._owned)
 
-    def take_actions(self) -> list[Action]:
+    @property
+    def quiet(self) -> bool:
+        """Whether the shell has nothing to do and nothing waits for time to pass."""
+        return not (self._actions or self._tickets or self._owned)
+
+    def take_actions(self) -> Sequence[Action]:
         """What the shell has to do now; each is given out once."""
+        if not self._actions:
+            return ()
         actions, self._actions = self._actions, []
         return actions
 
@@ -123,11 +133,12 @@ class Dispatcher:
         `policy` stands in for the configured one; `counted` says whether it occupies a slot;
         `asked_at` is when it came first, for one that is tried again.
         """
-        self.changed(snapshot, now)
+        if snapshot is not self.twins.snapshot:
+            self.changed(snapshot, now)
         policy = policy or self.policy
         since = now if asked_at is None else asked_at
         if features.prefix and policy.priced:
-            features = self._with_cached(features)
+            features = with_cached(features, self.twins, self._prefixes)
         if features.order == inf and self._tickets:
             place = self._shares.place(features.caller, now)
             features = msgspec.structs.replace(features, order=place)
@@ -138,8 +149,8 @@ class Dispatcher:
         if not counted or line is None or not policy.binds_late:
             return self._grant(decision, features, now, since, counted=counted)
         work = line.service(features.prompt_tokens, features.output_max)
-        if self._can_start(line, features, now):
-            return self._grant(decision, features, now, since)
+        if self._can_start(line, features, now, ready=decision.ready):
+            return self._grant(decision, features, now, since, work=work)
         expected = expected_delay(line, features, self.twins, now).own
         if features.order == inf:
             place = self._shares.place(features.caller, now)
@@ -169,7 +180,8 @@ class Dispatcher:
         line = flight.line
         if line is not None and lease.features.prefix:
             self._prefixes.remember(line, lease.features.prefix)
-        self._serve(now)
+        if self._tickets:
+            self._serve(now)
 
     def release(self, lease: Lease, now: float, answer: Answer | None = None) -> None:
         """Give the slot back. `answer` is what there is to learn from a complete one.
@@ -189,8 +201,10 @@ class Dispatcher:
             if answer is not None:
                 learn(flight, lease.features, answer, now)
             twin.ended(flight, now)
-            self._serve(now)
-            self._place_copies(now)
+            if self._tickets:
+                self._serve(now)
+            if now - self._placed_at >= _PLACEMENT_INTERVAL:
+                self._place_copies(now)
 
     def leave(self, ticket: Ticket, now: float) -> None:
         """The client of a waiting request has gone."""
@@ -252,24 +266,15 @@ class Dispatcher:
         """Every endpoint with its delay, term by term, or why it is none: best first."""
         self.changed(snapshot, now)
         if features.prefix:
-            features = self._with_cached(features)
+            features = with_cached(features, self.twins, self._prefixes)
         return explain(features, self.twins, self.policy, self.options, now)
-
-    def _with_cached(self, features: Features) -> Features:
-        lines = self.twins.lines(features.models[0]) if features.models else ()
-        known = self._prefixes.cached(lines, features.prefix)
-        if not known:
-            return features
-        per_byte = features.prompt_tokens / max(features.prompt_bytes, 1)
-        cached = {name: count * per_byte for name, count in known.items()}
-        return msgspec.structs.replace(features, cached=cached)
 
     # --- starting -------------------------------------------------------------------------------
 
-    def _can_start(self, line: Line, features: Features, now: float) -> bool:
+    def _can_start(self, line: Line, features: Features, now: float, *, ready: bool) -> bool:
         """Whether a request assigned to a line can be sent now."""
         twin = line.twin
-        if line.ready(features.load_options, now):
+        if ready:
             if line.draining:
                 return False
             count, slots = len(line.flights), line.slots
@@ -290,17 +295,21 @@ class Dispatcher:
         *,
         counted: bool = True,
         predicted: float | None = None,
+        work: float | None = None,
     ) -> Lease:
         twin, line = choice.twin, choice.line
         flight = None
         if counted:
-            expected = 0.0
-            if line is not None:
-                expected = line.service(features.prompt_tokens, features.output_max)
-            flight = Flight(line, now, expected, features.load_options, features.keep_alive)
+            if work is None:
+                work = 0.0
+                if line is not None:
+                    work = line.service(features.prompt_tokens, features.output_max)
+            flight = Flight(line, now, work, features.load_options, features.keep_alive)
             twin.sent(flight, now)
-            self._shares.served(features.caller, expected, now)
-        trial = choice.view.breaker is BreakerState.HALF_OPEN
+            self._shares.served(features.caller, work, now)
+        if predicted is None and choice.delay is not None:
+            predicted = choice.delay - self.options.spillover * self.twins.tier(choice.view)
+        trial = choice.view.breaker is _HALF_OPEN
         if trial:
             twin.on_trial = True
         self._open += 1
@@ -311,14 +320,8 @@ class Dispatcher:
             asked_at=asked_at,
             granted_at=now,
             trial=trial,
-            predicted=self._predicted(choice) if predicted is None else predicted,
+            predicted=predicted,
         )
-
-    def _predicted(self, choice: Choose) -> float | None:
-        """Seconds to the first token of a request that starts at once."""
-        if choice.delay is None:
-            return None
-        return choice.delay - self.options.spillover * self.twins.tier(choice.view)
 
     # --- the queue ------------------------------------------------------------------------------
 
@@ -341,7 +344,12 @@ class Dispatcher:
             choice = self._place(ticket, now, reprice=place < reprice)
             if isinstance(choice, Refuse):
                 self._refuse(ticket, choice, now)
-            elif choice.line is not None and self._can_start(choice.line, ticket.features, now):
+            elif choice.line is not None and self._can_start(
+                choice.line,
+                ticket.features,
+                now,
+                ready=choice.line.ready(ticket.features.load_options, now),
+            ):
                 self._shares.leaves(ticket.features.caller, ticket.work, now)
                 lease = self._grant(
                     choice, ticket.features, now, ticket.asked_at, predicted=ticket.predicted
@@ -418,22 +426,14 @@ class Dispatcher:
         """Load one more copy of a model where that pays, with nobody waiting for it."""
         if not (self.options.prewarm and self.policy.binds_late):
             return
-        if now - self._placed_at < _PLACEMENT_INTERVAL:
-            return
         self._placed_at = now
         proposal = propose(self.twins, self.options, now)
         if proposal is None:
             return
         line = proposal.line
-        features = Features(
-            models=(line.model,),
-            dialect="ollama",
-            load_options=proposal.options,
-            embedding=line.embedding,
-        )
         loading = line.twin.start_load(line, proposal.options, now)
         self._owned[loading] = True
-        self._actions.append(BeginLoad(loading, features))
+        self._actions.append(BeginLoad(loading, proposal.features))
 
     def _send_elsewhere(self, line: Line, failure: Failure) -> None:
         """A load failed: whoever waits for it is not served by that endpoint."""

@@ -17,6 +17,7 @@ from olla.fleet.line import Line
 from olla.fleet.twins import Twins
 from olla.routing.decision import RoutingOptions
 from olla.routing.delay import missed
+from olla.routing.features import Features
 
 __all__ = ["Proposal", "expected_wait", "propose"]
 
@@ -40,6 +41,17 @@ class Proposal(msgspec.Struct, frozen=True):
     line: Line
     options: tuple[tuple[str, float], ...]
     saves: float
+
+    @property
+    def features(self) -> Features:
+        """A request that asks for that load."""
+        line = self.line
+        return Features(
+            models=(line.model,),
+            dialect="ollama",
+            load_options=self.options,
+            embedding=line.embedding,
+        )
 
 
 def expected_wait(rate: float, lines: Sequence[tuple[float, float, int]]) -> float:

@@ -13,9 +13,8 @@ import msgspec
 from olla.dialects.dialect import Operation, Peek
 from olla.dialects.top_level import TopLevel
 
-__all__ = ["keep_alive_seconds", "load_options", "with_hints"]
+__all__ = ["hinted", "keep_alive_seconds", "load_options"]
 
-_PROMPTS = ("messages", "prompt", "input")
 _OUTPUT_MAX = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 _EMPTY = (b"[]", b'""', b"null")
 _LOAD_OPTIONS = ("main_gpu", "num_batch", "num_ctx", "num_gpu", "num_thread", "use_mmap")
@@ -30,30 +29,47 @@ _OPTIONS = msgspec.json.Decoder(dict[str, Any])
 _ANY = msgspec.json.Decoder()
 
 
-def with_hints(peek: Peek, operation: Operation, fields: TopLevel, *, native: bool) -> Peek:
-    """The peek with what else the body's top level tells. `native` is Ollama's own format."""
-    prompt = next((fields[key] for key in _PROMPTS if key in fields), None)
-    empty = prompt is None or bytes(memoryview(prompt)[:4]) in _EMPTY
+def hinted(
+    model: str, stream: bool, operation: Operation, fields: TopLevel, *, native: bool
+) -> Peek:
+    """What the body's top level tells besides `model` and `stream`, with these.
+
+    `native` says that it is Ollama's own format.
+    """
+    raw = fields.get("messages")
+    if raw is None:
+        raw = fields.get("prompt")
+    if raw is None:
+        raw = fields.get("input")
+    prompt = None
+    if raw is not None:
+        prompt = memoryview(raw)
+        if prompt.nbytes <= 4 and prompt.tobytes() in _EMPTY:
+            prompt = None
     options: dict[str, Any] = {}
-    keep_alive = None
+    keep_alive = output_max = None
     if native:
         raw = fields.get("options")
         if raw is not None:
             options = _object(raw)
+            output_max = options.get("num_predict")
         raw = fields.get("keep_alive")
         if raw is not None:
             keep_alive = keep_alive_seconds(_value(raw))
-        output_max = options.get("num_predict")
     else:
-        output_max = next((_value(fields[key]) for key in _OUTPUT_MAX if key in fields), None)
+        for key in _OUTPUT_MAX:
+            raw = fields.get(key)
+            if raw is not None:
+                output_max = _value(raw)
+                break
     return Peek(
-        peek.model,
-        peek.stream,
+        model,
+        stream,
         load_options(options) if options else (),
         keep_alive,
-        None if prompt is None or empty else memoryview(prompt),
+        prompt,
         output_max if type(output_max) is int and output_max > 0 else None,
-        native and empty and operation in _LOADS_WHEN_EMPTY,
+        native and prompt is None and operation in _LOADS_WHEN_EMPTY,
     )
 
 

@@ -1,8 +1,13 @@
 """Ollama's native dialect: JSON objects, streams of them one a line, `{"error": text}`."""
 
+from typing import Final
+
+import msgspec
+
 from olla.dialects.dialect import Ending, Operation, Peek, Summary
+from olla.dialects.final_record import FINAL
 from olla.dialects.peek import model_keys, peek_json, peek_leniently
-from olla.dialects.records import encoded, json_object, last_lines, value, whole
+from olla.dialects.records import encoded, json_object, last_line, value, whole
 from olla.dialects.top_level import TopLevel
 from olla.failures import Failure
 
@@ -12,6 +17,8 @@ _STREAM_BY_DEFAULT = frozenset(
     {Operation.GENERATE, Operation.CHAT, Operation.PULL, Operation.PUSH, Operation.CREATE}
 )
 _MUST_END = frozenset({Operation.GENERATE, Operation.CHAT})
+_COMPLETE: Final = Ending.COMPLETE
+_OTHER: Final = Operation.OTHER
 
 
 class Ollama:
@@ -21,7 +28,7 @@ class Ollama:
 
     def peek(self, operation: Operation, body: bytes) -> Peek:
         """See `Dialect.peek`. `stream` absent means true where an operation streams."""
-        if operation is Operation.OTHER:
+        if operation is _OTHER:
             return peek_leniently(body)
         return peek_json(
             body,
@@ -44,10 +51,28 @@ class Ollama:
     def summary(self, operation: Operation, streaming: bool, tail: bytes) -> Summary:
         """See `Dialect.summary`. Complete is what ends with `done: true`."""
         must_end = streaming and operation in _MUST_END
-        lines = last_lines(tail) if streaming else [tail]
-        last = json_object(lines[0]) if lines else None
+        line = last_line(tail) if streaming else tail
+        try:
+            final = FINAL.decode(line)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return self._odd_summary(line, must_end)
+        if final.done is not True:
+            return self._odd_summary(line, must_end)
+        return Summary(
+            _COMPLETE,
+            final.prompt_eval_count,
+            final.eval_count,
+            _nanoseconds(final.load_duration),
+            _nanoseconds(final.prompt_eval_duration),
+            _nanoseconds(final.eval_duration),
+            _nanoseconds(final.total_duration),
+        )
+
+    def _odd_summary(self, line: bytes, must_end: bool) -> Summary:
+        """The same for a last record that is not quite as it should be, or not the end."""
+        last = json_object(line)
         if last is None:
-            return Summary(Ending.INCOMPLETE if must_end else Ending.COMPLETE)
+            return Summary(Ending.INCOMPLETE if must_end else _COMPLETE)
         return Summary(
             _ending(last, must_end),
             prompt_tokens=whole(value(last, "prompt_eval_count")),
@@ -61,13 +86,16 @@ class Ollama:
 
 def _ending(last: TopLevel, must_end: bool) -> Ending:
     if value(last, "done") is True:
-        return Ending.COMPLETE
+        return _COMPLETE
     if value(last, "error"):
         return Ending.ERROR
-    return Ending.INCOMPLETE if must_end else Ending.COMPLETE
+    return Ending.INCOMPLETE if must_end else _COMPLETE
 
 
 def _seconds(last: TopLevel, key: str) -> float | None:
     """A duration, which Ollama tells in nanoseconds."""
-    nanoseconds = whole(value(last, key))
-    return None if nanoseconds is None else nanoseconds / 1e9
+    return _nanoseconds(whole(value(last, key)))
+
+
+def _nanoseconds(told: int | None) -> float | None:
+    return None if told is None else told / 1e9

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from olla.dialects.dialect import Operation, Peek
-from olla.dialects.hints import with_hints
+from olla.dialects.hints import hinted
 from olla.dialects.top_level import NotAnObject, TopLevel, top_level
 from olla.failures import Failed, Failure, Kind
 
@@ -28,6 +28,22 @@ _ESCAPED_LETTER = re.compile(rb"\\u00[4-7]|\\u017[fF]")
 _NAME = msgspec.json.Decoder(str | None)
 _FLAG = msgspec.json.Decoder(bool | None)
 
+_KNOWN = frozenset(
+    {
+        *("model", "name", "source", "prompt", "messages", "input", "suffix", "system", "stream"),
+        *("options", "keep_alive", "format", "template", "raw", "images", "think", "tools"),
+        *("context", "truncate", "dimensions", "temperature", "top_p", "top_k", "max_tokens"),
+        *("max_completion_tokens", "n", "stop", "seed", "user", "tool_choice", "store"),
+        *("response_format", "stream_options", "presence_penalty", "frequency_penalty"),
+        *("logprobs", "top_logprobs", "parallel_tool_calls", "reasoning_effort", "metadata"),
+        *("encoding_format", "reasoning", "instructions", "max_output_tokens", "logit_bias"),
+    }
+)
+"""Keys that are not one of the model's in another case."""
+_SEARCHED_MAX = 4096
+"""Bytes."""
+_PAIR_MIN = len('"name":1,')
+"""Bytes that a second value for the shortest key of a model takes."""
 _QUOTED = {"model": b'"model"', "name": b'"name"', "source": b'"source"'}
 _BACKSLASH = 0x5C
 
@@ -77,10 +93,9 @@ def peek_json(
         if raw is not None:
             model = _model(raw)
             if model:
-                peek = Peek(model, stream)
                 if hints_for is None or not hints_for.occupies_slot:
-                    return peek
-                return with_hints(peek, hints_for, fields, native=native)
+                    return Peek(model, stream)
+                return hinted(model, stream, hints_for, fields, native=native)
     if model_required:
         raise Failed(
             Failure(Kind.MODEL_MISSING, f'model is required; name one in the body\'s "{keys[0]}"')
@@ -142,9 +157,18 @@ def _fields(body: bytes) -> TopLevel:
 def _refuse_ambiguity(body: bytes, fields: TopLevel, keys: tuple[str, ...]) -> None:
     """Refuse a body whose top level has one of `keys` twice, or in another case.
 
-    Other spellings show among `fields`. A key that stands there twice in the same spelling does
-    not, but then the body has its text once more than all values together.
+    Nearly every body has well-known keys only. When it is short, the key stands in it once; when
+    it is long, it is no longer than keys and values are, so that there is no room for another one:
+    that is quicker to see than to search through a long prompt. Other spellings show among
+    `fields`. A key that stands there twice in the same spelling does not, but then the body has
+    its text once more than all values together.
     """
+    if fields.keys() <= _KNOWN:
+        if len(body) <= _SEARCHED_MAX:
+            if all(body.count(_QUOTED[key]) <= 1 for key in keys) and _BACKSLASH not in body:
+                return
+        elif len(body) - _compact_length(fields) < _PAIR_MIN:
+            return
     folded = [*map(str.casefold, fields)]
     for key in keys:
         there = folded.count(key)
@@ -159,6 +183,11 @@ def _refuse_ambiguity(body: bytes, fields: TopLevel, keys: tuple[str, ...]) -> N
     if body.find(_BACKSLASH) >= 0 and _ESCAPED_LETTER.search(body) is not None:
         for key in keys:
             _refuse_repeated(body, key)
+
+
+def _compact_length(fields: TopLevel) -> int:
+    """Bytes of the object without white space between its parts, and with every key once."""
+    return 1 + sum([len(key) + memoryview(value).nbytes + 4 for key, value in fields.items()])
 
 
 def _refuse_repeated(body: bytes, key: str) -> None:

@@ -11,16 +11,17 @@ import msgspec
 from olla.dialects.top_level import NotAnObject, TopLevel, top_level
 
 __all__ = [
+    "COUNT_MAX",
     "encoded",
     "in_band_event",
     "json_object",
-    "last_lines",
+    "last_line",
     "sse_data",
     "value",
     "whole",
 ]
 
-_COUNT_MAX = 2**63 - 1
+COUNT_MAX = 2**63 - 1
 """What Go and Rust servers can count to; beyond it a number is garbage."""
 
 
@@ -43,9 +44,10 @@ def value(record: TopLevel | None, key: str) -> Any:
         return None
 
 
-def last_lines(tail: bytes) -> list[bytes]:
-    """The non-empty lines of an NDJSON tail, last first."""
-    return [line for line in reversed(tail.split(b"\n")) if line.strip()]
+def last_line(tail: bytes) -> bytes:
+    """The last line of an NDJSON tail that is not blank."""
+    text = tail.rstrip()
+    return text[text.rfind(b"\n") + 1 :]
 
 
 def sse_data(tail: bytes) -> list[bytes]:
@@ -55,7 +57,7 @@ def sse_data(tail: bytes) -> list[bytes]:
 
 def whole(count: object) -> int | None:
     """A count; None when it is none."""
-    if isinstance(count, int) and not isinstance(count, bool) and 0 <= count <= _COUNT_MAX:
+    if isinstance(count, int) and not isinstance(count, bool) and 0 <= count <= COUNT_MAX:
         return count
     return None
 

@@ -12,6 +12,7 @@ client hangs up is therefore simply followed by the next one.
 
 import enum
 from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 
@@ -37,6 +38,9 @@ class BreakerState(enum.Enum):
     OPEN = "open"
     HALF_OPEN = "half-open"
     """One trial at a time."""
+
+
+_CLOSED: Final = BreakerState.CLOSED
 
 
 class Event(enum.Enum):
@@ -85,7 +89,7 @@ class Breaker(msgspec.Struct, frozen=True):
     one bit each, set for a failure, the newest lowest, and `seen` of them count.
     """
 
-    state: BreakerState = BreakerState.CLOSED
+    state: BreakerState = _CLOSED
     failures: int = 0
     openings: int = 0
     until: float = 0.0
@@ -100,13 +104,13 @@ _SPOTLESS = Breaker(seen=WINDOW)
 
 def succeed(breaker: Breaker) -> Breaker:
     """After an attempt that went well."""
-    if breaker.state is BreakerState.CLOSED:
+    if breaker.state is _CLOSED:
         if breaker == _SPOTLESS:  # nearly always, and this is done for each request
             return breaker
         window, seen = _remembered(breaker, failed=False)
         return Breaker(window=window, seen=seen)
     state = TRANSITIONS[breaker.state][Event.SUCCESS]
-    return _FRESH if state is BreakerState.CLOSED else breaker
+    return _FRESH if state is _CLOSED else breaker
 
 
 def fail(breaker: Breaker, now: float, draw: float) -> Breaker:
@@ -122,7 +126,7 @@ def fail(breaker: Breaker, now: float, draw: float) -> Breaker:
     share = window.bit_count() / seen
     tripped = failures >= FAILURES_TO_OPEN or (seen >= WINDOW_MIN and share >= SHARE_TO_OPEN)
     state = TRANSITIONS[breaker.state][Event.TRIP if tripped else Event.FAILURE]
-    if state is BreakerState.CLOSED:
+    if state is _CLOSED:
         return Breaker(state, failures, window=window, seen=seen)
     seconds = min(OPEN_SECONDS_FIRST * 2.0 ** min(breaker.openings, 10), OPEN_SECONDS_MAX)
     until = now + seconds * (1 + _JITTER * (2 * draw - 1))

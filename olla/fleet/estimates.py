@@ -12,6 +12,10 @@ __all__ = ["Arrivals", "EndpointRates", "FleetRates", "LineRates", "ModelHabits"
 
 _MEMORY = 0.98
 """What is left of an observation's weight after the next one: about the last fifty count."""
+_SETTLED = 250
+"""Observations after which less than one per cent of a prior's weight is left."""
+_TEACHES_EVERY = 8
+"""Of the answers on a settled line, so many go by for one that the endpoint learns from."""
 _ARRIVALS_MEMORY = 300.0
 """Seconds over which arrivals are averaged: an Ollama server's usual keep-alive."""
 
@@ -50,6 +54,11 @@ class Ratio:
         weight *= _MEMORY**self.samples
         return (self.over + prior * weight) / (self.under + weight)
 
+    @property
+    def settled(self) -> bool:
+        """Whether so much was observed that a prior does not count any more."""
+        return self.samples >= _SETTLED and self.under > 0
+
 
 class Arrivals:
     """How often something comes: an exponentially forgotten count, per second."""
@@ -73,27 +82,28 @@ class Arrivals:
 class ModelHabits:
     """What requests for a model are like, wherever they go."""
 
-    __slots__ = ("_output", "_prompt", "_text", "arrivals")
+    __slots__ = ("_output", "_prompt", "_text", "arrivals", "bytes_per_token", "output_tokens")
 
     def __init__(self) -> None:
         self.arrivals = Arrivals()
         self._prompt = Ratio()
         self._output = Ratio()
         self._text = Ratio()
+        self.output_tokens = _OUTPUT
+        """Expected length of an answer in tokens."""
+        self.bytes_per_token = _BYTES_PER_TOKEN
+        """Of a prompt's JSON text."""
 
     def answered(self, prompt_bytes: int, prompt_tokens: int | None, output: int | None) -> None:
         """An answer with these counts came to its end."""
         if output is not None:
             self._output.add(output, 1.0)
+            self.output_tokens = self._output.value(_OUTPUT, 2.0)
         if prompt_tokens:
             self._prompt.add(prompt_tokens, 1.0)
-        if prompt_tokens and prompt_bytes:
-            self._text.add(prompt_bytes, prompt_tokens)
-
-    @property
-    def output_tokens(self) -> float:
-        """Expected length of an answer in tokens."""
-        return self._output.value(_OUTPUT, 2.0)
+            if prompt_bytes:
+                self._text.add(prompt_bytes, prompt_tokens)
+                self.bytes_per_token = self._text.value(_BYTES_PER_TOKEN, 200.0)
 
     @property
     def prompt_tokens(self) -> float:
@@ -102,7 +112,7 @@ class ModelHabits:
 
     def tokens(self, prompt_bytes: int) -> float:
         """Expected tokens in a prompt of so many bytes of JSON text."""
-        return prompt_bytes / self._text.value(_BYTES_PER_TOKEN, 200.0)
+        return prompt_bytes / self.bytes_per_token
 
 
 class _Speeds:
@@ -138,14 +148,17 @@ class FleetRates(_Speeds):
 
     __slots__ = ()
 
-    def priors(self) -> tuple[float, float, float, float]:
-        """Seconds per byte of model and prompt token, output token; per byte cold and warm."""
-        return (
-            self.prefill.value(_PREFILL, 1e13),
-            self.decode.value(_DECODE, 1e12),
-            self.cold.value(_COLD, 1e10),
-            self.warm.value(_WARM, 1e10),
-        )
+    def prior_prefill(self) -> float:
+        """Seconds per byte of model and prompt token."""
+        return self.prefill.value(_PREFILL, 1e13)
+
+    def prior_decode(self) -> float:
+        """Seconds per byte of model and output token."""
+        return self.decode.value(_DECODE, 1e12)
+
+    def prior_load(self, *, warm: bool) -> float:
+        """Seconds of a load per byte of model."""
+        return self.warm.value(_WARM, 1e10) if warm else self.cold.value(_COLD, 1e10)
 
 
 class EndpointRates(_Speeds):
@@ -164,19 +177,19 @@ class EndpointRates(_Speeds):
 
     def prefill_per_byte(self) -> float:
         """Seconds per prompt token and byte of model."""
-        return self.prefill.value(self.fleet.priors()[0], 1e12)
+        return self.prefill.value(self.fleet.prior_prefill(), 1e12)
 
     def decode_per_byte(self) -> float:
         """Seconds per output token and byte of model."""
-        return self.decode.value(self.fleet.priors()[1], 1e11)
+        return self.decode.value(self.fleet.prior_decode(), 1e11)
 
     def load_seconds(self, size: float, *, warm: bool) -> float:
         """Seconds to load a model of `size` bytes, from the page cache when `warm`."""
-        prior = self.fleet.priors()[2] if self.bandwidth is None else 1 / self.bandwidth
+        prior = self.fleet.prior_load(warm=False) if self.bandwidth is None else 1 / self.bandwidth
         cold = self.cold.value(prior, 5e9)
         if not warm:
             return size * cold
-        return size * min(cold, self.warm.value(self.fleet.priors()[3], 2e9))
+        return size * min(cold, self.warm.value(self.fleet.prior_load(warm=True), 2e9))
 
     def learned(
         self,
@@ -200,6 +213,7 @@ class LineRates:
     __slots__ = (
         "_cold",
         "_decode",
+        "_known",
         "_load",
         "_prefill",
         "_seen",
@@ -219,6 +233,7 @@ class LineRates:
         self._decode = Ratio()
         self._load = (Ratio(), Ratio())
         self._seen = self._seen_loads = -1
+        self._known = False
         self._cold = self._warm = 0.0
         self.prefill = 0.0
         """Seconds per prompt token."""
@@ -226,30 +241,47 @@ class LineRates:
         """Seconds per output token."""
         self.refresh()
 
+    @property
+    def stale(self) -> bool:
+        """Whether something was learned of the endpoint meanwhile that counts for this line,
+        because little is known of it."""
+        return self._seen != self.endpoint.version and not self._known
+
     def refresh(self) -> None:
         """Take in what was learned of the endpoint meanwhile, while little is known of this."""
-        endpoint = self.endpoint
-        if self._seen == endpoint.version:
-            return
-        if self._seen >= 0 and self._prefill.samples > 20 and self._decode.samples > 20:
-            return
-        self._blend()
+        if self.stale:
+            self._blend()
 
     def _blend(self) -> None:
         endpoint, size = self.endpoint, self._size
         self._seen = endpoint.version
-        self.prefill = self._prefill.value(endpoint.prefill_per_byte() * size, 300.0)
-        self.decode = self._decode.value(endpoint.decode_per_byte() * size, 50.0)
+        self._known = self._prefill.samples > 20 and self._decode.samples > 20
+        prefill, decode = self._prefill, self._decode
+        if prefill.settled:
+            self.prefill = prefill.over / prefill.under
+        else:
+            self.prefill = prefill.value(endpoint.prefill_per_byte() * size, 300.0)
+        if decode.settled:
+            self.decode = decode.over / decode.under
+        else:
+            self.decode = decode.value(endpoint.decode_per_byte() * size, 50.0)
 
     def learned(
         self, prompt: tuple[float, float] | None, output: tuple[float, float] | None
     ) -> None:
         """An answer took so long: `(tokens, seconds)` of its prompt and of its output."""
+        prefill, decode = self._prefill, self._decode
         if prompt is not None:
-            self._prefill.add(prompt[1], prompt[0])
+            prefill.add(prompt[1], prompt[0])
         if output is not None:
-            self._decode.add(output[1], output[0])
-        self.endpoint.learned(self._size, prompt, output)
+            decode.add(output[1], output[0])
+        # A line that is well known has little left to teach about its endpoint.
+        if (
+            prefill.samples < _SETTLED
+            or decode.samples < _SETTLED
+            or not prefill.samples % _TEACHES_EVERY
+        ):
+            self.endpoint.learned(self._size, prompt, output)
         self._blend()
 
     def loaded(self, seconds: float, *, warm: bool) -> None:

@@ -148,6 +148,8 @@ class Line:
         if loaded == options or not self.twin.tells_residency:
             return True
         if loaded is None:
+            if not options:
+                return True
             wanted = next((value for name, value in options if name == "num_ctx"), None)
             return wanted is None or wanted == self.context
         if any(name == "num_gpu" for name, _ in options):
@@ -158,7 +160,7 @@ class Line:
         """Whether it is in memory as the request needs it."""
         if not self.resident or (self.expires_at <= now and not self.flights):
             return False
-        return self.options == options or self.fits(options)
+        return self.fits(options)
 
     def footprint(self, options: LoadOptions) -> float:
         """Bytes it takes in memory under these options."""
@@ -170,8 +172,13 @@ class Line:
     def service(self, prompt_tokens: float, output_max: float = inf) -> float:
         """Expected seconds from slot to last byte."""
         rates = self.rates
-        rates.refresh()
-        output = 0.0 if self.embedding else min(self.habits.output_tokens, output_max)
+        if rates.stale:
+            rates.refresh()
+        output = self.habits.output_tokens
+        if self.embedding:
+            output = 0.0
+        elif output_max < output:
+            output = output_max
         return prompt_tokens * rates.prefill + output * rates.decode
 
     def warm(self, now: float) -> bool:

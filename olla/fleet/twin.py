@@ -46,6 +46,8 @@ class Twin:
         self.unloaded_at: dict[str, float] = {}
         self.residents: dict[str, Line] = {}
         """Lines whose model is in memory, by identity; only where that can be known."""
+        self._quiet_until = -inf
+        """No model in memory expires before."""
         self._capacity = inf
         self._total = 0.0
         self._largest = 0.0
@@ -56,6 +58,8 @@ class Twin:
         profile = view.profile
         self.view = view
         self.name = view.spec.name
+        self.kind = profile.name if profile is not None else ""
+        """The kind of server; empty while it is unknown."""
         self.tells_residency = profile is not None and profile.tells_residency
         """Whether it can be known what is in memory."""
         self.dialects: frozenset[str] = profile.dialects if profile is not None else frozenset()
@@ -71,7 +75,10 @@ class Twin:
     # --- what olla does and sees ----------------------------------------------------------------
 
     def sent(self, flight: Flight, now: float) -> None:
-        """A request was sent. It may cause a load."""
+        """A request was sent. It may cause a load.
+
+        This, `began` and `ended` are on every request's way.
+        """
         self.pass_time(now)
         self.in_flight += 1
         line = flight.line
@@ -113,6 +120,7 @@ class Twin:
             self._give_up(line)
         if not line.flights and line.resident and self.tells_residency:
             line.expires_at = now + line.keep_alive
+            self._quiet_until = min(self._quiet_until, line.expires_at)
             if line.keep_alive <= 0:
                 self._unload(line, now)
 
@@ -140,11 +148,14 @@ class Twin:
         while self.loading is not None and not self.loading.owned and self.loading.ready_at <= now:
             done = self.loading
             self._now_resident(done.line, done.options, done.ready_at)
-        expired = [
-            line for line in self.residents.values() if line.expires_at <= now and not line.flights
-        ]
-        for line in expired:
-            self._unload(line, line.expires_at)
+        if now < self._quiet_until:
+            return  # nearly always, and this is asked three times a request
+        for line in [*self.residents.values()]:
+            if line.expires_at <= now and not line.flights:
+                self._unload(line, line.expires_at)
+        self._quiet_until = min(
+            (line.expires_at for line in self.residents.values() if not line.flights), default=inf
+        )
 
     # --- what probes tell -----------------------------------------------------------------------
 
@@ -196,6 +207,7 @@ class Twin:
         self, line: Line, instance: Instance, asked_at: float, wall: float | None
     ) -> None:
         """An idle model goes when the node says; whoever used it last said how long it stays."""
+        self._quiet_until = -inf
         line.expires_at = asked_at + line.keep_alive
         if instance.expires_at is not None and wall is not None:
             left = instance.expires_at - wall
@@ -300,6 +312,7 @@ class Twin:
         line.context = None
         line.occupied = 0.0
         line.expires_at = inf if line.flights else now + line.keep_alive
+        self._quiet_until = min(self._quiet_until, line.expires_at)
         self.unloaded_at.pop(line.identity, None)
         self._next_load(now)
 

@@ -13,6 +13,9 @@ from olla.fleet.twin import Twin
 
 __all__ = ["Twins"]
 
+_ORDER_INTERVAL = 1.0
+"""Seconds between two sortings of a model's lines: rates move slowly."""
+
 
 class Twins:
     """One twin an endpoint, with an index of lines by model."""
@@ -23,6 +26,7 @@ class Twins:
         self.rates = FleetRates()
         self._habits: dict[str, ModelHabits] = {}
         self._lines: dict[str, tuple[Line, ...]] = {}
+        self._ordered: dict[str, tuple[float, list[Line]]] = {}
         self._tiers: dict[int, int] = {}
         self.tiered = False
         """Whether endpoints have different priorities."""
@@ -103,6 +107,7 @@ class Twins:
             model: tuple(self.by_name[view.spec.name].names[model] for view in views)
             for model, views in snapshot.by_model.items()
         }
+        self._ordered = {}
         used = {line.identity for twin in self.by_name.values() for line in twin.lines.values()}
         self._habits = {name: each for name, each in self._habits.items() if name in used}
         ranks = sorted({view.spec.priority for view in snapshot.endpoints}, reverse=True)
@@ -114,6 +119,14 @@ class Twins:
     def lines(self, model: str) -> Sequence[Line]:
         """The lines of a model (canonical name), in configuration order."""
         return self._lines.get(model, ())
+
+    def by_speed(self, model: str, now: float) -> Sequence[Line]:
+        """The same, those first that read prompts fastest: as of a second ago at most."""
+        ordered = self._ordered.get(model)
+        if ordered is None or now - ordered[0] >= _ORDER_INTERVAL:
+            lines = sorted(self.lines(model), key=lambda line: line.rates.prefill)
+            ordered = self._ordered[model] = (now, lines)
+        return ordered[1]
 
     def models(self) -> Iterator[Sequence[Line]]:
         """The lines of each model there is, once for each of its names."""

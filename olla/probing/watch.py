@@ -165,7 +165,9 @@ class Watch:
             self._ask_soon()
 
     def _went_well(self, model: str | None) -> None:
-        self._set_breaker(breakers.succeed(self._breaker))
+        breaker = breakers.succeed(self._breaker)
+        if breaker is not self._breaker:
+            self._set_breaker(breaker)
         if self._state.timeouts or self._state.health is Health.BUSY:
             self._learn(Event.ANSWERED)
         if model is not None and model not in self.view.resident:

@@ -1,4 +1,4 @@
-"""The dispatcher on the event loop: waiting is a future, time is a timer, a load is a task.
+"""The dispatcher on the event loop: waiting is a callback, time is a timer, a load is a task.
 
 The only shell of production around `admission.Dispatcher`. Tells it what happens, does at once
 what it asks for, and decides nothing.
@@ -43,65 +43,64 @@ class Admission:
         self._snapshot = snapshot
         self._loaded = loaded
         self._loop = asyncio.get_running_loop()
-        self._futures: dict[Ticket, asyncio.Future[Lease | Refuse]] = {}
+        self._waiting: dict[Ticket, Callable[[Lease | Refuse], None]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._loads = ModelLoads(pool, self._load_ended, timeout=load_timeout, new_id=new_id)
 
-    async def enter(
+    def enter(
         self,
         features: Features,
         asked_for: str,
-        *,
+        granted: Callable[[Lease | Refuse], None],
         policy: Policy | None = None,
         counted: bool = True,
         asked_at: float | None = None,
-    ) -> Lease | Refuse:
-        """A lease, as soon as there is one, or a refusal. See `Dispatcher.ask`.
+    ) -> Lease | Refuse | Ticket:
+        """A lease or a refusal, or else a place in the queue. See `Dispatcher.ask`.
 
-        When cancelled, the place in the queue is given up, or the lease if it came meanwhile.
+        Whoever gets a ticket is told through `granted`, in a turn of the loop of its own, or
+        gives the place up with `leave`.
         """
-        dispatcher = self.dispatcher
-        granted = dispatcher.ask(
+        now = self._clock.now()
+        entered = self.dispatcher.ask(
             features,
             self._snapshot(),
             asked_for,
-            self._clock.now(),
+            now,
             policy=policy,
             counted=counted,
             asked_at=asked_at,
         )
-        if not isinstance(granted, Ticket):
-            self._obey()
-            return granted
-        future: asyncio.Future[Lease | Refuse] = self._loop.create_future()
-        self._futures[granted] = future
-        self._obey()
-        try:
-            return await future
-        except asyncio.CancelledError:
-            if self._futures.pop(granted, None) is not None:
-                dispatcher.leave(granted, self._clock.now())
-                self._obey()
-            elif future.done() and not future.cancelled():
-                outcome = future.result()
-                if isinstance(outcome, Lease):
-                    self.release(outcome)
-            raise
+        if isinstance(entered, Ticket):
+            self._waiting[entered] = granted
+        if not self.dispatcher.quiet:
+            self._obey(now)
+        return entered
 
-    def began(self, lease: Lease) -> None:
+    def leave(self, ticket: Ticket) -> None:
+        """Whoever waited does not any more. One whose turn had come may still be told so."""
+        if self._waiting.pop(ticket, None) is not None:
+            now = self._clock.now()
+            self.dispatcher.leave(ticket, now)
+            self._obey(now)
+
+    def began(self, lease: Lease, now: float) -> None:
         """The first byte of the answer came."""
-        self.dispatcher.began(lease, self._clock.now())
-        self._obey()
+        self.dispatcher.began(lease, now)
+        if not self.dispatcher.quiet:
+            self._obey(now)
 
-    def release(self, lease: Lease, answer: Answer | None = None) -> None:
+    def release(self, lease: Lease, now: float, answer: Answer | None = None) -> None:
         """The request is over. See `Dispatcher.release`."""
-        self.dispatcher.release(lease, self._clock.now(), answer)
-        self._obey()
+        self.dispatcher.release(lease, now, answer)
+        if not self.dispatcher.quiet:
+            self._obey(now)
 
     def changed(self, snapshot: Snapshot) -> None:
         """Something is new of the fleet."""
-        self.dispatcher.changed(snapshot, self._clock.now())
-        self._obey()
+        now = self._clock.now()
+        self.dispatcher.changed(snapshot, now)
+        self._obey(now)
 
     async def close(self) -> None:
         """Give up all loads of olla's own. Requests that wait have been answered before."""
@@ -114,25 +113,27 @@ class Admission:
         now = self._clock.now()
         self.dispatcher.load_ended(loading, now, failure)
         self._loaded(loading.line.twin.name, now - loading.began, failure)
-        self._obey()
+        self._obey(now)
 
     def _tick(self) -> None:
         self._timer = None
-        self.dispatcher.tick(self._clock.now())
-        self._obey()
+        now = self._clock.now()
+        self.dispatcher.tick(now)
+        self._obey(now)
 
-    def _obey(self) -> None:
+    def _obey(self, now: float) -> None:
         """Do what the dispatcher wants done."""
         for action in self.dispatcher.take_actions():
             if isinstance(action, Granted):
-                self._futures.pop(action.ticket).set_result(action.lease)
+                # In a turn of its own: what one request does next is not this one's affair.
+                self._loop.call_soon(self._waiting.pop(action.ticket), action.lease)
             elif isinstance(action, Refused):
-                self._futures.pop(action.ticket).set_result(action.refusal)
+                self._loop.call_soon(self._waiting.pop(action.ticket), action.refusal)
             elif isinstance(action, BeginLoad):
                 self._loads.begin(action)
             else:
                 self._loads.abandon(action.loading)
         if self._timer is None:
-            at = self.dispatcher.next_tick(self._clock.now())
+            at = self.dispatcher.next_tick(now)
             if at is not None:
-                self._timer = self._loop.call_later(at - self._clock.now(), self._tick)
+                self._timer = self._loop.call_later(at - now, self._tick)

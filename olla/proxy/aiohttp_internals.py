@@ -11,18 +11,41 @@ Used by `downstream` alone. What is relied on, and why:
 * A handler may return any object with `prepare`, `write_eof` and `keep_alive`: that is how we say
   that the answer was already written to the transport.
 * `pause_writing` and `resume_writing` are asyncio's own.
+* The fast path only takes bytes while `start()` waits for a request: `_waiter` is pending,
+  `_messages` empty, nothing is closing (`_close`, `_force_close`) or upgraded (`_upgraded`). While
+  it answers, the idle timer (`_process_keepalive`) is put off by `_next_keepalive_close_time`.
 
-`tests/proxy/test_aiohttp_internals.py` fails loudly when one of these is no longer so.
+`fault` looks at start whether the fast path can rely on this, and
+`tests/proxy/test_aiohttp_internals.py` fails loudly when something is no longer so.
 """
 
+import asyncio
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
-__all__ = ["WRITTEN_CLOSE", "WRITTEN_KEEP_ALIVE", "Connection", "Server", "written"]
+from olla.clock import Clock
+from olla.proxy.fast_path import FastPath, HotRequest
+
+__all__ = [
+    "WRITTEN_CLOSE",
+    "WRITTEN_KEEP_ALIVE",
+    "Connection",
+    "Server",
+    "fault",
+    "written",
+]
+
+_TURNS_MAX = 8
+"""Turns of the loop that aiohttp may take from one request to the next; it takes three."""
+_SLOW_BYTES = 4096
+"""Bytes that wait for the client, beyond the kernel's buffer, before its endpoint has to wait too.
+With what is read from the endpoint at once, a slow reader holds 256 KB at most."""
+_LATER_MAX = 65536
+"""Bytes of further requests taken in while one is answered; then the client has to wait."""
 
 
 class _Written:
@@ -50,16 +73,24 @@ def written(keep_alive: bool) -> web.StreamResponse:
 
 
 class Connection(RequestHandler):
-    """A client's connection: aiohttp's, with a bound on a head's size and a drain callback."""
+    """A client's connection: aiohttp's, with a bound on a head's size, and the fast path.
+
+    It is also what an exchange writes its answer to, see `relay.Downstream`.
+    """
 
     __slots__ = (
-        "_drained",
-        "_head_size",
-        "_head_start",
-        "_last_payload",
-        "_refused",
-        "_seen",
-        "_server",
+        *("_answered", "_drained", "_exchange", "_head_size", "_head_start", "_hot", "_incoming"),
+        *(
+            "_last_payload",
+            "_later",
+            "_later_size",
+            "_refused",
+            "_seen",
+            "_server",
+            "_turns",
+            "_untouched",
+        ),
+        *("minor", "peer", "persistent", "wants_trailers"),
     )
 
     def __init__(self, server: "Server", **options: Any) -> None:
@@ -71,10 +102,76 @@ class Connection(RequestHandler):
         self._seen = 0
         self._last_payload: Any = None
         self._refused = False
+        self._hot = False
+        """Whether the fast path has the connection."""
+        self._incoming: HotRequest | None = None
+        """The hot request that is coming in."""
+        self._later: list[bytes] = []
+        self._later_size = 0
+        self._turns = 0
+        self._untouched = True
+        """Whether aiohttp has had no byte of this connection: then it waits for the first."""
+        self._exchange: Abandoned | None = None
+        self._answered: asyncio.Future[None] | None = None
+        self.persistent = True
+        self.minor = 1
+        self.wants_trailers = False
+        self.peer = ""
+        """The client's IP address."""
+
+    # --- what an exchange writes to ---------------------------------------------------------
+
+    @property
+    def closing(self) -> bool:
+        """The connection is closed or closing."""
+        return self.transport is None or self.transport.is_closing()
+
+    @property
+    def paused(self) -> bool:
+        """The client is slow."""
+        return self._paused
+
+    def write(self, data: bytes) -> None:
+        """Send bytes."""
+        # uvloop raises on a transport that has closed but not yet said so.
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.write(data)
 
     def when_drained(self, callback: Callable[[], None]) -> None:
         """Call back once what was written has gone out far enough."""
         self._drained = callback
+
+    def carries(self, exchange: "Abandoned") -> None:
+        """An exchange begins: it is abandoned when the connection is lost."""
+        self._exchange = exchange
+
+    def answered(self) -> None:
+        """The exchange is over."""
+        self._exchange = None
+        self._drained = None
+        waiter, self._answered = self._answered, None
+        if self._hot:
+            if self._later:
+                # In a turn of its own: it may be over at once, and the one after it.
+                self._loop.call_soon(self._next)
+            else:
+                self._next()
+        elif waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def until_answered(self) -> "asyncio.Future[None]":
+        """Done when the exchange that is about to begin is over."""
+        self._answered = self._loop.create_future()
+        return self._answered
+
+    # --- asyncio.Protocol -------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """asyncio: the connection stands."""
+        super().connection_made(transport)
+        cast(asyncio.WriteTransport, transport).set_write_buffer_limits(high=_SLOW_BYTES)
+        address = transport.get_extra_info("peername")
+        self.peer = str(address[0]) if isinstance(address, tuple) and address else ""
 
     def resume_writing(self) -> None:
         """asyncio: the transport's buffer is low again."""
@@ -86,10 +183,128 @@ class Connection(RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """asyncio: the connection is gone."""
         self._drained = None
+        self._incoming = None
+        self._later.clear()
         super().connection_lost(exc)
+        if self._exchange is not None:
+            self._exchange.abandon()
 
     def data_received(self, data: bytes) -> None:
-        """asyncio: bytes came. Counts those of an unfinished head."""
+        """asyncio: bytes came."""
+        fast_path = self._server.fast_path
+        if self._hot:
+            self._more(data)
+        elif fast_path is None or not data.startswith(b"POST "):
+            self._hand_to_aiohttp(data)
+        elif self._untouched and not self._close and not self._force_close:
+            if not self._take(fast_path, data):
+                self._hand_to_aiohttp(data)
+        elif self._half_read():
+            self._hand_to_aiohttp(data)
+        elif self._comes_round():
+            # aiohttp has answered, and will wait for the next request some turns from now.
+            self._hot = True
+            self._turns += 1
+            self._keep(data)
+            self._loop.call_soon(self._next)
+        elif not self._waits() or not self._take(fast_path, data):
+            self._hand_to_aiohttp(data)
+
+    # --- the fast path ----------------------------------------------------------------------
+
+    def _half_read(self) -> bool:
+        """Whether aiohttp holds a part of a request, or one that it has not begun to answer."""
+        return bool(
+            self._messages
+            or self._head_size
+            or self._refused
+            or self._close
+            or self._force_close
+            or self._upgraded
+            or (self._last_payload is not None and not self._last_payload.is_eof())
+        )
+
+    def _waits(self) -> bool:
+        """Whether aiohttp waits for a request."""
+        waiter = self._waiter
+        return waiter is not None and not waiter.done()
+
+    def _comes_round(self) -> bool:
+        """Whether aiohttp has answered its last request, but does not wait for the next yet."""
+        return self._waiter is None and not self._request_in_progress and self._turns < _TURNS_MAX
+
+    def _take(self, fast_path: FastPath, data: bytes) -> bool:
+        taken = fast_path.take(data, self._server.clock.now())
+        if taken is None:
+            return False
+        request, rest = taken
+        self._hot = True
+        self._turns = 0
+        self.persistent = not request.head.closes
+        self.minor = 1
+        self.wants_trailers = False
+        if rest:
+            self._keep(rest)
+        if request.missing:
+            self._incoming = request
+            self._not_idle()
+        else:
+            self._server.begin(self, request)
+        return True
+
+    def _more(self, data: bytes) -> None:
+        request = self._incoming
+        if request is None:
+            self._keep(data)
+            return
+        rest = request.add(data)
+        if rest:
+            self._keep(rest)
+        self._not_idle()
+        if not request.missing:
+            self._incoming = None
+            self._server.begin(self, request)
+
+    def _keep(self, data: bytes) -> None:
+        self._later.append(data)
+        self._later_size += len(data)
+        if self._later_size > _LATER_MAX and self.transport is not None:
+            self.transport.pause_reading()
+
+    def _next(self) -> None:
+        """A hot request was answered."""
+        self._hot = False
+        transport = self.transport
+        if transport is None:
+            return
+        if not self.persistent or self._close:
+            self.close()
+            transport.close()
+            return
+        self._not_idle()
+        if self._later:
+            data = b"".join(self._later)
+            self._later.clear()
+            if self._later_size > _LATER_MAX:
+                transport.resume_reading()
+            self._later_size = 0
+            self.data_received(data)
+
+    def _process_keepalive(self) -> None:
+        """aiohttp: the connection may have been idle for too long; so may one whose request has
+        stopped in its middle."""
+        if self._hot and self._incoming is None:
+            self._not_idle()
+        super()._process_keepalive()
+
+    def _not_idle(self) -> None:
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+
+    # --- aiohttp's way ----------------------------------------------------------------------
+
+    def _hand_to_aiohttp(self, data: bytes) -> None:
+        """Let aiohttp read. Counts the bytes of an unfinished head."""
+        self._untouched = False
         if self._refused:
             return  # the rest of what will be answered with an error
         between = self._last_payload is None or self._last_payload.is_eof()
@@ -139,12 +354,20 @@ class Connection(RequestHandler):
             self.transport.write(answer)
 
 
+class Abandoned(Protocol):
+    """Something that has to know when its client is gone."""
+
+    def abandon(self) -> None:
+        """The client is gone."""
+        ...
+
+
 class Server(web.Server):
     """aiohttp's low-level server, making our connections.
 
     `head_max` bounds a request's head, in bytes; `refusal` makes the answer to bytes that are no
     request: from the first bytes received, the status, the parser's message and, where a handler
-    let one escape, the exception.
+    let one escape, the exception. `begin` answers a hot request.
     """
 
     def __init__(
@@ -153,6 +376,8 @@ class Server(web.Server):
         *,
         head_max: int,
         refusal: Callable[[bytes, int, str, BaseException | None], bytes],
+        begin: Callable[[Connection, HotRequest], None],
+        clock: Clock,
         **options: Any,
     ) -> None:
         super().__init__(
@@ -167,7 +392,50 @@ class Server(web.Server):
         )
         self.head_max = head_max
         self.refusal = refusal
+        self.begin = begin
+        self.clock = clock
+        self.fast_path: FastPath | None = None
+        """Who takes hot requests; None to leave all to aiohttp."""
 
     def __call__(self) -> RequestHandler:
         """A new connection's protocol."""
         return Connection(self, loop=self._loop, **self._kwargs)
+
+
+class _Nowhere(asyncio.Transport):
+    """A transport that leads nowhere."""
+
+    def is_closing(self) -> bool:
+        return False
+
+    def _nothing(self, *_: object, **__: object) -> None:
+        pass
+
+    write = close = abort = pause_reading = resume_reading = set_write_buffer_limits = _nothing
+
+
+async def fault(server: Server) -> str | None:
+    """Why the fast path cannot rely on the aiohttp that is installed; None when it can.
+
+    Makes a connection that leads nowhere, and looks whether it says that it waits exactly when
+    nothing is half-read.
+    """
+    try:
+        connection = server()
+        assert isinstance(connection, Connection)
+        connection.connection_made(_Nowhere())
+        try:
+            for _ in range(3):
+                await asyncio.sleep(0)
+            if not connection._waits() or connection._half_read():
+                return "a new connection does not wait for a request"
+            connection._hand_to_aiohttp(b"POST /nowhere HTTP/1.1\r\nContent-Length: 3\r\n\r\n")
+            if not connection._half_read():
+                return "a half-read request does not show"
+        finally:
+            connection.connection_lost(None)
+            for _ in range(3):
+                await asyncio.sleep(0)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return None

@@ -3,7 +3,7 @@
 from olla.failures import Failure, Kind
 from olla.proxy.head import ResponseHead
 
-__all__ = ["answered", "retry_after"]
+__all__ = ["answered", "own_error", "retry_after"]
 
 
 def retry_after(head: ResponseHead) -> float | None:
@@ -21,3 +21,10 @@ def answered(endpoint: str, status: int, retry_after: float | None) -> Failure:
         retry_after=retry_after,
         endpoint_status=status,
     )
+
+
+def own_error(endpoint: str, status: int, retry_after: float | None) -> Failure | None:
+    """The same for an answer that was relayed; None where it says nothing of the endpoint."""
+    if status >= 500 or status in (401, 403, 429):
+        return answered(endpoint, status, retry_after)
+    return None

@@ -1,27 +1,27 @@
 """One try against one endpoint: connect, send, and either relay or hand back a failure.
 
-Everything that ends before the first byte for the client comes back as an outcome, so that the
-exchange can try elsewhere; from the first byte on the relay owns the answer. Does not choose
-endpoints, and does not retry.
+Everything that ends before the first byte for the client comes back to the owner as a failure, so
+that it can try elsewhere; from the first byte on the relay owns the answer. Does not choose
+endpoints, and does not retry. Runs in the event loop's callbacks: a task is only made to connect,
+and to send a body that comes in pieces.
 """
 
 import asyncio
-import enum
 from collections.abc import AsyncIterator, Callable
+from typing import Protocol
 
 import msgspec
 
 from olla.failures import Failed, Failure, Kind
 from olla.fleet.endpoint import EndpointSpec
+from olla.proxy.deadlines import Deadlines
 from olla.proxy.framing import chunk
 from olla.proxy.head import ResponseHead
 from olla.proxy.relay import Relay
 from olla.proxy.upstream import Pool, UpstreamConnection
 
-__all__ = ["Attempt", "Outcome", "OutgoingRequest", "Timeouts"]
+__all__ = ["Attempt", "OutgoingRequest", "Owner", "Timeouts"]
 
-_JOINED_MAX = 65536
-"""Up to this size, bytes, head and body go out in one write."""
 _RETRYABLE = frozenset({502, 503, 504})
 
 
@@ -52,96 +52,96 @@ class OutgoingRequest(msgspec.Struct):
     endpoint has acted."""
 
 
-class Outcome(enum.Enum):
-    """How a try ended."""
+class Owner(Protocol):
+    """Who wants to know how a try ends. Exactly one of `failed` and `relayed` is called, once, or
+    neither after `Attempt.abort`."""
 
-    RELAYED = "relayed"
-    """The answer went to the client; `relay` tells how that ended."""
-    FAILED = "failed"
-    """Nothing went to the client; `failure` says why."""
-    HELD = "held"
-    """The endpoint answered that it cannot now; the answer waits in `held`, and can still be
-    relayed with `accept`."""
+    def relay(self, connection: UpstreamConnection, head: ResponseHead) -> Relay:
+        """The answer's head is there and will be relayed: by what."""
+        ...
+
+    def held(self, head: ResponseHead) -> None:
+        """The endpoint answers that it cannot now: `Attempt.accept` or `Attempt.abort` it."""
+        ...
+
+    def failed(self, failure: Failure) -> None:
+        """Nothing went to the client."""
+        ...
+
+    def relayed(self) -> None:
+        """The answer went to the client; the relay tells how that ended."""
+        ...
 
 
 class Attempt:
     """One try. A `Receiver` until the answer's head is there."""
 
+    __slots__ = (
+        "_connection",
+        "_deadlines",
+        "_limits",
+        "_loop",
+        "_may_load",
+        "_owner",
+        "_pool",
+        "_request",
+        "_spec",
+        "_started",
+        "_task",
+        "relay",
+        "slot",
+        "status",
+    )
+
     def __init__(
         self,
         pool: Pool,
+        deadlines: Deadlines,
         spec: EndpointSpec,
         request: OutgoingRequest,
-        timeouts: Timeouts,
+        limits: Timeouts,
+        owner: Owner,
         *,
         may_load: bool,
-        make_relay: Callable[[UpstreamConnection, ResponseHead], Relay],
     ) -> None:
         self._pool = pool
+        self._deadlines = deadlines
         self._spec = spec
         self._request = request
-        self._timeouts = timeouts
+        self._limits = limits
+        self._owner: Owner | None = owner
         self._may_load = may_load
-        self._make_relay = make_relay
-        self._loop = asyncio.get_running_loop()
-        self._done: asyncio.Future[Outcome] = self._loop.create_future()
+        self._loop = pool.loop
         self._connection: UpstreamConnection | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._upload: asyncio.Task[None] | None = None
-        self._started = self._loop.time()
-        self._stale = False
+        self._task: asyncio.Task[None] | None = None
+        self._started = 0.0
+        self.slot = 0.0
         self.relay: Relay | None = None
-        self.held: ResponseHead | None = None
-        self.failure: Failure | None = None
-        self.first_byte: float | None = None
-        """When the head came, in the loop's time."""
+        self.status: int | None = None
+        """What the endpoint answered; None before it did."""
 
-    async def run(self) -> Outcome:
-        """Try. When cancelled, the endpoint is hung up on.
+    def start(self) -> None:
+        """Try. The owner is called when there is something to say, never within this call."""
+        self._started = self._loop.time()
+        connection = None
+        if not self._request.fresh_connection:
+            connection = self._pool.take_idle(self._spec)
+        if connection is None:
+            self._task = self._loop.create_task(self._connect())
+        else:
+            self._send(connection)
 
-        Raises:
-            Failed: connecting failed.
-        """
-        try:
-            connection = None
-            if not self._request.fresh_connection:
-                connection = self._pool.take_idle(self._spec)
-            while True:
-                if connection is None:
-                    connection = await self._pool.connect(self._spec)
-                outcome = await self._on(connection)
-                if outcome is not None:
-                    return outcome
-                # The endpoint had closed the idle connection meanwhile. Others that idle may be
-                # as dead, so make a new one; the client need not know.
-                connection = None
-        except asyncio.CancelledError:
-            self.abort()
-            raise
-        finally:
-            if self.held is None:
-                self._clear()
-
-    async def accept(self) -> Outcome:
+    def accept(self) -> None:
         """Relay the held answer after all."""
-        assert self._connection is not None
-        assert self.held is not None
-        connection, head = self._connection, self.held
-        self.held = None
-        self._done = self._loop.create_future()
-        try:
-            self._start_relay(connection, head, more=True)
-            connection.release_held()
-            return await self._done
-        except asyncio.CancelledError:
-            self.abort()
-            raise
-        finally:
-            self._clear()
+        connection = self._connection
+        assert connection is not None
+        assert connection.head is not None
+        self._start_relay(connection, connection.head, more=True)
+        connection.release_held()
 
     def abort(self) -> None:
-        """Hang up on the endpoint."""
-        self.held = None
+        """Hang up on the endpoint. The owner hears no more of it."""
+        self._owner = None
         self._clear()
         if self._connection is not None:
             self._connection.abort()
@@ -150,14 +150,16 @@ class Attempt:
 
     def head(self, head: ResponseHead, more: bool) -> None:
         """The answer begins: relay it, or hold it back when another endpoint might do better."""
-        assert self._connection is not None
-        self.first_byte = self._loop.time()
+        connection, owner = self._connection, self._owner
+        assert connection is not None
+        assert owner is not None
+        self.status = head.status
         if head.status in _RETRYABLE:
-            self.held = head
-            self._connection.hold()
-            self._settle(Outcome.HELD)
-            return
-        self._start_relay(self._connection, head, more=more)
+            connection.hold()
+            self._clear()
+            owner.held(head)
+        else:
+            self._start_relay(connection, head, more=more)
 
     def body(self, raw: bytes, payload: list[bytes]) -> None:
         """Never: the body goes to the relay."""
@@ -170,38 +172,43 @@ class Attempt:
     def broken(self, kind: Kind, message: str) -> None:
         """The connection broke before the answer began."""
         connection = self._connection
-        if kind is Kind.RESET and connection is not None and connection.reused:
-            self._stale = not connection.heard and self._request.pieces is None
-        self._fail(kind, message)
+        if (
+            kind is Kind.RESET
+            and connection is not None
+            and connection.reused
+            and not connection.heard
+            and self._request.pieces is None
+        ):
+            # The endpoint had closed the idle connection meanwhile. Others that idle may be as
+            # dead, so make a new one; the client need not know.
+            self._clear()
+            self._task = self._loop.create_task(self._connect())
+            return
+        self._fail(Failure(kind, f"endpoint '{self._spec.name}' {message}", self._spec.name))
 
     # --- inside -----------------------------------------------------------------------------
 
-    async def _on(self, connection: UpstreamConnection) -> Outcome | None:
-        """Send and wait. None when the connection turned out to have been closed before."""
-        self._connection = connection
-        self._stale = False
-        connection.begin(self._request.method, self)
+    async def _connect(self) -> None:
+        try:
+            connection = await self._pool.connect(self._spec)
+        except Failed as failed:
+            self._task = None
+            self._fail(failed.failure)
+            return
+        self._task = None
         self._send(connection)
-        self._arm()
-        outcome = await self._done
-        if self._stale:
-            self._clear()
-            self._done = self._loop.create_future()
-            return None
-        return outcome
 
     def _send(self, connection: UpstreamConnection) -> None:
         request = self._request
+        self._connection = connection
+        connection.begin(request.method, self)
         if request.pieces is not None:
             connection.write(request.head)
-            self._upload = self._loop.create_task(self._send_pieces(connection, request.pieces))
-            return
-        if len(request.body) <= _JOINED_MAX:
-            connection.write(request.head + request.body)
+            self._task = self._loop.create_task(self._send_pieces(connection, request.pieces))
         else:
-            connection.write(request.head)
-            connection.write(request.body)
-        connection.sent = True
+            connection.write_all(request.head, request.body)
+            connection.sent = True
+        self._watch(connection.last_data)
 
     async def _send_pieces(
         self, connection: UpstreamConnection, pieces: Callable[[], AsyncIterator[bytes]]
@@ -219,102 +226,103 @@ class Attempt:
         except Failed as failed:
             # What the client sent is no body: the endpoint must not take its start for the whole.
             connection.abort()
-            self.failure = failed.failure
-            self._settle(Outcome.FAILED)
+            self._task = None
+            self._fail(failed.failure)
         except Exception:
             connection.abort()
-            self._fail(Kind.CLIENT_GONE, "the client broke off in the middle of its request")
+            self._task = None
+            message = "the client broke off in the middle of its request"
+            self._fail(Failure(Kind.CLIENT_GONE, message))
 
     def _start_relay(
         self, connection: UpstreamConnection, head: ResponseHead, *, more: bool
     ) -> None:
-        relay = self._make_relay(connection, head)
-        self.relay = relay
+        assert self._owner is not None
+        self.relay = relay = self._owner.relay(connection, head)
         self._request.body = b""  # nothing is sent twice from here on; a stream may last long
-        connection.receiver_is(relay)
+        connection.receiver = relay
         relay.on_end = self._relayed
-        self._arm()  # the silence limit may end before the first-byte limit would have
+        limits = self._limits
+        if not self.slot or limits.silence < limits.first_byte:
+            self._watch(connection.last_data)
         relay.head(head, more)
 
     def _relayed(self) -> None:
-        self._settle(Outcome.RELAYED)
+        self._clear()
+        owner, self._owner = self._owner, None
+        if owner is not None:
+            owner.relayed()
 
-    def _settle(self, outcome: Outcome) -> None:
-        if not self._done.done():
-            self._done.set_result(outcome)
-
-    def _fail(self, kind: Kind, message: str) -> None:
-        self.failure = Failure(kind, f"endpoint '{self._spec.name}' {message}", self._spec.name)
-        if kind is Kind.CLIENT_GONE:
-            self.failure = Failure(kind, message)
-        self._settle(Outcome.FAILED)
+    def _fail(self, failure: Failure) -> None:
+        self._clear()
+        owner, self._owner = self._owner, None
+        if owner is not None:
+            owner.failed(failure)
 
     def _clear(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._upload is not None:
-            self._upload.cancel()
-            self._upload = None
+        if self.slot:
+            self._deadlines.forget(self)
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
 
-    # --- time-outs: one timer, set to the nearest deadline, that looks again when it fires ----
+    # --- time-outs: looked at when the nearest deadline has come ------------------------------
 
-    def _deadline(self) -> tuple[float, Kind, str] | None:
-        limits, connection = self._timeouts, self._connection
+    def _watch(self, now: float) -> None:
+        limits = self._limits
+        if self.relay is None and not limits.total:  # as it nearly always is
+            if limits.first_byte:
+                load = limits.load if self._may_load else 0.0
+                self._deadlines.watch(self, now + limits.first_byte + load)
+            return
+        deadline = self._deadline(now)[0]
+        if deadline:
+            self._deadlines.watch(self, deadline)
+
+    def _deadline(self, now: float) -> tuple[float, Kind]:
+        """When the nearest limit is reached (the loop's time; 0 for never), and which that is."""
+        limits, connection = self._limits, self._connection
         assert connection is not None
-        found: list[tuple[float, Kind, str]] = []
-        if self.first_byte is None:
-            limit = limits.first_byte
-            if limit:
-                limit += limits.load if self._may_load else 0.0
-                found.append(
-                    (
-                        connection.last_data + limit,
-                        Kind.FIRST_BYTE_TIMEOUT,
-                        f"did not begin to answer within {limit:g} s "
-                        "(proxy.response_header_timeout)",
-                    )
-                )
-        elif limits.silence:
-            since = self._loop.time() if connection.paused else connection.last_data
-            found.append(
-                (
-                    since + limits.silence,
-                    Kind.BODY_SILENT,
-                    f"sent nothing for {limits.silence:g} s (proxy.read_timeout)",
-                )
-            )
+        deadline, kind = 0.0, Kind.TOTAL_TIMEOUT
         if limits.total:
-            found.append(
-                (
-                    self._started + limits.total,
-                    Kind.TOTAL_TIMEOUT,
-                    f"took more than {limits.total:g} s in all (proxy.response_timeout)",
-                )
-            )
-        return min(found, key=lambda each: each[0], default=None)
+            deadline = self._started + limits.total
+        if self.relay is None:
+            if limits.first_byte:
+                kind_at = connection.last_data + limits.first_byte
+                kind_at += limits.load if self._may_load else 0.0
+                if not deadline or kind_at < deadline:
+                    deadline, kind = kind_at, Kind.FIRST_BYTE_TIMEOUT
+        elif limits.silence:
+            # While the client is slow, the endpoint is made to wait: its silence says nothing.
+            kind_at = (now if connection.paused else connection.last_data) + limits.silence
+            if not deadline or kind_at < deadline:
+                deadline, kind = kind_at, Kind.BODY_SILENT
+        return deadline, kind
 
-    def _arm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        deadline = self._deadline()
-        if deadline is not None:
-            self._timer = self._loop.call_at(deadline[0], self._check)
-
-    def _check(self) -> None:
-        self._timer = None
-        deadline = self._deadline()
-        if deadline is None or self._connection is None or self._done.done():
+    def due(self) -> None:
+        """A deadline has come, unless something was heard meanwhile. See `Watched`."""
+        now = self._loop.time()
+        deadline, kind = self._deadline(now)
+        connection = self._connection
+        if not deadline or connection is None or self._owner is None:
             return
-        at, kind, message = deadline
-        if at > self._loop.time():
-            self._arm()
+        if deadline > now + 0.001:
+            self._deadlines.watch(self, deadline)
             return
-        relay = self.relay
-        self._connection.abort()
-        if relay is None:
-            self._fail(kind, message)
+        failure = Failure(
+            kind, f"endpoint '{self._spec.name}' {self._limit_text(kind)}", self._spec.name
+        )
+        if self.relay is None:
+            connection.abort()
+            self._fail(failure)
         else:
-            name = self._spec.name
-            relay.fail(Failure(kind, f"endpoint '{name}' {message}", name))
+            self.relay.stop(failure)
+
+    def _limit_text(self, kind: Kind) -> str:
+        limits = self._limits
+        if kind is Kind.FIRST_BYTE_TIMEOUT:
+            limit = limits.first_byte + (limits.load if self._may_load else 0.0)
+            return f"did not begin to answer within {limit:g} s (proxy.response_header_timeout)"
+        if kind is Kind.BODY_SILENT:
+            return f"sent nothing for {limits.silence:g} s (proxy.read_timeout)"
+        return f"took more than {limits.total:g} s in all (proxy.response_timeout)"

@@ -1,6 +1,9 @@
 """A request as routing sees it, an answer as the estimates see it, and an explanation as the
 client sees it."""
 
+from math import inf
+from typing import Final
+
 from olla.admission.tickets import Answer
 from olla.dialects.dialect import Operation, Peek, Summary
 from olla.dialects.paths import Target
@@ -8,14 +11,16 @@ from olla.fleet.names import canonical
 from olla.proxy.headers import header_value
 from olla.proxy.incoming import Incoming
 from olla.proxy.stations import Stations
-from olla.routing.affinity import prefix_blocks
+from olla.routing.affinity import CUTS, prefix_blocks
 from olla.routing.decision import Considered
 from olla.routing.features import Features
 
-__all__ = ["answer_of", "explanation", "features_of"]
+__all__ = ["answer_of", "explained", "explanation", "features_of"]
 
 _EXPLAINED_MAX = 32
 """Endpoints in an explanation: a header has to fit into a client's limits."""
+_EMBED: Final = Operation.EMBED
+_OTHER: Final = Operation.OTHER
 
 
 def features_of(stations: Stations, target: Target, incoming: Incoming, peek: Peek) -> Features:
@@ -28,22 +33,25 @@ def features_of(stations: Stations, target: Target, incoming: Incoming, peek: Pe
     if models and prompt is not None:
         habits = stations.admission.dispatcher.twins.habits(models[0])
         tokens = habits.tokens(prompt_bytes) if habits is not None else 0.0
-        prefix = prefix_blocks(prompt)
+        if prompt_bytes >= CUTS[0]:
+            prefix = prefix_blocks(prompt)
     return Features(
-        models=models,
-        dialect=target.dialect.name,
-        profiles=target.profiles,
-        pinned=incoming.header("X-Olla-Endpoint"),
-        ticket=next(stations.tickets),
-        load_options=peek.load_options,
-        keep_alive=peek.keep_alive,
-        prompt_tokens=tokens,
-        prompt_bytes=prompt_bytes,
-        prefix=prefix,
-        output_max=float("inf") if peek.output_max is None else float(peek.output_max),
-        embedding=target.operation is Operation.EMBED,
-        only_loads=peek.only_loads,
-        caller=incoming.peer,
+        models,
+        target.dialect.name,
+        target.profiles,
+        (),
+        None if incoming.plain else incoming.header("X-Olla-Endpoint"),
+        next(stations.tickets),
+        peek.load_options,
+        peek.keep_alive,
+        tokens,
+        inf if peek.output_max is None else float(peek.output_max),
+        {},
+        target.operation is _EMBED,
+        peek.only_loads,
+        prefix,
+        prompt_bytes,
+        incoming.peer,
     )
 
 
@@ -54,7 +62,7 @@ def _models(stations: Stations, target: Target, peek: Peek) -> tuple[str, ...]:
     known = stations.aliases.get(name) or (name,)
     if target.needs_model:
         return known
-    if target.operation is not Operation.OTHER:
+    if target.operation is not _OTHER:
         return ()
     # A path that olla does not know may be asked about a model that it knows.
     by_model = stations.fleet.snapshot.by_model
@@ -64,15 +72,22 @@ def _models(stations: Stations, target: Target, peek: Peek) -> tuple[str, ...]:
 def answer_of(features: Features, summary: Summary, *, streamed: bool) -> Answer:
     """What there is to learn from an answer that came to its end."""
     return Answer(
-        prompt_bytes=features.prompt_bytes,
-        prompt_tokens=summary.prompt_tokens,
-        output_tokens=summary.output_tokens,
-        prompt_seconds=summary.prompt_seconds,
-        output_seconds=summary.output_seconds,
-        load_seconds=summary.load_seconds,
-        total_seconds=summary.total_seconds,
-        streamed=streamed,
+        features.prompt_bytes,
+        summary.prompt_tokens,
+        summary.output_tokens,
+        summary.prompt_seconds,
+        summary.output_seconds,
+        summary.load_seconds,
+        summary.total_seconds,
+        streamed,
     )
+
+
+def explained(stations: Stations, features: Features) -> str:
+    """How the candidates of a request are priced now, see `explanation`."""
+    dispatcher = stations.admission.dispatcher
+    now = stations.clock.now()
+    return explanation(dispatcher.explained(features, stations.fleet.snapshot, now))
 
 
 def explanation(rows: list[Considered]) -> str:

@@ -1,27 +1,33 @@
-"""The client's side: the aiohttp server, and what it hands to exchanges and surfaces.
+"""The client's side: the server, and what it hands to exchanges and surfaces.
 
-Takes a request in, finds out who answers (an exchange with an endpoint, or one of olla's own
-surfaces), and sees that each is counted and recorded once. The bytes of a relayed answer go to
-the connection's transport directly; aiohttp writes the surfaces' answers.
+Takes a request in, by aiohttp or by the fast path, finds out who answers (an exchange with an
+endpoint, or one of olla's own surfaces), and sees that each is counted and recorded once. The
+bytes of a relayed answer go to the connection's transport directly; aiohttp writes the surfaces'
+answers.
 """
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import cast
 
+import aiohttp
 import structlog
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.web_exceptions import HTTPException
 
 from olla.dialects.dialect import Operation
-from olla.dialects.paths import Paths, Target, WrongMethod
+from olla.dialects.paths import BodyUse, Paths, Target, WrongMethod
 from olla.failures import Failed, Failure, Kind
-from olla.proxy.aiohttp_internals import Connection, Server, written
-from olla.proxy.error_response import error_answer
-from olla.proxy.exchange import Exchange, request_id
+from olla.proxy.aiohttp_incoming import AiohttpIncoming
+from olla.proxy.aiohttp_internals import Connection, Server, fault, written
+from olla.proxy.allowing import allow
+from olla.proxy.error_response import error_answer, error_response
+from olla.proxy.exchange import Exchange
+from olla.proxy.fast_path import FastPath, HotIncoming, HotRequest
 from olla.proxy.headers import seconds
+from olla.proxy.incoming import Incoming, read_body, request_id
 from olla.proxy.stations import Stations
 from olla.record import RequestRecord
 
@@ -62,17 +68,30 @@ class Downstream:
         self._logger = logger
         self._exchanges: set[Exchange] = set()
         self._answering = 0
-        self._idle: asyncio.Event = asyncio.Event()
-        self._idle.set()
+        self._all_answered: asyncio.Event | None = None
         self.draining = False
         self.server = Server(
             self._handle,
             head_max=head_max,
             refusal=self._refusal,
+            begin=self._begin_hot,
+            clock=stations.clock,
             keepalive_timeout=idle_timeout,
             read_bufsize=_READ_SIZE,
             lingering_time=_LINGER,
         )
+
+    async def enable_fast_path(self) -> None:
+        """Let hot requests be taken before aiohttp sees them, if its inside is as expected."""
+        why = await fault(self.server)
+        if why is None:
+            self.server.fast_path = FastPath(self._paths, self._stations.max_body)
+        else:
+            self._logger.warning(
+                "the fast path is off: this aiohttp is not as expected",
+                aiohttp=aiohttp.__version__,
+                why=why,
+            )
 
     @property
     def connections(self) -> int:
@@ -88,9 +107,11 @@ class Downstream:
         """Finish what is running, for `timeout` seconds at most, then end it with an error."""
         self.draining = True
         self.server.pre_shutdown()
+        self._all_answered = asyncio.Event()
         try:
             async with asyncio.timeout(timeout):
-                await self._idle.wait()
+                if self._answering:
+                    await self._all_answered.wait()
         except TimeoutError:
             for exchange in list(self._exchanges):
                 exchange.stop(
@@ -100,57 +121,103 @@ class Downstream:
                 )
         await self.server.shutdown(timeout=1.0)
 
-    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        self._answering += 1
-        self._idle.clear()
+    # --- exchanges --------------------------------------------------------------------------
+
+    def _begin_hot(self, connection: Connection, request: HotRequest) -> None:
+        """Answer a request that the fast path has taken in."""
+        head = request.head
+        incoming = HotIncoming(head, connection.peer, request.length)
+        record = self._record(incoming, request.started)
+        exchange = self._open(incoming, connection, head.target, record)
         try:
+            allow(incoming, head.target, self._stations.via)
+        except Failed as failed:
+            exchange.refuse(failed.failure)
+        else:
+            exchange.begin(request.body())
+
+    def _record(self, incoming: Incoming, started: float) -> RequestRecord:
+        clock = self._stations.clock
+        return RequestRecord(
+            id=request_id(incoming, self._stations.ids),
+            method=incoming.method,
+            path=incoming.path,
+            client=incoming.peer,
+            started=started,
+            started_wall=clock.wall(),
+        )
+
+    def _open(
+        self, incoming: Incoming, connection: Connection, target: Target, record: RequestRecord
+    ) -> Exchange:
+        exchange = Exchange(self._stations, incoming, connection, target, record, self)
+        self._exchanges.add(exchange)
+        self._answering += 1
+        connection.persistent = connection.persistent and not self.draining
+        connection.carries(exchange)
+        return exchange
+
+    def over(self, exchange: Exchange) -> None:
+        """See `Host.over`."""
+        self._exchanges.discard(exchange)
+        record, stations = exchange.record, self._stations
+        record.ended = stations.clock.now()
+        exchange.downstream.answered()
+        stations.sink(record)
+        self._done()
+
+    def crashed(self, record: RequestRecord, error: Exception) -> None:
+        """See `Host.crashed`."""
+        self._logger.error("request failed", id=record.id, path=record.path, exc_info=error)
+
+    def _done(self) -> None:
+        self._answering -= 1
+        if not self._answering and self._all_answered is not None:
+            self._all_answered.set()
+
+    # --- requests that aiohttp took in ------------------------------------------------------
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        surface = self._surfaces.get(request.raw_path.partition("?")[0])
+        if surface is None:
             return await self._answer(request)
+        self._answering += 1
+        try:
+            return await surface(request)
         finally:
-            self._answering -= 1
-            if not self._answering:
-                self._idle.set()
+            self._done()
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        surface = self._surfaces.get(request.raw_path.partition("?")[0])
-        if surface is not None:
-            return await surface(request)
-        stations = self._stations
+        connection = cast(Connection, request.protocol)
         incoming = AiohttpIncoming(request)
-        record = RequestRecord(
-            id=request_id(incoming, stations),
-            method=request.method,
-            path=request.raw_path.partition("?")[0],
-            client=incoming.peer,
-            started=stations.clock.now(),
-            started_wall=stations.clock.wall(),
-        )
-        client = AiohttpDownstream(request, keep_alive=request.keep_alive and not self.draining)
+        record = self._record(incoming, self._stations.clock.now())
+        connection.persistent = request.keep_alive and not self.draining
+        connection.minor = 1 if request.version >= (1, 1) else 0
+        connection.wants_trailers = "trailers" in request.headers.get("TE", "")
         try:
             target = self._paths.resolve(request.method, request.raw_path)
-            answer = self._operations.get(target.operation)
-            if answer is not None:
-                return await self._from_surface(answer, request, target, record)
-            exchange = Exchange(stations, incoming, client, target, record)
-            self._exchanges.add(exchange)
-            try:
-                await exchange.run()
-            finally:
-                self._exchanges.discard(exchange)
-        except WrongMethod as wrong:
-            allow = ("Allow", ", ".join(wrong.allowed))
-            self._write_failure(wrong.failure, request, client, record, allow)
         except Failed as failed:
-            self._write_failure(failed.failure, request, client, record)
-        except Exception as error:
-            self._logger.exception("request failed", id=record.id, path=record.path)
-            if isinstance(error, HTTPException):
-                raise
-            failure = Failure(Kind.INTERNAL, "the router failed at this request; its log has more")
-            self._write_failure(failure, request, client, record)
-        finally:
-            record.ended = stations.clock.now()
-            stations.sink(record)
-        return written(client.keep_alive)
+            self._write_failure(failed, request, connection, record)
+            return written(connection.persistent)
+        answer = self._operations.get(target.operation)
+        if answer is not None:
+            return await self._from_surface(answer, request, target, record)
+        exchange = self._open(incoming, connection, target, record)
+        answered = connection.until_answered()
+        try:
+            try:
+                allow(incoming, target, self._stations.via)
+                streamed = target.body is BodyUse.STREAMED
+                body = b"" if streamed else await read_body(incoming, self._stations.max_body)
+            except Failed as failed:
+                exchange.refuse(failed.failure)
+            else:
+                exchange.begin(body)
+            await answered
+        except asyncio.CancelledError:
+            exchange.abandon()
+            raise
+        return written(connection.persistent)
 
     async def _from_surface(
         self,
@@ -161,8 +228,40 @@ class Downstream:
     ) -> web.StreamResponse:
         record.dialect = target.dialect.name
         record.operation = target.operation.value
-        record.strategy = self._stations.admission.dispatcher.options.strategy.value
-        response = await answer(request, target)
+        record.strategy = self._stations.strategy
+        response: web.Response | None = None
+        self._answering += 1
+        try:
+            response = await self._surface_answer(answer, request, target, record)
+        finally:
+            record.ended = self._stations.clock.now()
+            self._stations.sink(record)
+            self._done()
+        return response
+
+    async def _surface_answer(
+        self,
+        answer: OperationSurface,
+        request: web.BaseRequest,
+        target: Target,
+        record: RequestRecord,
+    ) -> web.Response:
+        try:
+            response = await answer(request, target)
+        except Failed as failed:
+            record.failure = failed.failure
+            response = error_response(failed.failure, target.dialect)
+        except asyncio.CancelledError:
+            record.failure = Failure(Kind.CLIENT_GONE, "the client went away")
+            record.status = record.failure.status
+            raise
+        except HTTPException:
+            raise
+        except Exception as error:
+            self.crashed(record, error)
+            message = "the router failed at this request; its log has more"
+            record.failure = Failure(Kind.INTERNAL, message)
+            response = error_response(record.failure, target.dialect)
         record.status = response.status
         record.first_byte = self._stations.clock.now()
         response.headers["X-Olla-Request-ID"] = record.id
@@ -173,33 +272,34 @@ class Downstream:
 
     def _write_failure(
         self,
-        failure: Failure,
+        failed: Failed,
         request: web.BaseRequest,
-        client: "AiohttpDownstream",
+        client: Connection,
         record: RequestRecord,
-        *fields: tuple[str, str],
     ) -> None:
         """Answer with a failure that came before there was an exchange."""
+        failure, stations = failed.failure, self._stations
         record.failure = failure
         record.status = failure.status
         dialect = self._paths.error_dialect(request.raw_path)
         record.dialect = dialect.name
         if request.body_exists:
-            client.keep_alive = False
+            client.persistent = False
+        fields = f"X-Olla-Request-ID: {record.id}\r\nX-Olla-Routing-Decision: rejected\r\n"
+        if isinstance(failed, WrongMethod):
+            fields += f"Allow: {', '.join(failed.allowed)}\r\n"
         client.write(
             error_answer(
                 failure,
                 dialect,
-                [
-                    *fields,
-                    ("X-Olla-Request-ID", record.id),
-                    ("X-Olla-Routing-Decision", "rejected"),
-                ],
-                keep_alive=client.keep_alive,
+                fields.encode(),
+                keep_alive=client.persistent,
                 minor=client.minor,
                 bodiless=request.method == "HEAD",
             )
         )
+        record.ended = stations.clock.now()
+        stations.sink(record)
 
     def _refusal(
         self, start: bytes, status: int, message: str, error: BaseException | None
@@ -237,93 +337,8 @@ class Downstream:
         return error_answer(
             failure,
             dialect,
-            [("X-Olla-Request-ID", record.id)],
+            f"X-Olla-Request-ID: {record.id}\r\n".encode(),
             keep_alive=False,
             minor=1,
             bodiless=False,
         )
-
-
-class AiohttpDownstream:
-    """A client's connection in aiohttp's hands, written to directly."""
-
-    __slots__ = ("_protocol", "_transport", "keep_alive", "minor", "wants_trailers")
-
-    def __init__(self, request: web.BaseRequest, *, keep_alive: bool) -> None:
-        self._protocol = cast(Connection, request.protocol)
-        self._transport = request.transport
-        self.keep_alive = keep_alive
-        self.minor = 1 if request.version >= (1, 1) else 0
-        self.wants_trailers = "trailers" in request.headers.get("TE", "")
-
-    @property
-    def closing(self) -> bool:
-        """The connection is closed or closing."""
-        return self._transport is None or self._transport.is_closing()
-
-    @property
-    def paused(self) -> bool:
-        """The client is slow."""
-        return self._protocol.writing_paused
-
-    def write(self, data: bytes) -> None:
-        """Send bytes."""
-        # uvloop raises on a transport that has closed but not yet said so.
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(data)
-
-    def when_drained(self, callback: Callable[[], None]) -> None:
-        """Call back once the client has caught up."""
-        self._protocol.when_drained(callback)
-
-
-class AiohttpIncoming:
-    """A request as aiohttp parsed it."""
-
-    __slots__ = (
-        "_continued",
-        "_request",
-        "has_body",
-        "headers",
-        "length",
-        "method",
-        "peer",
-        "target",
-    )
-
-    def __init__(self, request: web.BaseRequest) -> None:
-        self._request = request
-        self._continued = False
-        self.method = request.method
-        self.target = request.raw_path
-        self.peer = request.remote or ""
-        self.headers: Sequence[tuple[bytes, bytes]] = request.raw_headers
-        self.has_body = request.body_exists
-        self.length = request.content_length
-
-    def header(self, name: str) -> str | None:
-        """The first value of a header."""
-        return self._request.headers.get(name)
-
-    def expects_continue(self) -> bool:
-        """Whether the client waits for `100 Continue`."""
-        expect = self._request.headers.get("Expect", "")
-        return expect.lower() == "100-continue" and self._request.version >= (1, 1)
-
-    def send_continue(self) -> None:
-        """Tell it to go on, once."""
-        transport = self._request.transport
-        if not self._continued and transport is not None and not transport.is_closing():
-            self._continued = True
-            transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """The body as it comes."""
-        content = self._request.content
-        try:
-            while piece := await content.readany():
-                yield piece
-        except (HttpProcessingError, web.PayloadAccessError, web.RequestPayloadError) as error:
-            raise Failed(
-                Failure(Kind.BAD_REQUEST, f"the request's body is not well-formed: {error}")
-            ) from None

@@ -12,7 +12,7 @@ from multidict import CIMultiDict
 
 from olla.dialects.dialect import Dialect
 from olla.failures import Failure
-from olla.proxy.headers import reason_phrase
+from olla.proxy.fields import reason_phrase
 
 __all__ = ["error_answer", "error_headers", "error_response"]
 
@@ -51,7 +51,7 @@ def error_response(
 def error_answer(
     failure: Failure,
     dialect: Dialect,
-    headers: Iterable[tuple[str, str]],
+    fields: bytes,
     *,
     keep_alive: bool,
     minor: int,
@@ -59,7 +59,8 @@ def error_answer(
 ) -> bytes:
     """The same as bytes, for answers that are written to the connection directly.
 
-    `minor` is the client's HTTP/1 version; `bodiless` an answer to HEAD.
+    `fields` are more header lines, each with its line end; `minor` is the client's HTTP/1
+    version; `bodiless` an answer to HEAD.
     """
     body = dialect.error_body(failure)
     lines = [f"HTTP/1.1 {failure.status} {reason_phrase(failure.status)}"]
@@ -69,6 +70,5 @@ def error_answer(
         lines.append("Connection: close")
     elif minor == 0:
         lines.append("Connection: keep-alive")
-    lines += [f"{name}: {value}" for name, value in headers]
-    head = "\r\n".join(lines).encode("latin-1", "replace") + b"\r\n\r\n"
+    head = "\r\n".join(lines).encode("latin-1", "replace") + b"\r\n" + fields + b"\r\n"
     return head if bodiless else head + body

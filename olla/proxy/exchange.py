@@ -1,30 +1,31 @@
 """The life of one request: a call per station, in the request's order.
 
-Read, understand, allow, choose, try, relay, and at the end one record of what happened. Every
-station's own question is answered elsewhere; this file only knows their order, and that another
-endpoint may be tried until the first byte has gone to the client.
+Understand, choose, try, relay, and at the end one record of what happened. Every station's own
+question is answered elsewhere; this file only knows their order, and that another endpoint may be
+tried until the first byte has gone to the client.
+
+A state machine in the event loop's callbacks: a task with its futures costs more than all stations
+together. It waits for one of: its turn in the queue, an attempt, lists that are being renewed.
 """
 
 import asyncio
-import re
+from typing import Final, Protocol
 
 import msgspec
 
-from olla.access.rights import FORWARDING_HEADERS, Caller, refuse_management, refuse_pinning
-from olla.admission.tickets import Answer, Lease
+from olla.admission.tickets import Answer, Lease, Ticket
 from olla.dialects.dialect import Category, Operation, Peek
 from olla.dialects.multipart import peek_multipart
 from olla.dialects.paths import BodyUse, Target
 from olla.failures import Failed, Failure, Kind, Phase
-from olla.proxy.answered import answered, retry_after
-from olla.proxy.attempt import Attempt, Outcome
+from olla.proxy.answered import answered, own_error, retry_after
+from olla.proxy.attempt import Attempt
 from olla.proxy.context_length import fit_context
-from olla.proxy.describing import answer_of, explanation, features_of
+from olla.proxy.describing import answer_of, explained, features_of
 from olla.proxy.error_response import error_answer
-from olla.proxy.forming import form_request
+from olla.proxy.forming import form_answer, form_request
 from olla.proxy.head import ResponseHead
-from olla.proxy.headers import header_value, response_head, seconds
-from olla.proxy.incoming import Incoming, read_body
+from olla.proxy.incoming import Incoming
 from olla.proxy.relay import Downstream, Relay
 from olla.proxy.stations import Stations
 from olla.proxy.upstream import UpstreamConnection
@@ -33,26 +34,45 @@ from olla.routing.decision import Choose, Reason, Refuse
 from olla.routing.features import Features
 from olla.routing.policies.steady import Steady
 
-__all__ = ["Exchange", "request_id"]
+__all__ = ["Exchange", "Host"]
 
-_CHANGES_MODELS = frozenset({Operation.PULL, Operation.CREATE, Operation.COPY, Operation.DELETE})
-_STEADY = Steady()
-_WAITED = frozenset({Reason.QUEUED, Reason.COLD_LOAD, Reason.MODEL_LOADING})
+_CHANGES_MODELS: Final = frozenset(
+    {Operation.PULL, Operation.CREATE, Operation.COPY, Operation.DELETE}
+)
+_STEADY: Final = Steady()
+_WAITED: Final = frozenset({Reason.QUEUED, Reason.COLD_LOAD, Reason.MODEL_LOADING})
 _LISTS_AGE_MAX = 1.0
 """Seconds. Bounds how often requests for unknown models make olla ask the endpoints."""
-_SANE_ID = re.compile(r"[!-~]{1,128}")
+_NO_BODY: Final = Peek(model=None, stream=False)
+_MAY_LOAD: Final = frozenset({Reason.COLD_LOAD, Reason.FALLBACK})
+# Members of an Enum take a slow way when they are looked up on their class, 0.1 µs each time.
+_MANAGE: Final = Category.MANAGE
+_STREAMED: Final = BodyUse.STREAMED
+_JSON: Final = BodyUse.JSON
+_MULTIPART: Final = BodyUse.MULTIPART
+_CLIENT_GONE: Final = Kind.CLIENT_GONE
 
 
-def request_id(incoming: Incoming, stations: Stations) -> str:
-    """The client's own id where it sent a sane one (printable ASCII, up to 128), else a new one."""
-    own = incoming.header("X-Olla-Request-ID")
-    if own is not None and _SANE_ID.fullmatch(own):
-        return own
-    return next(stations.ids)
+class Host(Protocol):
+    """Whoever began an exchange."""
+
+    def over(self, exchange: "Exchange") -> None:
+        """Nothing more will be written; the record is complete. Called once."""
+        ...
+
+    def crashed(self, record: RequestRecord, error: Exception) -> None:
+        """Olla's own code has failed at it; the client is told so."""
+        ...
 
 
 class Exchange:
     """One client request with its answer."""
+
+    __slots__ = (
+        *("_asked_for", "_attempt", "_body", "_body_read", "_counted", "_explanation", "_failure"),
+        *("_features", "_host", "_incoming", "_lease", "_refreshed", "_retry_after", "_stations"),
+        *("_target", "_task", "_ticket", "_trace", "downstream", "finished", "record"),
+    )
 
     def __init__(
         self,
@@ -61,270 +81,258 @@ class Exchange:
         downstream: Downstream,
         target: Target,
         record: RequestRecord,
+        host: Host,
     ) -> None:
         self._stations = stations
         self._incoming = incoming
-        self._downstream = downstream
+        self.downstream = downstream
         self._target = target
-        self._record = record
+        self.record = record
+        self._host = host
         self._body = b""
         self._body_read = not incoming.has_body
+        self._asked_for: str | None = None
+        self._counted = False
+        self._features: Features | None = None
         self._attempt: Attempt | None = None
-        self._task: asyncio.Task[object] | None = None
-        self._stopped: Failure | None = None
-        self._retry_after: float | None = None
+        self._trace: AttemptRecord | None = None
         self._lease: Lease | None = None
+        self._ticket: Ticket | None = None
+        self._task: asyncio.Task[object] | None = None
+        self._failure: Failure | None = None
+        self._refreshed = False
+        self._retry_after: float | None = None
         self._explanation: str | None = None
+        self.finished = False
         record.dialect = target.dialect.name
-        record.operation = target.operation.value
-        record.strategy = stations.admission.dispatcher.options.strategy.value
+        record.operation = target.word
+        record.strategy = stations.strategy
 
-    async def run(self) -> None:
-        """Answer the request. The record is complete when this returns or raises."""
-        self._task = asyncio.current_task()
+    def begin(self, body: bytes) -> None:
+        """The request is here: with its whole body, or none where that is streamed."""
         try:
-            await self._through_the_stations()
+            self._understand(body)
+            self._enter()
         except Failed as failed:
-            self._refuse(failed.failure)
-        except asyncio.CancelledError:
-            if self._stopped is None:
-                self._record.failure = Failure(Kind.CLIENT_GONE, "the client went away")
-                self._record.status = self._record.status or 499
-                raise
-            self._refuse(self._stopped)
-        finally:
-            self._task = None
+            self.refuse(failed.failure)
+        except Exception as error:
+            self._crash(error)
 
     def stop(self, failure: Failure) -> None:
         """End it now, with an error the client can read."""
-        relay = self._attempt.relay if self._attempt is not None else None
-        if relay is not None and self._attempt is not None:
-            self._attempt.abort()
-            relay.fail(failure)
-        elif self._task is not None:
-            self._stopped = failure
+        attempt = self._attempt
+        if attempt is not None and attempt.relay is not None:
+            # As if the endpoint had broken off: what follows is the same.
+            attempt.relay.stop(failure)
+        else:
+            self._let_go(failure)
+            self.refuse(failure)
+
+    def abandon(self) -> None:
+        """The client has gone: so is the reason for the endpoint's work."""
+        if self.finished:
+            return
+        failure = Failure(_CLIENT_GONE, "the client went away")
+        self._let_go(failure)
+        self.record.failure = failure
+        self.record.status = self.record.status or failure.status
+        self._over()
+
+    def refuse(self, failure: Failure) -> None:
+        """Answer with an error in the dialect of the path."""
+        record, downstream = self.record, self.downstream
+        record.failure = failure
+        record.status = failure.status
+        if not self._body_read:
+            downstream.persistent = False
+        now = self._stations.clock.now()
+        answer = error_answer(
+            failure,
+            self._target.dialect,
+            self._stations.telling.fields(record, now, self._explanation),
+            keep_alive=downstream.persistent,
+            minor=downstream.minor,
+            bodiless=self._incoming.method == "HEAD",
+        )
+        record.bytes_out = len(answer)
+        downstream.write(answer)
+        self._over()
+
+    def _crash(self, error: Exception) -> None:
+        self._host.crashed(self.record, error)
+        failure = Failure(Kind.INTERNAL, "the router failed at this request; its log has more")
+        self._let_go(failure)
+        if self.record.first_byte is None:
+            self.refuse(failure)
+            return
+        self.record.failure = failure  # in the middle of an answer: only its end can tell
+        self.downstream.persistent = False
+        self._over()
+
+    def _let_go(self, failure: Failure) -> None:
+        """Give back whatever it holds or waits for."""
+        if self._task is not None:
             self._task.cancel()
+            self._task = None
+        if self._ticket is not None:
+            self._stations.admission.leave(self._ticket)
+            self._ticket = None
+        if self._attempt is not None:
+            self._attempt.abort()
+            self._attempt_over(failure)
 
-    # --- the stations -----------------------------------------------------------------------
+    def _over(self) -> None:
+        if not self.finished:
+            self.finished = True
+            self._host.over(self)
 
-    async def _through_the_stations(self) -> None:
-        target, record = self._target, self._record
-        self._check_loop()
-        self._check_rights()
-        peek = await self._understand()
-        peek, self._body, record.rewritten = fit_context(self._stations.context, peek, self._body)
+    # --- what is asked, and where it goes ---------------------------------------------------
+
+    def _understand(self, body: bytes) -> None:
+        target, record, stations = self._target, self.record, self._stations
+        incoming = self._incoming
+        if target.body is not _STREAMED:
+            self._body_read = True
+            record.bytes_in = len(body)
+        peek = _NO_BODY
+        if target.body is _JSON:
+            peek = target.dialect.peek(target.operation, body)
+        elif target.body is _MULTIPART:
+            peek = peek_multipart(incoming.header("Content-Type") or "", body)
+        if peek.load_options:
+            peek, body, record.rewritten = fit_context(stations.context, peek, body)
         record.model = peek.model
         record.streaming = peek.stream
-        record.inference = target.operation.occupies_slot
+        record.inference = target.inference
         record.load_options = peek.load_options
-        features = features_of(self._stations, target, self._incoming, peek)
-        if self._incoming.header("X-Olla-Explain") is not None:
-            self._explanation = self._explain(features)
-        if self._stations.explained is not None:
-            self._stations.explained(record.id, self._explain(features))
-        failure: Failure | None = None
-        refreshed = False
-        while True:
-            granted = await self._enter(features, peek)
-            if isinstance(granted, Refuse):
-                if failure is not None:
-                    raise Failed(failure)
-                if await self._worth_another_look(granted, refreshed):
-                    refreshed = True
-                    continue
-                record.decision, record.reason = "rejected", granted.reason.value
-                raise Failed(granted.failure)
-            failure = await self._try(granted, peek, features)
-            if failure is None:
-                return
-            changes = target.category is Category.MANAGE
-            if not failure.facts.elsewhere or (
-                changes and failure.facts.phase is not Phase.CONNECT
-            ):
-                raise Failed(failure)
-            tried = (*features.tried, granted.choice.view.name)
-            features = msgspec.structs.replace(granted.features, tried=tried)
+        self._features = features = features_of(stations, target, incoming, peek)
+        self._asked_for = peek.model
+        # Unloading takes no slot, and must not have the model loaded first.
+        self._counted = target.inference and not (peek.only_loads and peek.keep_alive == 0)
+        self._body = body
+        if not incoming.plain and incoming.header("X-Olla-Explain") is not None:
+            self._explanation = explained(stations, features)
+        if stations.explained is not None:
+            stations.explained(record.id, explained(stations, features))
 
-    def _check_loop(self) -> None:
-        """Refuse a request that this router has sent itself: it would multiply without end."""
-        via, own = self._incoming.header("Via"), self._stations.via
-        if own is not None and via is not None and own in via:
-            message = (
-                "this request has come through this router before: an endpoint in its "
-                "configuration leads back to it; take that endpoint out"
-            )
-            raise Failed(Failure(Kind.LOOP, message))
-
-    def _check_rights(self) -> None:
-        incoming, target = self._incoming, self._target
-        pinned = incoming.header("X-Olla-Endpoint")
-        if target.category is not Category.MANAGE and pinned is None:
-            return
-        caller = Caller(
-            incoming.peer,
-            forwarded=any(incoming.header(name) for name in FORWARDING_HEADERS),
-            origin=incoming.header("Origin"),
+    def _enter(self) -> None:
+        """Get a lease, or wait for one."""
+        assert self._features is not None
+        entered = self._stations.admission.enter(
+            self._features,
+            self._asked_for or "",
+            self._granted,
+            _STEADY if self._target.category is _MANAGE else None,
+            self._counted,
+            self.record.started,
         )
-        refusal = None
-        if target.category is Category.MANAGE:
-            refusal = refuse_management(caller, target.operation.value)
-        if refusal is None and pinned is not None:
-            refusal = refuse_pinning(caller)
-        if refusal is not None:
-            raise Failed(refusal)
+        if isinstance(entered, Ticket):
+            self._ticket = entered
+        else:
+            self._entered(entered)
 
-    async def _understand(self) -> Peek:
-        target, incoming = self._target, self._incoming
-        if target.body is BodyUse.STREAMED:
-            return Peek(model=None, stream=False)
-        encoding = incoming.header("Content-Encoding")
-        if encoding is not None and encoding.strip().lower() != "identity":
-            message = f"request bodies cannot be encoded ({encoding[:40]}); send it as it is"
-            raise Failed(Failure(Kind.ENCODING_UNSUPPORTED, message))
-        self._body = await read_body(incoming, self._stations.max_body)
-        self._body_read = True
-        self._record.bytes_in = len(self._body)
-        if target.body is BodyUse.NONE:
-            return Peek(model=None, stream=False)
-        if target.body is BodyUse.MULTIPART:
-            return peek_multipart(incoming.header("Content-Type") or "", self._body)
-        return target.dialect.peek(target.operation, self._body)
+    def _granted(self, granted: Lease | Refuse) -> None:
+        """Its turn in the queue has come, perhaps as its client left."""
+        self._ticket = None
+        if not self.finished:
+            self._guarded(granted)
+        elif isinstance(granted, Lease):
+            self._stations.admission.release(granted, self._stations.clock.now())
 
-    async def _enter(self, features: Features, peek: Peek) -> Lease | Refuse:
-        """Wait for a lease."""
-        target, record = self._target, self._record
-        granted = await self._stations.admission.enter(
-            features,
-            peek.model or "",
-            policy=_STEADY if target.category is Category.MANAGE else None,
-            # Unloading takes no slot, and must not have the model loaded first.
-            counted=target.operation.occupies_slot
-            and not (peek.only_loads and peek.keep_alive == 0),
-            asked_at=record.started,
-        )
+    def _guarded(self, granted: Lease | Refuse | None) -> None:
+        """Go on, from a callback: None is to ask again."""
+        try:
+            if granted is None:
+                self._enter()
+            else:
+                self._entered(granted)
+        except Failed as failed:
+            self.refuse(failed.failure)
+        except Exception as error:
+            self._crash(error)
+
+    def _entered(self, granted: Lease | Refuse) -> None:
+        record = self.record
         if isinstance(granted, Lease):
             if granted.waited > 0 and granted.choice.reason in _WAITED:
                 record.queue_seconds = granted.waited
             if record.predicted is None:
                 record.predicted = granted.predicted
-        return granted
+            self._features = granted.features
+            self._try(granted)
+            return
+        if self._failure is not None:
+            self.refuse(self._failure)  # of the last endpoint that was tried
+            return
+        if granted.reason is Reason.MODEL_NOT_FOUND and not self._refreshed:
+            # Somebody may have pulled it a moment ago.
+            self._refreshed = True
+            self._task = asyncio.get_running_loop().create_task(self._renew_lists())
+            return
+        record.decision, record.reason = "rejected", granted.reason.value
+        self.refuse(granted.failure)
 
-    def _explain(self, features: Features) -> str:
-        stations = self._stations
-        return explanation(
-            stations.admission.dispatcher.explained(
-                features, stations.fleet.snapshot, stations.clock.now()
-            )
-        )
-
-    async def _worth_another_look(self, refusal: Refuse, refreshed: bool) -> bool:
-        """Whether the endpoints were asked again for a model that none of them listed.
-
-        Somebody may have pulled it a moment ago; only then is "not found" the truth.
-        """
-        if refreshed or refusal.reason is not Reason.MODEL_NOT_FOUND:
-            return False
-        stations = self._stations
-        await stations.fleet.refresh("models", _LISTS_AGE_MAX, stations.refresh_timeout)
-        return True
+    async def _renew_lists(self) -> None:
+        fleet, timeout = self._stations.fleet, self._stations.refresh_timeout
+        try:
+            await fleet.refresh("models", _LISTS_AGE_MAX, timeout)
+        except Exception as error:
+            self._task = None
+            self._crash(error)
+        else:
+            self._task = None
+            self._guarded(None)
 
     # --- one try ----------------------------------------------------------------------------
 
-    async def _try(self, lease: Lease, peek: Peek, features: Features) -> Failure | None:
-        """Try one endpoint. None when the answer has gone to the client, as far as it went."""
-        stations, record, choice = self._stations, self._record, lease.choice
-        name = choice.view.name
-        self._note_choice(choice, peek)
-        trace = AttemptRecord(name, choice.reason.value, stations.clock.now())
-        record.attempts.append(trace)
+    def _try(self, lease: Lease) -> None:
+        """Try one endpoint."""
+        stations, record, choice = self._stations, self.record, lease.choice
         self._lease = lease
-        attempt = self._attempt = Attempt(
-            stations.pool,
-            choice.view.spec,
-            form_request(
+        self._note_choice(choice)
+        self._trace = AttemptRecord(choice.twin.name, record.reason, lease.granted_at)
+        record.attempts.append(self._trace)
+        try:
+            request = form_request(
                 self._incoming,
                 self._target,
                 self._body,
-                peek,
+                self._asked_for,
                 choice,
-                request_id=record.id,
-                via=stations.via,
-            ),
-            stations.timeouts,
-            may_load=choice.reason in (Reason.COLD_LOAD, Reason.FALLBACK),
-            make_relay=self._relay,
-        )
-        failure: Failure | None = None
-        try:
-            outcome = await attempt.run()
-            if outcome is Outcome.HELD:
-                failure = self._turned_away(attempt, name)
-                stations.admission.release(lease)
-                if self._another_can(features, name, peek):
-                    attempt.abort()
-                    return failure
-                outcome = await attempt.accept()
-            if outcome is Outcome.FAILED:
-                failure = attempt.failure
-                return failure
-            failure = failure or self._broken_relay(attempt, name)
-            return None
+                record.id,
+                stations.via,
+            )
         except Failed as failed:
-            failure = failed.failure
-            return failure
-        except asyncio.CancelledError:
-            failure = Failure(Kind.CLIENT_GONE, "the client went away")
+            self._attempt_over(failed.failure)
             raise
-        finally:
-            if not lease.released:
-                stations.admission.release(lease, self._learnt(attempt, lease, failure))
-            model = choice.model if lease.counted else None
-            self._note_end(attempt, trace, failure, model)
-
-    def _another_can(self, features: Features, name: str, peek: Peek) -> bool:
-        if self._target.category is Category.MANAGE:
-            return False
-        stations = self._stations
-        return stations.admission.dispatcher.could_serve(
-            msgspec.structs.replace(features, tried=(*features.tried, name)),
-            stations.fleet.snapshot,
-            peek.model or "",
-            stations.clock.now(),
+        self._attempt = Attempt(
+            stations.pool,
+            stations.deadlines,
+            choice.twin.view.spec,
+            request,
+            stations.timeouts,
+            self,
+            may_load=choice.reason in _MAY_LOAD,
         )
+        self._attempt.start()
 
-    def _learnt(self, attempt: Attempt, lease: Lease, failure: Failure | None) -> Answer | None:
-        """What a complete answer tells the estimates; None for any other."""
-        relay = attempt.relay
-        if failure is not None or relay is None or relay.summary is None:
-            return None
-        if self._record.status != 200:
-            return None
-        return answer_of(lease.features, relay.summary, streamed=self._record.streaming)
-
-    def _relay(self, connection: UpstreamConnection, head: ResponseHead) -> Relay:
+    def relay(self, connection: UpstreamConnection, head: ResponseHead) -> Relay:
         """The answer is to be relayed: its head for the client, olla's fields added."""
-        downstream, record, clock = self._downstream, self._record, self._stations.clock
+        downstream, record, stations = self.downstream, self.record, self._stations
+        now = stations.clock.now()
+        assert self._trace is not None
         self._body = b""  # no other endpoint will be asked any more
-        now = clock.now()
-        record.status = head.status
-        self._retry_after = retry_after(head)
-        record.first_byte = now
-        record.attempts[-1].first_byte = now
-        record.attempts[-1].status = head.status
-        if self._lease is not None and head.status < 400:
-            self._stations.admission.began(self._lease)
-        chunked = head.chunked and not head.bodiless and downstream.minor == 1
-        delimited = chunked or head.bodiless or head.length is not None
-        if not delimited or not self._body_read:
-            downstream.keep_alive = False
-        with_trailer = chunked and downstream.wants_trailers
-        head_bytes = response_head(
+        record.status = self._trace.status = head.status
+        record.first_byte = self._trace.first_byte = now
+        if head.status >= 400:
+            self._retry_after = retry_after(head)
+        elif self._lease is not None:
+            stations.admission.began(self._lease, now)
+        head_bytes, with_trailer = form_answer(
             head,
-            [*self._fields(), ("X-Olla-Response-Time", seconds(now - record.started))],
-            keep_alive=downstream.keep_alive,
-            minor=downstream.minor,
-            chunked=chunked,
-            trailer="X-Olla-Response-Time" if with_trailer else None,
+            downstream,
+            stations.telling.fields(record, now, self._explanation),
+            body_read=self._body_read,
         )
         return Relay(
             connection,
@@ -337,102 +345,106 @@ class Exchange:
             trailer=self._total_time if with_trailer else None,
         )
 
+    def relayed(self) -> None:
+        """The answer has gone to the client, as far as it went."""
+        attempt, record = self._attempt, self.record
+        assert attempt is not None
+        assert attempt.relay is not None
+        failure = attempt.relay.failure
+        if failure is None and record.status >= 400:
+            failure = own_error(record.endpoint or "", record.status, self._retry_after)
+        try:
+            self._attempt_over(failure)
+        except Exception as error:
+            self._crash(error)
+        else:
+            self._over()
+
+    def held(self, head: ResponseHead) -> None:
+        """The endpoint cannot now: try another where there is one, else pass on what it said."""
+        assert self._attempt is not None
+        assert self._lease is not None
+        assert self._trace is not None
+        stations, name = self._stations, self._lease.choice.view.name
+        self._trace.status = head.status
+        failure = answered(name, head.status, retry_after(head))
+        stations.admission.release(self._lease, stations.clock.now())
+        if self._another_can(name):
+            self._attempt.abort()
+            self.failed(failure)
+        else:
+            self._attempt.accept()
+
+    def failed(self, failure: Failure) -> None:
+        """Nothing went to the client: try elsewhere, where that helps and does no harm."""
+        try:
+            self._attempt_over(failure)
+            changes = self._target.category is _MANAGE
+            if not failure.facts.elsewhere or (
+                changes and failure.facts.phase is not Phase.CONNECT
+            ):
+                self.refuse(failure)
+                return
+            assert self._features is not None
+            assert self._trace is not None
+            tried = (*self._features.tried, self._trace.endpoint)
+            self._features = msgspec.structs.replace(self._features, tried=tried)
+            self._failure = failure
+            self._enter()
+        except Failed as failed:
+            self.refuse(failed.failure)
+        except Exception as error:
+            self._crash(error)
+
+    def _another_can(self, name: str) -> bool:
+        stations, features = self._stations, self._features
+        assert features is not None
+        features = msgspec.structs.replace(features, tried=(*features.tried, name))
+        snapshot, now = stations.fleet.snapshot, stations.clock.now()
+        dispatcher, asked_for = stations.admission.dispatcher, self._asked_for or ""
+        could = dispatcher.could_serve(features, snapshot, asked_for, now)
+        return could and self._target.category is not _MANAGE
+
     def _total_time(self) -> bytes:
-        total = self._stations.clock.now() - self._record.started
-        return f"X-Olla-Response-Time: {seconds(total)}\r\n".encode()
-
-    def _turned_away(self, attempt: Attempt, name: str) -> Failure:
-        assert attempt.held is not None
-        return answered(name, attempt.held.status, retry_after(attempt.held))
-
-    def _broken_relay(self, attempt: Attempt, name: str) -> Failure | None:
-        relay = attempt.relay
-        if relay is None or relay.failure is not None:
-            return relay.failure if relay is not None else None
-        status = self._record.status
-        if status >= 500 or status in (401, 403, 429):
-            return answered(name, status, self._retry_after)
-        return None
+        total = self._stations.clock.now() - self.record.started
+        return b"X-Olla-Response-Time: %.3fs\r\n" % total
 
     # --- what happened ----------------------------------------------------------------------
 
-    def _note_choice(self, choice: Choose, peek: Peek) -> None:
-        record, view = self._record, choice.view
-        record.endpoint = view.name
-        record.endpoint_type = view.profile.name if view.profile is not None else view.spec.type
+    def _note_choice(self, choice: Choose) -> None:
+        record, view = self.record, choice.twin.view
+        record.endpoint = choice.twin.name
+        record.endpoint_type = choice.twin.kind or view.spec.type
         record.decision = "fallback" if choice.fallback else "routed"
-        record.reason = choice.reason.value
-        record.model = view.models[choice.model].name if choice.model else peek.model
+        record.reason = choice.reason._value_  # the public way runs Python code
+        record.model = view.models[choice.model].name if choice.model else self._asked_for
 
-    def _note_end(
-        self,
-        attempt: Attempt,
-        trace: AttemptRecord,
-        failure: Failure | None,
-        model: str | None,
-    ) -> None:
-        stations, record, relay = self._stations, self._record, attempt.relay
-        trace.ended = stations.clock.now()
+    def _attempt_over(self, failure: Failure | None) -> None:
+        """A try has ended, however: the lease goes back, and everybody is told."""
+        stations, record = self._stations, self.record
+        lease, trace, attempt = self._lease, self._trace, self._attempt
+        if lease is None or trace is None:
+            return
+        self._lease = self._attempt = None
+        now = stations.clock.now()
+        summary = None
+        trace.ended = now
         trace.failure = failure
-        if attempt.held is not None:
-            trace.status = attempt.held.status
-        if relay is not None:
-            record.bytes_out = relay.bytes_out
+        if attempt is not None and attempt.relay is not None:
+            summary = attempt.relay.summary
+            record.bytes_out = attempt.relay.bytes_out
             record.failure = failure
-            if relay.summary is not None:
-                record.prompt_tokens = relay.summary.prompt_tokens
-                record.output_tokens = relay.summary.output_tokens
-                record.load_seconds = relay.summary.load_seconds
-        if failure is None or failure.kind is not Kind.CLIENT_GONE:
+            if summary is not None:
+                record.prompt_tokens = summary.prompt_tokens
+                record.output_tokens = summary.output_tokens
+                record.load_seconds = summary.load_seconds
+        if not lease.released:
+            learnt: Answer | None = None
+            if failure is None and summary is not None and record.status == 200:
+                learnt = answer_of(lease.features, summary, streamed=record.streaming)
+            stations.admission.release(lease, now, learnt)
+        if failure is None or failure.kind is not _CLIENT_GONE:
+            model = lease.choice.model if lease.counted else None
             stations.fleet.observe(trace.endpoint, failure, model)
         if self._target.operation in _CHANGES_MODELS:
             stations.fleet.probe_now(trace.endpoint)
-
-    def _fields(self) -> list[tuple[str, str]]:
-        record = self._record
-        fields = [("X-Olla-Request-ID", record.id)]
-        if record.endpoint is not None:
-            fields.append(("X-Olla-Endpoint", record.endpoint))
-        if record.model is not None:
-            fields.append(("X-Olla-Model", header_value(record.model)))
-        if record.endpoint_type is not None:
-            fields.append(("X-Olla-Backend-Type", record.endpoint_type))
-        fields.append(("X-Olla-Routing-Strategy", record.strategy))
-        fields.append(("X-Olla-Routing-Decision", record.decision or "rejected"))
-        if record.reason:
-            fields.append(("X-Olla-Routing-Reason", record.reason))
-        if len(record.attempts) > 1:
-            fields.append(("X-Olla-Attempts", str(len(record.attempts))))
-        if record.queue_seconds is not None:
-            fields.append(("X-Olla-Queue-Time", seconds(record.queue_seconds)))
-        if self._explanation is not None:
-            fields.append(("X-Olla-Explanation", self._explained(record)))
-        return fields
-
-    def _explained(self, record: RequestRecord) -> str:
-        """The candidates, and what was expected against what came."""
-        parts = [self._explanation or ""]
-        if record.predicted is not None:
-            parts.append(f"predicted={seconds(record.predicted)}")
-        if record.first_byte is not None:
-            parts.append(f"observed={seconds(record.first_byte - record.started)}")
-        return "; ".join(parts)
-
-    def _refuse(self, failure: Failure) -> None:
-        """Answer with an error in the dialect of the path."""
-        record, downstream = self._record, self._downstream
-        record.failure = failure
-        record.status = failure.status
-        if not self._body_read:
-            downstream.keep_alive = False
-        elapsed = self._stations.clock.now() - record.started
-        answer = error_answer(
-            failure,
-            self._target.dialect,
-            [*self._fields(), ("X-Olla-Response-Time", seconds(elapsed))],
-            keep_alive=downstream.keep_alive,
-            minor=downstream.minor,
-            bodiless=self._incoming.method == "HEAD",
-        )
-        record.bytes_out = len(answer)
-        downstream.write(answer)

@@ -1,73 +1,99 @@
-"""The request as an endpoint gets it: head, body, and the model as the endpoint spells it."""
+"""The request as an endpoint gets it, and the head of its answer as the client gets it."""
 
-from olla.dialects.dialect import Category, Peek
+from typing import Final
+
+from olla.dialects.dialect import Category
 from olla.dialects.multipart import replace_multipart_model
 from olla.dialects.paths import BodyUse, Target
 from olla.dialects.rewrite import replace_model
 from olla.fleet.names import canonical
 from olla.proxy.attempt import OutgoingRequest
-from olla.proxy.headers import request_head
+from olla.proxy.head import ResponseHead
+from olla.proxy.headers import request_head, response_head
 from olla.proxy.incoming import Incoming
+from olla.proxy.relay import Downstream
 from olla.routing.decision import Choose
 
-__all__ = ["form_request"]
+__all__ = ["form_answer", "form_request"]
+_MANAGE: Final = Category.MANAGE
+_STREAMED: Final = BodyUse.STREAMED
+_MULTIPART: Final = BodyUse.MULTIPART
 
 
 def form_request(
     incoming: Incoming,
     target: Target,
     body: bytes,
-    peek: Peek,
+    asked_for: str | None,
     choice: Choose,
-    *,
     request_id: str,
     via: str | None = None,
 ) -> OutgoingRequest:
-    """The request for the chosen endpoint. A streamed body is told to come, if it waits for that.
+    """The request for the chosen endpoint; `asked_for` is the model as it was named. A streamed
+    body is told to come, if it waits for that.
 
     Raises:
         Failed: the body cannot be given another model name.
     """
-    streamed = target.body is BodyUse.STREAMED and incoming.has_body
-    body = _body_for(incoming, target, body, peek, choice)
+    streamed = target.body is _STREAMED and incoming.has_body
+    body = _body_for(incoming, target, body, asked_for, choice)
     length: int | None = len(body) if body or incoming.has_body else None
     if streamed:
         length = incoming.length
     chunked = streamed and length is None
-    head = request_head(
-        incoming.method,
-        target.upstream_target,
-        choice.view.spec,
-        incoming.headers,
-        request_id=request_id,
-        peer=incoming.peer,
-        length=length,
-        chunked=chunked,
-        via=via,
-    )
+    unchanging = incoming.outgoing(target, choice.view.spec, via)
+    head = request_head(unchanging, request_id, length, chunked=chunked)
     if streamed and incoming.expects_continue():
         incoming.send_continue()
     return OutgoingRequest(
-        method=incoming.method,
-        head=head,
-        body=body,
-        pieces=incoming.pieces if streamed else None,
-        chunked=chunked,
-        fresh_connection=target.category is Category.MANAGE,
+        incoming.method,
+        head,
+        body,
+        incoming.pieces if streamed else None,
+        chunked,
+        target.category is _MANAGE,
     )
 
 
-def _body_for(incoming: Incoming, target: Target, body: bytes, peek: Peek, choice: Choose) -> bytes:
+def form_answer(
+    head: ResponseHead, downstream: Downstream, fields: bytes, *, body_read: bool
+) -> tuple[bytes, bool]:
+    """The answer's head for the client, and whether a trailer is promised in it.
+
+    `fields` are olla's own; `body_read` says that the request's body was read to its end. Decides
+    whether the client's connection outlives the answer.
+    """
+    chunked = head.chunked and not head.bodiless and downstream.minor == 1
+    delimited = chunked or head.bodiless or head.length is not None
+    if not delimited or not body_read:
+        downstream.persistent = False
+    with_trailer = chunked and downstream.wants_trailers
+    formed = response_head(
+        head,
+        fields,
+        keep_alive=downstream.persistent,
+        minor=downstream.minor,
+        chunked=chunked,
+        trailer=b"X-Olla-Response-Time" if with_trailer else None,
+    )
+    return formed, with_trailer
+
+
+def _body_for(
+    incoming: Incoming, target: Target, body: bytes, asked_for: str | None, choice: Choose
+) -> bytes:
     """The body, with the model spelled as the endpoint spells it where that matters."""
     view, model = choice.view, choice.model
-    if model is None or peek.model is None:
+    if model is None or asked_for is None:
         return body
     own = view.models[model].name
-    renamed = canonical(peek.model) != model
-    strict = view.profile is not None and view.profile.name != "ollama" and own != peek.model
+    if own == asked_for:
+        return body
+    renamed = asked_for != model and canonical(asked_for) != model
+    strict = view.profile is not None and view.profile.name != "ollama"
     if not renamed and not strict:
         return body
-    if target.body is BodyUse.MULTIPART:
+    if target.body is _MULTIPART:
         form = incoming.header("Content-Type") or ""
         return replace_multipart_model(form, body, own)
     return replace_model(body, target.operation, own)

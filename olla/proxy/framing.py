@@ -21,7 +21,9 @@ class FramingError(Exception):
     `passed` are those before the fault, which can still be passed on.
     """
 
-    passed = b""
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.passed = b""
 
 
 class Scanner(Protocol):
@@ -92,6 +94,20 @@ class Chunked:
 
     def feed(self, data: bytes, payload: list[bytes]) -> bytes:
         """See `Scanner.feed`."""
+        if self._between and data[-1:] == b"\n":
+            # Nearly every read is one whole chunk: it is passed on as it came.
+            line_end = data.find(b"\r\n", 0, 18)
+            if line_end > 0:
+                digits = data[:line_end]
+                start, end = line_end + 2, len(data) - 2
+                if (
+                    _HEX.issuperset(digits)
+                    and end > start
+                    and int(digits, 16) == end - start
+                    and data[end] == 13
+                ):
+                    payload.append(data[start:end])
+                    return data
         if self._held:
             data = self._held + data
             self._held = b""
@@ -135,6 +151,11 @@ class Chunked:
                 return position
             position = line_end + 2
         return size
+
+    @property
+    def _between(self) -> bool:
+        """Whether the next byte begins a chunk."""
+        return not (self._held or self._remaining or self._crlf or self._in_trailers)
 
     def eof(self) -> bool:
         """See `Scanner.eof`: only the last chunk ends a chunked body."""

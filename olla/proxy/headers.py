@@ -1,39 +1,17 @@
-"""Heads that olla writes: what passes, what is dropped, what is added, in both directions.
+"""Heads that olla writes: what is added to what passes, in both directions."""
 
-Hop-by-hop fields end here (RFC 9110, section 7.6.1); the rest passes in its order and spelling.
-"""
-
-from collections.abc import Iterable, Sequence
-from http import HTTPStatus
+from collections.abc import Sequence
 from urllib.parse import quote
 
 from olla.fleet.endpoint import EndpointSpec
+from olla.proxy.fields import HOP_BY_HOP, dropped_fields
 from olla.proxy.head import ResponseHead
 
-__all__ = [
-    "header_value",
-    "reason_phrase",
-    "request_head",
-    "response_head",
-    "seconds",
-]
+__all__ = ["header_value", "request_head", "response_head", "seconds", "unchanging_head"]
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
 
-_HOP_BY_HOP = frozenset(
-    {
-        b"connection",
-        b"keep-alive",
-        b"proxy-connection",
-        b"proxy-authenticate",
-        b"proxy-authorization",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-    }
-)
-_OURS_UPSTREAM = _HOP_BY_HOP | {
+_OURS_UPSTREAM = HOP_BY_HOP | {
     b"host",
     b"content-length",
     b"expect",
@@ -45,55 +23,55 @@ _OURS_UPSTREAM = _HOP_BY_HOP | {
 }
 _CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"cookie"})
 """What a client shows to olla is not for the endpoints."""
-_DROPPED_DOWNSTREAM = _HOP_BY_HOP | {b"content-length"}
 
 
-def request_head(
+def unchanging_head(
     method: str,
     target: str,
     spec: EndpointSpec,
     headers: RawHeaders,
     *,
-    request_id: str,
     peer: str,
-    length: int | None,
-    chunked: bool,
     scheme: str = "http",
     via: str | None = None,
 ) -> bytes:
-    """The head of a request to an endpoint, the empty line included.
+    """The part of a request's head that is the same for all requests with these fields.
 
-    `target` is path and query without the endpoint's base path; `length` the body's length in
-    bytes, None without a body or when it is `chunked`; `via` this router's own name in the `Via`
-    field (RFC 9110, section 7.6.3), by which it knows its own requests again.
+    `target` is path and query without the endpoint's base path; `via` this router's own name in
+    the `Via` field (RFC 9110, section 7.6.3), by which it knows its own requests again.
     """
-    dropped = _dropped(headers, _OURS_UPSTREAM)
-    if not spec.forward_authorization:
-        dropped = dropped | _CREDENTIALS
-    own = {name.lower().encode() for name, _ in spec.headers}
+    connection = host = b""
     forwarded_for = peer.encode("latin-1", "replace")
-    host = b""
     passed: list[bytes] = []
     proto_seen = host_seen = False
-    parts = [f"{method} {spec.base_path}{target} HTTP/1.1\r\nHost: {spec.authority}\r\n".encode()]
+    end_to_end: list[tuple[bytes, bytes, bytes]] = []
     for name, value in headers:
         lower = name.lower()
-        if lower == b"host":
+        if lower not in _OURS_UPSTREAM:
+            if lower == b"x-forwarded-host":
+                host_seen = True
+            elif lower == b"x-forwarded-proto":
+                proto_seen = True
+            end_to_end.append((lower, name, value))
+        elif lower == b"host":
             host = host or value
+        elif lower == b"connection":
+            connection += value + b","
         elif lower == b"via":
             passed.append(value)
         elif lower == b"x-forwarded-for":
             forwarded_for = value + b", " + forwarded_for
-        elif lower == b"x-forwarded-host":
-            host_seen = True
-        elif lower == b"x-forwarded-proto":
-            proto_seen = True
-        if lower not in dropped and lower not in own:
-            parts.append(b"%b: %b\r\n" % (name, value))
-    parts.extend(f"{name}: {value}\r\n".encode() for name, value in spec.headers)
-    parts.append(
-        b"X-Olla-Request-ID: %b\r\nX-Forwarded-For: %b\r\n" % (request_id.encode(), forwarded_for)
-    )
+    dropped = dropped_fields([connection] if connection else (), frozenset())
+    if not spec.forward_authorization:
+        dropped = dropped | _CREDENTIALS
+    if spec.headers:
+        dropped = dropped | {name.lower().encode() for name, _ in spec.headers}
+    parts = [f"{method} {spec.base_path}{target} HTTP/1.1\r\nHost: {spec.authority}\r\n".encode()]
+    parts += [
+        b"%b: %b\r\n" % (name, value) for lower, name, value in end_to_end if lower not in dropped
+    ]
+    parts += [f"{name}: {value}\r\n".encode() for name, value in spec.headers]
+    parts.append(b"X-Forwarded-For: %b\r\n" % forwarded_for)
     if via is not None:
         passed.append(f"1.1 {via}".encode())
     if passed:
@@ -102,47 +80,51 @@ def request_head(
         parts.append(b"X-Forwarded-Host: %b\r\n" % host)
     if not proto_seen:
         parts.append(b"X-Forwarded-Proto: %b\r\n" % scheme.encode())
-    if chunked:
-        parts.append(b"Transfer-Encoding: chunked\r\n")
-    elif length is not None:
-        parts.append(b"Content-Length: %d\r\n" % length)
-    parts.append(b"\r\n")
     return b"".join(parts)
+
+
+def request_head(unchanging: bytes, request_id: str, length: int | None, *, chunked: bool) -> bytes:
+    """The head of a request to an endpoint, the empty line included.
+
+    `unchanging` is what `unchanging_head` gave, `length` the body's length in bytes, None without
+    a body or when it is `chunked`.
+    """
+    if chunked:
+        framing = b"Transfer-Encoding: chunked\r\n"
+    elif length is not None:
+        framing = b"Content-Length: %d\r\n" % length
+    else:
+        framing = b""
+    return b"%bX-Olla-Request-ID: %b\r\n%b\r\n" % (unchanging, request_id.encode(), framing)
 
 
 def response_head(
     head: ResponseHead,
-    fields: Iterable[tuple[str, str]],
+    fields: bytes,
     *,
     keep_alive: bool,
     minor: int,
     chunked: bool,
-    trailer: str | None = None,
+    trailer: bytes | None = None,
 ) -> bytes:
     """The head of an answer to the client, the empty line included.
 
-    `fields` are olla's own; `keep_alive` whether the client's connection stays open after it;
-    `minor` the client's HTTP/1 version; `trailer` the name of a field that comes after the body.
+    `fields` are olla's own, each with its line end; `keep_alive` whether the client's connection
+    stays open after it; `minor` the client's HTTP/1 version; `trailer` the name of a field that
+    comes after the body.
     """
-    dropped = _dropped(((name, value) for _, name, value in head.headers), _DROPPED_DOWNSTREAM)
-    reason = head.reason or reason_phrase(head.status).encode()
-    parts = [b"HTTP/1.1 %d %b\r\n" % (head.status, reason)]
-    for lower, name, value in head.headers:
-        if lower not in dropped and not lower.startswith(b"x-olla-"):
-            parts.append(b"%b: %b\r\n" % (name, value))
+    framing = b""
     if chunked:
-        parts.append(b"Transfer-Encoding: chunked\r\n")
+        framing = b"Transfer-Encoding: chunked\r\n"
     elif head.length is not None and head.status != 204:
-        parts.append(b"Content-Length: %d\r\n" % head.length)
+        framing = b"Content-Length: %d\r\n" % head.length
     if trailer is not None:
-        parts.append(f"Trailer: {trailer}\r\n".encode())
+        framing += b"Trailer: %b\r\n" % trailer
     if not keep_alive:
-        parts.append(b"Connection: close\r\n")
+        framing += b"Connection: close\r\n"
     elif minor == 0:
-        parts.append(b"Connection: keep-alive\r\n")
-    parts.extend(f"{name}: {value}\r\n".encode() for name, value in fields)
-    parts.append(b"\r\n")
-    return b"".join(parts)
+        framing += b"Connection: keep-alive\r\n"
+    return b"%b%b%b\r\n" % (head.passed, framing, fields)
 
 
 def header_value(text: str) -> str:
@@ -155,21 +137,3 @@ def header_value(text: str) -> str:
 def seconds(value: float) -> str:
     """A duration as the headers show it, such as `0.012s`."""
     return f"{value:.3f}s"
-
-
-def reason_phrase(status: int) -> str:
-    """The standard reason phrase, which some clients show to people."""
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return "Client Closed Request" if status == 499 else "Unknown"
-
-
-def _dropped(headers: Iterable[tuple[bytes, bytes]], always: frozenset[bytes]) -> frozenset[bytes]:
-    """`always`, and what the Connection fields name besides."""
-    named: set[bytes] = set()
-    for name, value in headers:
-        if name.lower() == b"connection":
-            named.update(token.strip().lower() for token in value.split(b","))
-    named -= {b"", b"close", b"keep-alive"}
-    return always | named if named else always

@@ -3,12 +3,17 @@
 A protocol, and the reading of bodies with a bound. `downstream` has the aiohttp version.
 """
 
-from collections.abc import AsyncIterator, Sequence
+import re
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Protocol
 
+from olla.dialects.paths import Target
 from olla.failures import Failed, Failure, Kind
+from olla.fleet.endpoint import EndpointSpec
 
-__all__ = ["Incoming", "read_body"]
+__all__ = ["Incoming", "read_body", "request_id"]
+
+_SANE_ID = re.compile(r"[!-~]{1,128}")
 
 
 class Incoming(Protocol):
@@ -23,9 +28,20 @@ class Incoming(Protocol):
     length: int | None
     """Content-Length in bytes; None when there is none."""
     has_body: bool
+    plain: bool
+    """It is known to have none of the headers that olla itself obeys."""
 
     def header(self, name: str) -> str | None:
         """The first value of a header, whatever its case."""
+        ...
+
+    @property
+    def path(self) -> str:
+        """The target without its query."""
+        ...
+
+    def outgoing(self, target: Target, spec: EndpointSpec, via: str | None) -> bytes:
+        """What of its head goes to an endpoint, see `headers.unchanging_head`."""
         ...
 
     def expects_continue(self) -> bool:
@@ -34,6 +50,10 @@ class Incoming(Protocol):
 
     def send_continue(self) -> None:
         """Tell it to go on."""
+        ...
+
+    def whole(self) -> bytes | None:
+        """The whole body, where all of it has come already."""
         ...
 
     def pieces(self) -> AsyncIterator[bytes]:
@@ -45,6 +65,14 @@ class Incoming(Protocol):
         ...
 
 
+def request_id(incoming: Incoming, ids: Iterator[str]) -> str:
+    """The client's own id where it sent a sane one (printable ASCII, up to 128), else a new one."""
+    own = None if incoming.plain else incoming.header("X-Olla-Request-ID")
+    if own is not None and _SANE_ID.fullmatch(own):
+        return own
+    return next(ids)
+
+
 async def read_body(incoming: Incoming, limit: int) -> bytes:
     """The whole body.
 
@@ -54,6 +82,11 @@ async def read_body(incoming: Incoming, limit: int) -> bytes:
     if not incoming.has_body:
         return b""
     if incoming.length is not None and incoming.length > limit:
+        raise Failed(_too_large(limit))
+    body = incoming.whole()
+    if body is not None and len(body) <= limit:
+        return body
+    if body is not None:
         raise Failed(_too_large(limit))
     if incoming.expects_continue():
         incoming.send_continue()

@@ -16,7 +16,7 @@ from olla.failures import Failed, Failure, Kind
 from olla.fleet.endpoint import EndpointSpec
 from olla.fleet.line import Loading
 from olla.proxy.head import ResponseHead
-from olla.proxy.headers import request_head
+from olla.proxy.headers import request_head, unchanging_head
 from olla.proxy.upstream import Pool
 
 __all__ = ["ModelLoads"]
@@ -83,16 +83,8 @@ class ModelLoads:
         self._ended(loading, failure)
 
     async def _ask(self, spec: EndpointSpec, path: str, body: bytes) -> Failure | None:
-        head = request_head(
-            "POST",
-            path,
-            spec,
-            _JSON,
-            request_id=self._new_id(),
-            peer="127.0.0.1",
-            length=len(body),
-            chunked=False,
-        )
+        unchanging = unchanging_head("POST", path, spec, _JSON, peer="127.0.0.1")
+        head = request_head(unchanging, self._new_id(), len(body), chunked=False)
         connection = self._pool.take_idle(spec)
         while True:
             fresh = connection is None

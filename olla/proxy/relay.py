@@ -7,7 +7,7 @@ error and nothing after it. Does not choose, does not retry.
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from olla.dialects.dialect import Dialect, Ending, Operation, Summary
 from olla.failures import Failure, Kind
@@ -16,6 +16,7 @@ from olla.proxy.tail import Tail
 from olla.proxy.upstream import UpstreamConnection
 
 __all__ = ["Downstream", "Relay"]
+_COMPLETE: Final = Ending.COMPLETE
 
 
 class Downstream(Protocol):
@@ -23,7 +24,7 @@ class Downstream(Protocol):
 
     minor: int
     """The client's HTTP/1 version: 1 or 0."""
-    keep_alive: bool
+    persistent: bool
     """Whether the connection stays open after this answer."""
     wants_trailers: bool
     """The client said `TE: trailers`."""
@@ -44,6 +45,10 @@ class Downstream(Protocol):
 
     def when_drained(self, callback: Callable[[], None]) -> None:
         """Call back once the client has caught up."""
+        ...
+
+    def answered(self) -> None:
+        """Nothing more will be written of this answer."""
         ...
 
 
@@ -90,11 +95,8 @@ class Relay:
         self.on_end: Callable[[], None] | None = None
         """Called once, when nothing more will be written."""
         self._chunked = head.chunked and not head.bodiless and downstream.minor == 1
-        content_type = (head.get(b"content-type") or b"").split(b";", 1)[0].strip().lower()
-        self._stream = content_type in (b"application/x-ndjson", b"text/event-stream")
-        readable = self._stream or content_type == b"application/json"
-        opaque = head.get(b"content-encoding") not in (None, b"", b"identity")
-        self._tail = Tail() if readable and not opaque and head.status == 200 else None
+        self._stream = head.streams
+        self._tail = Tail() if head.readable and head.status == 200 else None
         self.bytes_out = 0
         """Body bytes written to the client, framing included."""
         self.failure: Failure | None = None
@@ -125,7 +127,7 @@ class Relay:
         tail = self._tail
         if tail is not None and not tail.overflowed:
             self.summary = self._dialect.summary(self._operation, self._stream, tail.value())
-            if self._stream and self.summary.ending is not Ending.COMPLETE:
+            if self._stream and self.summary.ending is not _COMPLETE:
                 self._cut_short(self.summary.ending)
                 return
         last = b""
@@ -146,7 +148,7 @@ class Relay:
         if self.finished:
             return
         self.failure = failure
-        self._downstream.keep_alive = False
+        self._downstream.persistent = False
         if self._stream:
             mid_record = self._tail is not None and self._tail.mid_record
             record = self._dialect.in_band_error(failure, mid_record=mid_record)
@@ -158,10 +160,10 @@ class Relay:
             self._write(b"")
         self._finish()
 
-    def hang_up(self) -> None:
-        """The client is gone: so is the reason for the endpoint's work."""
+    def stop(self, failure: Failure) -> None:
+        """Hang up on the endpoint, and end the answer with an error."""
         self._connection.abort()
-        self._finish()
+        self.fail(failure)
 
     def _cut_short(self, ending: Ending) -> None:
         if ending is Ending.ERROR:
@@ -171,7 +173,7 @@ class Relay:
                 f"endpoint '{self._endpoint}' ended its answer with an error of its own",
                 self._endpoint,
             )
-            self._downstream.keep_alive = False
+            self._downstream.persistent = False
             self._write(b"")
             self._finish()
             return
@@ -194,5 +196,7 @@ class Relay:
     def _finish(self) -> None:
         if not self.finished:
             self.finished = True
-            if self.on_end is not None:
-                self.on_end()
+            # Whoever is told holds the relay: letting go of it here leaves no cycle behind.
+            on_end, self.on_end = self.on_end, None
+            if on_end is not None:
+                on_end()

@@ -10,6 +10,8 @@ from olla.fleet.snapshot import Snapshot
 from olla.proxy.admitting import Admission
 from olla.proxy.attempt import Timeouts
 from olla.proxy.context_length import ContextRule
+from olla.proxy.deadlines import Deadlines
+from olla.proxy.telling import Telling
 from olla.proxy.upstream import Pool
 from olla.record import Sink
 
@@ -79,5 +81,8 @@ class Stations:
         self.context = context or ContextRule()
         self.explained = explained
         self.via = via
+        self.strategy = admission.dispatcher.options.strategy.value
+        self.telling = Telling()
+        self.deadlines = Deadlines()
         self.tickets = itertools.count()
         self.ids = ids

@@ -5,8 +5,6 @@ are grouped into runs that end with a line end, and the last few runs are kept: 
 records, or the whole of an answer without line ends. Bounded.
 """
 
-from collections import deque
-
 __all__ = ["Tail"]
 
 _RUNS = 6
@@ -21,7 +19,7 @@ class Tail:
     __slots__ = ("_open", "_runs", "_size", "overflowed")
 
     def __init__(self) -> None:
-        self._runs: deque[bytes | list[bytes]] = deque(maxlen=_RUNS)
+        self._runs: list[bytes | list[bytes]] = []
         self._open = False
         self._size = 0
         self.overflowed = False
@@ -29,22 +27,28 @@ class Tail:
 
     def add(self, piece: bytes) -> None:
         """Take the next piece of payload."""
+        runs = self._runs
         if self._open:
-            last = self._runs[-1]
-            if isinstance(last, bytes):
-                self._runs[-1] = last = [last]
-                self._size = len(last[0])
-            self._size += len(piece)
-            if self._size > _BYTES_MAX:
-                self.overflowed = True
-                last.clear()
-                self._size = 0
-            last.append(piece)
+            self._add_to_last(piece)
         else:
-            self._runs.append(piece)
+            runs.append(piece)
+            if len(runs) > _RUNS:
+                del runs[0]
             self._size = len(piece)
             self.overflowed = False
         self._open = piece[-1] != 10
+
+    def _add_to_last(self, piece: bytes) -> None:
+        last = self._runs[-1]
+        if isinstance(last, bytes):
+            self._runs[-1] = last = [last]
+            self._size = len(last[0])
+        self._size += len(piece)
+        if self._size > _BYTES_MAX:
+            self.overflowed = True
+            last.clear()
+            self._size = 0
+        last.append(piece)
 
     @property
     def mid_record(self) -> bool:
@@ -53,4 +57,5 @@ class Tail:
 
     def value(self) -> bytes:
         """What is kept, as one piece."""
-        return b"".join(run if isinstance(run, bytes) else b"".join(run) for run in self._runs)
+        pieces = [run if isinstance(run, bytes) else b"".join(run) for run in self._runs]
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -12,10 +12,11 @@ from collections import deque
 from typing import Protocol, cast
 
 from olla.clock import Clock
-from olla.failures import Failed, Failure, Kind
+from olla.failures import Failed, Kind
 from olla.fleet.endpoint import EndpointSpec
+from olla.proxy.connect_failure import connect_failure
 from olla.proxy.framing import FramingError, Scanner
-from olla.proxy.head import HEAD_MAX, BadHead, ResponseHead, parse_head
+from olla.proxy.head import HEAD_MAX, BadHead, HeadParser, ResponseHead
 
 __all__ = ["Pool", "Receiver", "UpstreamConnection"]
 
@@ -23,6 +24,8 @@ _IDLE_MAX = 256
 """Idle connections kept per address. More are closed as they come back."""
 _HELD_MAX = 65536
 """Bytes taken in while an answer is held back; then the endpoint has to wait."""
+_JOINED_MAX = 16384
+"""Up to this size, bytes, copying a body costs less than sending two pieces."""
 _KEEP_ALIVE_MARGIN = 0.5
 """Seconds before the end of an announced keep-alive at which a connection is given up."""
 
@@ -49,7 +52,7 @@ class Receiver(Protocol):
         ...
 
 
-class UpstreamConnection(asyncio.Protocol):
+class UpstreamConnection:
     """One connection to an endpoint."""
 
     __slots__ = (
@@ -60,12 +63,12 @@ class UpstreamConnection(asyncio.Protocol):
         "_method",
         "_paused",
         "_pool",
-        "_receiver",
         "_scanner",
         "address",
         "expires",
         "head",
         "last_data",
+        "receiver",
         "reused",
         "sent",
         "transport",
@@ -85,7 +88,8 @@ class UpstreamConnection(asyncio.Protocol):
         self.head: ResponseHead | None = None
         self.sent = False
         """The request was sent completely."""
-        self._receiver: Receiver | None = None
+        self.receiver: Receiver | None = None
+        """Who gets what comes; None while the connection is idle."""
         self._scanner: Scanner | None = None
         self._buffer = b""
         self._held: list[bytes] | None = None
@@ -94,7 +98,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._paused = False
 
     def __repr__(self) -> str:
-        state = "idle" if self._receiver is None else "in use"
+        state = "idle" if self.receiver is None else "in use"
         if self.transport is None or self.transport.is_closing():
             state = "closed"
         return f"<UpstreamConnection to {self.address[0]}:{self.address[1]}, {state}>"
@@ -119,7 +123,7 @@ class UpstreamConnection(asyncio.Protocol):
     def begin(self, method: str, receiver: Receiver) -> None:
         """Take the connection for one request; its answer goes to `receiver`."""
         self._method = method
-        self._receiver = receiver
+        self.receiver = receiver
         self.head = None
         self._scanner = None
         self.sent = False
@@ -130,14 +134,18 @@ class UpstreamConnection(asyncio.Protocol):
         if self.transport is not None and not self.transport.is_closing():
             self.transport.write(data)
 
+    def write_all(self, head: bytes, body: bytes) -> None:
+        """Send a whole request, with one call to the kernel."""
+        if self.transport is not None and not self.transport.is_closing():
+            if len(body) <= _JOINED_MAX:
+                self.transport.write(head + body)
+            else:
+                self.transport.writelines((head, body))
+
     async def drained(self) -> None:
         """Wait until the endpoint has taken enough of what was written."""
         if self._drained is not None:
             await self._drained
-
-    def receiver_is(self, receiver: Receiver) -> None:
-        """Hand the rest of the answer to another receiver."""
-        self._receiver = receiver
 
     def hold(self) -> None:
         """Keep what comes from now on until `release_held`."""
@@ -148,7 +156,7 @@ class UpstreamConnection(asyncio.Protocol):
         held, self._held = self._held, None
         self.resume_reading()
         for data in held or ():
-            if self._receiver is None:
+            if self.receiver is None:
                 return
             self._feed(data)
 
@@ -172,7 +180,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Hang up at once: this is what stops the work on the endpoint."""
-        self._receiver = None
+        self.receiver = None
         if self.transport is not None:
             self.transport.abort()
 
@@ -188,7 +196,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of the answer."""
-        if self._receiver is None:
+        if self.receiver is None:
             # Nobody asked: a 408 before an idle close, or rubbish. Either way it is spoiled.
             self.abort()
             return
@@ -212,7 +220,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._settle(exc)
 
     def _settle(self, exc: Exception | None) -> None:
-        if self._receiver is None:
+        if self.receiver is None:
             return
         if self._scanner is None:
             self._break(Kind.RESET, "closed the connection before it answered")
@@ -222,6 +230,9 @@ class UpstreamConnection(asyncio.Protocol):
             self._break(Kind.BODY_TRUNCATED, "closed the connection in the middle of its answer")
         else:
             self._break(Kind.BODY_RESET, f"broke off in the middle of its answer ({exc})")
+
+    def eof_received(self) -> None:
+        """The endpoint has closed its side; None has the transport close ours."""
 
     def pause_writing(self) -> None:
         """The endpoint is slow in taking the request."""
@@ -251,7 +262,7 @@ class UpstreamConnection(asyncio.Protocol):
                 self._break(Kind.BAD_HEAD, f"sent a head of more than {HEAD_MAX} bytes")
                 return
             try:
-                head = parse_head(data[:end], self._method)
+                head = self._pool.heads.parse(data[:end], self._method)
             except BadHead as error:
                 self._break(Kind.BAD_HEAD, f"sent a bad head: {error}")
                 return
@@ -264,9 +275,9 @@ class UpstreamConnection(asyncio.Protocol):
         self._buffer = b""
         self.head = head
         self._scanner = head.scanner()
-        receiver = cast(Receiver, self._receiver)
+        receiver = cast(Receiver, self.receiver)
         receiver.head(head, bool(data))
-        if self._receiver is None:
+        if self.receiver is None:
             return
         if self._held is not None:
             self._held.append(data)
@@ -275,7 +286,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _feed(self, data: bytes) -> None:
         scanner = cast(Scanner, self._scanner)
-        receiver = cast(Receiver, self._receiver)
+        receiver = cast(Receiver, self.receiver)
         if data:
             payload: list[bytes] = []
             try:
@@ -287,14 +298,14 @@ class UpstreamConnection(asyncio.Protocol):
                 return
             if raw or payload:
                 receiver.body(raw, payload)
-        if scanner.done and self._receiver is not None:
+        if scanner.done and self.receiver is not None:
             self._finish()
 
     def _finish(self) -> None:
-        receiver = cast(Receiver, self._receiver)
+        receiver = cast(Receiver, self.receiver)
         scanner = cast(Scanner, self._scanner)
         head = cast(ResponseHead, self.head)
-        self._receiver = None
+        self.receiver = None
         self.resume_reading()  # or an idle connection would not notice that it was closed
         if self.sent and head.keep_alive and not scanner.leftover and self.usable:
             self._pool.give_back(self, head.keep_alive_seconds)
@@ -303,7 +314,7 @@ class UpstreamConnection(asyncio.Protocol):
         receiver.end(scanner.trailers)
 
     def _break(self, kind: Kind, message: str) -> None:
-        receiver = cast(Receiver, self._receiver)
+        receiver = cast(Receiver, self.receiver)
         self.abort()
         receiver.broken(kind, message)
 
@@ -317,13 +328,14 @@ class Pool:
 
     def __init__(self, clock: Clock, *, connect_timeout: float, idle_timeout: float) -> None:
         self._clock = clock
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._connect_timeout = connect_timeout
         self._idle_timeout = idle_timeout
         self._idle: dict[Address, deque[UpstreamConnection]] = {}
         self._open: set[UpstreamConnection] = set()
         self._all_gone = asyncio.Event()
         self._tls: ssl.SSLContext | None = None
+        self.heads = HeadParser()
         self._sweep: asyncio.TimerHandle | None = None
 
     @property
@@ -341,7 +353,7 @@ class Pool:
         waiting = self._idle.get((spec.host, spec.port, spec.tls))
         while waiting:
             connection = waiting.pop()
-            if connection.usable and connection.expires > self._loop.time():
+            if connection.usable and connection.expires > self.loop.time():
                 connection.reused = True
                 return connection
             connection.abort()
@@ -354,17 +366,17 @@ class Pool:
             Failed: it could not be made; the failure says why.
         """
         address = (spec.host, spec.port, spec.tls)
-        connection = UpstreamConnection(self, address, self._loop)
+        connection = UpstreamConnection(self, address, self.loop)
         try:
             async with asyncio.timeout(self._connect_timeout):
-                await self._loop.create_connection(
-                    lambda: connection,
+                await self.loop.create_connection(
+                    lambda: cast(asyncio.Protocol, connection),
                     spec.host,
                     spec.port,
                     ssl=self._tls_context() if spec.tls else None,
                 )
         except (OSError, TimeoutError) as error:
-            raise Failed(self._connect_failure(spec, error)) from None
+            raise Failed(connect_failure(spec, error, self._connect_timeout)) from None
         return connection
 
     def give_back(self, connection: UpstreamConnection, keep_alive_seconds: float | None) -> None:
@@ -376,10 +388,10 @@ class Pool:
         lifetime = self._idle_timeout
         if keep_alive_seconds is not None:
             lifetime = min(lifetime, keep_alive_seconds - _KEEP_ALIVE_MARGIN)
-        connection.expires = self._loop.time() + lifetime
+        connection.expires = self.loop.time() + lifetime
         waiting.append(connection)
         if self._sweep is None:
-            self._sweep = self._loop.call_later(self._idle_timeout, self._sweep_idle)
+            self._sweep = self.loop.call_later(self._idle_timeout, self._sweep_idle)
 
     def made(self, connection: UpstreamConnection) -> None:
         """A connection stands."""
@@ -409,35 +421,14 @@ class Pool:
 
     def _sweep_idle(self) -> None:
         self._sweep = None
-        now = self._loop.time()
+        now = self.loop.time()
         for waiting in list(self._idle.values()):
             for connection in [each for each in waiting if each.expires <= now]:
                 connection.abort()
         if self.idle:
-            self._sweep = self._loop.call_later(self._idle_timeout, self._sweep_idle)
+            self._sweep = self.loop.call_later(self._idle_timeout, self._sweep_idle)
 
     def _tls_context(self) -> ssl.SSLContext:
         if self._tls is None:
             self._tls = ssl.create_default_context()
         return self._tls
-
-    def _connect_failure(self, spec: EndpointSpec, error: OSError) -> Failure:
-        where = f"endpoint '{spec.name}' at {spec.host}:{spec.port}"
-        if isinstance(error, TimeoutError):
-            return Failure(
-                Kind.CONNECT_TIMEOUT,
-                f"{where} did not accept a connection within {self._connect_timeout:g} s",
-                spec.name,
-            )
-        if isinstance(error, socket.gaierror):
-            return Failure(
-                Kind.CONNECT_DNS, f"{where}: the name cannot be resolved ({error})", spec.name
-            )
-        if isinstance(error, ssl.SSLError):
-            return Failure(
-                Kind.CONNECT_TLS, f"{where}: the TLS handshake failed ({error})", spec.name
-            )
-        # With several addresses behind a name, asyncio folds the errors into one text.
-        if isinstance(error, ConnectionRefusedError) or "refused" in str(error).lower():
-            return Failure(Kind.CONNECT_REFUSED, f"{where} refused the connection", spec.name)
-        return Failure(Kind.CONNECT_UNREACHABLE, f"{where} cannot be reached ({error})", spec.name)

@@ -10,9 +10,13 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from zlib import crc32
 
-from olla.fleet.line import Line
+import msgspec
 
-__all__ = ["CUTS", "PrefixCache", "prefix_blocks"]
+from olla.fleet.line import Line
+from olla.fleet.twins import Twins
+from olla.routing.features import Features
+
+__all__ = ["CUTS", "PrefixCache", "prefix_blocks", "with_cached"]
 
 CUTS = tuple(kilobytes * 1024 for kilobytes in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32))
 """Where a prompt's JSON text is cut, in bytes: a kilobyte is some 200 tokens. Coarser as it grows,
@@ -83,3 +87,14 @@ class PrefixCache:
             if len(found) >= _ENDPOINTS_MAX:
                 break
         return {name: worth for name, worth in found.items() if worth > 0}
+
+
+def with_cached(features: Features, twins: Twins, prefixes: PrefixCache) -> Features:
+    """The same request, with how many of its tokens each endpoint is expected to have cached."""
+    lines = twins.lines(features.models[0]) if features.models else ()
+    known = prefixes.cached(lines, features.prefix)
+    if not known:
+        return features
+    per_byte = features.prompt_tokens / max(features.prompt_bytes, 1)
+    cached = {name: count * per_byte for name, count in known.items()}
+    return msgspec.structs.replace(features, cached=cached)

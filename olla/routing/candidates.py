@@ -5,7 +5,7 @@ business, and what to do when there is none is `decision`'s.
 """
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from math import inf
 
 from olla.fleet.breaker import BreakerState
@@ -17,6 +17,14 @@ from olla.routing.delay import price
 from olla.routing.features import Features
 
 __all__ = ["Candidate", "Exclusion", "candidates", "exclusion"]
+
+
+_SCANNED_MAX = 16
+"""Up to so many endpoints of a model are all priced; of more, the fastest first."""
+_TIES_MAX = 16
+"""So many that are as good as the best are enough to choose from."""
+
+_Having = tuple[Line | None, Twin, str | None]
 
 
 class Exclusion(enum.Enum):
@@ -37,14 +45,22 @@ class Candidate:
 
     `model` is the canonical name it would serve (None without one) and `line` what is known of
     it there; `index` its place among the candidates. `delay` is the expected delay in seconds,
-    or a lower bound of it for one that cannot be the best; 0 where no policy asked.
+    or a lower bound of it for one that cannot be the best; 0 where no policy asked. `ready` says
+    that the model is in memory as the request needs it.
     """
 
-    __slots__ = ("delay", "index", "line", "model", "twin")
+    __slots__ = ("delay", "index", "line", "model", "ready", "twin")
 
     def __init__(
-        self, twin: Twin, line: Line | None, model: str | None, index: int, delay: float = 0.0
+        self,
+        twin: Twin,
+        line: Line | None,
+        model: str | None,
+        index: int,
+        delay: float = 0.0,
+        ready: bool = False,
     ) -> None:
+        self.ready = ready
         self.twin = twin
         self.line = line
         self.model = model
@@ -83,40 +99,56 @@ def candidates(
     priced: bool = False,
     spillover: float = 0.0,
     reserved: frozenset[str] = frozenset(),
+    everyone: bool = False,
 ) -> list[Candidate]:
     """The endpoints that could serve the request now, in configuration order per model name.
 
     `priced` says that their delays are wanted; an endpoint of a lower priority is charged
     `spillover` seconds for each tier. `reserved` are the names of endpoints for embeddings.
     An endpoint whose breaker is open is left out as long as another one is there; when none is,
-    trying it is the only chance, so it counts.
+    trying it is the only chance, so it counts. Where many endpoints have the model, and not
+    `everyone` is wanted, those are left out whose prefill alone takes longer than the best.
     """
     found: list[Candidate] = []
     last_chance: list[Candidate] = []
-    seen: set[str] = set()
-    several = len(features.models) > 1
+    models, profiles, dialect = features.models, features.profiles, features.dialect
     # Nearly every request, on nearly every endpoint: only what the endpoint is counts.
-    plain = not (features.tried or reserved or features.pinned or features.profiles)
-    dialect = features.dialect
+    plain = not (features.tried or reserved or features.pinned)
     bound = inf
-    for twin, line, model in _having(features, twins):
+    ties = 0
+    ordered = priced and not everyone and len(models) == 1
+    ordered = ordered and len(twins.lines(models[0])) > _SCANNED_MAX
+    having = _cached_first(features, twins, now) if ordered else _having(features, twins)
+    tokens = features.prompt_tokens
+    for line, twin, model in having:
+        if (
+            ordered
+            and line is not None
+            and (tokens * line.rates.prefill > bound or ties >= _TIES_MAX)
+            and twin.name not in features.cached
+        ):
+            break
         why = None
-        if not (plain and twin.clear and dialect in twin.dialects):
+        if not (
+            plain
+            and twin.clear
+            and (dialect in twin.dialects if profiles is None else twin.kind in profiles)
+        ):
             why = exclusion(features, twin.view, reserved, on_trial=twin.on_trial)
             if why is not None and why is not Exclusion.BREAKER_OPEN:
                 continue
-        if several:
-            if twin.name in seen:
-                continue
-            seen.add(twin.name)
+        if len(models) > 1 and any(each.twin is twin for each in (*found, *last_chance)):
+            continue
         group = found if why is None else last_chance
         delay = 0.0
+        ready = line is not None and line.ready(features.load_options, now)
         if priced and line is not None:
             charge = spillover * twins.tier(twin.view) if twins.tiered else 0.0
-            delay = charge + price(line, features, twins, now, bound - charge)
-            if delay < bound and why is None:
+            delay = charge + price(line, features, twins, now, ready, bound - charge)
+            if why is None and delay <= bound:
+                ties = ties + 1 if delay == bound else 0
                 bound = delay
-        group.append(Candidate(twin, line, model, len(group), delay))
+        group.append(Candidate(twin, line, model, len(group), delay, ready))
     return found or last_chance
 
 
@@ -154,11 +186,24 @@ def exclusion(
     return None
 
 
-def _having(features: Features, twins: Twins) -> Iterable[tuple[Twin, Line | None, str | None]]:
+def _having(features: Features, twins: Twins) -> Iterable[_Having]:
     models = features.models
     if not models:
-        return [(twins.by_name[view.spec.name], None, None) for view in twins.snapshot.endpoints]
+        return [(None, twins.by_name[view.spec.name], None) for view in twins.snapshot.endpoints]
     if len(models) == 1:
         model = models[0]
-        return [(line.twin, line, model) for line in twins.lines(model)]
-    return [(line.twin, line, model) for model in models for line in twins.lines(model)]
+        return [(line, line.twin, model) for line in twins.lines(model)]
+    return [(line, line.twin, model) for model in models for line in twins.lines(model)]
+
+
+def _cached_first(features: Features, twins: Twins, now: float) -> Iterator[_Having]:
+    """Those whose prompt cache helps, then all others, by how fast they read prompts."""
+    model = features.models[0]
+    lines = twins.by_speed(model, now)
+    for name in features.cached:
+        twin = twins.by_name.get(name)
+        if twin is not None and model in twin.names:
+            yield twin.names[model], twin, model
+    for line in lines:
+        if line.twin.name not in features.cached:
+            yield line, line.twin, model

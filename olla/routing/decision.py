@@ -6,6 +6,7 @@ among `tried`.
 
 import enum
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
@@ -90,11 +91,17 @@ class Reason(enum.Enum):
     NO_ENDPOINT = "no_endpoint"
 
 
+_NO_MODEL: Final = Reason.NO_MODEL
+_MODEL_FOUND: Final = Reason.MODEL_FOUND
+_MODEL_LOADED: Final = Reason.MODEL_LOADED
+
+
 class Choose(msgspec.Struct, frozen=True):
     """Send it there. `fallback` when the endpoint does not list the model.
 
     `line` is what is known of the model on that endpoint (None without a model); `delay` the
-    expected seconds by which it was chosen, where the policy goes by them.
+    expected seconds by which it was chosen, where the policy goes by them; `ready` says that the
+    model is in memory as the request needs it.
     """
 
     twin: Twin
@@ -103,6 +110,7 @@ class Choose(msgspec.Struct, frozen=True):
     reason: Reason
     fallback: bool = False
     delay: float | None = None
+    ready: bool = False
 
     @property
     def view(self) -> EndpointView:
@@ -148,7 +156,8 @@ def decide(
     if able:
         best = _best(able, features, policy)
         delay = best.delay if policy.priced and best.line is not None else None
-        return Choose(best.twin, best.line, best.model, _reason(best, features, now), delay=delay)
+        reason = _reason(best)
+        return Choose(best.twin, best.line, best.model, reason, False, delay, best.ready)
     if options.strategy is Strategy.OPTIMISTIC and options.fallback is Fallback.ALL:
         anyone = msgspec.structs.replace(features, models=())
         able = _able(anyone, twins, policy, options, now)
@@ -162,7 +171,7 @@ def explain(
     features: Features, twins: Twins, policy: Policy, options: RoutingOptions, now: float
 ) -> list[Considered]:
     """Every endpoint of the fleet with its place in the order or its exclusion: best first."""
-    able = _able(features, twins, policy, options, now)
+    able = _able(features, twins, policy, options, now, everyone=True)
     for each in able:  # bounds have done their work: now the whole price
         if each.line is not None:
             terms = expected_delay(each.line, features, twins, now)
@@ -189,7 +198,13 @@ def explain(
 
 
 def _able(
-    features: Features, twins: Twins, policy: Policy, options: RoutingOptions, now: float
+    features: Features,
+    twins: Twins,
+    policy: Policy,
+    options: RoutingOptions,
+    now: float,
+    *,
+    everyone: bool = False,
 ) -> list[Candidate]:
     return candidates(
         features,
@@ -198,6 +213,7 @@ def _able(
         priced=policy.priced,
         spillover=options.spillover,
         reserved=options.embedding_endpoints,
+        everyone=everyone,
     )
 
 
@@ -213,14 +229,14 @@ def _best(able: Sequence[Candidate], features: Features, policy: Policy) -> Cand
     return min(able, key=lambda each: policy.key(each, features, count))
 
 
-def _reason(best: Candidate, features: Features, now: float) -> Reason:
+def _reason(best: Candidate) -> Reason:
     line = best.line
     if line is None:
-        return Reason.NO_MODEL
+        return _NO_MODEL
     if not best.twin.tells_residency:
-        return Reason.MODEL_FOUND
-    if line.ready(features.load_options, now):
-        return Reason.MODEL_LOADED
+        return _MODEL_FOUND
+    if best.ready:
+        return _MODEL_LOADED
     loading = best.twin.loading
     if loading is not None and loading.line is line:
         return Reason.MODEL_LOADING

@@ -56,19 +56,22 @@ def price(
     features: Features,
     twins: Twins,
     now: float,
+    ready: bool,
     bound: float = inf,
     terms: Delay | None = None,
 ) -> float:
     """The delay of a request on a line, in seconds.
 
-    Stops early with a lower bound once that is over `bound`. `terms` is filled in when given.
+    Stops early with a lower bound once that is over `bound`. `terms` is filled in when given;
+    `ready` is what `Line.ready` says.
     """
     rates = line.rates
-    rates.refresh()
+    if rates.stale:
+        rates.refresh()
     total = features.prompt_tokens * rates.prefill
     if terms is not None:
         terms.prefill = total
-    if line.ready(features.load_options, now) and not line.draining:
+    if ready and not line.draining:
         if features.cached:
             tokens = features.cached.get(line.twin.view.spec.name, 0.0)
             saved = min(tokens, features.prompt_tokens) * rates.prefill
@@ -93,7 +96,8 @@ def price(
 def expected_delay(line: Line, features: Features, twins: Twins, now: float) -> Delay:
     """The terms of the delay, none left out."""
     terms = Delay()
-    price(line, features, twins, now, inf, terms)
+    ready = line.ready(features.load_options, now)
+    price(line, features, twins, now, ready, inf, terms)
     return terms
 
 

@@ -1,6 +1,5 @@
 """What routing may know of a request."""
 
-from collections.abc import Mapping
 from math import inf
 
 import msgspec
@@ -36,7 +35,7 @@ class Features(msgspec.Struct, frozen=True):
     keep_alive: float | None = None
     prompt_tokens: float = 0.0
     output_max: float = inf
-    cached: Mapping[str, float] = msgspec.field(default_factory=dict)
+    cached: dict[str, float] = {}
     embedding: bool = False
     only_loads: bool = False
     prefix: tuple[int, ...] = ()

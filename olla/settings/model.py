@@ -41,6 +41,14 @@ class Server(Section):
     shutdown_timeout: Duration = 10.0
     """How long running requests may go on after SIGTERM."""
     request_limits: RequestLimits = RequestLimits()
+    fast_path: Literal["auto", "off"] = "auto"
+    """Whether plain inference requests are taken in by a shorter way than the HTTP library's:
+    auto where the library is as expected, or off. What becomes of a request is the same."""
+
+    @field_validator("fast_path", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, value: object) -> object:
+        return "off" if value is False else value  # YAML reads a bare off as false
 
     @field_validator("host")
     @classmethod

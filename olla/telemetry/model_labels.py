@@ -32,6 +32,9 @@ class ModelLabels:
 
     def label(self, model: str) -> str:
         """The label for a model's name in any spelling; `other` when it has none."""
+        found = self._labels.get(model)
+        if found is not None:
+            return found
         if len(model) > _NAME_CHARACTERS_MAX:
             return OTHER
         key = canonical(model)

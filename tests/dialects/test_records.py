@@ -8,7 +8,7 @@ from olla.dialects.records import (
     encoded,
     in_band_event,
     json_object,
-    last_lines,
+    last_line,
     sse_data,
     value,
     whole,
@@ -17,8 +17,9 @@ from olla.dialects.records import (
 
 def test_lines_come_last_first() -> None:
     """Empty ones are passed over, and a last one need not be ended."""
-    assert last_lines(b"a\n\n b \r\n\nc") == [b"c", b" b \r", b"a"]
-    assert last_lines(b"\n \n") == []
+    assert last_line(b"a\n\n b \r\n\nc") == b"c"
+    assert last_line(b"a\n\n b \r\n\n") == b" b"
+    assert last_line(b"\n \n") == b""
 
 
 def test_events_are_their_data() -> None:

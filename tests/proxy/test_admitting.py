@@ -2,11 +2,9 @@
 
 import asyncio
 
-import pytest
-
 from olla.admission.dispatcher import Dispatcher
 from olla.admission.refusals import QueueLimits
-from olla.admission.tickets import Lease
+from olla.admission.tickets import Lease, Ticket
 from olla.clock import SystemClock
 from olla.failures import Kind
 from olla.fleet.snapshot import EndpointView
@@ -35,70 +33,83 @@ def warm(now: float) -> EndpointView:
     return view("a", resident=["m:latest"], num_parallel=1, resident_at=now)
 
 
-async def enter(gate: Admission) -> Lease:
-    """A lease, which there must be."""
-    granted = await gate.enter(features(), "m")
-    assert isinstance(granted, Lease)
-    return granted
+class Caller:
+    """Someone who asks, and is told when it comes to a wait."""
+
+    def __init__(self, gate: Admission) -> None:
+        self.gate = gate
+        self.told: list[Lease | Refuse] = []
+        self.entered = gate.enter(features(), "m", self.told.append)
+
+    @property
+    def ticket(self) -> Ticket:
+        """The place in the queue, which there must be."""
+        assert isinstance(self.entered, Ticket)
+        return self.entered
+
+    @property
+    def lease(self) -> Lease:
+        """The lease, which there must be, at once or after a wait."""
+        lease = self.told[0] if self.told else self.entered
+        assert isinstance(lease, Lease)
+        return lease
+
+
+def now() -> float:
+    """The clock's time."""
+    return SystemClock().now()
 
 
 async def test_the_next_one_enters_when_the_slot_is_free() -> None:
-    """And is told how long it waited."""
-    gate = admission(warm(SystemClock().now()))
-    first = await enter(gate)
-    second = asyncio.create_task(enter(gate))
-    await asyncio.sleep(0)
+    """And is told how long it waited, in a turn of the loop of its own."""
+    gate = admission(warm(now()))
+    first, second = Caller(gate), Caller(gate)
     assert gate.dispatcher.waiting == 1
-    assert not second.done()
-    gate.release(first)
-    lease = await second
-    assert lease.waited > 0
-    gate.release(lease)
+    gate.release(first.lease, now())
+    assert second.told == []
+    await asyncio.sleep(0)
+    assert second.lease.waited > 0
+    gate.release(second.lease, now())
     assert gate.dispatcher.leases == 0
     await gate.close()
 
 
 async def test_whoever_leaves_gives_up_the_place() -> None:
-    """At once, and the next one moves up."""
-    gate = admission(warm(SystemClock().now()))
-    first = await enter(gate)
-    waiting = [asyncio.create_task(enter(gate)) for _ in range(2)]
-    await asyncio.sleep(0)
-    waiting[0].cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await waiting[0]
+    """At once, and the next one moves up; leaving twice is leaving once."""
+    gate = admission(warm(now()))
+    first, second, third = Caller(gate), Caller(gate), Caller(gate)
+    gate.leave(second.ticket)
+    gate.leave(second.ticket)
     assert gate.dispatcher.waiting == 1
-    gate.release(first)
-    gate.release(await waiting[1])
+    gate.release(first.lease, now())
+    await asyncio.sleep(0)
+    assert second.told == []
+    gate.release(third.lease, now())
     assert gate.dispatcher.leases == 0
     await gate.close()
 
 
-async def test_a_lease_that_comes_as_its_client_leaves_is_given_back() -> None:
-    """In the same turn of the loop: nothing leaks."""
-    gate = admission(warm(SystemClock().now()))
-    first = await enter(gate)
-    waiting = asyncio.create_task(enter(gate))
+async def test_whose_turn_has_come_is_told_so_even_when_it_has_left() -> None:
+    """It holds the lease, and gives it back: nothing leaks in the same turn of the loop."""
+    gate = admission(warm(now()))
+    first, second = Caller(gate), Caller(gate)
+    gate.release(first.lease, now())
+    gate.leave(second.ticket)
     await asyncio.sleep(0)
-    gate.release(first)
-    waiting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await waiting
+    gate.release(second.lease, now())
     assert gate.dispatcher.leases == gate.dispatcher.waiting == 0
     await gate.close()
 
 
 async def test_a_wait_ends_with_the_time_limit() -> None:
     """As a refusal, not as an exception."""
-    limits = QueueLimits(timeout=1e9)
-    gate = admission(warm(SystemClock().now()), limits=limits)
-    first = await enter(gate)
-    waiting = asyncio.create_task(gate.enter(features(), "m"))
+    gate = admission(warm(now()), limits=QueueLimits(timeout=1e9))
+    first, second = Caller(gate), Caller(gate)
+    gate.dispatcher.tick(now() + 2e9)
+    gate.changed(gate.dispatcher.twins.snapshot)
     await asyncio.sleep(0)
-    gate.dispatcher.tick(SystemClock().now() + 2e9)
-    gate._obey()
-    outcome = await waiting
+    (outcome,) = second.told
     assert isinstance(outcome, Refuse)
     assert outcome.failure.kind is Kind.QUEUE_TIMEOUT
-    gate.release(first)
+    gate.release(first.lease, now())
     await gate.close()

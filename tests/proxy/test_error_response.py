@@ -24,7 +24,7 @@ def test_both_forms_say_the_same(
 ) -> None:
     """Status, whole seconds to wait, and whether a retry can mend it."""
     response = error_response(failure, dialect)  # type: ignore[arg-type]
-    raw = error_answer(failure, dialect, [], keep_alive=True, minor=1, bodiless=False)  # type: ignore[arg-type]
+    raw = error_answer(failure, dialect, b"", keep_alive=True, minor=1, bodiless=False)  # type: ignore[arg-type]
     head, _, body = raw.partition(b"\r\n\r\n")
     fields = dict(line.split(": ", 1) for line in head.decode().split("\r\n")[1:])
     assert head.startswith(f"HTTP/1.1 {failure.status} ".encode())
@@ -40,6 +40,6 @@ def test_both_forms_say_the_same(
 def test_a_head_request_gets_no_body_and_an_old_client_is_told() -> None:
     """But the length that the body would have."""
     failure = Failure(Kind.NOT_FOUND, "m")
-    raw = error_answer(failure, DIALECTS["olla"], [], keep_alive=True, minor=0, bodiless=True)
+    raw = error_answer(failure, DIALECTS["olla"], b"", keep_alive=True, minor=0, bodiless=True)
     assert raw.endswith(b"\r\n\r\n")
     assert b"Connection: keep-alive" in raw

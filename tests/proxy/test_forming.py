@@ -1,17 +1,19 @@
 """The request as an endpoint gets it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import msgspec
 import pytest
 
-from olla.dialects.dialect import Peek
 from olla.dialects.paths import Paths, ScopeSpec, Target
+from olla.fleet.endpoint import EndpointSpec
 from olla.fleet.names import canonical
 from olla.fleet.profiles import PROFILES
 from olla.fleet.snapshot import Model
 from olla.proxy.attempt import OutgoingRequest
-from olla.proxy.forming import form_request
+from olla.proxy.forming import form_answer, form_request
+from olla.proxy.head import parse_head
+from olla.proxy.headers import unchanging_head
 from olla.routing.decision import Choose, Reason
 from tests.views import twins, view
 
@@ -27,6 +29,7 @@ class Request:
     method = "POST"
     peer = "10.0.0.1"
     headers = ((b"Content-Type", b"application/json"),)
+    plain = False
     expected = False
     continued = False
 
@@ -38,6 +41,20 @@ class Request:
     def header(self, name: str) -> str | None:
         """Its fields."""
         return "application/json" if name == "Content-Type" else None
+
+    @property
+    def path(self) -> str:
+        """The target."""
+        return self.target
+
+    def outgoing(self, target: Target, spec: EndpointSpec, via: str | None) -> bytes:
+        """Its head."""
+        where = target.upstream_target
+        return unchanging_head("POST", where, spec, self.headers, peer=self.peer, via=via)
+
+    def whole(self) -> bytes | None:
+        """Not here."""
+        return None
 
     def expects_continue(self) -> bool:
         """Whether it waits."""
@@ -66,7 +83,7 @@ def formed(
     name = canonical(own)
     choice = Choose(twin, twin.names[name], name if asked else None, Reason.MODEL_FOUND)
     incoming = Request(path, body)
-    return form_request(incoming, target(path), body, Peek(asked, True), choice, request_id="id")
+    return form_request(incoming, target(path), body, asked, choice, "id")
 
 
 def target(path: str) -> Target:
@@ -108,8 +125,68 @@ def test_a_streamed_body_is_told_to_come_when_an_endpoint_is_chosen() -> None:
     incoming = Request(path, b"", length=5)
     incoming.expected = True
     choice = Choose(twin, None, None, Reason.NO_MODEL)
-    request = form_request(incoming, target(path), b"", Peek(None, False), choice, request_id="id")
+    request = form_request(incoming, target(path), b"", None, choice, "id")
     assert incoming.continued
     assert request.pieces is not None
     assert request.fresh_connection
     assert b"Content-Length: 5\r\n" in request.head
+
+
+class Client:
+    """A client's connection."""
+
+    closing = paused = False
+
+    def __init__(self, minor: int = 1, *, trailers: bool = False) -> None:
+        self.minor = minor
+        self.persistent = True
+        self.wants_trailers = trailers
+
+    def write(self, data: bytes) -> None:
+        """Nothing."""
+
+    def when_drained(self, callback: Callable[[], None]) -> None:
+        """Never."""
+
+    def answered(self) -> None:
+        """Nothing."""
+
+
+CHUNKED = "Transfer-Encoding: chunked"
+
+
+@pytest.mark.parametrize(
+    ("line", "minor", "body_read", "persistent", "framing"),
+    [
+        (CHUNKED, 1, True, True, b"\r\nTransfer-Encoding: chunked\r\n"),
+        (CHUNKED, 0, True, False, b"\r\nConnection: close\r\n"),
+        (
+            "Content-Length: 5",
+            0,
+            True,
+            True,
+            b"\r\nContent-Length: 5\r\nConnection: keep-alive\r\n",
+        ),
+        ("Content-Length: 5", 1, False, False, b"\r\nConnection: close\r\n"),
+        ("X: until the end", 1, True, False, b"\r\nConnection: close\r\n"),
+    ],
+)
+def test_the_connection_outlives_an_answer_that_has_an_end(
+    line: str, minor: int, body_read: bool, persistent: bool, framing: bytes
+) -> None:
+    """Of its own, and where nothing of the request is left on it."""
+    client = Client(minor)
+    head = parse_head(f"HTTP/1.1 200 OK\r\n{line}".encode(), "POST")
+    raw, trailer = form_answer(head, client, b"X-Olla-Endpoint: a\r\n", body_read=body_read)
+    assert client.persistent is persistent
+    assert framing in raw
+    assert raw.endswith(b"\r\nX-Olla-Endpoint: a\r\n\r\n")
+    assert not trailer
+
+
+def test_a_trailer_is_promised_to_whoever_takes_it() -> None:
+    """In a chunked answer."""
+    head = parse_head(f"HTTP/1.1 200 OK\r\n{CHUNKED}".encode(), "POST")
+    raw, trailer = form_answer(head, Client(trailers=True), b"", body_read=True)
+    assert trailer
+    assert b"\r\nTrailer: X-Olla-Response-Time\r\n" in raw

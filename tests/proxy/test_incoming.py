@@ -4,15 +4,18 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from olla.dialects.paths import Target
 from olla.failures import Failed, Kind
+from olla.fleet.endpoint import EndpointSpec
 from olla.proxy.incoming import read_body
 
 
 class Request:
     """A request whose body comes in pieces."""
 
-    method, target, peer = "POST", "/", ""
+    method, target, path, peer = "POST", "/", "/", ""
     headers = ()
+    plain = False
 
     def __init__(self, *pieces: bytes, length: int | None = None, expects: bool = False) -> None:
         self._pieces = pieces
@@ -26,6 +29,10 @@ class Request:
         """None."""
         return None
 
+    def outgoing(self, target: Target, spec: EndpointSpec, via: str | None) -> bytes:
+        """Not sent on."""
+        raise AssertionError
+
     def expects_continue(self) -> bool:
         """As made."""
         return self._expects
@@ -33,6 +40,10 @@ class Request:
     def send_continue(self) -> None:
         """Remember."""
         self.continued = True
+
+    def whole(self) -> bytes | None:
+        """It never has."""
+        return None
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """One by one."""

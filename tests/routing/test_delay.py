@@ -167,7 +167,8 @@ def test_a_bound_stops_early_and_never_below_itself(
     kept = twins(view("a", resident=["m:latest"] if resident else [], num_parallel=slots))
     send(kept, "a", count=in_flight)
     line, about = kept.lines(MODEL)[0], request(tokens)
-    whole = price(line, about, kept, now)
+    ready = line.ready(about.load_options, now)
+    whole = price(line, about, kept, now, ready)
     assert whole == pytest.approx(expected_delay(line, about, kept, now).total)
-    bounded = price(line, about, kept, now, 1.0)
+    bounded = price(line, about, kept, now, ready, 1.0)
     assert bounded == whole or 1.0 < bounded <= whole

@@ -9,7 +9,7 @@ import pytest
 
 from olla.failures import Failure, Kind
 from olla.record import AttemptRecord
-from olla.telemetry.request_log import LogFormat, RequestLog, json_line, text_line
+from olla.telemetry.request_log import JsonLines, LogFormat, RequestLog, text_line
 from tests.telemetry.conftest import Timers
 from tests.telemetry.samples import record
 
@@ -146,7 +146,7 @@ def test_a_closed_stream_is_no_error(timers: Timers) -> None:
 def test_what_a_slow_stream_leaves_goes_later_byte_for_byte(timers: Timers) -> None:
     """A stream that takes half a line gets the other half next, and nothing twice."""
     records = [record(id=f"r-{number}") for number in range(3)]
-    expected = b"".join(json_line(each) for each in records)
+    expected = b"".join(JsonLines().line(each) for each in records)
     stream = Slow(room=len(expected) // 2)
     log = RequestLog(stream, schedule=timers)
     for each in records:
@@ -203,7 +203,7 @@ def test_a_line_has_all_that_happened() -> None:
     failure = Failure(Kind.BODY_RESET, "reset", endpoint="gpu-1")
     attempts = [AttemptRecord("gpu-2", "", 1.0), AttemptRecord("gpu-1", "", 1.0)]
     more = {"queue_seconds": 0.05, "predicted": 0.2, "rewritten": "num_ctx 5 -> 8"}
-    line = json.loads(json_line(record(failure=failure, attempts=attempts, **more)))
+    line = json.loads(JsonLines().line(record(failure=failure, attempts=attempts, **more)))
     assert line == {
         "ts": "2023-11-14T22:13:20.250000Z",
         "id": "r-1",
@@ -231,13 +231,13 @@ def test_a_line_has_all_that_happened() -> None:
     }
 
 
-@pytest.mark.parametrize("line", [json_line, text_line])
+@pytest.mark.parametrize("line", [JsonLines().line, text_line])
 def test_query_strings_are_left_out(line) -> None:  # type: ignore[no-untyped-def]
     """A key in a query string does not get into the log."""
     assert b"secret" not in line(record(path="/api/tags?key=secret", model=None))
 
 
-@pytest.mark.parametrize("line", [json_line, text_line])
+@pytest.mark.parametrize("line", [JsonLines().line, text_line])
 def test_clients_cannot_forge_lines(line) -> None:  # type: ignore[no-untyped-def]
     """Line ends, control characters and endless names stay within one short line."""
     written = line(record(model="m\n200 forged\x1b[31m" + "x" * 100_000, id="i\r\nd"))
@@ -247,7 +247,7 @@ def test_clients_cannot_forge_lines(line) -> None:  # type: ignore[no-untyped-de
     assert len(written) < 1500
 
 
-@pytest.mark.parametrize("line", [json_line, text_line])
+@pytest.mark.parametrize("line", [JsonLines().line, text_line])
 def test_bytes_that_are_no_text_do_not_break_the_log(line) -> None:  # type: ignore[no-untyped-def]
     """A path with undecodable bytes is written with replacements."""
     written = line(record(path="/api/\udcff\ud800", model=None))

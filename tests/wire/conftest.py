@@ -133,7 +133,11 @@ class Router:
         self.log = io.StringIO()
 
     async def start(
-        self, profile: str = "ollama", timeouts: Timeouts | None = None, **spec: object
+        self,
+        profile: str = "ollama",
+        timeouts: Timeouts | None = None,
+        idle_timeout: float = 30.0,
+        **spec: object,
     ) -> None:
         clock = SystemClock()
         views = [
@@ -190,7 +194,7 @@ class Router:
             surfaces={},
             operations={},
             head_max=65536,
-            idle_timeout=30.0,
+            idle_timeout=idle_timeout,
             logger=make_logger(Level.DEBUG, LogStyle.JSON, self.log),
         )
         self._server = await asyncio.get_running_loop().create_server(
@@ -223,9 +227,9 @@ class Router:
 MakeRouter = Callable[..., Awaitable[Router]]
 
 
-@pytest.fixture
-async def make_router() -> AsyncIterator[MakeRouter]:
-    """Makes a router over so many scripted endpoints."""
+@pytest.fixture(params=["fast path", "aiohttp"])
+async def make_router(request: pytest.FixtureRequest) -> AsyncIterator[MakeRouter]:
+    """Makes a router over so many scripted endpoints; every test runs on both ways in."""
     made: list[Router] = []
 
     async def make(count: int = 1, **options: object) -> Router:
@@ -235,6 +239,9 @@ async def make_router() -> AsyncIterator[MakeRouter]:
         router = Router(endpoints)
         made.append(router)
         await router.start(**options)  # type: ignore[arg-type]
+        if request.param == "fast path":
+            await router.downstream.enable_fast_path()
+            assert router.downstream.server.fast_path is not None
         return router
 
     yield make

@@ -1,0 +1,219 @@
+"""What each station of a request costs: the router's own code, without sockets and kernel.
+
+A whole router is made, its listening aside, and one connection of a client and one to an endpoint
+are fed bytes directly; then the stations are run one by one on what that request had. Run in two
+processes, with what `make compiled` makes and with the sources as they are.
+"""
+
+import asyncio
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from benchmarks.proxy.load import message
+
+__all__ = ["Harness", "stations"]
+
+_ANSWER = (
+    b'{"model":"bench:latest","created_at":"2026-01-01T00:00:00Z","response":"%b","done":true,'
+    b'"done_reason":"stop","total_duration":1,"load_duration":1,"prompt_eval_count":10,'
+    b'"prompt_eval_duration":1,"eval_count":40,"eval_duration":1}' % (b"x" * 190)
+)
+_HEAD = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=utf-8\r\n"
+    b"Date: Fri, 21 Nov 2026 05:00:00 GMT\r\nContent-Length: %d\r\n\r\n" % len(_ANSWER)
+)
+_BODY = b'{"model":"bench","prompt":"%b","stream":false}' % (b"p" * 350)
+
+
+class MemoryTransport(asyncio.Transport):
+    """A transport that forgets what is written to it."""
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """An address, where one is wanted."""
+        return ("127.0.0.1", 1) if name == "peername" else default
+
+    def is_closing(self) -> bool:
+        """Never."""
+        return False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Forget."""
+
+    def writelines(self, list_of_data: Any) -> None:
+        """Forget."""
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Nothing."""
+
+    def pause_reading(self) -> None:
+        """Nothing."""
+
+    def resume_reading(self) -> None:
+        """Nothing."""
+
+    def abort(self) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+class Harness:
+    """A router with one client's connection and one to its endpoint, both in memory."""
+
+    def __init__(self) -> None:
+        from olla.app import App
+        from olla.fleet.health import Health
+        from olla.fleet.names import canonical
+        from olla.fleet.profiles import PROFILES
+        from olla.fleet.snapshot import EndpointView, Instance, Model, Snapshot
+        from olla.proxy.upstream import UpstreamConnection
+        from olla.settings import endpoint_specs, parse
+
+        line = "{url: 'http://127.0.0.1:1', name: node, type: ollama, num_parallel: 10000}"
+        loaded = parse(f"discovery: {{static: {{endpoints: [{line}]}}}}", {})
+        self.app = App(loaded, output=io.StringIO())
+        (spec,) = endpoint_specs(loaded.settings)
+        now = time.monotonic()
+        view = EndpointView(
+            spec=spec,
+            position=0,
+            profile=PROFILES["ollama"],
+            health=Health.HEALTHY,
+            models={canonical("bench"): Model("bench:latest", digest="0" * 64, size=1000)},
+            resident={canonical("bench"): Instance("bench:latest", digest="0" * 64)},
+            resident_at=now,
+            models_at=now,
+        )
+        self.app.prober.snapshot = Snapshot.of([view])
+        self.client: Any = self.app.downstream.server()
+        address = (spec.host, spec.port, spec.tls)
+        self.upstream = UpstreamConnection(self.app.pool, address, asyncio.get_running_loop())
+        self.upstream.connection_made(MemoryTransport())
+        self.upstream.expires = 1e12
+        self.app.pool._idle[address] = deque([self.upstream])
+        self.records: list[Any] = []
+
+    async def start(self) -> None:
+        """Make the connection wait for a request."""
+        await self.app.downstream.enable_fast_path()
+        self.client.connection_made(MemoryTransport())
+        for _ in range(4):
+            await asyncio.sleep(0)
+
+    def request(self) -> None:
+        """One whole request."""
+        self.client.data_received(_REQUEST)
+        self.upstream.data_received(_HEAD + _ANSWER)
+
+    def stations(self) -> dict[str, Callable[[], object]]:
+        """Each station as something to be called again and again."""
+        from olla.dialects.dialect import Operation
+        from olla.dialects.registry import DIALECTS
+        from olla.proxy.describing import answer_of, features_of
+        from olla.proxy.fast_path import HotIncoming
+        from olla.proxy.forming import form_answer, form_request
+        from olla.proxy.hot_head import HotHeads
+
+        stations, app = self.app.downstream._stations, self.app
+        keep: list[Any] = []
+        sink = stations.sink
+        stations.sink = keep.append
+        self.request()
+        stations.sink = sink
+        record = keep[0]
+        heads = HotHeads(app.downstream._paths)
+        found = heads.find(_REQUEST)
+        assert found is not None
+        hot = found[0]
+        incoming = HotIncoming(hot, "127.0.0.1", len(_BODY))
+        ollama = DIALECTS["ollama"]
+        peek = ollama.peek(Operation.GENERATE, _BODY)
+        features = features_of(stations, hot.target, incoming, peek)
+        snapshot = app.prober.snapshot
+        lease: Any = app.dispatcher.ask(features, snapshot, "bench", time.monotonic())
+        summary = ollama.summary(Operation.GENERATE, False, _ANSWER)
+        head = app.pool.heads.parse(_HEAD[:-4], "POST")
+        answer = answer_of(features, summary, streamed=False)
+
+        def lease_and_release() -> None:
+            now = time.monotonic()
+            granted: Any = app.admission.enter(features, "bench", print)
+            app.admission.began(granted, now)
+            app.admission.release(granted, now, answer)
+
+        return {
+            "read the request's head": lambda: heads.find(_REQUEST),
+            "read the body": lambda: ollama.peek(Operation.GENERATE, _BODY),
+            "what routing may know": lambda: features_of(stations, hot.target, incoming, peek),
+            "choose, lease, release, learn": lease_and_release,
+            "form the request": lambda: form_request(
+                incoming, hot.target, _BODY, "bench", lease.choice, "id", None
+            ),
+            "read the answer's head": lambda: app.pool.heads.parse(_HEAD[:-4], "POST"),
+            "form the answer's head": lambda: form_answer(
+                head, self.client, stations.telling.fields(record, 1.0), body_read=True
+            ),
+            "read the answer's end": lambda: ollama.summary(Operation.GENERATE, False, _ANSWER),
+            "health and breaker": lambda: app.prober.observe("node", None, "bench:latest"),
+            "metrics": lambda: app.metrics(record),
+            "status counters": lambda: app.traffic(record),
+            "request log": lambda: app.request_log(record),
+        }
+
+
+_REQUEST = message(1, "/api/generate", _BODY)
+
+
+async def _measure(count: int) -> dict[str, float]:
+    harness = Harness()
+    await harness.start()
+    for _ in range(count):
+        harness.request()
+        await asyncio.sleep(0)
+    calls = harness.stations()
+    found: dict[str, float] = {}
+    for name, call in {"the whole request": harness.request, **calls}.items():
+        best = float("inf")
+        for _ in range(5):
+            start = time.process_time()
+            for _ in range(count):
+                call()
+            best = min(best, (time.process_time() - start) / count * 1e6)
+            await asyncio.sleep(0)
+        found[name] = best
+    whole = found.pop("the whole request")
+    found["the exchange itself"] = max(0.0, whole - sum(found.values()))
+    found["in all"] = whole
+    return found
+
+
+def stations(*, quick: bool) -> dict[str, dict[str, float]]:
+    """Microseconds of each station, compiled and not."""
+    count = 2000 if quick else 20000
+    found: dict[str, dict[str, float]] = {}
+    for name, where in (("compiled", "build/compiled"), ("not compiled", ".")):
+        path = f"{Path(where).absolute()}:{Path.cwd()}"
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "benchmarks.proxy.budget", str(count)],
+            env={**os.environ, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        found[name] = json.loads(done.stdout)
+    return found
+
+
+if __name__ == "__main__":
+    print(json.dumps(uvloop.run(_measure(int(sys.argv[1]) if len(sys.argv) > 1 else 5000))))

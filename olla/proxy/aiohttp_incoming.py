@@ -1,0 +1,85 @@
+"""A client's request as aiohttp has parsed it."""
+
+from collections.abc import AsyncIterator, Sequence
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from olla.dialects.paths import Target
+from olla.failures import Failed, Failure, Kind
+from olla.fleet.endpoint import EndpointSpec
+from olla.proxy.headers import unchanging_head
+
+__all__ = ["AiohttpIncoming"]
+
+
+class AiohttpIncoming:
+    """See `Incoming`."""
+
+    __slots__ = (
+        "_continued",
+        "_request",
+        "has_body",
+        "headers",
+        "length",
+        "method",
+        "peer",
+        "plain",
+        "target",
+    )
+
+    def __init__(self, request: web.BaseRequest) -> None:
+        self._request = request
+        self._continued = False
+        self.plain = False
+        self.method = request.method
+        self.target = request.raw_path
+        self.peer = request.remote or ""
+        self.headers: Sequence[tuple[bytes, bytes]] = request.raw_headers
+        self.has_body = request.body_exists
+        self.length = request.content_length
+
+    @property
+    def path(self) -> str:
+        """The target without its query."""
+        return self.target.partition("?")[0]
+
+    def header(self, name: str) -> str | None:
+        """The first value of a header."""
+        return self._request.headers.get(name)
+
+    def outgoing(self, target: Target, spec: EndpointSpec, via: str | None) -> bytes:
+        """See `Incoming.outgoing`."""
+        return unchanging_head(
+            self.method, target.upstream_target, spec, self.headers, peer=self.peer, via=via
+        )
+
+    def expects_continue(self) -> bool:
+        """Whether the client waits for `100 Continue`."""
+        expect = self._request.headers.get("Expect", "")
+        return expect.lower() == "100-continue" and self._request.version >= (1, 1)
+
+    def send_continue(self) -> None:
+        """Tell it to go on, once."""
+        transport = self._request.transport
+        if not self._continued and transport is not None and not transport.is_closing():
+            self._continued = True
+            transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def whole(self) -> bytes | None:
+        """See `Incoming.whole`."""
+        content = self._request.content
+        if not content.is_eof() or content.exception() is not None:
+            return None
+        return content.read_nowait()
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The body as it comes."""
+        content = self._request.content
+        try:
+            while piece := await content.readany():
+                yield piece
+        except (HttpProcessingError, web.PayloadAccessError, web.RequestPayloadError) as error:
+            raise Failed(
+                Failure(Kind.BAD_REQUEST, f"the request's body is not well-formed: {error}")
+            ) from None

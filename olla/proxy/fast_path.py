@@ -1,0 +1,115 @@
+"""The fast path: hot requests, taken before aiohttp sees them.
+
+aiohttp makes a parser's message, a request object, a stream for the body, two futures and a task
+of every request; for a POST with a small JSON body that is more than all of olla's own work. A
+request that is understood wholly from its bytes (see `hot_head`) on a connection where aiohttp
+waits for the next one needs none of that. Everything else goes to aiohttp untouched, and what
+becomes of a request does not depend on who took it in: both hand it to the same exchange.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+
+from olla.dialects.paths import Paths, Target
+from olla.fleet.endpoint import EndpointSpec
+from olla.proxy.hot_head import HotHead, HotHeads
+
+__all__ = ["FastPath", "HotIncoming", "HotRequest"]
+
+
+class HotIncoming:
+    """A request as the fast path has read it. See `Incoming`."""
+
+    __slots__ = ("_head", "has_body", "headers", "length", "method", "peer", "plain", "target")
+
+    def __init__(self, head: HotHead, peer: str, length: int) -> None:
+        self._head = head
+        self.method = "POST"
+        self.target = head.uri
+        self.peer = peer
+        self.headers: Sequence[tuple[bytes, bytes]] = head.headers
+        self.length: int | None = length
+        self.has_body = True
+        self.plain = head.plain
+
+    @property
+    def path(self) -> str:
+        """The target without its query."""
+        return self._head.path
+
+    def header(self, name: str) -> str | None:
+        """The first value of a header."""
+        return self._head.fields.get(name.lower())
+
+    def outgoing(self, target: Target, spec: EndpointSpec, via: str | None) -> bytes:
+        """See `Incoming.outgoing`."""
+        return self._head.outgoing(target, spec, self.peer, via)
+
+    def expects_continue(self) -> bool:
+        """Never: whoever expects anything is aiohttp's."""
+        return False
+
+    def send_continue(self) -> None:
+        """Nothing."""
+
+    def whole(self) -> bytes | None:
+        """Never: a hot request's body is read before the exchange begins."""
+        return None
+
+    def pieces(self) -> AsyncIterator[bytes]:
+        """Never: a hot request's body is read before the exchange begins."""
+        raise AssertionError("a hot request has its body with it")
+
+
+class HotRequest:
+    """A request that is coming in: its head is here, of its body what has come so far."""
+
+    __slots__ = ("head", "length", "missing", "pieces", "started")
+
+    def __init__(self, head: HotHead, length: int, started: float) -> None:
+        self.head = head
+        self.length = length
+        self.missing = length
+        self.pieces: list[bytes] = []
+        self.started = started
+
+    def add(self, data: bytes) -> bytes:
+        """Take the next bytes; returns those after the body's end."""
+        size = len(data)
+        if size <= self.missing:
+            self.missing -= size
+            self.pieces.append(data)
+            return b""
+        self.pieces.append(data[: self.missing])
+        rest = data[self.missing :]
+        self.missing = 0
+        return rest
+
+    def body(self) -> bytes:
+        """The whole body."""
+        return self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
+
+
+class FastPath:
+    """Tells which requests are hot. One for all connections."""
+
+    __slots__ = ("_body_max", "_heads")
+
+    def __init__(self, paths: Paths, body_max: int) -> None:
+        """`body_max` is bytes: a longer body is refused, which is aiohttp's affair."""
+        self._heads = HotHeads(paths)
+        self._body_max = body_max
+
+    def take(self, data: bytes, now: float) -> tuple[HotRequest, bytes] | None:
+        """The hot request that `data` begins with, and what comes after it; None for another.
+
+        `now` is monotonic seconds.
+        """
+        found = self._heads.find(data)
+        if found is None:
+            return None
+        head, body_at, length = found
+        if length > self._body_max:
+            return None
+        request = HotRequest(head, length, now)
+        rest = request.add(data[body_at:]) if len(data) > body_at else b""
+        return request, rest

@@ -1,0 +1,148 @@
+"""Heads of requests that the fast path understands wholly, parsed once and known by their bytes.
+
+The grammar is a subset of what aiohttp's parser takes, and smaller in every doubtful point: what
+is not plainly one POST with one Content-Length is left to aiohttp. A client sends the same head
+with every request, but for the length of the body, so the length is taken out and the rest is
+looked up: 0.4 µs in place of 12 µs for eight fields.
+"""
+
+import re
+from typing import Final
+
+from olla.dialects.dialect import Category
+from olla.dialects.paths import BodyUse, Paths, Target
+from olla.failures import Failed
+from olla.fleet.endpoint import EndpointSpec
+from olla.proxy.headers import unchanging_head
+
+__all__ = ["HotHead", "HotHeads"]
+
+_LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ?(\d{1,12})\r\n")
+_REQUEST_LINE = re.compile(rb"POST (/[\x21-\x7e]{0,255}) HTTP/1\.1")
+_FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t\x20-\x7e]*)")
+_LEFT_TO_AIOHTTP = frozenset(
+    {
+        *(b"transfer-encoding", b"expect", b"upgrade", b"content-encoding", b"trailer"),
+        *(b"keep-alive", b"proxy-connection", b"http2-settings", b"te"),
+    }
+)
+_OBEYED = frozenset(
+    {"via", "content-encoding", "x-olla-request-id", "x-olla-endpoint", "x-olla-explain"}
+)
+_REMEMBERED_MAX = 1024
+_LENGTH_MAX = 4096
+"""Heads that are remembered, and the longest of them in bytes: some four megabytes at most."""
+_PLACES_MAX = 256
+
+
+class HotHead:
+    """A head, and everything that follows from it alone."""
+
+    __slots__ = ("_outgoing", "closes", "fields", "headers", "path", "plain", "target", "uri")
+
+    def __init__(
+        self,
+        uri: str,
+        headers: tuple[tuple[bytes, bytes], ...],
+        target: Target,
+        *,
+        closes: bool = False,
+    ) -> None:
+        self.closes = closes
+        """Whether the client wants the connection closed after the answer."""
+        self.uri = uri
+        self.path = uri.partition("?")[0]
+        self.headers = headers
+        self.target = target
+        self.fields: dict[str, str] = {}
+        """First values by lower-case name."""
+        for name, value in headers:
+            self.fields.setdefault(name.decode().lower(), value.decode())
+        self.plain = _OBEYED.isdisjoint(self.fields)
+        self._outgoing: dict[tuple[str, str], tuple[EndpointSpec, bytes]] = {}
+
+    def outgoing(self, target: Target, spec: EndpointSpec, peer: str, via: str | None) -> bytes:
+        """See `headers.unchanging_head`; put together once for each endpoint and client."""
+        key = (spec.name, peer)
+        known = self._outgoing.get(key)
+        if known is not None and known[0] is spec:
+            return known[1]
+        made = unchanging_head(
+            "POST", target.upstream_target, spec, self.headers, peer=peer, via=via
+        )
+        if len(self._outgoing) >= _PLACES_MAX:
+            self._outgoing.clear()
+        self._outgoing[key] = (spec, made)
+        return made
+
+
+_COLD: Final = None
+"""A head that aiohttp has to look at."""
+
+
+class HotHeads:
+    """Finds heads for the fast path."""
+
+    __slots__ = ("_known", "_paths")
+
+    def __init__(self, paths: Paths) -> None:
+        self._paths = paths
+        self._known: dict[bytes, HotHead | None] = {}
+
+    def find(self, data: bytes) -> tuple[HotHead, int, int] | None:
+        """The head `data` begins with, where its body begins, and how long that is.
+
+        None for anything but a whole head that is understood wholly.
+        """
+        end = data.find(b"\r\n\r\n", 0, _LENGTH_MAX)
+        if end < 0:
+            return None
+        match = _LENGTH.search(data, 0, end + 2)
+        if match is None:
+            return None
+        start, stop = match.span(1)
+        key = data[:start] + data[stop:end]
+        try:
+            head = self._known[key]
+        except KeyError:
+            head = self._parse(data[:end])
+            if len(self._known) >= _REMEMBERED_MAX:
+                self._known.clear()
+            self._known[key] = head
+        if head is None:
+            return None
+        return head, end + 4, int(data[start:stop])
+
+    def _parse(self, raw: bytes) -> HotHead | None:
+        lines = raw.split(b"\r\n")
+        match = _REQUEST_LINE.fullmatch(lines[0])
+        if match is None:
+            return _COLD
+        headers: list[tuple[bytes, bytes]] = []
+        lengths = hosts = 0
+        closes = False
+        for line in lines[1:]:
+            field = _FIELD.fullmatch(line)
+            if field is None:
+                return _COLD
+            name, value = field[1], field[2].rstrip(b" \t")
+            lower = name.lower()
+            if lower in _LEFT_TO_AIOHTTP:
+                return _COLD
+            if lower == b"connection":
+                if value.lower() not in (b"keep-alive", b"close"):
+                    return _COLD
+                closes = closes or value.lower() == b"close"
+            lengths += lower == b"content-length"
+            hosts += lower == b"host"
+            headers.append((name, value))
+        if lengths != 1 or hosts != 1:
+            return _COLD
+        uri = match[1].decode()
+        try:
+            target = self._paths.resolve("POST", uri)
+        except Failed:
+            return _COLD
+        if target.body is not BodyUse.JSON or target.category is not Category.INFERENCE:
+            return _COLD
+        return HotHead(uri, tuple(headers), target, closes=closes)

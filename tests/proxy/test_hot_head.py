@@ -1,0 +1,140 @@
+"""Which heads the fast path understands, and how."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from olla.dialects.paths import Paths, ScopeSpec
+from olla.fleet.endpoint import EndpointSpec
+from olla.fleet.profiles import PROFILES
+from olla.proxy.hot_head import HotHeads
+
+PATHS = Paths(
+    [ScopeSpec(row.name, row.prefixes, row.dialects) for row in PROFILES.values()],
+    root_enabled=True,
+)
+
+
+def head(*lines: str, start: str = "POST /api/chat HTTP/1.1", host: str = "Host: x") -> bytes:
+    """A head with the lines that every hot one has."""
+    return "\r\n".join([start, host, "Content-Length: 5", *lines, "", ""]).encode("latin-1")
+
+
+def hot(raw: bytes) -> bool:
+    """Whether it is taken, twice the same."""
+    heads = HotHeads(PATHS)
+    taken = heads.find(raw)
+    assert (heads.find(raw) is None) == (taken is None)
+    return taken is not None
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        head(),
+        head("Connection: keep-alive", "X-Empty:", "Accept:*/*"),
+        head("Connection: Close"),
+        head("content-type: text/plain", "Authorization: Bearer x"),
+        head(start="POST /v1/chat/completions HTTP/1.1"),
+        head(start="POST /olla/ollama/api/generate?x=1 HTTP/1.1"),
+        head().replace(b"Content-Length: 5", b"content-length:5"),
+    ],
+)
+def test_a_plain_inference_post_is_hot(raw: bytes) -> None:
+    """Whatever other fields it has."""
+    assert hot(raw)
+    assert hot(raw + b"hello and the next request")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        head()[:-1],
+        head().replace(b"POST", b"PUT"),
+        head().replace(b"HTTP/1.1", b"HTTP/1.0"),
+        head().replace(b"Content-Length: 5\r\n", b""),
+        head("Content-Length: 5"),
+        head("Content-Length: 6"),
+        head("CONTENT-LENGTH: 6"),
+        head().replace(b"Content-Length: 5", b"Content-Length: 5, 5"),
+        head().replace(b"Content-Length: 5", b"Content-Length: +5"),
+        head().replace(b"Content-Length: 5", b"Content-Length : 5"),
+        head("Transfer-Encoding: chunked"),
+        head("transfer-encoding: identity"),
+        head("Expect: 100-continue"),
+        head("Upgrade: websocket"),
+        head("Connection: keep-alive, x-a"),
+        head("Content-Encoding: gzip"),
+        head("TE: trailers"),
+        head("X: a\x00b"),
+        head("X: a\rb"),
+        head("X: a\nContent-Length: 7"),
+        head("X: a", " folded"),
+        head("X : a"),
+        head(": a"),
+        head("no colon"),
+        head("X: \xe4"),
+        head("Host: y"),
+        head(host="X: y"),
+        head(start="POST /api/pull HTTP/1.1"),
+        head(start="POST /api/nothing HTTP/1.1"),
+        head(start="POST /api/chat  HTTP/1.1"),
+        head(start="POST http://x/api/chat HTTP/1.1"),
+        head(start="POST /api/%2e%2e/x HTTP/1.1"),
+        head(*("X: " + "y" * 100 for _ in range(50))),
+    ],
+)
+def test_everything_else_is_aiohttps(raw: bytes) -> None:
+    """Anything doubtful, anything rare."""
+    assert not hot(raw)
+
+
+def test_the_length_is_read_anew_each_time() -> None:
+    """The rest is known by its bytes."""
+    heads = HotHeads(PATHS)
+    first = heads.find(head())
+    second = heads.find(head().replace(b"Length: 5", b"Length: 77"))
+    assert first is not None
+    assert second is not None
+    assert first[0] is second[0]
+    assert (first[2], second[2]) == (5, 77)
+
+
+def test_first_values_count_and_what_olla_obeys_is_seen() -> None:
+    """Whatever the spelling."""
+    found = HotHeads(PATHS).find(head("X-A: 1", "x-a: 2", "via: 1.1 x"))
+    assert found is not None
+    assert found[0].fields["x-a"] == "1"
+    assert not found[0].plain
+
+
+def test_what_goes_to_an_endpoint_is_kept_for_each_client_and_endpoint() -> None:
+    """And made anew when the endpoint's settings change."""
+    found = HotHeads(PATHS).find(head("Authorization: Bearer x"))
+    assert found is not None
+    hot_head = found[0]
+    spec = EndpointSpec("a", "n", 1, authority="n:1")
+    once = hot_head.outgoing(hot_head.target, spec, "10.0.0.1", "olla-1")
+    assert hot_head.outgoing(hot_head.target, spec, "10.0.0.1", "olla-1") is once
+    assert b"X-Forwarded-For: 10.0.0.1\r\nVia: 1.1 olla-1\r\n" in once
+    assert b"Authorization" not in once
+    assert b"10.0.0.2" in hot_head.outgoing(hot_head.target, spec, "10.0.0.2", None)
+    taking = EndpointSpec("a", "n", 1, authority="n:1", forward_authorization=True)
+    assert b"Authorization" in hot_head.outgoing(hot_head.target, taking, "10.0.0.1", None)
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    """Clients choose heads."""
+    heads = HotHeads(PATHS)
+    for number in range(3000):
+        heads.find(head(f"X-Trace: {number}"))
+    assert len(heads._known) <= 1024
+
+
+@given(st.binary(max_size=300))
+def test_arbitrary_bytes_raise_nothing(raw: bytes) -> None:
+    """They are aiohttp's."""
+    heads = HotHeads(PATHS)
+    for data in (raw, head()[:-2] + raw, b"POST /api/chat HTTP/1.1\r\n" + raw + b"\r\n\r\n"):
+        heads.find(data)
