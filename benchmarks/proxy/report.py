@@ -87,7 +87,7 @@ def single(rows: Rows) -> list[tuple[str, str]]:
     """What is measured of olla alone."""
     found = []
     for (what, name), values in rows.items():
-        if name == "olla" and ("endpoints" in what or "MB " in what or "blob" in what):
+        if name == "olla" and (what.startswith("MB ") or "endpoints" in what or "blob" in what):
             found.append((what, spread(values)))
     three = rows.get(("CPU µs a request, 3 endpoints", "olla"))
     many = rows.get(("CPU µs a request, 500 endpoints", "olla"))
