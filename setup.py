@@ -18,7 +18,8 @@ HOT = {
     "dialects/": ("hints", "ollama", "openai", "peek", "records", "top_level"),
     "fleet/": ("estimates", "line", "slots", "twin", "twins"),
     "proxy/": (
-        *("admitting", "allowing", "attempt", "context_length", "deadlines", "describing"),
+        *("admitting", "aiohttp_incoming", "allowing", "attempt", "context_length"),
+        *("deadlines", "describing"),
         *("downstream", "exchange", "fast_path", "fields", "forming", "framing", "head"),
         *("headers", "hot_head", "incoming", "relay", "tail", "telling", "upstream"),
     ),

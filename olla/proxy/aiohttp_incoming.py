@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from olla.dialects.paths import Target
@@ -11,6 +11,13 @@ from olla.fleet.endpoint import EndpointSpec
 from olla.proxy.headers import unchanging_head
 
 __all__ = ["AiohttpIncoming"]
+
+_OBEYED = frozenset(
+    {
+        *(b"via", b"te", b"content-encoding"),
+        *(b"x-olla-request-id", b"x-olla-endpoint", b"x-olla-explain"),
+    }
+)
 
 
 class AiohttpIncoming:
@@ -28,14 +35,19 @@ class AiohttpIncoming:
         "target",
     )
 
-    def __init__(self, request: web.BaseRequest) -> None:
+    def __init__(self, request: web.BaseRequest, peer: str) -> None:
         self._request = request
         self._continued = False
-        self.plain = False
         self.method = request.method
         self.target = request.raw_path
-        self.peer = request.remote or ""
+        self.peer = peer
         self.headers: Sequence[tuple[bytes, bytes]] = request.raw_headers
+        # One walk over the fields costs less than to look for each of those.
+        self.plain = True
+        for name, _ in self.headers:
+            if name.lower() in _OBEYED:
+                self.plain = False
+                break
         self.has_body = request.body_exists
         self.length = request.content_length
 
@@ -73,13 +85,27 @@ class AiohttpIncoming:
             return None
         return content.read_nowait()
 
-    async def pieces(self) -> AsyncIterator[bytes]:
+    def pieces(self) -> AsyncIterator[bytes]:
         """The body as it comes."""
-        content = self._request.content
+        return _Pieces(self._request.content)
+
+
+class _Pieces(AsyncIterator[bytes]):
+    """A body as it comes."""
+
+    def __init__(self, content: StreamReader) -> None:
+        self._content = content
+
+    def __aiter__(self) -> "_Pieces":
+        return self
+
+    async def __anext__(self) -> bytes:
         try:
-            while piece := await content.readany():
-                yield piece
+            piece = await self._content.readany()
         except (HttpProcessingError, web.PayloadAccessError, web.RequestPayloadError) as error:
             raise Failed(
                 Failure(Kind.BAD_REQUEST, f"the request's body is not well-formed: {error}")
             ) from None
+        if not piece:
+            raise StopAsyncIteration
+        return piece

@@ -177,10 +177,11 @@ class Downstream:
 
     # --- requests that aiohttp took in ------------------------------------------------------
 
-    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+    def _handle(self, request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
         surface = self._surfaces.get(request.raw_path.partition("?")[0])
-        if surface is None:
-            return await self._answer(request)
+        return self._answer(request) if surface is None else self._own(surface, request)
+
+    async def _own(self, surface: Surface, request: web.BaseRequest) -> web.StreamResponse:
         self._answering += 1
         try:
             return await surface(request)
@@ -189,11 +190,13 @@ class Downstream:
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         connection = cast(Connection, request.protocol)
-        incoming = AiohttpIncoming(request)
+        incoming = AiohttpIncoming(request, connection.peer)
         record = self._record(incoming, self._stations.clock.now())
         connection.persistent = request.keep_alive and not self.draining
         connection.minor = 1 if request.version >= (1, 1) else 0
-        connection.wants_trailers = "trailers" in request.headers.get("TE", "")
+        connection.wants_trailers = "trailers" in (
+            "" if incoming.plain else incoming.header("TE") or ""
+        )
         try:
             target = self._paths.resolve(request.method, request.raw_path)
         except Failed as failed:
@@ -207,8 +210,11 @@ class Downstream:
         try:
             try:
                 allow(incoming, target, self._stations.via)
-                streamed = target.body is BodyUse.STREAMED
-                body = b"" if streamed else await read_body(incoming, self._stations.max_body)
+                body = b""
+                if target.body is not BodyUse.STREAMED:
+                    most, whole = self._stations.max_body, incoming.whole()
+                    ready = whole is not None and len(whole) <= most
+                    body = whole if whole and ready else await read_body(incoming, most)
             except Failed as failed:
                 exchange.refuse(failed.failure)
             else:
