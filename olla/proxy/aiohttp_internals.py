@@ -238,6 +238,8 @@ class Connection(RequestHandler):
         if taken is None:
             return False
         request, rest = taken
+        if rest and request.head.closes:
+            return False  # what comes after the last request is an error, and aiohttp says so
         self._hot = True
         self._turns = 0
         self.persistent = not request.head.closes
@@ -255,7 +257,8 @@ class Connection(RequestHandler):
     def _more(self, data: bytes) -> None:
         request = self._incoming
         if request is None:
-            self._keep(data)
+            if self.persistent:  # after the last request nothing is read any more
+                self._keep(data)
             return
         rest = request.add(data)
         if rest:

@@ -130,6 +130,33 @@ async def test_the_connection_closes_when_the_client_asked_for_it(make_router: M
     assert said == b'{"response":"3","done":true}'
 
 
+async def test_whatever_follows_the_last_request_does_not_cost_its_answer(
+    make_router: MakeRouter,
+) -> None:
+    """A request that says `Connection: close`, and another one while it is answered."""
+    router = await make_router()
+    released = asyncio.Event()
+
+    async def late(raw: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await released.wait()
+        await echo(raw, reader, writer)
+
+    router.endpoints[0].script = late
+    reader, writer = await connected(router)
+    writer.write(post("/api/generate", body(3)))
+    while not router.endpoints[0].requests:
+        await asyncio.sleep(0.001)
+    writer.write(request(4))
+    await writer.drain()
+    await asyncio.sleep(0.01)
+    released.set()
+    head, said = split(await reader.read())
+    assert head.startswith(b"HTTP/1.1 200 OK")
+    assert said.startswith(b'{"response":"3","done":true}')
+    assert len(router.endpoints[0].requests) == 1
+    writer.close()
+
+
 async def test_a_client_that_leaves_in_the_middle_of_its_body_leaves_nothing(
     make_router: MakeRouter,
 ) -> None:
