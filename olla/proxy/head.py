@@ -4,7 +4,7 @@ RFC 9112, sections 4, 5 and 6. Anything that two readers could read differently 
 a length beside chunks, folded lines, bare CR or NUL) is refused rather than interpreted.
 
 Servers send the same head again and again (within a second, even the date is the same), so what
-was parsed is remembered by its bytes: that saves 5 µs of 6 for a head with four fields.
+was parsed is remembered by its bytes: 0.1 µs in place of 3.5 for a head with three fields.
 """
 
 import re

@@ -3,7 +3,7 @@
 The grammar is a subset of what aiohttp's parser takes, and smaller in every doubtful point: what
 is not plainly one POST with one Content-Length is left to aiohttp. A client sends the same head
 with every request, but for the length of the body, so the length is taken out and the rest is
-looked up: 0.4 µs in place of 12 µs for eight fields.
+looked up, with what goes to the endpoint because of it: 1 µs in place of 7 for seven fields.
 """
 
 import re
