@@ -67,7 +67,7 @@ build/compiled/.made: $(VENV)/.dev setup.py pyproject.toml $(shell find olla -na
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
 	  --target build/compiled build/wheel/*.whl
 	@find build/compiled/olla -name '*.so' | grep -q . \
-	  || { echo "nothing was compiled; is there a C compiler (apt install gcc)?"; exit 1; }
+	  || { echo "nothing was compiled; are a C compiler and Python headers there (apt install gcc python3-dev)?"; exit 1; }
 	@touch $@
 
 compiled: build/compiled/.made ## Compile what is on a request's way, into build/compiled
