@@ -22,7 +22,7 @@ from olla.admission.dispatcher import Dispatcher
 from olla.admission.refusals import QueueLimits
 from olla.clock import Clock, SystemClock
 from olla.dialects.paths import Paths, ScopeSpec
-from olla.failures import Failure
+from olla.failures import Failure, Kind
 from olla.fleet.names import canonical
 from olla.fleet.profiles import PROFILES
 from olla.probing.prober import Prober
@@ -169,6 +169,7 @@ class App:
             list_interval=settings.discovery.model_discovery.interval,
             logger=self.logger,
             changed=lambda snapshot: self.admission.changed(snapshot),
+            lost=self._lost,
         )
         self.pool = Pool(
             clock,
@@ -249,6 +250,11 @@ class App:
 
     def _log_explanation(self, request_id: str, explanation: str) -> None:
         self.logger.debug("candidates", id=request_id, explanation=explanation)
+
+    def _lost(self, endpoint: str, reason: str) -> None:
+        """An endpoint has died: who waits for its first byte goes elsewhere."""
+        message = f"endpoint '{endpoint}' stopped answering ({reason})"
+        self.downstream.give_up_on(endpoint, None, Failure(Kind.GIVEN_UP, message, endpoint))
 
     def _load_ended(self, endpoint: str, seconds: float, failure: Failure | None) -> None:
         """A load of olla's own is over: the endpoint is judged by it, and looked at."""

@@ -10,7 +10,7 @@ import enum
 
 import msgspec
 
-__all__ = ["FACTS", "Facts", "Failed", "Failure", "Kind", "Origin", "Phase"]
+__all__ = ["FACTS", "Facts", "Failed", "Failure", "Kind", "Origin", "Phase", "kind_of_status"]
 
 
 class Origin(enum.Enum):
@@ -61,6 +61,8 @@ class Kind(enum.Enum):
     LOOP = "loop"
     DRAINING = "draining"
     INTERNAL = "internal_error"
+    OVERLOADED = "overloaded"
+    """Olla itself has no room: connections, memory, file descriptors."""
 
     CONNECT_REFUSED = "connect_refused"
     CONNECT_UNREACHABLE = "connect_unreachable"
@@ -72,6 +74,17 @@ class Kind(enum.Enum):
     BAD_HEAD = "bad_head"
     FIRST_BYTE_TIMEOUT = "first_byte_timeout"
     UPSTREAM_STATUS = "upstream_status"
+    """A 5xx of its own."""
+    UPSTREAM_BUSY = "upstream_busy"
+    """503: its queue is full, or it is starting."""
+    UPSTREAM_LIMITED = "upstream_rate_limited"
+    """429."""
+    UPSTREAM_UNAUTHORIZED = "upstream_unauthorized"
+    """401 or 403: it refuses what olla shows to it."""
+    UPSTREAM_MODEL_GONE = "upstream_model_gone"
+    """404 for a model that it had a moment ago."""
+    GIVEN_UP = "given_up"
+    """Found dead or stuck while it had not begun to answer."""
 
     BODY_RESET = "body_reset"
     BODY_TRUNCATED = "body_truncated"
@@ -118,6 +131,7 @@ FACTS: dict[Kind, Facts] = {
     Kind.LOOP: Facts(_OLLA, Phase.ROUTE, 508),
     Kind.DRAINING: Facts(_OLLA, Phase.ROUTE, 503),
     Kind.INTERNAL: Facts(_OLLA, Phase.ROUTE, 500),
+    Kind.OVERLOADED: Facts(_OLLA, Phase.ROUTE, 503),
     Kind.CONNECT_REFUSED: Facts(_ENDPOINT, Phase.CONNECT, 502, True, True),
     Kind.CONNECT_UNREACHABLE: Facts(_ENDPOINT, Phase.CONNECT, 502, True, True),
     Kind.CONNECT_DNS: Facts(_ENDPOINT, Phase.CONNECT, 502, True, True),
@@ -127,6 +141,11 @@ FACTS: dict[Kind, Facts] = {
     Kind.BAD_HEAD: Facts(_ENDPOINT, Phase.HEAD, 502, True, True),
     Kind.FIRST_BYTE_TIMEOUT: Facts(_ENDPOINT, Phase.HEAD, 504, True, True),
     Kind.UPSTREAM_STATUS: Facts(_ENDPOINT, Phase.HEAD, 502, True, True),
+    Kind.UPSTREAM_BUSY: Facts(_ENDPOINT, Phase.HEAD, 503, True, True),
+    Kind.UPSTREAM_LIMITED: Facts(_ENDPOINT, Phase.HEAD, 503, True),
+    Kind.UPSTREAM_UNAUTHORIZED: Facts(_ENDPOINT, Phase.HEAD, 502, True),
+    Kind.UPSTREAM_MODEL_GONE: Facts(_ENDPOINT, Phase.HEAD, 404, True),
+    Kind.GIVEN_UP: Facts(_ENDPOINT, Phase.HEAD, 504, True),
     Kind.BODY_RESET: Facts(_ENDPOINT, Phase.BODY, 502, False, True),
     Kind.BODY_TRUNCATED: Facts(_ENDPOINT, Phase.BODY, 502, False, True),
     Kind.BODY_FRAMING: Facts(_ENDPOINT, Phase.BODY, 502, False, True),
@@ -134,6 +153,24 @@ FACTS: dict[Kind, Facts] = {
     Kind.STREAM_INCOMPLETE: Facts(_ENDPOINT, Phase.BODY, 502, False, True),
     Kind.TOTAL_TIMEOUT: Facts(_OLLA, Phase.BODY, 504),
 }
+
+
+_BY_STATUS = {
+    401: Kind.UPSTREAM_UNAUTHORIZED,
+    403: Kind.UPSTREAM_UNAUTHORIZED,
+    404: Kind.UPSTREAM_MODEL_GONE,
+    429: Kind.UPSTREAM_LIMITED,
+    503: Kind.UPSTREAM_BUSY,
+}
+
+
+def kind_of_status(status: int) -> Kind | None:
+    """What an endpoint's own status means for a request about a model; None when it is an answer
+    like any other, which no other endpoint would better."""
+    kind = _BY_STATUS.get(status)
+    if kind is None and status >= 500 and status != 501:
+        return Kind.UPSTREAM_STATUS
+    return kind
 
 
 class Failure(msgspec.Struct, frozen=True):

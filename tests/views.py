@@ -29,6 +29,7 @@ def view(
     breaker: BreakerState = BreakerState.CLOSED,
     priority: int = 100,
     num_parallel: int | None = None,
+    ramp: int = 0,
     models_at: float | None = 0.0,
     resident_at: float | None = 0.0,
 ) -> EndpointView:
@@ -41,6 +42,7 @@ def view(
         profile=PROFILES[profile],
         health=health,
         breaker=breaker,
+        ramp=ramp,
         models={canonical(each): Model(each) for each in models},
         resident={canonical(each): Instance(each) for each in resident},
         models_at=models_at,

@@ -18,6 +18,7 @@ from olla.admission.fairness import FairShares
 from olla.admission.learning import learn
 from olla.admission.placement import propose
 from olla.admission.refusals import QueueLimits, queue_full, timed_out
+from olla.admission.retries import RetryBudget
 from olla.admission.tickets import (
     AbandonLoad,
     Action,
@@ -73,6 +74,7 @@ class Dispatcher:
         self.options = options
         self.limits = limits or QueueLimits()
         self.twins = Twins()
+        self.retries = RetryBudget()
         self._shares = FairShares()
         self._prefixes = PrefixCache()
         self._tickets: list[Ticket] = []
@@ -135,6 +137,8 @@ class Dispatcher:
         """
         if snapshot is not self.twins.snapshot:
             self.changed(snapshot, now)
+        if not features.tried:
+            self.retries.earn()
         policy = policy or self.policy
         since = now if asked_at is None else asked_at
         if features.prefix and policy.priced:
@@ -254,12 +258,10 @@ class Dispatcher:
 
     # --- questions ------------------------------------------------------------------------------
 
-    def could_serve(
-        self, features: Features, snapshot: Snapshot, asked_for: str, now: float
-    ) -> bool:
+    def could_serve(self, features: Features, snapshot: Snapshot, now: float) -> bool:
         """Whether some endpoint could serve the request, now or later."""
         self.changed(snapshot, now)
-        decision = decide(features, self.twins, self.policy, self.options, asked_for, now)
+        decision = decide(features, self.twins, self.policy, self.options, "", now)
         return not isinstance(decision, Refuse)
 
     def explained(self, features: Features, snapshot: Snapshot, now: float) -> list[Considered]:
@@ -363,9 +365,8 @@ class Dispatcher:
     def _place(self, ticket: Ticket, now: float, *, reprice: bool) -> Choose | Refuse:
         """Where a waiting request is best off now."""
         line, features = ticket.line, ticket.features
-        model = ticket.features.models[0]
-        stays = Choose(line.twin, line, model, Reason.QUEUED)
-        if not reprice:
+        stays = Choose(line.twin, line, features.models[0], Reason.QUEUED)
+        if not reprice and self.twins.by_name.get(line.twin.name) is line.twin:
             return stays
         best = decide(features, self.twins, self.policy, self.options, ticket.asked_for, now)
         if isinstance(best, Refuse):
@@ -384,9 +385,7 @@ class Dispatcher:
 
     def _still(self, ticket: Ticket, now: float) -> float | None:
         """The delay on the line a request is assigned to; None when it cannot be served there."""
-        features = msgspec.structs.replace(
-            ticket.features, pinned=ticket.line.twin.name, models=ticket.features.models
-        )
+        features = msgspec.structs.replace(ticket.features, pinned=ticket.line.twin.name)
         here = decide(features, self.twins, self.policy, self.options, ticket.asked_for, now)
         return None if isinstance(here, Refuse) else here.delay
 

@@ -3,7 +3,8 @@
 Closed lets requests through. Failures in a row open it, and so does a share of failures among the
 latest outcomes, which catches an endpoint that fails every other request. Open keeps requests away
 for a time that doubles with each opening; then one trial at a time goes through (half-open), and
-its outcome decides.
+its outcome decides. Whoever comes back starts slowly: two requests at a time, and twice as many
+after each success, until the bound is gone, so that a node that has just started is not overrun.
 
 Pure. Whoever feeds it leaves out what says nothing of the endpoint: clients that hang up. That
 there is one trial at a time is routing's doing, which knows what is in flight; a trial whose
@@ -16,7 +17,16 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["TRANSITIONS", "Breaker", "BreakerState", "Event", "fail", "succeed", "tick"]
+__all__ = [
+    "TRANSITIONS",
+    "Breaker",
+    "BreakerState",
+    "Event",
+    "come_back",
+    "fail",
+    "succeed",
+    "tick",
+]
 
 FAILURES_TO_OPEN = 5
 """Failures in a row."""
@@ -27,6 +37,10 @@ WINDOW_MIN = 10
 SHARE_TO_OPEN = 0.5
 OPEN_SECONDS_FIRST = 1.0
 OPEN_SECONDS_MAX = 30.0
+_RAMP_FIRST = 2
+_RAMP_MAX = 32
+"""Requests at a time that an endpoint which comes back may take at first, and the bound from
+which on there is none."""
 _JITTER = 0.1
 _WINDOW_BITS = (1 << WINDOW) - 1
 
@@ -86,7 +100,8 @@ class Breaker(msgspec.Struct, frozen=True):
 
     `failures` in a row; `openings` without a success of a trial between them; `until`: when an
     open one becomes half-open, in monotonic seconds; `window`: the latest outcomes while closed,
-    one bit each, set for a failure, the newest lowest, and `seen` of them count.
+    one bit each, set for a failure, the newest lowest, and `seen` of them count; `ramp`: how many
+    requests at a time one that comes back may take, 0 for any number.
     """
 
     state: BreakerState = _CLOSED
@@ -95,9 +110,10 @@ class Breaker(msgspec.Struct, frozen=True):
     until: float = 0.0
     window: int = 0
     seen: int = 0
+    ramp: int = 0
 
 
-_FRESH = Breaker()
+_BACK = Breaker(ramp=_RAMP_FIRST)
 _SPOTLESS = Breaker(seen=WINDOW)
 """Closed, and nothing but successes as far back as is remembered."""
 
@@ -108,9 +124,17 @@ def succeed(breaker: Breaker) -> Breaker:
         if breaker == _SPOTLESS:  # nearly always, and this is done for each request
             return breaker
         window, seen = _remembered(breaker, failed=False)
-        return Breaker(window=window, seen=seen)
+        ramp = breaker.ramp * 2 if breaker.ramp * 2 < _RAMP_MAX else 0
+        return Breaker(window=window, seen=seen, ramp=ramp)
     state = TRANSITIONS[breaker.state][Event.SUCCESS]
-    return _FRESH if state is _CLOSED else breaker
+    return _BACK if state is _CLOSED else breaker
+
+
+def come_back(breaker: Breaker) -> Breaker:
+    """After probes have found an endpoint fit for requests again."""
+    if breaker.state is not _CLOSED:
+        return breaker  # traffic decides
+    return _BACK
 
 
 def fail(breaker: Breaker, now: float, draw: float) -> Breaker:
@@ -127,7 +151,7 @@ def fail(breaker: Breaker, now: float, draw: float) -> Breaker:
     tripped = failures >= FAILURES_TO_OPEN or (seen >= WINDOW_MIN and share >= SHARE_TO_OPEN)
     state = TRANSITIONS[breaker.state][Event.TRIP if tripped else Event.FAILURE]
     if state is _CLOSED:
-        return Breaker(state, failures, window=window, seen=seen)
+        return Breaker(state, failures, window=window, seen=seen, ramp=breaker.ramp)
     seconds = min(OPEN_SECONDS_FIRST * 2.0 ** min(breaker.openings, 10), OPEN_SECONDS_MAX)
     until = now + seconds * (1 + _JITTER * (2 * draw - 1))
     return Breaker(state, failures, breaker.openings + 1, until)

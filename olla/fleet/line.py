@@ -97,6 +97,7 @@ class Line:
         "identity",
         "keep_alive",
         "model",
+        "moved_at",
         "occupied",
         "options",
         "ownable",
@@ -129,6 +130,8 @@ class Line:
         self.keep_alive = KEEP_ALIVE
         self.expires_at = inf
         self.used_at = -inf
+        self.moved_at = -inf
+        """When an answer last began or ended there."""
         self.embedding = False
         self.flights: dict[Flight, None] = {}
         self.finished = 0

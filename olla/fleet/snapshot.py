@@ -54,7 +54,8 @@ class EndpointView(msgspec.Struct, frozen=True):
     `models` and `resident` are keyed by canonical name; `resident` also holds every other name
     of the same digest, because Ollama lists an instance under the name that loaded it first.
     `profile` is None while the type is still unknown. `retry_at` (monotonic seconds) says when a
-    rate-limited endpoint wants to be asked again. `position` is its place in the configuration.
+    rate-limited endpoint wants to be asked again. `ramp` is how many requests at a time one that
+    comes back may take, 0 for any number. `position` is its place in the configuration.
     `models_at` is when its models were told, `resident_at` when the question was put to which
     `resident` is the answer (monotonic seconds), `resident_wall` the same as Unix seconds.
     """
@@ -64,6 +65,7 @@ class EndpointView(msgspec.Struct, frozen=True):
     profile: Profile | None = None
     health: Health = Health.UNKNOWN
     breaker: BreakerState = BreakerState.CLOSED
+    ramp: int = 0
     models: Mapping[str, Model] = msgspec.field(default_factory=dict)
     resident: Mapping[str, Instance] = msgspec.field(default_factory=dict)
     version: str | None = None

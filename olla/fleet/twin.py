@@ -32,6 +32,8 @@ class Twin:
 
     def __init__(self, view: EndpointView, rates: EndpointRates) -> None:
         self.rates = rates
+        self.stuck: set[Line] = set()
+        """Lines on which nothing moves although the endpoint says that all is well."""
         self.set_view(view)
         self.lines: dict[str, Line] = {}
         self.names: dict[str, Line] = {}
@@ -64,7 +66,11 @@ class Twin:
         """Whether it can be known what is in memory."""
         self.dialects: frozenset[str] = profile.dialects if profile is not None else frozenset()
         self.clear = (
-            profile is not None and view.health.routable and view.breaker is BreakerState.CLOSED
+            profile is not None
+            and view.health.routable
+            and view.breaker is BreakerState.CLOSED
+            and not view.ramp
+            and not self.stuck
         )
         """Whether nothing about the endpoint itself keeps a request from it."""
 
@@ -101,6 +107,10 @@ class Twin:
         self.pass_time(now)
         flight.began = now
         line = flight.line
+        if line is not None:
+            line.moved_at = now
+            if line in self.stuck:
+                self.set_stuck(line, stuck=False)
         if line is None or not self.tells_residency:
             return
         if not line.ready(flight.options, now):
@@ -114,6 +124,8 @@ class Twin:
         if line is None:
             return
         line.flights.pop(flight, None)
+        if flight.began is not None:
+            line.moved_at = now
         line.finished += 1
         line.used_at = now
         if flight.began is None:
@@ -156,6 +168,14 @@ class Twin:
         self._quiet_until = min(
             (line.expires_at for line in self.residents.values() if not line.flights), default=inf
         )
+
+    def set_stuck(self, line: Line, *, stuck: bool) -> None:
+        """Nothing moves on a line, or it moves again."""
+        if stuck:
+            self.stuck.add(line)
+        else:
+            self.stuck.discard(line)
+        self.set_view(self.view)
 
     # --- what probes tell -----------------------------------------------------------------------
 

@@ -21,7 +21,8 @@ class Prober:
     """Watches endpoints; publishes `snapshot`, a new one whenever something was learnt.
 
     `list_interval` is how often an endpoint's models are read, in seconds (it is asked that often
-    whatever its own interval); `rng` makes the jitter; `changed` is called with every new snapshot.
+    whatever its own interval); `rng` makes the jitter; `changed` is called with every new snapshot,
+    `lost` with the name of an endpoint that has died and the reason to think so.
     """
 
     def __init__(
@@ -33,12 +34,14 @@ class Prober:
         list_interval: float,
         logger: FilteringBoundLogger,
         changed: Callable[[Snapshot], None] = lambda _: None,
+        lost: Callable[[str, str], None] = lambda *_: None,
     ) -> None:
         self._clock = clock
         self._rng = rng
         self._list_interval = list_interval
         self._logger = logger
         self._changed = changed
+        self._lost = lost
         self._specs = tuple(specs)
         self._asker: Asker | None = None
         self._watches: dict[str, Watch] = {}
@@ -148,5 +151,6 @@ class Prober:
             self._list_interval,
             self._logger,
             publish,
+            self._lost,
         )
         return watch

@@ -55,8 +55,10 @@ class Watch:
         list_interval: float,
         logger: FilteringBoundLogger,
         publish: Callable[[EndpointView], None],
+        lost: Callable[[str, str], None] = lambda *_: None,
     ) -> None:
-        """`publish` takes the new view whenever something was learnt."""
+        """`publish` takes the new view whenever something was learnt; `lost` is told the name of
+        an endpoint that has died, and why it is thought so."""
         self.spec = spec
         self._position = position
         self._asker = asker
@@ -65,6 +67,7 @@ class Watch:
         self._list_interval = list_interval
         self._logger = logger
         self._publish_view = publish
+        self._lost = lost
         self._inventory = Inventory(spec, asker, clock, self._publish)
         known = None if spec.type == AUTO else profile_named(spec.type)
         if known is not None:
@@ -194,11 +197,18 @@ class Watch:
         await self.renew(Question.RESIDENT, 0.0)
 
     def _set_breaker(self, breaker: breakers.Breaker) -> None:
-        moved = breaker.state is not self._breaker.state
-        self._breaker = breaker
-        if not moved:
+        before, self._breaker = self._breaker, breaker
+        if breaker.state is before.state and breaker.ramp == before.ramp:
             return
         self._publish()
+        if breaker.state is before.state:
+            return
+        self._logger.info(
+            "breaker changed",
+            endpoint=self.spec.name,
+            before=before.state.value,
+            after=breaker.state.value,
+        )
         if breaker.state is breakers.BreakerState.OPEN:
             self._half_open = self._loop.call_later(
                 max(0.0, breaker.until - self._clock.now()), self._try_again
@@ -293,7 +303,11 @@ class Watch:
         self._error = error
         if not after.routable and event is not Event.TIMEOUT:
             self._inventory.forget_memory()
+        if after.routable and not before.routable and before is not Health.UNKNOWN:
+            self._breaker = breakers.come_back(self._breaker)
         self._publish()
+        if before.routable and after in (Health.UNHEALTHY, Health.OFFLINE):
+            self._lost(self.spec.name, error or after.value)
         if after is not before:
             note = self._logger.info if after.routable else self._logger.warning
             note(
@@ -318,6 +332,7 @@ class Watch:
             profile=inventory.profile,
             health=self._state.health,
             breaker=self._breaker.state,
+            ramp=self._breaker.ramp,
             models=inventory.models,
             resident=resident_by_name(inventory.instances, inventory.models),
             version=inventory.version,

@@ -1,6 +1,6 @@
 """An endpoint's own error, as a failure."""
 
-from olla.failures import Failure, Kind
+from olla.failures import Failure, Kind, kind_of_status
 from olla.proxy.head import ResponseHead
 
 __all__ = ["answered", "own_error", "retry_after"]
@@ -15,7 +15,7 @@ def retry_after(head: ResponseHead) -> float | None:
 def answered(endpoint: str, status: int, retry_after: float | None) -> Failure:
     """The endpoint has answered with an error of its own."""
     return Failure(
-        Kind.UPSTREAM_STATUS,
+        kind_of_status(status) or Kind.UPSTREAM_STATUS,
         f"endpoint '{endpoint}' answered {status}",
         endpoint,
         retry_after=retry_after,
@@ -25,6 +25,6 @@ def answered(endpoint: str, status: int, retry_after: float | None) -> Failure:
 
 def own_error(endpoint: str, status: int, retry_after: float | None) -> Failure | None:
     """The same for an answer that was relayed; None where it says nothing of the endpoint."""
-    if status >= 500 or status in (401, 403, 429):
-        return answered(endpoint, status, retry_after)
-    return None
+    if status == 404 or kind_of_status(status) is None:
+        return None
+    return answered(endpoint, status, retry_after)

@@ -22,8 +22,6 @@ from olla.proxy.upstream import Pool, UpstreamConnection
 
 __all__ = ["Attempt", "OutgoingRequest", "Owner", "Timeouts"]
 
-_RETRYABLE = frozenset({502, 503, 504})
-
 
 class Timeouts(msgspec.Struct, frozen=True):
     """Limits of one attempt, in seconds; 0 is none.
@@ -61,7 +59,7 @@ class Owner(Protocol):
         ...
 
     def held(self, head: ResponseHead) -> None:
-        """The endpoint answers that it cannot now: `Attempt.accept` or `Attempt.abort` it."""
+        """The endpoint answers with an error: `Attempt.accept` or `Attempt.abort` it."""
         ...
 
     def failed(self, failure: Failure) -> None:
@@ -88,6 +86,7 @@ class Attempt:
         "_spec",
         "_started",
         "_task",
+        "held",
         "relay",
         "slot",
         "status",
@@ -117,6 +116,8 @@ class Attempt:
         self._started = 0.0
         self.slot = 0.0
         self.relay: Relay | None = None
+        self.held = False
+        """The endpoint has answered with an error, and the owner decides what becomes of it."""
         self.status: int | None = None
         """What the endpoint answered; None before it did."""
 
@@ -154,8 +155,9 @@ class Attempt:
         assert connection is not None
         assert owner is not None
         self.status = head.status
-        if head.status in _RETRYABLE:
+        if head.status >= 400:
             connection.hold()
+            self.held = True
             self._clear()
             owner.held(head)
         else:

@@ -20,6 +20,7 @@ from aiohttp.web_exceptions import HTTPException
 from olla.dialects.dialect import Operation
 from olla.dialects.paths import BodyUse, Paths, Target, WrongMethod
 from olla.failures import Failed, Failure, Kind
+from olla.fleet.line import Line
 from olla.proxy.aiohttp_incoming import AiohttpIncoming
 from olla.proxy.aiohttp_internals import Connection, Server, fault, written
 from olla.proxy.allowing import allow
@@ -120,6 +121,11 @@ class Downstream:
                     )
                 )
         await self.server.shutdown(timeout=1.0)
+
+    def give_up_on(self, endpoint: str, line: Line | None, failure: Failure) -> None:
+        """An endpoint, or a model on it, is dead or stuck: see `Exchange.give_up_on`."""
+        for exchange in list(self._exchanges):
+            exchange.give_up_on(endpoint, line, failure)
 
     # --- exchanges --------------------------------------------------------------------------
 

@@ -11,26 +11,26 @@ together. It waits for one of: its turn in the queue, an attempt, lists that are
 import asyncio
 from typing import Final, Protocol
 
-import msgspec
-
 from olla.admission.tickets import Answer, Lease, Ticket
-from olla.dialects.dialect import Category, Operation, Peek
-from olla.dialects.multipart import peek_multipart
+from olla.dialects.dialect import Category, Operation
 from olla.dialects.paths import BodyUse, Target
-from olla.failures import Failed, Failure, Kind, Phase
+from olla.failures import Failed, Failure, Kind
+from olla.fleet.line import Line
 from olla.proxy.answered import answered, own_error, retry_after
 from olla.proxy.attempt import Attempt
-from olla.proxy.context_length import fit_context
-from olla.proxy.describing import answer_of, explained, features_of
+from olla.proxy.describing import answer_of
 from olla.proxy.error_response import error_answer
 from olla.proxy.forming import form_answer, form_request
 from olla.proxy.head import ResponseHead
 from olla.proxy.incoming import Incoming
+from olla.proxy.noting import note_answer, note_choice
 from olla.proxy.relay import Downstream, Relay
+from olla.proxy.retrying import elsewhere, is_an_answer
 from olla.proxy.stations import Stations
+from olla.proxy.understanding import understand
 from olla.proxy.upstream import UpstreamConnection
 from olla.record import AttemptRecord, RequestRecord
-from olla.routing.decision import Choose, Reason, Refuse
+from olla.routing.decision import Reason, Refuse
 from olla.routing.features import Features
 from olla.routing.policies.steady import Steady
 
@@ -43,13 +43,10 @@ _STEADY: Final = Steady()
 _WAITED: Final = frozenset({Reason.QUEUED, Reason.COLD_LOAD, Reason.MODEL_LOADING})
 _LISTS_AGE_MAX = 1.0
 """Seconds. Bounds how often requests for unknown models make olla ask the endpoints."""
-_NO_BODY: Final = Peek(model=None, stream=False)
 _MAY_LOAD: Final = frozenset({Reason.COLD_LOAD, Reason.FALLBACK})
 # Members of an Enum take a slow way when they are looked up on their class, 0.1 µs each time.
 _MANAGE: Final = Category.MANAGE
 _STREAMED: Final = BodyUse.STREAMED
-_JSON: Final = BodyUse.JSON
-_MULTIPART: Final = BodyUse.MULTIPART
 _CLIENT_GONE: Final = Kind.CLIENT_GONE
 
 
@@ -111,7 +108,12 @@ class Exchange:
     def begin(self, body: bytes) -> None:
         """The request is here: with its whole body, or none where that is streamed."""
         try:
-            self._understand(body)
+            if self._target.body is not _STREAMED:
+                self._body_read = True
+                self.record.bytes_in = len(body)
+            understood = understand(self._stations, self._target, self._incoming, self.record, body)
+            self._features, self._body, self._counted, self._explanation = understood
+            self._asked_for = self.record.model
             self._enter()
         except Failed as failed:
             self.refuse(failed.failure)
@@ -188,33 +190,6 @@ class Exchange:
 
     # --- what is asked, and where it goes ---------------------------------------------------
 
-    def _understand(self, body: bytes) -> None:
-        target, record, stations = self._target, self.record, self._stations
-        incoming = self._incoming
-        if target.body is not _STREAMED:
-            self._body_read = True
-            record.bytes_in = len(body)
-        peek = _NO_BODY
-        if target.body is _JSON:
-            peek = target.dialect.peek(target.operation, body)
-        elif target.body is _MULTIPART:
-            peek = peek_multipart(incoming.header("Content-Type") or "", body)
-        if peek.load_options:
-            peek, body, record.rewritten = fit_context(stations.context, peek, body)
-        record.model = peek.model
-        record.streaming = peek.stream
-        record.inference = target.inference
-        record.load_options = peek.load_options
-        self._features = features = features_of(stations, target, incoming, peek)
-        self._asked_for = peek.model
-        # Unloading takes no slot, and must not have the model loaded first.
-        self._counted = target.inference and not (peek.only_loads and peek.keep_alive == 0)
-        self._body = body
-        if not incoming.plain and incoming.header("X-Olla-Explain") is not None:
-            self._explanation = explained(stations, features)
-        if stations.explained is not None:
-            stations.explained(record.id, explained(stations, features))
-
     def _enter(self) -> None:
         """Get a lease, or wait for one."""
         assert self._features is not None
@@ -289,7 +264,7 @@ class Exchange:
         """Try one endpoint."""
         stations, record, choice = self._stations, self.record, lease.choice
         self._lease = lease
-        self._note_choice(choice)
+        note_choice(record, choice, self._asked_for)
         self._trace = AttemptRecord(choice.twin.name, record.reason, lease.granted_at)
         record.attempts.append(self._trace)
         try:
@@ -365,30 +340,62 @@ class Exchange:
         assert self._attempt is not None
         assert self._lease is not None
         assert self._trace is not None
-        stations, name = self._stations, self._lease.choice.view.name
+        view = self._lease.choice.view
         self._trace.status = head.status
-        failure = answered(name, head.status, retry_after(head))
-        stations.admission.release(self._lease, stations.clock.now())
-        if self._another_can(name):
+        if is_an_answer(self._target, view, head.status):
+            self._attempt.accept()
+            return
+        failure = answered(view.name, head.status, retry_after(head))
+        if head.status == 404:
+            self._stations.fleet.probe_now(view.name)
+        if self._elsewhere(failure):
             self._attempt.abort()
-            self.failed(failure)
+            self._try_next(failure)
         else:
             self._attempt.accept()
 
     def failed(self, failure: Failure) -> None:
         """Nothing went to the client: try elsewhere, where that helps and does no harm."""
         try:
-            self._attempt_over(failure)
-            changes = self._target.category is _MANAGE
-            if not failure.facts.elsewhere or (
-                changes and failure.facts.phase is not Phase.CONNECT
-            ):
+            if self._elsewhere(failure):
+                self._try_next(failure)
+            else:
+                self._attempt_over(failure)
                 self.refuse(failure)
-                return
-            assert self._features is not None
-            assert self._trace is not None
-            tried = (*self._features.tried, self._trace.endpoint)
-            self._features = msgspec.structs.replace(self._features, tried=tried)
+        except Exception as error:
+            self._crash(error)
+
+    def give_up_on(self, endpoint: str, line: Line | None, failure: Failure) -> None:
+        """An endpoint, or a model on it (`line`), was found dead or stuck: whoever has not had a
+        byte from there goes elsewhere, if somebody else can serve; else it goes on waiting."""
+        attempt, lease = self._attempt, self._lease
+        if attempt is None or lease is None or attempt.relay is not None or attempt.held:
+            return
+        choice = lease.choice
+        concerned = choice.twin.name == endpoint and (line is None or choice.line is line)
+        if concerned and self._elsewhere(failure):
+            attempt.abort()
+            self._try_next(failure)
+
+    def _elsewhere(self, failure: Failure) -> bool:
+        """Whether another endpoint is to be tried after this; if so it will not be this one."""
+        assert self._features is not None
+        assert self._trace is not None
+        features = elsewhere(
+            self._stations,
+            self._target,
+            self._features,
+            self._trace.endpoint,
+            failure,
+        )
+        if features is None:
+            return False
+        self._features = features
+        return True
+
+    def _try_next(self, failure: Failure) -> None:
+        try:
+            self._attempt_over(failure)
             self._failure = failure
             self._enter()
         except Failed as failed:
@@ -396,28 +403,11 @@ class Exchange:
         except Exception as error:
             self._crash(error)
 
-    def _another_can(self, name: str) -> bool:
-        stations, features = self._stations, self._features
-        assert features is not None
-        features = msgspec.structs.replace(features, tried=(*features.tried, name))
-        snapshot, now = stations.fleet.snapshot, stations.clock.now()
-        dispatcher, asked_for = stations.admission.dispatcher, self._asked_for or ""
-        could = dispatcher.could_serve(features, snapshot, asked_for, now)
-        return could and self._target.category is not _MANAGE
-
     def _total_time(self) -> bytes:
         total = self._stations.clock.now() - self.record.started
         return b"X-Olla-Response-Time: %.3fs\r\n" % total
 
     # --- what happened ----------------------------------------------------------------------
-
-    def _note_choice(self, choice: Choose) -> None:
-        record, view = self.record, choice.twin.view
-        record.endpoint = choice.twin.name
-        record.endpoint_type = choice.twin.kind or view.spec.type
-        record.decision = "fallback" if choice.fallback else "routed"
-        record.reason = choice.reason._value_  # the public way runs Python code
-        record.model = view.models[choice.model].name if choice.model else self._asked_for
 
     def _attempt_over(self, failure: Failure | None) -> None:
         """A try has ended, however: the lease goes back, and everybody is told."""
@@ -432,12 +422,8 @@ class Exchange:
         trace.failure = failure
         if attempt is not None and attempt.relay is not None:
             summary = attempt.relay.summary
-            record.bytes_out = attempt.relay.bytes_out
             record.failure = failure
-            if summary is not None:
-                record.prompt_tokens = summary.prompt_tokens
-                record.output_tokens = summary.output_tokens
-                record.load_seconds = summary.load_seconds
+            note_answer(record, attempt.relay)
         if not lease.released:
             learnt: Answer | None = None
             if failure is None and summary is not None and record.status == 200:

@@ -16,7 +16,7 @@ from olla.fleet.twins import Twins
 from olla.routing.delay import price
 from olla.routing.features import Features
 
-__all__ = ["Candidate", "Exclusion", "candidates", "exclusion"]
+__all__ = ["Candidate", "Exclusion", "candidates", "exclusion", "reluctance"]
 
 
 _SCANNED_MAX = 16
@@ -36,6 +36,8 @@ class Exclusion(enum.Enum):
     NO_MODEL = "model_not_available"
     UNROUTABLE = "unroutable"
     BREAKER_OPEN = "breaker_open"
+    STUCK = "stuck"
+    SLOW_START = "slow_start"
     RESERVED = "reserved_for_embeddings"
     NOT_RESERVED = "embeddings_go_elsewhere"
 
@@ -105,8 +107,9 @@ def candidates(
 
     `priced` says that their delays are wanted; an endpoint of a lower priority is charged
     `spillover` seconds for each tier. `reserved` are the names of endpoints for embeddings.
-    An endpoint whose breaker is open is left out as long as another one is there; when none is,
-    trying it is the only chance, so it counts. Where many endpoints have the model, and not
+    An endpoint whose breaker is open, on which the model is stuck, or that comes back and has
+    enough for now is left out as long as another one is there; when none is, trying it is the only
+    chance, so it counts. Where many endpoints have the model, and not
     `everyone` is wanted, those are left out whose prefill alone takes longer than the best.
     """
     found: list[Candidate] = []
@@ -134,9 +137,9 @@ def candidates(
             and twin.clear
             and (dialect in twin.dialects if profiles is None else twin.kind in profiles)
         ):
-            why = exclusion(features, twin.view, reserved, on_trial=twin.on_trial)
-            if why is not None and why is not Exclusion.BREAKER_OPEN:
+            if exclusion(features, twin.view, reserved) is not None:
                 continue
+            why = reluctance(twin, line)
         if len(models) > 1 and any(each.twin is twin for each in (*found, *last_chance)):
             continue
         group = found if why is None else last_chance
@@ -153,16 +156,9 @@ def candidates(
 
 
 def exclusion(
-    features: Features,
-    view: EndpointView,
-    reserved: frozenset[str] = frozenset(),
-    *,
-    on_trial: bool = False,
+    features: Features, view: EndpointView, reserved: frozenset[str] = frozenset()
 ) -> Exclusion | None:
-    """Why an endpoint that has the model may not serve the request now; None when it may.
-
-    `on_trial` says that a request is under way that tries it out.
-    """
+    """Why an endpoint that has the model may not serve the request; None when it may."""
     profile = view.profile
     name = view.spec.name
     if features.pinned is not None and name != features.pinned:
@@ -179,11 +175,19 @@ def exclusion(
         return Exclusion.TRIED
     if reserved and features.models and (name in reserved) is not features.embedding:
         return Exclusion.NOT_RESERVED if features.embedding else Exclusion.RESERVED
-    if view.breaker is BreakerState.CLOSED:
-        return None
-    if view.breaker is BreakerState.OPEN or on_trial:
-        return Exclusion.BREAKER_OPEN  # one trial at a time, whatever began before it
     return None
+
+
+def reluctance(twin: Twin, line: Line | None) -> Exclusion | None:
+    """Why an endpoint should be left alone as long as another one is there; None when it need
+    not. `line` is what is known of the model there."""
+    breaker = twin.view.breaker
+    if breaker is BreakerState.OPEN or (breaker is BreakerState.HALF_OPEN and twin.on_trial):
+        return Exclusion.BREAKER_OPEN  # one trial at a time, whatever began before it
+    if line is not None and line in twin.stuck:
+        return Exclusion.STUCK
+    ramp = twin.view.ramp
+    return Exclusion.SLOW_START if ramp and twin.in_flight >= ramp else None
 
 
 def _having(features: Features, twins: Twins) -> Iterable[_Having]:

@@ -16,7 +16,7 @@ from olla.fleet.line import Line
 from olla.fleet.snapshot import EndpointView, Snapshot
 from olla.fleet.twin import Twin
 from olla.fleet.twins import Twins
-from olla.routing.candidates import Candidate, Exclusion, candidates, exclusion
+from olla.routing.candidates import Candidate, Exclusion, candidates, exclusion, reluctance
 from olla.routing.delay import Delay, expected_delay
 from olla.routing.features import Features
 from olla.routing.policy import Policy
@@ -192,7 +192,8 @@ def explain(
         if view.name not in chosen:
             twin = twins.by_name[view.name]
             reserved = options.embedding_endpoints
-            why = exclusion(features, view, reserved, on_trial=twin.on_trial)
+            line = next((twin.names[each] for each in features.models if each in twin.names), None)
+            why = exclusion(features, view, reserved) or reluctance(twin, line)
             rows.append(Considered(view.name, exclusion=why or Exclusion.NO_MODEL))
     return rows
 

@@ -18,7 +18,7 @@ from olla.fleet.names import canonical
 from olla.fleet.profiles import PROFILES
 from olla.fleet.snapshot import EndpointView, Snapshot
 from olla.proxy.error_response import error_response
-from olla.routing.candidates import Exclusion, exclusion
+from olla.routing.candidates import exclusion
 from olla.routing.decision import refusal
 from olla.routing.features import Features
 from olla.surfaces import merge
@@ -172,7 +172,7 @@ class ListSurface:
         if features.models:
             views = snapshot.by_model.get(features.models[0], ())
         # An open breaker or a full slot says nothing of who knows an answer.
-        if any(exclusion(features, each) in (None, Exclusion.BREAKER_OPEN) for each in views):
+        if any(exclusion(features, each) is None for each in views):
             return None
         return refusal(features, snapshot, model or "", self._clock.now()).failure
 

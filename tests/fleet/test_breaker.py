@@ -13,6 +13,7 @@ from olla.fleet.breaker import (
     Breaker,
     BreakerState,
     Event,
+    come_back,
     fail,
     succeed,
     tick,
@@ -104,8 +105,22 @@ def test_time_makes_an_open_one_half_open() -> None:
 def test_a_good_trial_closes_it_and_the_slate_is_clean() -> None:
     """Neither the failures nor the long times of before count."""
     breaker = succeed(tick(opened(times=4), 1e9))
-    assert breaker == Breaker()
+    assert breaker == Breaker(ramp=2)
     assert after("xxxxx", breaker).until == 1.0
+
+
+def test_who_comes_back_starts_slowly() -> None:
+    """Twice as many at a time after each success, until there is no bound; a failure raises
+    nothing."""
+    breaker = succeed(tick(opened(), 1e9))
+    assert [after("." * count, breaker).ramp for count in range(6)] == [2, 4, 8, 16, 0, 0]
+    assert after("x", breaker).ramp == 2
+
+
+def test_an_endpoint_that_probes_find_again_starts_slowly_too() -> None:
+    """Unless its breaker is open: then traffic decides."""
+    assert come_back(after("..x")).ramp == 2
+    assert come_back(opened()) == opened()
 
 
 def test_a_bad_trial_opens_it_again() -> None:

@@ -7,7 +7,7 @@ from olla.fleet.breaker import BreakerState
 from olla.fleet.endpoint import EndpointSpec
 from olla.fleet.health import Health
 from olla.fleet.snapshot import EndpointView
-from olla.routing.candidates import Exclusion, candidates, exclusion
+from olla.routing.candidates import Exclusion, candidates, exclusion, reluctance
 from tests.views import features, twins, view
 
 OPEN, HALF = BreakerState.OPEN, BreakerState.HALF_OPEN
@@ -49,9 +49,35 @@ def test_an_open_breaker_is_left_out_while_another_can_serve() -> None:
 
 def test_a_half_open_breaker_lets_one_request_through() -> None:
     """The trial; the next has to wait for its outcome, and old requests do not count."""
-    half = view("a", breaker=HALF)
-    assert exclusion(features(), half) is None
-    assert exclusion(features(), half, on_trial=True) is Exclusion.BREAKER_OPEN
+    (half,) = twins(view("a", breaker=HALF)).by_name.values()
+    assert reluctance(half, None) is None
+    half.on_trial = True
+    assert reluctance(half, None) is Exclusion.BREAKER_OPEN
+
+
+def test_who_comes_back_gets_a_few_at_a_time_unless_nobody_else_is_there() -> None:
+    """Up to its bound it is a candidate like any other; beyond it only when it is the only one."""
+    back = twins(view("a", ramp=2), view("b", 1))
+    assert [each.view.name for each in candidates(features(), back, 0.0)] == ["a", "b"]
+    back.by_name["a"].in_flight = 2
+    assert reluctance(back.by_name["a"], None) is Exclusion.SLOW_START
+    assert [each.view.name for each in candidates(features(), back, 0.0)] == ["b"]
+    alone = twins(view("a", ramp=2))
+    alone.by_name["a"].in_flight = 2
+    assert [each.view.name for each in candidates(features(), alone, 0.0)] == ["a"]
+
+
+def test_a_stuck_model_goes_elsewhere_and_others_on_the_endpoint_do_not() -> None:
+    """What is stuck is a model on an endpoint; it is tried when it is on no other."""
+    kept = twins(view("a", models=["m", "n"]), view("b", 1, models=["m"]))
+    twin = kept.by_name["a"]
+    twin.set_stuck(twin.names[features("m").models[0]], stuck=True)
+    assert [each.view.name for each in candidates(features("m"), kept, 0.0)] == ["b"]
+    assert [each.view.name for each in candidates(features("n"), kept, 0.0)] == ["a"]
+    pinned = features("m", pinned="a")
+    assert [each.view.name for each in candidates(pinned, kept, 0.0)] == ["a"]
+    twin.set_stuck(twin.names[features("m").models[0]], stuck=False)
+    assert [each.view.name for each in candidates(features("m"), kept, 0.0)] == ["a", "b"]
 
 
 def test_the_kind_of_server_must_fit() -> None:

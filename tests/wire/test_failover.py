@@ -48,6 +48,7 @@ BEFORE = {
     "502": status(502),
     "503 server busy": status(503),
     "504": status(504),
+    "500": status(500),
 }
 
 
@@ -128,10 +129,44 @@ async def test_an_endpoints_own_503_is_relayed_when_no_other_can_serve(
     assert b"X-Olla-Attempts: 2" in head
 
 
-async def test_other_errors_are_the_endpoints_answer(make_router: MakeRouter) -> None:
-    """400, 404 and 500 are relayed from the first endpoint: another would say the same."""
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (401, Kind.UPSTREAM_UNAUTHORIZED),
+        (403, Kind.UPSTREAM_UNAUTHORIZED),
+        (404, Kind.UPSTREAM_MODEL_GONE),
+        (429, Kind.UPSTREAM_LIMITED),
+    ],
+)
+async def test_what_is_the_matter_with_one_endpoint_only_goes_to_the_next(
+    make_router: MakeRouter, code: int, kind: Kind
+) -> None:
+    """Olla's key refused, a limit, a model that has gone: none of it is the client's doing."""
     router = await make_router(2)
-    for code in (400, 404, 500):
+    router.endpoints[0].script = status(code)
+    router.endpoints[1].script = answer(OK)
+    head, _ = split(await router.exchange(post("/api/generate", BODY)))
+    assert head.startswith(b"HTTP/1.1 200 ")
+    failure = router.fleet.observed[0][1]
+    assert failure is not None
+    assert failure.kind is kind
+    assert not failure.facts.against_endpoint
+    assert router.fleet.probed == (["e0"] if code == 404 else [])
+
+
+async def test_a_key_of_the_clients_own_is_refused_once(make_router: MakeRouter) -> None:
+    """Where an endpoint is to have the client's key, its 401 is the answer."""
+    router = await make_router(2, forward_authorization=True)
+    router.endpoints[0].script = status(401)
+    head, _ = split(await router.exchange(post("/api/generate", BODY, "Authorization: Bearer x")))
+    assert head.startswith(b"HTTP/1.1 401 ")
+    assert router.endpoints[1].requests == []
+
+
+async def test_other_errors_are_the_endpoints_answer(make_router: MakeRouter) -> None:
+    """400, 413, 422 and 501 are relayed from the first endpoint: another would say the same."""
+    router = await make_router(2)
+    for code in (400, 413, 422, 501):
         router.endpoints[0].script = status(code)
         head, body = split(await router.exchange(post("/api/generate", BODY)))
         assert head.startswith(b"HTTP/1.1 %d " % code)

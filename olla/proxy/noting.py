@@ -1,0 +1,27 @@
+"""What becomes part of a request's record while it moves."""
+
+from olla.proxy.relay import Relay
+from olla.record import RequestRecord
+from olla.routing.decision import Choose
+
+__all__ = ["note_answer", "note_choice"]
+
+
+def note_choice(record: RequestRecord, choice: Choose, asked_for: str | None) -> None:
+    """Where it goes, and why. `asked_for` is the model as the client spelled it."""
+    view = choice.twin.view
+    record.endpoint = choice.twin.name
+    record.endpoint_type = choice.twin.kind or view.spec.type
+    record.decision = "fallback" if choice.fallback else "routed"
+    record.reason = choice.reason._value_  # the public way runs Python code
+    record.model = view.models[choice.model].name if choice.model else asked_for
+
+
+def note_answer(record: RequestRecord, relay: Relay) -> None:
+    """What a relayed answer told at its end."""
+    record.bytes_out = relay.bytes_out
+    summary = relay.summary
+    if summary is not None:
+        record.prompt_tokens = summary.prompt_tokens
+        record.output_tokens = summary.output_tokens
+        record.load_seconds = summary.load_seconds
