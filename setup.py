@@ -21,7 +21,7 @@ HOT = {
         *("admitting", "aiohttp_incoming", "allowing", "attempt", "context_length"),
         *("deadlines", "describing"),
         *("downstream", "exchange", "fast_path", "fields", "forming", "framing", "head"),
-        *("headers", "hot_head", "incoming", "noting", "relay", "retrying", "tail"),
+        *("headers", "hot_head", "incoming", "noting", "relay", "retrying", "settling", "tail"),
         *("telling", "understanding", "upstream"),
     ),
     "probing/": ("prober", "watch"),

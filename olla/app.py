@@ -157,6 +157,7 @@ class App:
         self.dispatcher = Dispatcher(
             POLICIES[settings.proxy.load_balancer], routing, _queue_limits(settings)
         )
+        self.dispatcher.retries.share = settings.proxy.retry_budget
         self._wire_probing(settings)
         self._wire_proxy(loaded)
 
@@ -217,6 +218,7 @@ class App:
             ids=self._ids,
             via=f"olla-{secrets.token_hex(8)}",
             explained=self._log_explanation if settings.logging.level == "debug" else None,
+            wait_keepalive=settings.proxy.wait_keepalive,
             context=ContextRule(settings.routing.num_ctx.max, settings.routing.num_ctx.round_to),
         )
         lists = ListSurface(
@@ -245,6 +247,8 @@ class App:
             operations=lists.operations(),
             head_max=settings.server.request_limits.max_header_size,
             idle_timeout=settings.server.idle_timeout,
+            read_header_timeout=settings.server.read_header_timeout,
+            read_timeout=settings.server.read_timeout,
             logger=self.logger,
         )
 

@@ -56,6 +56,10 @@ class Anthropic:
         event = b"event: error\ndata: " + self.error_body(failure)
         return in_band_event(event, mid_record=mid_record)
 
+    def waiting(self, operation: Operation, text: str) -> bytes | None:
+        """See `Dialect.waiting`."""
+        return f": {text}\n\n".encode() if operation is Operation.MESSAGES else None
+
     def summary(self, operation: Operation, streaming: bool, tail: bytes) -> Summary:
         """See `Dialect.summary`. Complete is what ends with `message_stop`."""
         if not streaming:

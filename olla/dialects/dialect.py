@@ -151,6 +151,11 @@ class Dialect(Protocol):
         """
         ...
 
+    def waiting(self, operation: Operation, text: str) -> bytes | None:
+        """What may be sent before an answer's first record, to show that it is being waited for:
+        no client takes it for a part of the answer. None where the format has no such thing."""
+        ...
+
     def summary(self, operation: Operation, streaming: bool, tail: bytes) -> Summary:
         """What the end of an answer with status 200 tells.
 

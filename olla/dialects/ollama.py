@@ -48,6 +48,10 @@ class Ollama:
         record = self.error_body(failure) + b"\n"
         return b"\n" + record if mid_record else record
 
+    def waiting(self, operation: Operation, text: str) -> bytes | None:
+        """See `Dialect.waiting`."""
+        return None  # a line of NDJSON is a record
+
     def summary(self, operation: Operation, streaming: bool, tail: bytes) -> Summary:
         """See `Dialect.summary`. Complete is what ends with `done: true`."""
         must_end = streaming and operation in _MUST_END

@@ -20,6 +20,7 @@ from olla.failures import Failure
 __all__ = ["OpenAI"]
 
 _MODEL_OPTIONAL = frozenset({Operation.TOKENIZE, Operation.INFER})
+_WAITED_FOR = frozenset({Operation.CHAT, Operation.GENERATE, Operation.RESPONSES})
 _MUST_END = frozenset({Operation.CHAT, Operation.GENERATE})
 _DONE = b"[DONE]"
 _RESPONSE_ENDS = {
@@ -68,6 +69,10 @@ class OpenAI:
     def in_band_error(self, failure: Failure, *, mid_record: bool) -> bytes:
         """See `Dialect.in_band_error`."""
         return in_band_event(b"data: " + self.error_body(failure), mid_record=mid_record)
+
+    def waiting(self, operation: Operation, text: str) -> bytes | None:
+        """See `Dialect.waiting`."""
+        return f": {text}\n\n".encode() if operation in _WAITED_FOR else None
 
     def summary(self, operation: Operation, streaming: bool, tail: bytes) -> Summary:
         """See `Dialect.summary`. Complete: a finish reason and `[DONE]`, both."""

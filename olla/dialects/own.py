@@ -40,6 +40,10 @@ class Own:
         record = self.error_body(failure) + b"\n"
         return b"\n" + record if mid_record else record
 
+    def waiting(self, operation: Operation, text: str) -> bytes | None:
+        """See `Dialect.waiting`."""
+        return None
+
     def summary(self, operation: Operation, streaming: bool, tail: bytes) -> Summary:
         """See `Dialect.summary`."""
         return Summary(Ending.COMPLETE)

@@ -1,5 +1,6 @@
 """A client's request as aiohttp has parsed it."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 from aiohttp import StreamReader, web
@@ -26,6 +27,7 @@ class AiohttpIncoming:
     __slots__ = (
         "_continued",
         "_request",
+        "_silence",
         "has_body",
         "headers",
         "length",
@@ -35,9 +37,11 @@ class AiohttpIncoming:
         "target",
     )
 
-    def __init__(self, request: web.BaseRequest, peer: str) -> None:
+    def __init__(self, request: web.BaseRequest, peer: str, silence: float) -> None:
+        """`silence` is how many seconds the client may be silent in the middle of the body."""
         self._request = request
         self._continued = False
+        self._silence = silence
         self.method = request.method
         self.target = request.raw_path
         self.peer = peer
@@ -87,21 +91,31 @@ class AiohttpIncoming:
 
     def pieces(self) -> AsyncIterator[bytes]:
         """The body as it comes."""
-        return _Pieces(self._request.content)
+        return _Pieces(self._request.content, self._silence)
 
 
 class _Pieces(AsyncIterator[bytes]):
     """A body as it comes."""
 
-    def __init__(self, content: StreamReader) -> None:
+    def __init__(self, content: StreamReader, silence: float) -> None:
         self._content = content
+        self._silence = silence
 
     def __aiter__(self) -> "_Pieces":
         return self
 
     async def __anext__(self) -> bytes:
         try:
-            piece = await self._content.readany()
+            async with asyncio.timeout(self._silence):
+                piece = await self._content.readany()
+        except TimeoutError:
+            raise Failed(
+                Failure(
+                    Kind.REQUEST_TIMEOUT,
+                    f"the request's body stopped for {self._silence:g} s (server.read_timeout); "
+                    "send it again",
+                )
+            ) from None
         except (HttpProcessingError, web.PayloadAccessError, web.RequestPayloadError) as error:
             raise Failed(
                 Failure(Kind.BAD_REQUEST, f"the request's body is not well-formed: {error}")

@@ -1,6 +1,6 @@
 """The only door to aiohttp's private hooks: what we lean on, and nothing else.
 
-Used by `downstream` alone. What is relied on, and why:
+What is relied on, and why:
 
 * `RequestHandler` may be subclassed, and `Server.__call__` makes it. (Documented only for
   `Server`.)
@@ -15,7 +15,7 @@ Used by `downstream` alone. What is relied on, and why:
   `_messages` empty, nothing is closing (`_close`, `_force_close`) or upgraded (`_upgraded`). While
   it answers, the idle timer (`_process_keepalive`) is put off by `_next_keepalive_close_time`.
 
-`fault` looks at start whether the fast path can rely on this, and
+`aiohttp_check` looks at start whether the fast path can rely on this, and
 `tests/proxy/test_aiohttp_internals.py` fails loudly when something is no longer so.
 """
 
@@ -28,16 +28,10 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from olla.clock import Clock
+from olla.proxy.deadlines import Deadlines
 from olla.proxy.fast_path import FastPath, HotRequest
 
-__all__ = [
-    "WRITTEN_CLOSE",
-    "WRITTEN_KEEP_ALIVE",
-    "Connection",
-    "Server",
-    "fault",
-    "written",
-]
+__all__ = ["WRITTEN_CLOSE", "WRITTEN_KEEP_ALIVE", "Connection", "Server", "written"]
 
 _TURNS_MAX = 8
 """Turns of the loop that aiohttp may take from one request to the next; it takes three."""
@@ -79,8 +73,9 @@ class Connection(RequestHandler):
     """
 
     __slots__ = (
-        *("_answered", "_drained", "_exchange", "_head_size", "_head_start", "_hot", "_incoming"),
+        *("_answered", "_drained", "_exchange", "_head_size", "_head_start", "_heard", "_hot"),
         *(
+            "_incoming",
             "_last_payload",
             "_later",
             "_later_size",
@@ -90,7 +85,7 @@ class Connection(RequestHandler):
             "_turns",
             "_untouched",
         ),
-        *("minor", "peer", "persistent", "wants_trailers"),
+        *("minor", "peer", "persistent", "slot", "wants_trailers"),
     )
 
     def __init__(self, server: "Server", **options: Any) -> None:
@@ -109,6 +104,9 @@ class Connection(RequestHandler):
         self._later: list[bytes] = []
         self._later_size = 0
         self._turns = 0
+        self._heard = 0.0
+        """When the client was last heard of in the middle of a body, in the loop's time."""
+        self.slot = 0.0
         self._untouched = True
         """Whether aiohttp has had no byte of this connection: then it waits for the first."""
         self._exchange: Abandoned | None = None
@@ -184,6 +182,7 @@ class Connection(RequestHandler):
         """asyncio: the connection is gone."""
         self._drained = None
         self._incoming = None
+        self._server.deadlines.forget(self)
         self._later.clear()
         super().connection_lost(exc)
         if self._exchange is not None:
@@ -195,24 +194,24 @@ class Connection(RequestHandler):
         if self._hot:
             self._more(data)
         elif fast_path is None or not data.startswith(b"POST "):
-            self._hand_to_aiohttp(data)
+            self.hand_to_aiohttp(data)
         elif self._untouched and not self._close and not self._force_close:
             if not self._take(fast_path, data):
-                self._hand_to_aiohttp(data)
-        elif self._half_read():
-            self._hand_to_aiohttp(data)
+                self.hand_to_aiohttp(data)
+        elif self.half_read():
+            self.hand_to_aiohttp(data)
         elif self._comes_round():
             # aiohttp has answered, and will wait for the next request some turns from now.
             self._hot = True
             self._turns += 1
             self._keep(data)
             self._loop.call_soon(self._next)
-        elif not self._waits() or not self._take(fast_path, data):
-            self._hand_to_aiohttp(data)
+        elif not self.waits() or not self._take(fast_path, data):
+            self.hand_to_aiohttp(data)
 
     # --- the fast path ----------------------------------------------------------------------
 
-    def _half_read(self) -> bool:
+    def half_read(self) -> bool:
         """Whether aiohttp holds a part of a request, or one that it has not begun to answer."""
         return bool(
             self._messages
@@ -224,7 +223,7 @@ class Connection(RequestHandler):
             or (self._last_payload is not None and not self._last_payload.is_eof())
         )
 
-    def _waits(self) -> bool:
+    def waits(self) -> bool:
         """Whether aiohttp waits for a request."""
         waiter = self._waiter
         return waiter is not None and not waiter.done()
@@ -242,6 +241,8 @@ class Connection(RequestHandler):
             return False  # what comes after the last request is an error, and aiohttp says so
         self._hot = True
         self._turns = 0
+        if self.slot:
+            self._server.deadlines.forget(self)
         self.persistent = not request.head.closes
         self.minor = 1
         self.wants_trailers = False
@@ -249,7 +250,8 @@ class Connection(RequestHandler):
             self._keep(rest)
         if request.missing:
             self._incoming = request
-            self._not_idle()
+            self._heard = self._loop.time()
+            self._watch(self._server.read_timeout)
         else:
             self._server.begin(self, request)
         return True
@@ -263,9 +265,10 @@ class Connection(RequestHandler):
         rest = request.add(data)
         if rest:
             self._keep(rest)
-        self._not_idle()
+        self._heard = self._loop.time()
         if not request.missing:
             self._incoming = None
+            self._server.deadlines.forget(self)
             self._server.begin(self, request)
 
     def _keep(self, data: bytes) -> None:
@@ -294,18 +297,48 @@ class Connection(RequestHandler):
             self.data_received(data)
 
     def _process_keepalive(self) -> None:
-        """aiohttp: the connection may have been idle for too long; so may one whose request has
-        stopped in its middle."""
-        if self._hot and self._incoming is None:
+        """aiohttp: the connection may have been idle for too long."""
+        if self._hot:
             self._not_idle()
         super()._process_keepalive()
 
     def _not_idle(self) -> None:
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
 
+    # --- clients that stop in the middle ------------------------------------------------------
+
+    def _watch(self, seconds: float) -> None:
+        self._server.deadlines.watch(self, self._loop.time() + seconds)
+
+    def due(self) -> None:
+        """A client has not sent what it began to send. See `Watched`."""
+        request, server = self._incoming, self._server
+        if request is not None:
+            left = self._heard + server.read_timeout - self._loop.time()
+            if left > 0:
+                self._watch(left)
+                return
+            start = b"POST %b " % request.head.path.encode()
+            self._incoming = None
+            self._time_out(start, f"the request's body stopped for {server.read_timeout:g} s")
+        elif self._head_size and not (self._request_in_progress or self._messages):
+            seconds = server.read_header_timeout
+            self._time_out(self._head_start, f"the request's head took more than {seconds:g} s")
+
+    def _time_out(self, start: bytes, message: str) -> None:
+        self._refused = True
+        self.write(self._server.refusal(start, 408, message, None))
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        transport = self.transport
+        self.close()
+        if transport is not None:
+            transport.close()
+
     # --- aiohttp's way ----------------------------------------------------------------------
 
-    def _hand_to_aiohttp(self, data: bytes) -> None:
+    def hand_to_aiohttp(self, data: bytes) -> None:
         """Let aiohttp read. Counts the bytes of an unfinished head."""
         self._untouched = False
         if self._refused:
@@ -317,12 +350,16 @@ class Connection(RequestHandler):
         if self._request_count != self._seen:
             self._seen = self._request_count
             self._head_size = 0
+            if self.slot:
+                self._server.deadlines.forget(self)
             if self._messages:
                 message, self._last_payload = self._messages[-1]
                 self._refused = isinstance(message, _ErrInfo)
             if not self._refused:
                 self._head_start = b""  # it holds a whole read, perhaps with a large body
         elif between:
+            if not self._head_size:
+                self._watch(self._server.read_header_timeout)
             self._head_size += len(data)
             if self._head_size > self._server.head_max:
                 self._refuse_head()
@@ -346,10 +383,7 @@ class Connection(RequestHandler):
             self.force_close()  # an answer here would mix with the one that is under way
             return
         self._write_refusal(431, "", None)
-        transport = self.transport
-        self.close()
-        if transport is not None:
-            transport.close()
+        self._hang_up()
 
     def _write_refusal(self, status: int, message: str, exc: BaseException | None) -> None:
         answer = self._server.refusal(self._head_start, status, message, exc)
@@ -370,7 +404,8 @@ class Server(web.Server):
 
     `head_max` bounds a request's head, in bytes; `refusal` makes the answer to bytes that are no
     request: from the first bytes received, the status, the parser's message and, where a handler
-    let one escape, the exception. `begin` answers a hot request.
+    let one escape, the exception. `begin` answers a hot request. A client may take
+    `read_header_timeout` seconds for a head, and be silent for `read_timeout` seconds in a body.
     """
 
     def __init__(
@@ -381,6 +416,9 @@ class Server(web.Server):
         refusal: Callable[[bytes, int, str, BaseException | None], bytes],
         begin: Callable[[Connection, HotRequest], None],
         clock: Clock,
+        deadlines: Deadlines,
+        read_header_timeout: float,
+        read_timeout: float,
         **options: Any,
     ) -> None:
         super().__init__(
@@ -397,48 +435,12 @@ class Server(web.Server):
         self.refusal = refusal
         self.begin = begin
         self.clock = clock
+        self.deadlines = deadlines
+        self.read_header_timeout = read_header_timeout
+        self.read_timeout = read_timeout
         self.fast_path: FastPath | None = None
         """Who takes hot requests; None to leave all to aiohttp."""
 
     def __call__(self) -> RequestHandler:
         """A new connection's protocol."""
         return Connection(self, loop=self._loop, **self._kwargs)
-
-
-class _Nowhere(asyncio.Transport):
-    """A transport that leads nowhere."""
-
-    def is_closing(self) -> bool:
-        return False
-
-    def _nothing(self, *_: object, **__: object) -> None:
-        pass
-
-    write = close = abort = pause_reading = resume_reading = set_write_buffer_limits = _nothing
-
-
-async def fault(server: Server) -> str | None:
-    """Why the fast path cannot rely on the aiohttp that is installed; None when it can.
-
-    Makes a connection that leads nowhere, and looks whether it says that it waits exactly when
-    nothing is half-read.
-    """
-    try:
-        connection = server()
-        assert isinstance(connection, Connection)
-        connection.connection_made(_Nowhere())
-        try:
-            for _ in range(3):
-                await asyncio.sleep(0)
-            if not connection._waits() or connection._half_read():
-                return "a new connection does not wait for a request"
-            connection._hand_to_aiohttp(b"POST /nowhere HTTP/1.1\r\nContent-Length: 3\r\n\r\n")
-            if not connection._half_read():
-                return "a half-read request does not show"
-        finally:
-            connection.connection_lost(None)
-            for _ in range(3):
-                await asyncio.sleep(0)
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
-    return None

@@ -19,22 +19,39 @@ from olla.proxy.framing import chunk
 from olla.proxy.head import ResponseHead
 from olla.proxy.relay import Relay
 from olla.proxy.upstream import Pool, UpstreamConnection
+from olla.routing.decision import Choose
 
-__all__ = ["Attempt", "OutgoingRequest", "Owner", "Timeouts"]
+__all__ = ["Attempt", "OutgoingRequest", "Owner", "Timeouts", "load_patience"]
+
+_LOAD_PATIENCE = 3.0
+"""Times what is expected of a load: large models on slow disks take longer than any fixed limit."""
 
 
 class Timeouts(msgspec.Struct, frozen=True):
     """Limits of one attempt, in seconds; 0 is none.
 
     `first_byte`: from the request's last byte to the answer's head; `silence`: between two pieces
-    of the answer; `total`: in all; `load`: what is added to `first_byte` when the endpoint may
-    have to load the model first.
+    of the answer; `total`: in all; `load`: what is added to `first_byte` at least when the
+    endpoint may have to load the model first.
     """
 
     first_byte: float = 600.0
     silence: float = 600.0
     total: float = 0.0
     load: float = 600.0
+
+
+def load_patience(choice: Choose, least: float, now: float) -> float:
+    """Seconds to wait longer for the first byte because a model may have to be loaded: 0 where it
+    is in memory, else `least`, or three times what that load and those before it are expected to
+    take."""
+    line = choice.line
+    if choice.ready or (line is None and not choice.fallback):
+        return 0.0
+    expected = choice.delay or 0.0
+    if line is not None:
+        expected = max(expected, line.load_seconds(now))
+    return max(least, _LOAD_PATIENCE * expected)
 
 
 class OutgoingRequest(msgspec.Struct):
@@ -78,8 +95,8 @@ class Attempt:
         "_connection",
         "_deadlines",
         "_limits",
+        "_load",
         "_loop",
-        "_may_load",
         "_owner",
         "_pool",
         "_request",
@@ -101,7 +118,7 @@ class Attempt:
         limits: Timeouts,
         owner: Owner,
         *,
-        may_load: bool,
+        load: float,
     ) -> None:
         self._pool = pool
         self._deadlines = deadlines
@@ -109,7 +126,7 @@ class Attempt:
         self._request = request
         self._limits = limits
         self._owner: Owner | None = owner
-        self._may_load = may_load
+        self._load = load
         self._loop = pool.loop
         self._connection: UpstreamConnection | None = None
         self._task: asyncio.Task[None] | None = None
@@ -274,8 +291,7 @@ class Attempt:
         limits = self._limits
         if self.relay is None and not limits.total:  # as it nearly always is
             if limits.first_byte:
-                load = limits.load if self._may_load else 0.0
-                self._deadlines.watch(self, now + limits.first_byte + load)
+                self._deadlines.watch(self, now + limits.first_byte + self._load)
             return
         deadline = self._deadline(now)[0]
         if deadline:
@@ -290,8 +306,7 @@ class Attempt:
             deadline = self._started + limits.total
         if self.relay is None:
             if limits.first_byte:
-                kind_at = connection.last_data + limits.first_byte
-                kind_at += limits.load if self._may_load else 0.0
+                kind_at = connection.last_data + limits.first_byte + self._load
                 if not deadline or kind_at < deadline:
                     deadline, kind = kind_at, Kind.FIRST_BYTE_TIMEOUT
         elif limits.silence:
@@ -323,7 +338,7 @@ class Attempt:
     def _limit_text(self, kind: Kind) -> str:
         limits = self._limits
         if kind is Kind.FIRST_BYTE_TIMEOUT:
-            limit = limits.first_byte + (limits.load if self._may_load else 0.0)
+            limit = limits.first_byte + self._load
             return f"did not begin to answer within {limit:g} s (proxy.response_header_timeout)"
         if kind is Kind.BODY_SILENT:
             return f"sent nothing for {limits.silence:g} s (proxy.read_timeout)"

@@ -21,8 +21,9 @@ from olla.dialects.dialect import Operation
 from olla.dialects.paths import BodyUse, Paths, Target, WrongMethod
 from olla.failures import Failed, Failure, Kind
 from olla.fleet.line import Line
+from olla.proxy.aiohttp_check import fault
 from olla.proxy.aiohttp_incoming import AiohttpIncoming
-from olla.proxy.aiohttp_internals import Connection, Server, fault, written
+from olla.proxy.aiohttp_internals import Connection, Server, written
 from olla.proxy.allowing import allow
 from olla.proxy.error_response import error_answer, error_response
 from olla.proxy.exchange import Exchange
@@ -58,10 +59,14 @@ class Downstream:
         operations: Mapping[Operation, OperationSurface],
         head_max: int,
         idle_timeout: float,
+        read_header_timeout: float,
+        read_timeout: float,
         logger: structlog.typing.FilteringBoundLogger,
     ) -> None:
         """`surfaces` by exact path, `operations` answered for the fleet; `head_max` is bytes,
-        `idle_timeout` the seconds a connection may be silent between requests."""
+        `idle_timeout` the seconds a connection may be silent between requests,
+        `read_header_timeout` those that a head may take, `read_timeout` those that a client may
+        be silent in the middle of a body."""
         self._stations = stations
         self._paths = paths
         self._surfaces = surfaces
@@ -77,6 +82,9 @@ class Downstream:
             refusal=self._refusal,
             begin=self._begin_hot,
             clock=stations.clock,
+            deadlines=stations.deadlines,
+            read_header_timeout=read_header_timeout,
+            read_timeout=read_timeout,
             keepalive_timeout=idle_timeout,
             read_bufsize=_READ_SIZE,
             lingering_time=_LINGER,
@@ -196,7 +204,7 @@ class Downstream:
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         connection = cast(Connection, request.protocol)
-        incoming = AiohttpIncoming(request, connection.peer)
+        incoming = AiohttpIncoming(request, connection.peer, self.server.read_timeout)
         record = self._record(incoming, self._stations.clock.now())
         connection.persistent = request.keep_alive and not self.draining
         connection.minor = 1 if request.version >= (1, 1) else 0
@@ -324,6 +332,11 @@ class Downstream:
                 Kind.HEADERS_TOO_LARGE,
                 f"the request's head is over the limit of {self.server.head_max} bytes "
                 "(server.request_limits.max_header_size)",
+            )
+        elif status == 408:
+            failure = Failure(
+                Kind.REQUEST_TIMEOUT,
+                f"{message} (server.read_timeout, server.read_header_timeout); send it again",
             )
         elif error is not None and not isinstance(error, HttpProcessingError):
             self._logger.error("request failed", path=path, exc_info=error)

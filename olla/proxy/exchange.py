@@ -11,24 +11,25 @@ together. It waits for one of: its turn in the queue, an attempt, lists that are
 import asyncio
 from typing import Final, Protocol
 
-from olla.admission.tickets import Answer, Lease, Ticket
-from olla.dialects.dialect import Category, Operation
+from olla.admission.tickets import Lease, Ticket
+from olla.dialects.dialect import Category
 from olla.dialects.paths import BodyUse, Target
 from olla.failures import Failed, Failure, Kind
 from olla.fleet.line import Line
 from olla.proxy.answered import answered, own_error, retry_after
-from olla.proxy.attempt import Attempt
-from olla.proxy.describing import answer_of
+from olla.proxy.attempt import Attempt, load_patience
 from olla.proxy.error_response import error_answer
 from olla.proxy.forming import form_answer, form_request
 from olla.proxy.head import ResponseHead
 from olla.proxy.incoming import Incoming
-from olla.proxy.noting import note_answer, note_choice
+from olla.proxy.noting import note_choice
 from olla.proxy.relay import Downstream, Relay
 from olla.proxy.retrying import elsewhere, is_an_answer
+from olla.proxy.settling import settle
 from olla.proxy.stations import Stations
 from olla.proxy.understanding import understand
 from olla.proxy.upstream import UpstreamConnection
+from olla.proxy.waiting import Waiting, waiting_for
 from olla.record import AttemptRecord, RequestRecord
 from olla.routing.decision import Reason, Refuse
 from olla.routing.features import Features
@@ -36,14 +37,10 @@ from olla.routing.policies.steady import Steady
 
 __all__ = ["Exchange", "Host"]
 
-_CHANGES_MODELS: Final = frozenset(
-    {Operation.PULL, Operation.CREATE, Operation.COPY, Operation.DELETE}
-)
 _STEADY: Final = Steady()
 _WAITED: Final = frozenset({Reason.QUEUED, Reason.COLD_LOAD, Reason.MODEL_LOADING})
 _LISTS_AGE_MAX = 1.0
 """Seconds. Bounds how often requests for unknown models make olla ask the endpoints."""
-_MAY_LOAD: Final = frozenset({Reason.COLD_LOAD, Reason.FALLBACK})
 # Members of an Enum take a slow way when they are looked up on their class, 0.1 µs each time.
 _MANAGE: Final = Category.MANAGE
 _STREAMED: Final = BodyUse.STREAMED
@@ -68,7 +65,7 @@ class Exchange:
     __slots__ = (
         *("_asked_for", "_attempt", "_body", "_body_read", "_counted", "_explanation", "_failure"),
         *("_features", "_host", "_incoming", "_lease", "_refreshed", "_retry_after", "_stations"),
-        *("_target", "_task", "_ticket", "_trace", "downstream", "finished", "record"),
+        *("_target", "_task", "_ticket", "_trace", "_waiting", "downstream", "finished", "record"),
     )
 
     def __init__(
@@ -100,6 +97,7 @@ class Exchange:
         self._refreshed = False
         self._retry_after: float | None = None
         self._explanation: str | None = None
+        self._waiting: Waiting | None = None
         self.finished = False
         record.dialect = target.dialect.name
         record.operation = target.word
@@ -114,6 +112,10 @@ class Exchange:
             understood = understand(self._stations, self._target, self._incoming, self.record, body)
             self._features, self._body, self._counted, self._explanation = understood
             self._asked_for = self.record.model
+            if self._stations.wait_keepalive and self.record.streaming:
+                self._waiting = waiting_for(
+                    self._stations, self._target, self.downstream, self.record
+                )
             self._enter()
         except Failed as failed:
             self.refuse(failed.failure)
@@ -147,6 +149,12 @@ class Exchange:
         record.status = failure.status
         if not self._body_read:
             downstream.persistent = False
+        waiting = self._waiting
+        if waiting is not None and waiting.begun:
+            record.status = 200
+            record.bytes_out = waiting.fail(failure)
+            self._over()
+            return
         now = self._stations.clock.now()
         answer = error_answer(
             failure,
@@ -184,6 +192,8 @@ class Exchange:
             self._attempt_over(failure)
 
     def _over(self) -> None:
+        if self._waiting is not None:
+            self._waiting.stop()
         if not self.finished:
             self.finished = True
             self._host.over(self)
@@ -287,7 +297,7 @@ class Exchange:
             request,
             stations.timeouts,
             self,
-            may_load=choice.reason in _MAY_LOAD,
+            load=load_patience(choice, stations.timeouts.load, lease.granted_at),
         )
         self._attempt.start()
 
@@ -303,6 +313,10 @@ class Exchange:
             self._retry_after = retry_after(head)
         elif self._lease is not None:
             stations.admission.began(self._lease, now)
+        begun = False
+        if self._waiting is not None:
+            self._waiting.stop()
+            begun = self._waiting.begun
         head_bytes, with_trailer = form_answer(
             head,
             downstream,
@@ -315,9 +329,10 @@ class Exchange:
             self._target.dialect,
             self._target.operation,
             head,
-            head_bytes,
+            b"" if begun else head_bytes,
             endpoint=record.endpoint or "",
-            trailer=self._total_time if with_trailer else None,
+            trailer=self._total_time if with_trailer and not begun else None,
+            begun=begun,
         )
 
     def relayed(self) -> None:
@@ -342,17 +357,27 @@ class Exchange:
         assert self._trace is not None
         view = self._lease.choice.view
         self._trace.status = head.status
-        if is_an_answer(self._target, view, head.status):
-            self._attempt.accept()
-            return
         failure = answered(view.name, head.status, retry_after(head))
+        if is_an_answer(self._target, view, head.status):
+            self._accept(failure)
+            return
         if head.status == 404:
             self._stations.fleet.probe_now(view.name)
         if self._elsewhere(failure):
             self._attempt.abort()
             self._try_next(failure)
         else:
+            self._accept(failure)
+
+    def _accept(self, failure: Failure) -> None:
+        """Pass an endpoint's error on: as a failure within the stream where one has begun."""
+        assert self._attempt is not None
+        if self._waiting is None or not self._waiting.begun:
             self._attempt.accept()
+            return
+        self._attempt.abort()
+        self._attempt_over(failure)
+        self.refuse(failure)
 
     def failed(self, failure: Failure) -> None:
         """Nothing went to the client: try elsewhere, where that helps and does no harm."""
@@ -411,26 +436,8 @@ class Exchange:
 
     def _attempt_over(self, failure: Failure | None) -> None:
         """A try has ended, however: the lease goes back, and everybody is told."""
-        stations, record = self._stations, self.record
         lease, trace, attempt = self._lease, self._trace, self._attempt
-        if lease is None or trace is None:
-            return
         self._lease = self._attempt = None
-        now = stations.clock.now()
-        summary = None
-        trace.ended = now
-        trace.failure = failure
-        if attempt is not None and attempt.relay is not None:
-            summary = attempt.relay.summary
-            record.failure = failure
-            note_answer(record, attempt.relay)
-        if not lease.released:
-            learnt: Answer | None = None
-            if failure is None and summary is not None and record.status == 200:
-                learnt = answer_of(lease.features, summary, streamed=record.streaming)
-            stations.admission.release(lease, now, learnt)
-        if failure is None or failure.kind is not _CLIENT_GONE:
-            model = lease.choice.model if lease.counted else None
-            stations.fleet.observe(trace.endpoint, failure, model)
-        if self._target.operation in _CHANGES_MODELS:
-            stations.fleet.probe_now(trace.endpoint)
+        if lease is not None and trace is not None:
+            relay = attempt.relay if attempt is not None else None
+            settle(self._stations, self._target, self.record, lease, trace, relay, failure)

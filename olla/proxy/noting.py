@@ -1,10 +1,9 @@
 """What becomes part of a request's record while it moves."""
 
-from olla.proxy.relay import Relay
 from olla.record import RequestRecord
 from olla.routing.decision import Choose
 
-__all__ = ["note_answer", "note_choice"]
+__all__ = ["note_choice"]
 
 
 def note_choice(record: RequestRecord, choice: Choose, asked_for: str | None) -> None:
@@ -15,13 +14,3 @@ def note_choice(record: RequestRecord, choice: Choose, asked_for: str | None) ->
     record.decision = "fallback" if choice.fallback else "routed"
     record.reason = choice.reason._value_  # the public way runs Python code
     record.model = view.models[choice.model].name if choice.model else asked_for
-
-
-def note_answer(record: RequestRecord, relay: Relay) -> None:
-    """What a relayed answer told at its end."""
-    record.bytes_out = relay.bytes_out
-    summary = relay.summary
-    if summary is not None:
-        record.prompt_tokens = summary.prompt_tokens
-        record.output_tokens = summary.output_tokens
-        record.load_seconds = summary.load_seconds

@@ -11,6 +11,7 @@ from typing import Final, Protocol
 
 from olla.dialects.dialect import Dialect, Ending, Operation, Summary
 from olla.failures import Failure, Kind
+from olla.proxy.framing import chunk
 from olla.proxy.head import ResponseHead
 from olla.proxy.tail import Tail
 from olla.proxy.upstream import UpstreamConnection
@@ -61,11 +62,13 @@ class Relay:
         "_dialect",
         "_downstream",
         "_endpoint",
+        "_framed",
         "_head",
         "_operation",
         "_stream",
         "_tail",
         "_trailer",
+        "_unfit",
         "bytes_out",
         "failure",
         "finished",
@@ -84,7 +87,9 @@ class Relay:
         *,
         endpoint: str,
         trailer: Callable[[], bytes] | None,
+        begun: bool = False,
     ) -> None:
+        """`begun` says that the head of a stream has gone to the client already."""
         self._connection = connection
         self._downstream = downstream
         self._dialect = dialect
@@ -95,7 +100,10 @@ class Relay:
         self.on_end: Callable[[], None] | None = None
         """Called once, when nothing more will be written."""
         self._chunked = head.chunked and not head.bodiless and downstream.minor == 1
-        self._stream = head.streams
+        self._framed = begun and not self._chunked and downstream.minor == 1
+        """The client was promised chunks, and none come."""
+        self._unfit = begun and not head.streams
+        self._stream = head.streams or begun
         self._tail = Tail() if head.readable and head.status == 200 else None
         self.bytes_out = 0
         """Body bytes written to the client, framing included."""
@@ -109,7 +117,10 @@ class Relay:
 
     def head(self, head: ResponseHead, more: bool) -> None:
         """Send the head, with the first of the body where that is here already."""
-        if not more:
+        if self._unfit:
+            message = f"endpoint '{self._endpoint}' answered with something else than a stream"
+            self.stop(Failure(Kind.BAD_HEAD, message, self._endpoint))
+        elif not more:
             self._write(b"")
 
     def body(self, raw: bytes, payload: list[bytes]) -> None:
@@ -117,7 +128,8 @@ class Relay:
         if self._tail is not None:
             for piece in payload:
                 self._tail.add(piece)
-        self._write(raw if self._chunked else b"".join(payload))
+        data = raw if self._chunked else b"".join(payload)
+        self._write(chunk(data) if self._framed and data else data)
         if self._downstream.paused:
             self._connection.pause_reading()
             self._downstream.when_drained(self._connection.resume_reading)
@@ -130,7 +142,7 @@ class Relay:
             if self._stream and self.summary.ending is not _COMPLETE:
                 self._cut_short(self.summary.ending)
                 return
-        last = b""
+        last = b"0\r\n\r\n" if self._framed else b""
         if self._chunked:
             own = self._trailer() if self._trailer is not None else b""
             last = b"0\r\n" + trailers + own + b"\r\n"
@@ -155,6 +167,8 @@ class Relay:
             scanner = self._connection.scanner
             if self._chunked and scanner is not None:
                 record = scanner.injected(record) or b""
+            elif self._framed:
+                record = chunk(record)
             self._write(record)
         else:
             self._write(b"")

@@ -62,13 +62,17 @@ class Stations:
         context: ContextRule | None = None,
         explained: Callable[[str, str], None] | None = None,
         via: str | None = None,
+        wait_keepalive: float = 0.0,
+        deadlines: Deadlines | None = None,
     ) -> None:
         """`max_body` is bytes; `aliases` maps canonical names to canonical names, best first;
         `refresh_timeout` says how many seconds endpoints may be asked again for a model that none
         lists; `ids` are request ids that this process alone gives out; `context` is what
         becomes of the context lengths that requests name; `explained`, where there is one, is
         told each request's id and how its candidates were priced; `via` is this router's own name
-        in `Via`, by which a request that comes back is known."""
+        in `Via`, by which a request that comes back is known; `wait_keepalive` is the seconds
+        between two signs of life while a stream is waited for, 0 for none; `deadlines` are
+        shared with others, where there are any."""
         self.clock = clock
         self.admission = admission
         self.fleet = fleet
@@ -83,6 +87,7 @@ class Stations:
         self.via = via
         self.strategy = admission.dispatcher.options.strategy.value
         self.telling = Telling()
-        self.deadlines = Deadlines()
+        self.deadlines = deadlines or Deadlines()
+        self.wait_keepalive = wait_keepalive
         self.tickets = itertools.count()
         self.ids = ids

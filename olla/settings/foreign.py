@@ -19,8 +19,6 @@ _FIXED = "olla decides this by itself"
 _NO_LIMITS = "NO RATE LIMIT IS IN FORCE: this version has none; put one in front of olla"
 
 FOREIGN: dict[str, str] = {
-    "server.read_timeout": "request bodies are bounded by size, not by time",
-    "server.read_header_timeout": "an idle connection is bounded by server.idle_timeout",
     "server.write_timeout": "a stream may take as long as it takes; see proxy.read_timeout",
     "server.request_logging": "every request is logged, in batches",
     "server.rate_limits": _NO_LIMITS,

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
+from olla.admission.retries import SHARE
 from olla.routing.policies import DEFAULT, POLICIES
 from olla.settings.endpoint import Endpoint
 from olla.settings.routing import Routing
@@ -38,6 +39,10 @@ class Server(Section):
     """Port to listen on; 0 for any free one."""
     idle_timeout: Duration = _IDLE_TIMEOUT
     """How long a client's connection may be silent between requests; 0 for the default."""
+    read_header_timeout: Annotated[Duration, Field(gt=0)] = 30.0
+    """How long the head of a request may take to come, from its first byte."""
+    read_timeout: Annotated[Duration, Field(gt=0)] = 60.0
+    """How long a client may be silent in the middle of its request's body."""
     shutdown_timeout: Duration = 10.0
     """How long running requests may go on after SIGTERM."""
     request_limits: RequestLimits = RequestLimits()
@@ -82,6 +87,12 @@ class Proxy(Section):
     """Silence between two pieces of an answer. 0: no limit."""
     response_timeout: Duration = 0.0
     """A whole answer. 0: no limit."""
+    wait_keepalive: Duration = 0.0
+    """While a stream of the OpenAI or Anthropic API is waited for, send a comment this often, so
+    that nobody in between takes the connection for dead. 0: never."""
+    retry_budget: Annotated[float, Field(ge=0, le=1)] = SHARE
+    """Share of live traffic that may be tried on another endpoint after one has begun to work on
+    it. Where the connection was never made, another is always tried."""
 
     @field_validator("load_balancer")
     @classmethod

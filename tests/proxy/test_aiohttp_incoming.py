@@ -13,7 +13,7 @@ async def test_it_is_what_the_client_sent() -> None:
     seen: list[tuple[object, ...]] = []
 
     async def handler(request: web.BaseRequest) -> web.StreamResponse:
-        incoming = AiohttpIncoming(request, "127.0.0.1")
+        incoming = AiohttpIncoming(request, "127.0.0.1", 30.0)
         body = await read_body(incoming, 1_000_000)
         seen.append((incoming.method, incoming.target, incoming.path, incoming.peer, body))
         assert incoming.header("x-a") == "1"

@@ -137,6 +137,9 @@ class Router:
         profile: str = "ollama",
         timeouts: Timeouts | None = None,
         idle_timeout: float = 30.0,
+        read_header_timeout: float = 30.0,
+        read_timeout: float = 30.0,
+        wait_keepalive: float = 0.0,
         **spec: object,
     ) -> None:
         clock = SystemClock()
@@ -184,6 +187,7 @@ class Router:
             aliases={},
             refresh_timeout=1.0,
             ids=ids,
+            wait_keepalive=wait_keepalive,
         )
         self.downstream = Downstream(
             self.stations,
@@ -195,6 +199,8 @@ class Router:
             operations={},
             head_max=65536,
             idle_timeout=idle_timeout,
+            read_header_timeout=read_header_timeout,
+            read_timeout=read_timeout,
             logger=make_logger(Level.DEBUG, LogStyle.JSON, self.log),
         )
         self._server = await asyncio.get_running_loop().create_server(
