@@ -23,11 +23,13 @@ from olla.admission.refusals import QueueLimits
 from olla.clock import Clock, SystemClock
 from olla.dialects.paths import Paths, ScopeSpec
 from olla.failures import Failure, Kind
+from olla.fleet.line import Line
 from olla.fleet.names import canonical
 from olla.fleet.profiles import PROFILES
 from olla.probing.prober import Prober
 from olla.proxy.admitting import Admission
 from olla.proxy.attempt import Timeouts
+from olla.proxy.confirming import Confirming
 from olla.proxy.context_length import ContextRule
 from olla.proxy.downstream import Downstream
 from olla.proxy.stations import Stations
@@ -100,6 +102,7 @@ class App:
         server = self.settings.server
         await self.prober.start()
         self.loop_lag.start()
+        self.confirming.start()
         try:
             async with asyncio.timeout(_FIRST_PASS):
                 await self.prober.first_pass()
@@ -135,6 +138,7 @@ class App:
         self.logger.info("stopped")
 
     async def _stop_parts(self) -> None:
+        await self.confirming.stop()
         await self.prober.stop()
         await self.admission.close()
         await self.pool.close()
@@ -160,6 +164,7 @@ class App:
         self.dispatcher.retries.share = settings.proxy.retry_budget
         self._wire_probing(settings)
         self._wire_proxy(loaded)
+        self.confirming = self._wire_confirming()
 
     def _wire_probing(self, settings: Settings) -> None:
         clock = self._clock
@@ -249,6 +254,23 @@ class App:
             idle_timeout=settings.server.idle_timeout,
             read_header_timeout=settings.server.read_header_timeout,
             read_timeout=settings.server.read_timeout,
+            logger=self.logger,
+        )
+
+    def _wire_confirming(self) -> Confirming:
+        def give_up(line: Line, failure: Failure) -> None:
+            self.downstream.give_up_on(line.twin.name, line, failure)
+
+        ids = self._ids
+        return Confirming(
+            self.admission,
+            self.pool,
+            self._clock,
+            moving=lambda: self.downstream.moving(),
+            give_up=give_up,
+            looking=self.prober,
+            snapshot=lambda: self.prober.snapshot,
+            new_id=lambda: next(ids),
             logger=self.logger,
         )
 

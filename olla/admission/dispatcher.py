@@ -37,6 +37,7 @@ from olla.fleet.snapshot import Snapshot
 from olla.fleet.twin import Twin
 from olla.fleet.twins import Twins
 from olla.routing.affinity import PrefixCache, with_cached
+from olla.routing.candidates import reluctance
 from olla.routing.decision import (
     Choose,
     Considered,
@@ -244,8 +245,7 @@ class Dispatcher:
         for ticket in late:
             self._tickets.remove(ticket)
             self._refuse(ticket, timed_out(ticket.asked_for, self.limits), now)
-        if self._tickets:
-            self._serve(now, everyone=True)
+        self._serve(now, everyone=True)
         for loading in [*self._owned]:
             if loading.line.waiting:
                 loading.unwanted_since = None
@@ -302,10 +302,9 @@ class Dispatcher:
         twin, line = choice.twin, choice.line
         flight = None
         if counted:
-            if work is None:
-                work = 0.0
-                if line is not None:
-                    work = line.service(features.prompt_tokens, features.output_max)
+            if work is None and line is not None:
+                work = line.service(features.prompt_tokens, features.output_max)
+            work = work or 0.0
             flight = Flight(line, now, work, features.load_options, features.keep_alive)
             twin.sent(flight, now)
             self._shares.served(features.caller, work, now)
@@ -384,9 +383,11 @@ class Dispatcher:
         return msgspec.structs.replace(best, reason=reason)
 
     def _still(self, ticket: Ticket, now: float) -> float | None:
-        """The delay on the line a request is assigned to; None when it cannot be served there."""
+        """The delay on the line a request is assigned to; None when it should not stay there."""
+        if reluctance(ticket.line.twin, ticket.line) is not None:
+            return None
         features = msgspec.structs.replace(ticket.features, pinned=ticket.line.twin.name)
-        here = decide(features, self.twins, self.policy, self.options, ticket.asked_for, now)
+        here = decide(features, self.twins, self.policy, self.options, "", now)
         return None if isinstance(here, Refuse) else here.delay
 
     def _assign(self, ticket: Ticket, line: Line, now: float) -> None:

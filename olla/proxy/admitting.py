@@ -102,6 +102,12 @@ class Admission:
         self.dispatcher.changed(snapshot, now)
         self._obey(now)
 
+    def reconsider(self) -> None:
+        """Something has changed that no snapshot tells: price those who wait again."""
+        now = self._clock.now()
+        self.dispatcher.tick(now)
+        self._obey(now)
+
     async def close(self) -> None:
         """Give up all loads of olla's own. Requests that wait have been answered before."""
         if self._timer is not None:

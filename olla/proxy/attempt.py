@@ -164,6 +164,14 @@ class Attempt:
         if self._connection is not None:
             self._connection.abort()
 
+    def heard_at(self) -> float | None:
+        """When the answer last moved, in the loop's time; None when it has not begun. While the
+        client is slow, now: the endpoint is made to wait."""
+        connection = self._connection
+        if self.relay is None or connection is None:
+            return None
+        return self._loop.time() if connection.paused else connection.last_data
+
     # --- Receiver ---------------------------------------------------------------------------
 
     def head(self, head: ResponseHead, more: bool) -> None:

@@ -21,6 +21,7 @@ from olla.dialects.dialect import Operation
 from olla.dialects.paths import BodyUse, Paths, Target, WrongMethod
 from olla.failures import Failed, Failure, Kind
 from olla.fleet.line import Line
+from olla.fleet.stalls import Moving
 from olla.proxy.aiohttp_check import fault
 from olla.proxy.aiohttp_incoming import AiohttpIncoming
 from olla.proxy.aiohttp_internals import Connection, Server, written
@@ -129,6 +130,10 @@ class Downstream:
                     )
                 )
         await self.server.shutdown(timeout=1.0)
+
+    def moving(self) -> list[Moving]:
+        """What is with endpoints now, and how far it has come."""
+        return [moving for each in self._exchanges if (moving := each.moving) is not None]
 
     def give_up_on(self, endpoint: str, line: Line | None, failure: Failure) -> None:
         """An endpoint, or a model on it, is dead or stuck: see `Exchange.give_up_on`."""

@@ -16,6 +16,7 @@ from olla.dialects.dialect import Category
 from olla.dialects.paths import BodyUse, Target
 from olla.failures import Failed, Failure, Kind
 from olla.fleet.line import Line
+from olla.fleet.stalls import Moving
 from olla.proxy.answered import answered, own_error, retry_after
 from olla.proxy.attempt import Attempt, load_patience
 from olla.proxy.error_response import error_answer
@@ -390,6 +391,16 @@ class Exchange:
         except Exception as error:
             self._crash(error)
 
+    @property
+    def moving(self) -> Moving | None:
+        """How far what is with an endpoint has come; None when nothing is."""
+        attempt, lease = self._attempt, self._lease
+        if attempt is None or lease is None or lease.choice.line is None or lease.flight is None:
+            return None
+        return Moving(
+            lease.choice.line, lease.granted_at, attempt.heard_at(), lease.flight.expected
+        )
+
     def give_up_on(self, endpoint: str, line: Line | None, failure: Failure) -> None:
         """An endpoint, or a model on it (`line`), was found dead or stuck: whoever has not had a
         byte from there goes elsewhere, if somebody else can serve; else it goes on waiting."""
@@ -406,13 +417,8 @@ class Exchange:
         """Whether another endpoint is to be tried after this; if so it will not be this one."""
         assert self._features is not None
         assert self._trace is not None
-        features = elsewhere(
-            self._stations,
-            self._target,
-            self._features,
-            self._trace.endpoint,
-            failure,
-        )
+        at = self._trace.endpoint
+        features = elsewhere(self._stations, self._target, self._features, at, failure)
         if features is None:
             return False
         self._features = features

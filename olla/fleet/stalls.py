@@ -1,0 +1,70 @@
+"""Models on which nothing moves although their endpoint says that all is well.
+
+A runner can hang while the server before it answers every probe: requests go in and nothing comes
+out. Only traffic shows that, and only in comparison: an endpoint may take long over a prompt, and
+tools may make it silent for a whole answer. So a line is suspect when what it has was expected to
+be long over, nothing at all has come from it meanwhile, and something has come from another model
+on that endpoint or from that model elsewhere.
+
+Pure: whether a suspicion is right, a request of one token tells. Times are monotonic seconds.
+"""
+
+from collections.abc import Iterable, Sequence
+from math import inf
+
+import msgspec
+
+from olla.fleet.line import Line
+from olla.fleet.twins import Twins
+
+__all__ = ["Moving", "Patience", "suspects"]
+
+
+class Patience(msgspec.Struct, frozen=True):
+    """How long nothing may come from a line: `least` seconds, and `times` what was expected."""
+
+    least: float = 30.0
+    times: float = 4.0
+
+
+class Moving(msgspec.Struct, frozen=True):
+    """A request that is with an endpoint: on which line, since when, and when something last came
+    of it (None for nothing yet)."""
+
+    line: Line
+    sent_at: float
+    heard_at: float | None
+    expected: float
+
+
+def suspects(
+    moving: Iterable[Moving], twins: Twins, now: float, patience: Patience
+) -> Sequence[Line]:
+    """The lines on which nothing moves, although it should and others move."""
+    by_line: dict[Line, list[Moving]] = {}
+    for each in moving:
+        by_line.setdefault(each.line, []).append(each)
+    moved = {line: _moved_at(line, flights) for line, flights in by_line.items()}
+    found = []
+    for line, flights in by_line.items():
+        twin = line.twin
+        if twin.loading is not None or twin.pending or not line.resident:
+            continue  # whoever waits for a load is silent by right
+        oldest = min(flights, key=lambda each: each.sent_at)
+        # Those that came with it may have had their turn before it.
+        limit = max(patience.least, patience.times * oldest.expected * len(flights))
+        silent_since = max(moved[line], oldest.sent_at)
+        if now - silent_since >= limit and _others_move(line, moved, twins, now - limit):
+            found.append(line)
+    return found
+
+
+def _moved_at(line: Line, flights: Iterable[Moving]) -> float:
+    heard = max((each.heard_at for each in flights if each.heard_at is not None), default=-inf)
+    return max(heard, line.moved_at)
+
+
+def _others_move(line: Line, moved: dict[Line, float], twins: Twins, since: float) -> bool:
+    """Whether something has come from that endpoint or of that model since then."""
+    others = [*line.twin.lines.values(), *twins.lines(line.model)]
+    return any(moved.get(each, each.moved_at) >= since for each in others if each is not line)
