@@ -28,6 +28,9 @@ __all__ = ["command"]
 def command(config: Path | None, host: str | None, port: int | None, log_level: str | None) -> None:
     """Run the router until SIGTERM or Ctrl-C; running requests finish first.
 
+    SIGHUP, or a change of the file, has the settings read again; with problems nothing changes,
+    and the log tells them.
+
     \b
     Examples:
       olla serve --config fleet.yaml
@@ -43,5 +46,6 @@ def command(config: Path | None, host: str | None, port: int | None, log_level: 
             environ[name] = str(value)
     loaded = load_or_exit(config, environ)
     from olla.app import serve
+    from olla.settings import load
 
-    run(serve(loaded))
+    run(serve(loaded, reload=lambda: load(config, environ)))

@@ -38,7 +38,7 @@ class Prober:
     ) -> None:
         self._clock = clock
         self._rng = rng
-        self._list_interval = list_interval
+        self.list_interval = list_interval
         self._logger = logger
         self._changed = changed
         self._lost = lost
@@ -61,27 +61,43 @@ class Prober:
         if self._asker is not None:
             await self._asker.close()
 
-    async def set_specs(self, specs: Sequence[EndpointSpec]) -> None:
-        """Watch these endpoints from now on.
+    async def set_specs(
+        self,
+        specs: Sequence[EndpointSpec],
+        *,
+        patience: float = 0.0,
+        at_once: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Watch these endpoints from now on. Call it between `start` and `stop`, one at a time.
 
         What is known of those that stay as they were is kept; one that is configured otherwise
-        under its old name starts anew. Call it between `start` and `stop`.
+        under its old name starts anew. The new ones are asked first, for `patience` seconds at
+        most, and all change at one moment, together with what `at_once` does.
         """
         assert self._asker is not None
-        old, self._watches = self._watches, {}
-        fresh: list[Watch] = []
+        fresh: dict[str, Watch] = {}
         for position, spec in enumerate(specs):
-            watch = old.get(spec.name)
-            if watch is not None and watch.spec == spec:
-                del old[spec.name]
-                watch.move_to(position)
-            else:
-                watch = self._watch(self._asker, spec, position)
-                fresh.append(watch)
-            self._watches[spec.name] = watch
-        self._publish(Snapshot.of(watch.view for watch in self._watches.values()))
-        for watch in fresh:
+            watch = self._watches.get(spec.name)
+            if watch is None or watch.spec != spec:
+                fresh[spec.name] = self._watch(self._asker, spec, position)
+        for watch in fresh.values():
             watch.start()
+        try:
+            if fresh and patience:
+                rounds = [asyncio.ensure_future(each.first_round()) for each in fresh.values()]
+                await asyncio.wait(rounds, timeout=patience)
+                for each in rounds:
+                    each.cancel()
+        except asyncio.CancelledError:
+            await asyncio.gather(*(watch.stop() for watch in fresh.values()))
+            raise
+        old, self._watches = self._watches, {}
+        for position, spec in enumerate(specs):
+            watch = fresh.get(spec.name) or old.pop(spec.name)
+            watch.move_to(position)
+            self._watches[spec.name] = watch
+        at_once()
+        self._publish(Snapshot.of(watch.view for watch in self._watches.values()))
         await asyncio.gather(*(watch.stop() for watch in old.values()))
 
     async def first_pass(self) -> None:
@@ -148,7 +164,7 @@ class Prober:
             asker,
             self._clock,
             self._rng,
-            self._list_interval,
+            lambda: self.list_interval,
             self._logger,
             publish,
             self._lost,

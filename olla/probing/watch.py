@@ -52,7 +52,7 @@ class Watch:
         asker: Asker,
         clock: Clock,
         rng: random.Random,
-        list_interval: float,
+        list_interval: Callable[[], float],
         logger: FilteringBoundLogger,
         publish: Callable[[EndpointView], None],
         lost: Callable[[str, str], None] = lambda *_: None,
@@ -254,7 +254,7 @@ class Watch:
         now = self._clock.now()
         wait = next_interval(self.spec.check_interval, self._state, now, self._rng.random())
         if self._state.health.routable:
-            wait = min(wait, self._list_interval)
+            wait = min(wait, self._list_interval())
         self._next_check_at = now + wait
         self._nudge.set()
         self._publish()
@@ -286,7 +286,7 @@ class Watch:
                 return
             inventory.profile = profile
         asked = [Question.ALIVE, Question.RESIDENT]
-        if back or inventory.due(Question.MODELS, self._list_interval):
+        if back or inventory.due(Question.MODELS, self._list_interval()):
             asked.append(Question.MODELS)
         if back or inventory.due(Question.VERSION, _VERSION_INTERVAL):
             asked.append(Question.VERSION)

@@ -102,6 +102,10 @@ class Admission:
         self.dispatcher.changed(snapshot, now)
         self._obey(now)
 
+    def bound_loads(self, timeout: float) -> None:
+        """Loads that begin from now on may take so many seconds; 0 for any number."""
+        self._loads.timeout = timeout
+
     def reconsider(self) -> None:
         """Something has changed that no snapshot tells: price those who wait again."""
         now = self._clock.now()

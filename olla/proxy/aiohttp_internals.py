@@ -9,7 +9,7 @@ What is relied on, and why:
   `_ErrInfo` for what could not be, and `_request_count` counts them: with these we know whether
   a head is still incomplete, which bounds a head's total size.
 * A handler may return any object with `prepare`, `write_eof` and `keep_alive`: that is how we say
-  that the answer was already written to the transport.
+  that the answer was already written to the transport (see `written`).
 * `pause_writing` and `resume_writing` are asyncio's own.
 * The fast path only takes bytes while `start()` waits for a request: `_waiter` is pending,
   `_messages` empty, nothing is closing (`_close`, `_force_close`) or upgraded (`_upgraded`). While
@@ -30,8 +30,9 @@ from aiohttp.web_protocol import RequestHandler, _ErrInfo
 from olla.clock import Clock
 from olla.proxy.deadlines import Deadlines
 from olla.proxy.fast_path import FastPath, HotRequest
+from olla.proxy.written import WRITTEN_CLOSE
 
-__all__ = ["WRITTEN_CLOSE", "WRITTEN_KEEP_ALIVE", "Connection", "Server", "written"]
+__all__ = ["Connection", "Server"]
 
 _TURNS_MAX = 8
 """Turns of the loop that aiohttp may take from one request to the next; it takes three."""
@@ -40,30 +41,6 @@ _SLOW_BYTES = 4096
 With what is read from the endpoint at once, a slow reader holds 256 KB at most."""
 _LATER_MAX = 65536
 """Bytes of further requests taken in while one is answered; then the client has to wait."""
-
-
-class _Written:
-    """Stands for an answer that the handler has written to the transport itself."""
-
-    __slots__ = ("keep_alive",)
-
-    def __init__(self, keep_alive: bool) -> None:
-        self.keep_alive = keep_alive
-
-    async def prepare(self, request: web.BaseRequest) -> None:
-        """Nothing is left to be sent."""
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        """Nothing is left to be sent."""
-
-
-WRITTEN_KEEP_ALIVE = cast(web.StreamResponse, _Written(True))
-WRITTEN_CLOSE = cast(web.StreamResponse, _Written(False))
-
-
-def written(keep_alive: bool) -> web.StreamResponse:
-    """What a handler returns after it has written its answer to the transport."""
-    return WRITTEN_KEEP_ALIVE if keep_alive else WRITTEN_CLOSE
 
 
 class Connection(RequestHandler):
@@ -440,6 +417,22 @@ class Server(web.Server):
         self.read_timeout = read_timeout
         self.fast_path: FastPath | None = None
         """Who takes hot requests; None to leave all to aiohttp."""
+
+    def limit(
+        self,
+        *,
+        head_max: int,
+        idle_timeout: float,
+        read_header_timeout: float,
+        read_timeout: float,
+    ) -> None:
+        """Other limits, for connections that are made from now on."""
+        self.head_max = head_max
+        self.read_header_timeout = read_header_timeout
+        self.read_timeout = read_timeout
+        self._kwargs.update(
+            max_line_size=head_max, max_field_size=head_max, keepalive_timeout=idle_timeout
+        )
 
     def __call__(self) -> RequestHandler:
         """A new connection's protocol."""

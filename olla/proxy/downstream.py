@@ -24,7 +24,7 @@ from olla.fleet.line import Line
 from olla.fleet.stalls import Moving
 from olla.proxy.aiohttp_check import fault
 from olla.proxy.aiohttp_incoming import AiohttpIncoming
-from olla.proxy.aiohttp_internals import Connection, Server, written
+from olla.proxy.aiohttp_internals import Connection, Server
 from olla.proxy.allowing import allow
 from olla.proxy.error_response import error_answer, error_response
 from olla.proxy.exchange import Exchange
@@ -32,6 +32,7 @@ from olla.proxy.fast_path import FastPath, HotIncoming, HotRequest
 from olla.proxy.headers import seconds
 from olla.proxy.incoming import Incoming, read_body, request_id
 from olla.proxy.stations import Stations
+from olla.proxy.written import written
 from olla.record import RequestRecord
 
 __all__ = ["Downstream", "OperationSurface", "Surface"]
@@ -112,6 +113,13 @@ class Downstream:
     def active(self) -> int:
         """Requests being answered."""
         return self._answering
+
+    def renew(self, stations: Stations, paths: Paths) -> None:
+        """Serve what comes from now on by other limits and paths."""
+        self._stations = stations
+        self._paths = paths
+        if self.server.fast_path is not None:
+            self.server.fast_path = FastPath(paths, stations.max_body)
 
     async def drain(self, timeout: float) -> None:
         """Finish what is running, for `timeout` seconds at most, then end it with an error."""

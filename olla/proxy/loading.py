@@ -35,7 +35,7 @@ class ModelLoads:
         none; `new_id` makes request ids."""
         self._pool = pool
         self._ended = ended
-        self._timeout = timeout
+        self.timeout = timeout
         self._new_id = new_id
         self._tasks: dict[Loading, asyncio.Task[None]] = {}
 
@@ -63,7 +63,7 @@ class ModelLoads:
         loading = action.loading
         view = loading.line.twin.view
         try:
-            async with asyncio.timeout(self._timeout or None):
+            async with asyncio.timeout(self.timeout or None):
                 path, body = _empty_request(action)
                 failure = await ask_endpoint(self._pool, view.spec, path, body, self._new_id())
                 if failure is not None and failure.kind is Kind.UPSTREAM_STATUS:
@@ -75,7 +75,7 @@ class ModelLoads:
         except TimeoutError:
             failure = Failure(
                 Kind.FIRST_BYTE_TIMEOUT,
-                f"endpoint '{view.name}' did not load the model within {self._timeout:g} s "
+                f"endpoint '{view.name}' did not load the model within {self.timeout:g} s "
                 "(proxy.response_header_timeout)",
                 view.name,
             )

@@ -1,5 +1,6 @@
 """What an exchange needs of the rest of the program, handed to it as one object."""
 
+import copy
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
@@ -91,3 +92,24 @@ class Stations:
         self.wait_keepalive = wait_keepalive
         self.tickets = itertools.count()
         self.ids = ids
+
+    def renewed(
+        self,
+        *,
+        timeouts: Timeouts,
+        max_body: int,
+        aliases: Mapping[str, tuple[str, ...]],
+        refresh_timeout: float,
+        context: ContextRule,
+        wait_keepalive: float,
+    ) -> "Stations":
+        """The same stations with other limits, for requests that come from now on."""
+        other = copy.copy(self)
+        other.timeouts = timeouts
+        other.max_body = max_body
+        other.aliases = aliases
+        other.refresh_timeout = refresh_timeout
+        other.context = context
+        other.wait_keepalive = wait_keepalive
+        other.strategy = self.admission.dispatcher.options.strategy.value
+        return other

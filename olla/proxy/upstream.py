@@ -329,8 +329,8 @@ class Pool:
     def __init__(self, clock: Clock, *, connect_timeout: float, idle_timeout: float) -> None:
         self._clock = clock
         self.loop = asyncio.get_running_loop()
-        self._connect_timeout = connect_timeout
-        self._idle_timeout = idle_timeout
+        self.connect_timeout = connect_timeout
+        self.idle_timeout = idle_timeout
         self._idle: dict[Address, deque[UpstreamConnection]] = {}
         self._open: set[UpstreamConnection] = set()
         self._all_gone = asyncio.Event()
@@ -368,7 +368,7 @@ class Pool:
         address = (spec.host, spec.port, spec.tls)
         connection = UpstreamConnection(self, address, self.loop)
         try:
-            async with asyncio.timeout(self._connect_timeout):
+            async with asyncio.timeout(self.connect_timeout):
                 await self.loop.create_connection(
                     lambda: cast(asyncio.Protocol, connection),
                     spec.host,
@@ -376,7 +376,7 @@ class Pool:
                     ssl=self._tls_context() if spec.tls else None,
                 )
         except (OSError, TimeoutError) as error:
-            raise Failed(connect_failure(spec, error, self._connect_timeout)) from None
+            raise Failed(connect_failure(spec, error, self.connect_timeout)) from None
         return connection
 
     def give_back(self, connection: UpstreamConnection, keep_alive_seconds: float | None) -> None:
@@ -385,13 +385,13 @@ class Pool:
         if len(waiting) >= _IDLE_MAX:
             connection.abort()
             return
-        lifetime = self._idle_timeout
+        lifetime = self.idle_timeout
         if keep_alive_seconds is not None:
             lifetime = min(lifetime, keep_alive_seconds - _KEEP_ALIVE_MARGIN)
         connection.expires = self.loop.time() + lifetime
         waiting.append(connection)
         if self._sweep is None:
-            self._sweep = self.loop.call_later(self._idle_timeout, self._sweep_idle)
+            self._sweep = self.loop.call_later(self.idle_timeout, self._sweep_idle)
 
     def made(self, connection: UpstreamConnection) -> None:
         """A connection stands."""
@@ -426,7 +426,7 @@ class Pool:
             for connection in [each for each in waiting if each.expires <= now]:
                 connection.abort()
         if self.idle:
-            self._sweep = self.loop.call_later(self._idle_timeout, self._sweep_idle)
+            self._sweep = self.loop.call_later(self.idle_timeout, self._sweep_idle)
 
     def _tls_context(self) -> ssl.SSLContext:
         if self._tls is None:

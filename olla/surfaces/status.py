@@ -37,8 +37,7 @@ _RETRY_AFTER = {"Retry-After": "1"}
 class StatusSurface:
     """Answers olla's own paths under `/internal`, `/metrics` and `/version`.
 
-    `settings` says where the settings came from and `policy` how endpoints are chosen, both for
-    people; `draining` whether olla is about to stop; `open_connections` counts clients'
+    `draining` whether olla is about to stop; `open_connections` counts clients'
     connections, `loop_lag` is the event loop's lag in seconds; `refresh` makes what is known of the
     endpoints' memory fresh.
     """
@@ -52,8 +51,6 @@ class StatusSurface:
         traffic: Traffic,
         clock: Clock,
         version: str,
-        settings: str = "",
-        policy: str = "",
         draining: Callable[[], bool] = lambda: False,
         refresh: Refresh | None = None,
         open_connections: Callable[[], int] = lambda: 0,
@@ -65,14 +62,19 @@ class StatusSurface:
         self._traffic = traffic
         self._clock = clock
         self._version = version
-        self._settings = settings
-        self._policy = policy
+        self._settings = ""
+        self._policy = ""
         self._draining = draining
         self._refresh = refresh
         self._open_connections = open_connections
         self._loop_lag = loop_lag
         self._started = clock.now()
         self._started_wall = clock.wall()
+
+    def describe(self, settings: str, policy: str) -> None:
+        """Say where the settings in force came from, and how endpoints are chosen."""
+        self._settings = settings
+        self._policy = policy
 
     def routes(self) -> dict[str, Surface]:
         """What is answered, by exact path."""

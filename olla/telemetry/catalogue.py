@@ -105,6 +105,25 @@ CATALOGUE: tuple[MetricRow, ...] = (
         _ERRORS,
     ),
     MetricRow(
+        "olla_retries_total",
+        _COUNTER,
+        ("outcome",),
+        "Requests tried again on another endpoint (`made`), and those for which the retry budget"
+        " had nothing left (`refused`).",
+    ),
+    MetricRow(
+        "olla_config_reloads_total",
+        _COUNTER,
+        ("outcome",),
+        "Settings read again while running: `ok`, or `failed`, which changed nothing.",
+    ),
+    MetricRow(
+        "olla_models_stuck",
+        _GAUGE,
+        ("endpoint",),
+        "Models on which nothing moves although the endpoint says that it is well.",
+    ),
+    MetricRow(
         "olla_queue_length",
         _GAUGE,
         (),

@@ -3,9 +3,9 @@
 Nothing is kept here between two scrapes, so a gauge can neither drift nor outlive its endpoint.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from olla.fleet.breaker import BreakerState
@@ -30,7 +30,8 @@ def instances(view: EndpointView) -> Iterable[tuple[str, int]]:
 class LiveGauges(Collector):
     """Collects what the injected objects say now.
 
-    `open_connections` counts client connections, `loop_lag` tells the event loop's lag in seconds.
+    `open_connections` counts client connections, `loop_lag` tells the event loop's lag in seconds,
+    `retries` the retries by outcome.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class LiveGauges(Collector):
         open_connections: Callable[[], int],
         loop_lag: Callable[[], float],
         queue_length: Callable[[], int],
+        retries: Callable[[], Mapping[str, int]],
         models: ModelLabels,
     ) -> None:
         self._version = version
@@ -50,6 +52,7 @@ class LiveGauges(Collector):
         self._open_connections = open_connections
         self._loop_lag = loop_lag
         self._queue_length = queue_length
+        self._retries = retries
         self._models = models
 
     def describe(self) -> Iterable[Metric]:
@@ -63,6 +66,11 @@ class LiveGauges(Collector):
         yield from self._endpoint_counts(views)
         yield from self._estimates(views)
         yield _gauge("olla_queue_length", [((), self._queue_length())])
+        row = metric_row("olla_retries_total")
+        retries = CounterMetricFamily(row.name, row.meaning, labels=row.labels)
+        for outcome, count in self._retries().items():
+            retries.add_metric((outcome,), count)
+        yield retries
         yield _gauge("olla_open_connections", [((), self._open_connections())])
         yield _gauge("olla_event_loop_lag_seconds", [((), self._loop_lag())])
         yield _gauge("olla_build_info", [((self._version,), 1)])
@@ -109,6 +117,7 @@ class LiveGauges(Collector):
             "olla_loads_in_progress",
             [((twin.name,), len(twin.pending) + (twin.loading is not None)) for twin in twins],
         )
+        yield _gauge("olla_models_stuck", [((twin.name,), len(twin.stuck)) for twin in twins])
         lines = [
             ((twin.name, label), line)
             for twin in twins

@@ -3,7 +3,7 @@
 Which metrics there are is `catalogue`'s; serving them over HTTP is a surface's business.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
@@ -64,6 +64,7 @@ class Metrics:
         open_connections: Callable[[], int] = lambda: 0,
         loop_lag: Callable[[], float] = lambda: 0.0,
         queue_length: Callable[[], int] = lambda: 0,
+        retries: Callable[[], Mapping[str, int]] = dict,
         models_max: int = 200,
     ) -> None:
         self.registry = CollectorRegistry()
@@ -78,6 +79,7 @@ class Metrics:
         self._load = tallies.histogram("olla_model_load_seconds")
         self._queue = tallies.histogram("olla_queue_seconds").labels()
         self._error = tallies.histogram("olla_prediction_error_seconds")
+        self._reloads = tallies.counter("olla_config_reloads_total")
         self._rows: dict[tuple[str, str, str | None, int], _Row] = {}
         self.registry.register(tallies)
         self.registry.register(
@@ -88,6 +90,7 @@ class Metrics:
                 open_connections=open_connections,
                 loop_lag=loop_lag,
                 queue_length=queue_length,
+                retries=retries,
                 models=self._models,
             )
         )
@@ -121,6 +124,10 @@ class Metrics:
             self._count_failure(record.failure)
         if record.load_seconds is not None and record.load_seconds >= _LOAD_SECONDS_MIN:
             self.loaded(record.endpoint or "", record.load_seconds)
+
+    def reloaded(self, *, well: bool) -> None:
+        """The settings were read again, well or not."""
+        self._reloads.labels("ok" if well else "failed").value += 1
 
     def render(self) -> tuple[bytes, str]:
         """All metrics in Prometheus' text format, and its content type."""

@@ -142,6 +142,28 @@ def test_the_demo_answers(tmp_path: Path) -> None:
             process.kill()
 
 
+def test_sighup_has_the_file_read_again(fleet: ThreadedFleet, tmp_path: Path) -> None:
+    """And the process goes on; with a bad file as well."""
+    config = tmp_path / "olla.yaml"
+    config.write_text(settings_text({"a": fleet.fleet.nodes["a"].url}))
+    with served(config) as (process, port):
+        assert process.stdout is not None
+        for text, message in (
+            (settings_text({"renamed": fleet.fleet.nodes["a"].url}), "settings loaded"),
+            ("server: {port: none}", "settings not loaded"),
+        ):
+            config.write_text(text)
+            process.send_signal(signal.SIGHUP)
+            assert any(json.loads(line)["message"] == message for line in process.stdout)
+        connection = http.client.HTTPConnection("127.0.0.1", port)
+        connection.request("GET", "/internal/status/endpoints")
+        told = json.loads(connection.getresponse().read())
+        connection.close()
+        assert "renamed" in str(told)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+
+
 @pytest.fixture
 def wired(monkeypatch: pytest.MonkeyPatch) -> list[Loaded]:
     """What the router would have been started with."""

@@ -43,7 +43,10 @@ async def test_dripping_bytes_do_not_prolong_a_head(make_router: MakeRouter) -> 
             break
         writer.write(bytes([byte]))
         await asyncio.wait([answer], timeout=0.02)
-    assert (await answer).startswith(b"HTTP/1.1 408 ")
+    assert answer.done()
+    # A byte that was under way when the connection was closed may cost the client its answer.
+    assert answer.exception() is not None or answer.result().startswith(b"HTTP/1.1 408 ")
+    assert router.records[0].status == 408
     writer.close()
 
 

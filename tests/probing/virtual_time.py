@@ -131,7 +131,7 @@ class Watched:
             self.asker,  # type: ignore[arg-type]
             LoopClock(),
             _NoChance(),
-            list_interval,
+            lambda: list_interval,
             capturing_logger(self.log),
             self.views.append,
         )

@@ -7,7 +7,8 @@ import pytest
 from aiohttp import web, web_protocol
 from aiohttp.test_utils import RawTestServer
 
-from olla.proxy.aiohttp_internals import WRITTEN_CLOSE, WRITTEN_KEEP_ALIVE, Connection, written
+from olla.proxy.aiohttp_internals import Connection
+from olla.proxy.written import WRITTEN_CLOSE, WRITTEN_KEEP_ALIVE, written
 
 SOURCE = inspect.getsource(web_protocol.RequestHandler)
 

@@ -46,11 +46,10 @@ class Router:
             traffic=self.traffic,
             clock=clock,
             version="1.2.3",
-            settings="config/olla.yaml",
-            policy="loaded-first",
             draining=lambda: self.draining,
             open_connections=lambda: 7,
         )
+        self.surface.describe("config/olla.yaml", "loaded-first")
         self.client: Any = None
 
     async def json(self, path: str) -> Any:

@@ -15,7 +15,10 @@ def test_every_exported_metric_is_a_row_and_every_row_is_exported() -> None:
     snapshot = fleet("llama3", resident=(Instance("llama3:latest", "d" * 64),))
     twins = Twins()
     twins.follow(snapshot, 0.0)
-    metrics = Metrics(version="1", snapshot=lambda: snapshot, twins=twins)
+    metrics = Metrics(
+        version="1", snapshot=lambda: snapshot, twins=twins, retries=lambda: {"made": 1}
+    )
+    metrics.reloaded(well=True)
     metrics(record(load_seconds=1.0, predicted=0.2, queue_seconds=0.1))
     metrics(record(failure=Failure(Kind.RESET, "reset")))
     body, _ = metrics.render()

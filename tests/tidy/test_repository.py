@@ -17,6 +17,8 @@ FUNCTION_LINES_MAX = 80
 
 ELSEWHERE = {
     "__main__.py": "cli/test_serve.py",
+    "app/composition.py": "test_app.py",
+    "app/serving.py": "faults/test_reload.py",
     "cli/running.py": "cli/test_serve.py",
     "proxy/aiohttp_check.py": "proxy/test_aiohttp_internals.py",
     "proxy/asking.py": "proxy/test_loading.py",
@@ -29,6 +31,7 @@ ELSEWHERE = {
     "proxy/settling.py": "wire/test_failover.py",
     "proxy/stations.py": "test_app.py",
     "proxy/waiting.py": "faults/test_waiting.py",
+    "proxy/written.py": "proxy/test_aiohttp_internals.py",
     "proxy/understanding.py": "faults/test_bad_requests.py",
     "clock.py": "test_app.py",
     "surfaces/answers.py": "surfaces/test_status.py",

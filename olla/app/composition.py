@@ -1,17 +1,15 @@
 """The composition root: settings -> objects, and their life.
 
-The only place that wires. Starts, says when it listens, drains on SIGTERM or SIGINT, stops.
-Decides nothing about requests.
+The only place that wires. Starts, takes new settings while it runs, drains, stops. Decides nothing
+about requests.
 """
 
 import asyncio
-import gc
 import itertools
 import random
 import secrets
-import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -19,23 +17,26 @@ from structlog.typing import FilteringBoundLogger
 
 from olla import __version__
 from olla.admission.dispatcher import Dispatcher
-from olla.admission.refusals import QueueLimits
+from olla.app.options import (
+    aliases,
+    context_rule,
+    load_timeout,
+    needs_restart,
+    paths_for,
+    queue_limits,
+    routing_options,
+    timeouts,
+)
 from olla.clock import Clock, SystemClock
-from olla.dialects.paths import Paths, ScopeSpec
 from olla.failures import Failure, Kind
 from olla.fleet.line import Line
-from olla.fleet.names import canonical
-from olla.fleet.profiles import PROFILES
 from olla.probing.prober import Prober
 from olla.proxy.admitting import Admission
-from olla.proxy.attempt import Timeouts
 from olla.proxy.confirming import Confirming
-from olla.proxy.context_length import ContextRule
 from olla.proxy.downstream import Downstream
 from olla.proxy.stations import Stations
 from olla.proxy.upstream import Pool
 from olla.record import Sink, fan_out
-from olla.routing.decision import Fallback, RoutingOptions, Strategy
 from olla.routing.journal import facts
 from olla.routing.policies import POLICIES
 from olla.settings import Loaded, Settings, endpoint_specs
@@ -48,11 +49,14 @@ from olla.telemetry.metrics import Metrics
 from olla.telemetry.request_log import LogFormat, RequestLog
 from olla.telemetry.traffic import Traffic
 
-__all__ = ["App", "StartError", "paths_for", "serve"]
+__all__ = ["App", "StartError"]
 
 _FIRST_PASS = 0.3
 """Seconds that listening waits for the first answers of the endpoints: the first client should
 find the fleet known, but an endpoint that is down must not delay the others."""
+_FIRST_ANSWERS = 3.0
+"""Seconds that new settings wait for the first answers of new endpoints: what is replaced serves
+meanwhile."""
 _BACKLOG = 1024
 
 
@@ -60,14 +64,12 @@ class StartError(Exception):
     """The router cannot start; the message says what to do."""
 
 
-def paths_for(*, root_enabled: bool) -> Paths:
-    """The paths of all kinds of server there are."""
-    scopes = [ScopeSpec(row.name, row.prefixes, row.dialects) for row in PROFILES.values()]
-    return Paths(scopes, root_enabled=root_enabled)
-
-
 class App:
     """One router: everything it is made of, started and stopped together."""
+
+    stations: Stations
+    downstream: Downstream
+    status: StatusSurface
 
     def __init__(
         self, loaded: Loaded, *, clock: Clock | None = None, output: TextIO | None = None
@@ -148,6 +150,57 @@ class App:
             self.decision_log.close()
         self._detach()
 
+    async def reload(self, loaded: Loaded) -> None:
+        """Take new settings: all of them at one moment, after new endpoints were asked once.
+
+        What is under way goes on with what it began with; endpoints that are no longer there get
+        nothing new.
+
+        Raises:
+            SettingsError: they cannot be used; nothing has changed.
+        """
+        specs = endpoint_specs(loaded.settings)
+        await self.prober.set_specs(
+            specs, patience=_FIRST_ANSWERS, at_once=lambda: self._apply(loaded)
+        )
+        for notice in loaded.notices:
+            self.logger.warning("setting without effect", setting=str(notice))
+        self.logger.info(
+            "settings loaded", source=loaded.source, endpoints=len(self.prober.snapshot.endpoints)
+        )
+
+    def _apply(self, loaded: Loaded) -> None:
+        before, settings = self.settings, loaded.settings
+        self.settings = settings
+        dispatcher = self.dispatcher
+        dispatcher.policy = POLICIES[settings.proxy.load_balancer]
+        dispatcher.options = routing_options(settings)
+        dispatcher.limits = queue_limits(settings)
+        dispatcher.retries.share = settings.proxy.retry_budget
+        self.pool.connect_timeout = settings.proxy.connection_timeout
+        self.pool.idle_timeout = settings.proxy.connection_keep_alive
+        self.admission.bound_loads(load_timeout(settings))
+        self.prober.list_interval = settings.discovery.model_discovery.interval
+        server = settings.server
+        self.stations = self.stations.renewed(
+            timeouts=timeouts(settings),
+            max_body=server.request_limits.max_body_size,
+            aliases=aliases(settings),
+            refresh_timeout=settings.model_registry.routing_strategy.options.discovery_timeout,
+            context=context_rule(settings),
+            wait_keepalive=settings.proxy.wait_keepalive,
+        )
+        self.downstream.renew(self.stations, paths_for(root_enabled=settings.surfaces.root.enabled))
+        self.downstream.server.limit(
+            head_max=server.request_limits.max_header_size,
+            idle_timeout=server.idle_timeout,
+            read_header_timeout=server.read_header_timeout,
+            read_timeout=server.read_timeout,
+        )
+        self.status.describe(loaded.source, settings.proxy.load_balancer)
+        for name in needs_restart(before, settings):
+            self.logger.warning("setting changed, but it takes a restart", setting=name)
+
     # --- wiring -----------------------------------------------------------------------------
 
     def _make_logger(self) -> FilteringBoundLogger:
@@ -157,9 +210,10 @@ class App:
 
     def _wire(self, loaded: Loaded) -> None:
         settings = self.settings
-        routing = _routing_options(settings)
         self.dispatcher = Dispatcher(
-            POLICIES[settings.proxy.load_balancer], routing, _queue_limits(settings)
+            POLICIES[settings.proxy.load_balancer],
+            routing_options(settings),
+            queue_limits(settings),
         )
         self.dispatcher.retries.share = settings.proxy.retry_budget
         self._wire_probing(settings)
@@ -183,13 +237,12 @@ class App:
             idle_timeout=settings.proxy.connection_keep_alive,
         )
         ids = self._ids = _request_ids()
-        timeouts = _timeouts(settings)
         self.admission = Admission(
             self.dispatcher,
             clock,
             self.pool,
             snapshot=lambda: self.prober.snapshot,
-            load_timeout=timeouts.first_byte and timeouts.first_byte + timeouts.load,
+            load_timeout=load_timeout(settings),
             new_id=lambda: next(ids),
             loaded=self._load_ended,
         )
@@ -201,6 +254,10 @@ class App:
             open_connections=lambda: self.downstream.connections,
             loop_lag=self.loop_lag.worst,
             queue_length=lambda: self.dispatcher.waiting,
+            retries=lambda: {
+                "made": self.dispatcher.retries.made,
+                "refused": self.dispatcher.retries.refused,
+            },
         )
         self.traffic = Traffic(lambda: self.prober.snapshot)
         self.request_log = RequestLog(
@@ -210,43 +267,42 @@ class App:
 
     def _wire_proxy(self, loaded: Loaded) -> None:
         settings, clock = self.settings, self._clock
-        stations = Stations(
+        self.stations = Stations(
             clock=clock,
             admission=self.admission,
             fleet=self.prober,
             pool=self.pool,
             sink=self._sink(),
-            timeouts=_timeouts(settings),
+            timeouts=timeouts(settings),
             max_body=settings.server.request_limits.max_body_size,
-            aliases=_aliases(settings),
+            aliases=aliases(settings),
             refresh_timeout=settings.model_registry.routing_strategy.options.discovery_timeout,
             ids=self._ids,
             via=f"olla-{secrets.token_hex(8)}",
             explained=self._log_explanation if settings.logging.level == "debug" else None,
             wait_keepalive=settings.proxy.wait_keepalive,
-            context=ContextRule(settings.routing.num_ctx.max, settings.routing.num_ctx.round_to),
+            context=context_rule(settings),
         )
         lists = ListSurface(
             snapshot=lambda: self.prober.snapshot,
             refresh=self.prober.refresh,
             clock=clock,
         )
-        status = StatusSurface(
+        self.status = status = StatusSurface(
             snapshot=lambda: self.prober.snapshot,
             twins=self.dispatcher.twins,
             metrics=self.metrics,
             traffic=self.traffic,
             clock=clock,
             version=__version__,
-            settings=loaded.source,
-            policy=settings.proxy.load_balancer,
             draining=lambda: self.downstream.draining,
             refresh=self.prober.refresh,
             open_connections=lambda: self.downstream.connections,
             loop_lag=self.loop_lag.worst,
         )
+        status.describe(loaded.source, settings.proxy.load_balancer)
         self.downstream = Downstream(
-            stations,
+            self.stations,
             paths_for(root_enabled=settings.surfaces.root.enabled),
             surfaces={**lists.routes(), **status.routes()},
             operations=lists.operations(),
@@ -314,69 +370,7 @@ class App:
         return fan_out(sinks, failed)
 
 
-async def serve(loaded: Loaded, *, ready: Callable[[str], None] | None = None) -> None:
-    """Run a router until SIGTERM or SIGINT; then drain, stop and return.
-
-    `ready` is called with the address once it listens.
-
-    Raises:
-        StartError: it cannot start.
-    """
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, stopping.set)
-    app = App(loaded)
-    await app.start()
-    # What exists now lives as long as the process: keep the collector from walking it again.
-    gc.collect()
-    gc.freeze()
-    # Nearly nothing that a request leaves behind is a cycle, so looking for them seldom will do.
-    # With the default of 700 a full collection walks all open streams, some 20 ms for 5,000.
-    gc.set_threshold(20_000, 20, 20)
-    if ready is not None:
-        ready(app.url)
-    await stopping.wait()
-    await app.stop()
-
-
 def _request_ids() -> Iterator[str]:
     """Request ids that no other process gives out."""
     prefix = secrets.token_hex(4)
     return (f"{prefix}-{number:06x}" for number in itertools.count(1))
-
-
-def _routing_options(settings: Settings) -> RoutingOptions:
-    strategy = settings.model_registry.routing_strategy
-    return RoutingOptions(
-        strategy=Strategy(strategy.type),
-        fallback=Fallback(strategy.options.fallback_behavior),
-        spillover=settings.routing.spillover,
-        embedding_endpoints=frozenset(settings.routing.embedding_endpoints),
-        prewarm=settings.routing.prewarm,
-    )
-
-
-def _queue_limits(settings: Settings) -> QueueLimits:
-    routing = settings.routing
-    return QueueLimits(
-        max_queue=routing.max_queue,
-        timeout=routing.queue_timeout,
-        load_grace=routing.load_grace,
-    )
-
-
-def _timeouts(settings: Settings) -> Timeouts:
-    proxy = settings.proxy
-    return Timeouts(
-        first_byte=proxy.response_header_timeout,
-        silence=proxy.read_timeout,
-        total=proxy.response_timeout,
-    )
-
-
-def _aliases(settings: Settings) -> dict[str, tuple[str, ...]]:
-    return {
-        canonical(alias): tuple(dict.fromkeys(canonical(name) for name in names))
-        for alias, names in settings.model_aliases.items()
-    }

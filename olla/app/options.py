@@ -1,0 +1,98 @@
+"""From settings to the options of the parts that are made of them."""
+
+from olla.admission.refusals import QueueLimits
+from olla.dialects.paths import Paths, ScopeSpec
+from olla.fleet.names import canonical
+from olla.fleet.profiles import PROFILES
+from olla.proxy.attempt import Timeouts
+from olla.proxy.context_length import ContextRule
+from olla.routing.decision import Fallback, RoutingOptions, Strategy
+from olla.settings import Settings
+
+__all__ = [
+    "aliases",
+    "context_rule",
+    "load_timeout",
+    "needs_restart",
+    "paths_for",
+    "queue_limits",
+    "routing_options",
+    "timeouts",
+]
+
+_RESTART = (
+    "server.host",
+    "server.port",
+    "server.fast_path",
+    "logging",
+    "routing.decision_log",
+)
+"""Keys whose change takes a restart."""
+
+
+def paths_for(*, root_enabled: bool) -> Paths:
+    """The paths of all kinds of server there are."""
+    scopes = [ScopeSpec(row.name, row.prefixes, row.dialects) for row in PROFILES.values()]
+    return Paths(scopes, root_enabled=root_enabled)
+
+
+def routing_options(settings: Settings) -> RoutingOptions:
+    """How endpoints are chosen."""
+    strategy = settings.model_registry.routing_strategy
+    return RoutingOptions(
+        strategy=Strategy(strategy.type),
+        fallback=Fallback(strategy.options.fallback_behavior),
+        spillover=settings.routing.spillover,
+        embedding_endpoints=frozenset(settings.routing.embedding_endpoints),
+        prewarm=settings.routing.prewarm,
+    )
+
+
+def queue_limits(settings: Settings) -> QueueLimits:
+    """How many may wait, and how long."""
+    routing = settings.routing
+    return QueueLimits(
+        max_queue=routing.max_queue,
+        timeout=routing.queue_timeout,
+        load_grace=routing.load_grace,
+    )
+
+
+def timeouts(settings: Settings) -> Timeouts:
+    """What an attempt may take."""
+    proxy = settings.proxy
+    return Timeouts(
+        first_byte=proxy.response_header_timeout,
+        silence=proxy.read_timeout,
+        total=proxy.response_timeout,
+    )
+
+
+def aliases(settings: Settings) -> dict[str, tuple[str, ...]]:
+    """Canonical names by canonical names, best first."""
+    return {
+        canonical(alias): tuple(dict.fromkeys(canonical(name) for name in names))
+        for alias, names in settings.model_aliases.items()
+    }
+
+
+def context_rule(settings: Settings) -> ContextRule:
+    """What becomes of the context lengths that requests name."""
+    return ContextRule(settings.routing.num_ctx.max, settings.routing.num_ctx.round_to)
+
+
+def load_timeout(settings: Settings) -> float:
+    """Seconds that a load of olla's own may take; 0 for any number."""
+    limits = timeouts(settings)
+    return limits.first_byte and limits.first_byte + limits.load
+
+
+def needs_restart(before: Settings, after: Settings) -> list[str]:
+    """The keys that differ and that a running router cannot follow."""
+
+    def value(settings: object, path: str) -> object:
+        for name in path.split("."):
+            settings = getattr(settings, name)
+        return settings
+
+    return [path for path in _RESTART if value(before, path) != value(after, path)]

@@ -1,0 +1,239 @@
+"""New settings while it runs: all at once, nothing lost, and a bad file changes nothing."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from olla.app.serving import follow
+from olla.settings import Loaded, SettingsError, load, parse
+from tests.routers import Fleet, settings_text
+
+MODEL, OTHER = "llama3.2:latest", "mistral:latest"
+
+
+async def generate(
+    session: aiohttp.ClientSession, fleet: Fleet, count: int = 3, model: str = MODEL, **headers: str
+) -> tuple[int, str, str | None]:
+    """Status, body and endpoint of a stream of so many words."""
+    body = {"model": model, "prompt": "a story", "options": {"num_predict": count}}
+    url = f"{fleet.url}/api/generate"
+    async with session.post(url, json=body, headers=headers) as response:
+        return response.status, await response.text(), response.headers.get("X-Olla-Endpoint")
+
+
+def settings(fleet: Fleet, *names: str, extra: str = "") -> Loaded:
+    """Settings over some of the fleet's nodes."""
+    return parse(settings_text({name: fleet.nodes[name].url for name in names}, extra), {})
+
+
+async def test_an_endpoint_that_is_added_is_used_at_once() -> None:
+    """It has been asked before it is let in, so the very next request can go there."""
+    nodes = {"a": (MODEL,), "b": (OTHER,)}
+    async with Fleet(nodes) as fleet, aiohttp.ClientSession() as session:
+        await fleet.app.reload(settings(fleet, "a"))
+        assert (await generate(session, fleet, model=OTHER))[0] == 404
+        await fleet.app.reload(settings(fleet, "a", "b"))
+        status, _, endpoint = await generate(session, fleet, model=OTHER)
+        assert (status, endpoint) == (200, "b")
+
+
+async def test_an_endpoint_that_is_removed_drains() -> None:
+    """What streams from it comes to its end; nothing new goes there."""
+    nodes = {"a": (MODEL,), "b": (MODEL,)}
+    async with (
+        Fleet(nodes, time_scale=0.02, load_bandwidth=1e12) as fleet,
+        aiohttp.ClientSession() as session,
+    ):
+        running = asyncio.create_task(generate(session, fleet, 60, **{"X-Olla-Endpoint": "a"}))
+        async with asyncio.timeout(5):
+            while not fleet.nodes["a"].workshop.running:
+                await asyncio.sleep(0.002)
+        await fleet.app.reload(settings(fleet, "b"))
+        assert not running.done()
+        assert [(await generate(session, fleet))[2] for _ in range(3)] == ["b"] * 3
+        status, text, endpoint = await running
+        assert (status, endpoint) == (200, "a")
+        assert json.loads(text.splitlines()[-1])["done"] is True
+        await fleet.settled()
+        fleet.check_clean()
+
+
+async def test_who_waits_for_an_endpoint_that_is_removed_goes_elsewhere() -> None:
+    """A place in the queue is not bound to where it was meant for."""
+    nodes = {"a": (MODEL,), "b": (MODEL,)}
+    async with (
+        Fleet(nodes, time_scale=0.02, num_parallel=1) as fleet,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
+    ):
+        await fleet.app.reload(settings(fleet, "a"))
+        asking = [asyncio.create_task(generate(session, fleet, 20)) for _ in range(100)]
+        async with asyncio.timeout(10):
+            while fleet.app.dispatcher.waiting < 90:
+                await asyncio.sleep(0.002)
+            await fleet.app.reload(settings(fleet, "b"))
+            answers = await asyncio.gather(*asking)
+        assert {status for status, _, _ in answers} == {200}
+        assert sum(endpoint == "b" for _, _, endpoint in answers) >= 90
+        fleet.check_clean()
+
+
+async def test_reloading_under_load_loses_nothing() -> None:
+    """Endpoints come, go and change their settings; every answer is whole."""
+    nodes = {"a": (MODEL,), "b": (MODEL,), "c": (MODEL,)}
+    async with (
+        Fleet(nodes) as fleet,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
+    ):
+        stopping = asyncio.Event()
+        answers: list[tuple[int, str, str | None]] = []
+
+        async def client() -> None:
+            while not stopping.is_set():
+                answers.append(await generate(session, fleet))
+
+        clients = [asyncio.create_task(client()) for _ in range(20)]
+        for names in ("ab", "bc", "c", "abc", "a", "ca"):
+            for policy in ("least-connections", "shortest-expected-delay"):
+                extra = f"proxy: {{load_balancer: {policy}}}\n"
+                await fleet.app.reload(settings(fleet, *names, extra=extra))
+                await asyncio.sleep(0.03)
+        stopping.set()
+        await asyncio.gather(*clients)
+        assert len(answers) > 100
+        assert {status for status, _, _ in answers} == {200}
+        assert all('"done":true' in text for _, text, _ in answers)
+        assert {endpoint for _, _, endpoint in answers} == set("abc")
+        await fleet.settled()
+        fleet.check_clean()
+
+
+async def test_limits_aliases_and_paths_follow_the_settings() -> None:
+    """And what was under way keeps those it began with."""
+    async with (
+        Fleet({"a": (MODEL,)}, time_scale=0.02, load_bandwidth=1e12) as fleet,
+        aiohttp.ClientSession() as session,
+    ):
+        running = asyncio.create_task(generate(session, fleet, 2000))
+        async with asyncio.timeout(5):
+            while not fleet.nodes["a"].workshop.running:
+                await asyncio.sleep(0.002)
+        extra = (
+            "model_aliases: {chat: [llama3.2]}\nsurfaces: {root: {enabled: false}}\n"
+            "proxy: {response_timeout: 1ms}\n"
+        )
+        await fleet.app.reload(settings(fleet, "a", extra=extra))
+        assert (await generate(session, fleet))[0] == 404
+        body = b'{"model": "chat", "prompt": "x", "options": {"num_predict": 2000}}'
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(fleet.url[17:]))
+        writer.write(
+            b"POST /olla/ollama/api/generate HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b"
+            % (len(body), body)
+        )
+        cut = await reader.read()
+        writer.close()
+        assert cut.startswith(b"HTTP/1.1 200 ")
+        assert b"proxy.response_timeout" in cut
+        assert '"done":true' in (await running)[1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["server: {port: none}", "discovery: {static: {endpoints: [{url: 'gopher://x'}]}}", "- ["],
+)
+async def test_a_file_with_problems_changes_nothing_and_the_log_tells_them(
+    tmp_path: Path, text: str
+) -> None:
+    """On SIGHUP and on a change of the file; the router goes on as it was."""
+    file = tmp_path / "olla.yaml"
+    async with Fleet({"a": (MODEL,)}) as fleet, aiohttp.ClientSession() as session:
+        file.write_text(settings_text({"a": fleet.nodes["a"].url}))
+        hangup = asyncio.Event()
+        following = asyncio.create_task(
+            follow(fleet.app, lambda: load(file, {}), file, hangup, poll=0.02)
+        )
+        await asyncio.sleep(0.01)
+        before = fleet.app.prober.snapshot
+        file.write_text(text)
+        async with asyncio.timeout(5):
+            while "settings not loaded" not in fleet.log.getvalue():
+                await asyncio.sleep(0.01)
+            hangup.set()
+            while fleet.log.getvalue().count("settings not loaded") < 2:
+                await asyncio.sleep(0.01)
+        assert "olla.yaml" in fleet.log.getvalue()
+        assert fleet.app.prober.snapshot.by_name.keys() == before.by_name.keys()
+        assert (await generate(session, fleet))[0] == 200
+        file.write_text(settings_text({"b": fleet.nodes["a"].url}))
+        async with asyncio.timeout(5):
+            while "b" not in fleet.app.prober.snapshot.by_name:
+                await asyncio.sleep(0.01)
+        async with session.get(f"{fleet.url}/metrics") as response:
+            told = await response.text()
+        assert 'olla_config_reloads_total{outcome="ok"} 1.0' in told
+        assert reloads(told, 'outcome="failed"') >= 2
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+
+
+def reloads(metrics: str, label: str) -> float:
+    """The value of the reloads with a label."""
+    (line,) = [
+        line
+        for line in metrics.splitlines()
+        if line.startswith("olla_config_reloads_total{") and label in line
+    ]
+    return float(line.rsplit(" ", 1)[1])
+
+
+async def test_a_file_is_read_only_once_it_has_stayed_as_it_is(tmp_path: Path) -> None:
+    """Whoever writes it may be in the middle of it."""
+    file = tmp_path / "olla.yaml"
+    read: list[str] = []
+    async with Fleet({"a": (MODEL,)}) as fleet:
+        whole = settings_text({"a": fleet.nodes["a"].url})
+        file.write_text(whole)
+
+        def reload() -> Loaded:
+            read.append(file.read_text())
+            return load(file, {})
+
+        following = asyncio.create_task(follow(fleet.app, reload, file, asyncio.Event(), poll=0.1))
+        await asyncio.sleep(0.01)
+        for size in range(0, len(whole), len(whole) // 20):
+            file.write_text(whole[:size])
+            await asyncio.sleep(0.02)
+        file.write_text(whole + "\n")
+        async with asyncio.timeout(5):
+            while not read:
+                await asyncio.sleep(0.01)
+        assert read == [whole + "\n"]
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+
+
+async def test_what_takes_a_restart_is_said() -> None:
+    """The key by its name; the rest of the file is in force."""
+    async with Fleet({"a": (MODEL,)}) as fleet:
+        text = settings_text({"b": fleet.nodes["a"].url}).replace("port: 0", "port: 1")
+        await fleet.app.reload(parse(text, {}))
+        assert "b" in fleet.app.prober.snapshot.by_name
+        (line,) = [line for line in fleet.log.getvalue().splitlines() if "takes a restart" in line]
+        assert json.loads(line)["setting"] == "server.port"
+
+
+async def test_secrets_that_cannot_be_read_change_nothing(tmp_path: Path) -> None:
+    """A token's file that has gone is a problem like any other."""
+    async with Fleet({"a": (MODEL,)}) as fleet:
+        token = tmp_path / "token"
+        token.write_text("secret")
+        text = settings_text({"c": fleet.nodes["a"].url}).replace(
+            "type: ollama,", f"type: ollama, auth: {{type: bearer, token_file: {token}}},"
+        )
+        loaded = parse(text, {})
+        token.unlink()
+        with pytest.raises(SettingsError):
+            await fleet.app.reload(loaded)
+        assert set(fleet.app.prober.snapshot.by_name) == {"a"}
