@@ -34,6 +34,7 @@ from olla.probing.prober import Prober
 from olla.proxy.admitting import Admission
 from olla.proxy.confirming import Confirming
 from olla.proxy.downstream import Downstream
+from olla.proxy.room import connections_max
 from olla.proxy.stations import Stations
 from olla.proxy.upstream import Pool
 from olla.record import Sink, fan_out
@@ -189,6 +190,7 @@ class App:
             refresh_timeout=settings.model_registry.routing_strategy.options.discovery_timeout,
             context=context_rule(settings),
             wait_keepalive=settings.proxy.wait_keepalive,
+            bodies_max=server.request_limits.max_buffered_size,
         )
         self.downstream.renew(self.stations, paths_for(root_enabled=settings.surfaces.root.enabled))
         self.downstream.server.limit(
@@ -196,6 +198,7 @@ class App:
             idle_timeout=server.idle_timeout,
             read_header_timeout=server.read_header_timeout,
             read_timeout=server.read_timeout,
+            connections_max=connections_max(server.max_connections),
         )
         self.status.describe(loaded.source, settings.proxy.load_balancer)
         for name in needs_restart(before, settings):
@@ -281,6 +284,7 @@ class App:
             via=f"olla-{secrets.token_hex(8)}",
             explained=self._log_explanation if settings.logging.level == "debug" else None,
             wait_keepalive=settings.proxy.wait_keepalive,
+            bodies_max=settings.server.request_limits.max_buffered_size,
             context=context_rule(settings),
         )
         lists = ListSurface(
@@ -310,6 +314,7 @@ class App:
             idle_timeout=settings.server.idle_timeout,
             read_header_timeout=settings.server.read_header_timeout,
             read_timeout=settings.server.read_timeout,
+            connections_max=connections_max(settings.server.max_connections),
             logger=self.logger,
         )
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from olla.dialects.bulk import TOP_LEVEL_KEYS_MAX, too_many_keys
 from olla.dialects.dialect import Operation, Peek
 from olla.dialects.hints import hinted
 from olla.dialects.top_level import NotAnObject, TopLevel, top_level
@@ -42,6 +43,8 @@ _KNOWN = frozenset(
 """Keys that are not one of the model's in another case."""
 _SEARCHED_MAX = 4096
 """Bytes."""
+_PAIRED_MAX = 2 * 1024 * 1024
+"""Bytes. Reading pair by pair takes some 70 ms a megabyte."""
 _PAIR_MIN = len('"name":1,')
 """Bytes that a second value for the shortest key of a model takes."""
 _QUOTED = {"model": b'"model"', "name": b'"name"', "source": b'"source"'}
@@ -142,6 +145,8 @@ def _fields(body: bytes) -> TopLevel:
     try:
         if not body.isascii():
             body.decode()  # what is skipped is not checked by the decoder
+        if too_many_keys(body):
+            raise _not_json(f"it has more than {TOP_LEVEL_KEYS_MAX} keys")
         return top_level(body)
     except UnicodeDecodeError:
         raise _not_json("it is not UTF-8") from None
@@ -192,6 +197,14 @@ def _compact_length(fields: TopLevel) -> int:
 
 def _refuse_repeated(body: bytes, key: str) -> None:
     """The same, read pair by pair: slow, for bodies that look unusual."""
+    if len(body) > _PAIRED_MAX:
+        raise Failed(
+            Failure(
+                Kind.BAD_REQUEST,
+                f'the body may have a second "{key}": it is long, and has that word or escaped '
+                "letters where keys may be; write plain letters as they are",
+            )
+        )
     try:
         pairs: Any = json.loads(body, object_pairs_hook=list)
     except (ValueError, RecursionError) as error:

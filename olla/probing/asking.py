@@ -2,6 +2,7 @@
 
 import asyncio
 import enum
+import errno
 import os
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -18,6 +19,7 @@ __all__ = ["Asker", "Reply", "Verdict"]
 
 _BODY_MAX = 16 * 1024 * 1024
 """Bytes. A list of some ten thousand models."""
+_OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _ERROR_MAX = 200
 """Characters of an error in somebody else's words."""
 
@@ -33,6 +35,8 @@ class Verdict(enum.Enum):
     UNAUTHORIZED = "unauthorized"
     RATE_LIMITED = "rate_limited"
     LOADING = "loading"
+    UNASKED = "unasked"
+    """Olla itself had no file or memory left to ask with: no evidence of anything."""
     ABSENT = "absent"
     """404, 405 or 501: it lives, and does not have that path."""
 
@@ -90,11 +94,13 @@ class Asker:
                 Verdict.TIMEOUT, error=f"GET {path} timed out after {spec.check_timeout:g} s"
             )
         except aiohttp.ClientConnectorError as error:
-            return Reply(Verdict.UNREACHABLE, error=_reason(error))
+            verdict = Verdict.UNASKED if error.errno in _OURS else Verdict.UNREACHABLE
+            return Reply(verdict, error=_reason(error))
         except (aiohttp.ClientError, ValueError) as error:
             return Reply(Verdict.BROKEN, error=f"GET {path}: {error}"[:_ERROR_MAX])
         except OSError as error:
-            return Reply(Verdict.UNREACHABLE, error=_reason(error))
+            verdict = Verdict.UNASKED if error.errno in _OURS else Verdict.UNREACHABLE
+            return Reply(verdict, error=_reason(error))
 
     def _judge(self, path: str, response: aiohttp.ClientResponse, body: bytes) -> Reply:
         status = response.status

@@ -279,6 +279,8 @@ class Watch:
         back = not self._state.health.routable
         if self._detects and back:
             profile, reply = await detect(self._asker, self.spec)
+            if profile is None and reply.verdict is Verdict.UNASKED:
+                return
             if profile is None:
                 self._learn(
                     _EVENTS.get(reply.verdict, Event.BROKEN), reply.error, reply.retry_after
@@ -291,6 +293,8 @@ class Watch:
         if back or inventory.due(Question.VERSION, _VERSION_INTERVAL):
             asked.append(Question.VERSION)
         answers = await asyncio.gather(*(inventory.ask(each) for each in asked))
+        if any(answer.verdict is Verdict.UNASKED for answer in answers):
+            return  # it was not the endpoint that failed
         event, reply = _judge(dict(zip(asked, answers, strict=True)))
         self._learn(event, reply.error, reply.retry_after)
 

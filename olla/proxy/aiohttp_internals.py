@@ -21,7 +21,7 @@ What is relied on, and why:
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
@@ -30,6 +30,7 @@ from aiohttp.web_protocol import RequestHandler, _ErrInfo
 from olla.clock import Clock
 from olla.proxy.deadlines import Deadlines
 from olla.proxy.fast_path import FastPath, HotRequest
+from olla.proxy.host import Abandoned
 from olla.proxy.written import WRITTEN_CLOSE
 
 __all__ = ["Connection", "Server"]
@@ -39,6 +40,8 @@ _TURNS_MAX = 8
 _SLOW_BYTES = 4096
 """Bytes that wait for the client, beyond the kernel's buffer, before its endpoint has to wait too.
 With what is read from the endpoint at once, a slow reader holds 256 KB at most."""
+_SURPLUS_MAX = 16
+"""Connections beyond the limit that are told so; more are closed without a word."""
 _LATER_MAX = 65536
 """Bytes of further requests taken in while one is answered; then the client has to wait."""
 
@@ -51,18 +54,9 @@ class Connection(RequestHandler):
 
     __slots__ = (
         *("_answered", "_drained", "_exchange", "_head_size", "_head_start", "_heard", "_hot"),
-        *(
-            "_incoming",
-            "_last_payload",
-            "_later",
-            "_later_size",
-            "_refused",
-            "_seen",
-            "_server",
-            "_turns",
-            "_untouched",
-        ),
-        *("minor", "peer", "persistent", "slot", "wants_trailers"),
+        *("_incoming", "_last_payload", "_later", "_later_size", "_refused", "_seen", "_server"),
+        *("_turns", "_untouched", "minor", "peer", "persistent", "slot", "surplus"),
+        "wants_trailers",
     )
 
     def __init__(self, server: "Server", **options: Any) -> None:
@@ -76,14 +70,15 @@ class Connection(RequestHandler):
         self._refused = False
         self._hot = False
         """Whether the fast path has the connection."""
-        self._incoming: HotRequest | None = None
-        """The hot request that is coming in."""
+        self._incoming: HotRequest | None = None  # the hot request that is coming in
         self._later: list[bytes] = []
         self._later_size = 0
         self._turns = 0
         self._heard = 0.0
         """When the client was last heard of in the middle of a body, in the loop's time."""
         self.slot = 0.0
+        self.surplus = False
+        """One too many: its requests are refused."""
         self._untouched = True
         """Whether aiohttp has had no byte of this connection: then it waits for the first."""
         self._exchange: Abandoned | None = None
@@ -91,8 +86,7 @@ class Connection(RequestHandler):
         self.persistent = True
         self.minor = 1
         self.wants_trailers = False
-        self.peer = ""
-        """The client's IP address."""
+        self.peer = ""  # the client's IP address
 
     # --- what an exchange writes to ---------------------------------------------------------
 
@@ -116,7 +110,7 @@ class Connection(RequestHandler):
         """Call back once what was written has gone out far enough."""
         self._drained = callback
 
-    def carries(self, exchange: "Abandoned") -> None:
+    def carries(self, exchange: Abandoned) -> None:
         """An exchange begins: it is abandoned when the connection is lost."""
         self._exchange = exchange
 
@@ -147,6 +141,10 @@ class Connection(RequestHandler):
         cast(asyncio.WriteTransport, transport).set_write_buffer_limits(high=_SLOW_BYTES)
         address = transport.get_extra_info("peername")
         self.peer = str(address[0]) if isinstance(address, tuple) and address else ""
+        count, most = len(self._server.connections), self._server.connections_max
+        self.surplus = count > most
+        if count > most + _SURPLUS_MAX:
+            cast(asyncio.WriteTransport, transport).abort()
 
     def resume_writing(self) -> None:
         """asyncio: the transport's buffer is low again."""
@@ -158,7 +156,8 @@ class Connection(RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """asyncio: the connection is gone."""
         self._drained = None
-        self._incoming = None
+        if self._incoming is not None:
+            self._forget_incoming(self._incoming)
         self._server.deadlines.forget(self)
         self._later.clear()
         super().connection_lost(exc)
@@ -170,7 +169,7 @@ class Connection(RequestHandler):
         fast_path = self._server.fast_path
         if self._hot:
             self._more(data)
-        elif fast_path is None or not data.startswith(b"POST "):
+        elif fast_path is None or self.surplus or not data.startswith(b"POST "):
             self.hand_to_aiohttp(data)
         elif self._untouched and not self._close and not self._force_close:
             if not self._take(fast_path, data):
@@ -248,6 +247,13 @@ class Connection(RequestHandler):
             self._server.deadlines.forget(self)
             self._server.begin(self, request)
 
+    def _forget_incoming(self, request: HotRequest) -> None:
+        """The rest of it will not come."""
+        self._incoming = None
+        fast_path = self._server.fast_path
+        if fast_path is not None:
+            request.give_back(fast_path.room)
+
     def _keep(self, data: bytes) -> None:
         self._later.append(data)
         self._later_size += len(data)
@@ -273,6 +279,13 @@ class Connection(RequestHandler):
             self._later_size = 0
             self.data_received(data)
 
+    def close(self) -> None:
+        """aiohttp: no further request is taken; one that the fast path has comes to its end."""
+        if self._hot:
+            self._close = True
+        else:
+            super().close()
+
     def _process_keepalive(self) -> None:
         """aiohttp: the connection may have been idle for too long."""
         if self._hot:
@@ -296,7 +309,7 @@ class Connection(RequestHandler):
                 self._watch(left)
                 return
             start = b"POST %b " % request.head.path.encode()
-            self._incoming = None
+            self._forget_incoming(request)
             self._time_out(start, f"the request's body stopped for {server.read_timeout:g} s")
         elif self._head_size and not (self._request_in_progress or self._messages):
             seconds = server.read_header_timeout
@@ -368,14 +381,6 @@ class Connection(RequestHandler):
             self.transport.write(answer)
 
 
-class Abandoned(Protocol):
-    """Something that has to know when its client is gone."""
-
-    def abandon(self) -> None:
-        """The client is gone."""
-        ...
-
-
 class Server(web.Server):
     """aiohttp's low-level server, making our connections.
 
@@ -396,6 +401,7 @@ class Server(web.Server):
         deadlines: Deadlines,
         read_header_timeout: float,
         read_timeout: float,
+        connections_max: int,
         **options: Any,
     ) -> None:
         super().__init__(
@@ -415,6 +421,7 @@ class Server(web.Server):
         self.deadlines = deadlines
         self.read_header_timeout = read_header_timeout
         self.read_timeout = read_timeout
+        self.connections_max = connections_max
         self.fast_path: FastPath | None = None
         """Who takes hot requests; None to leave all to aiohttp."""
 
@@ -425,11 +432,13 @@ class Server(web.Server):
         idle_timeout: float,
         read_header_timeout: float,
         read_timeout: float,
+        connections_max: int,
     ) -> None:
         """Other limits, for connections that are made from now on."""
         self.head_max = head_max
         self.read_header_timeout = read_header_timeout
         self.read_timeout = read_timeout
+        self.connections_max = connections_max
         self._kwargs.update(
             max_line_size=head_max, max_field_size=head_max, keepalive_timeout=idle_timeout
         )

@@ -1,16 +1,25 @@
 """Why a connection to an endpoint could not be made."""
 
+import errno
 import socket
 import ssl
 
 from olla.failures import Failure, Kind
 from olla.fleet.endpoint import EndpointSpec
+from olla.proxy.room import overloaded
 
-__all__ = ["connect_failure"]
+__all__ = ["OURS", "connect_failure"]
+
+OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""Errors that say nothing of the endpoint: this side has run out of something."""
 
 
 def connect_failure(spec: EndpointSpec, error: OSError, timeout: float) -> Failure:
     """The failure to report; `timeout` is how many seconds were waited at most."""
+    if error.errno in OURS:
+        return overloaded(
+            f"no connection to an endpoint can be made ({error.strerror})", "the open files limit"
+        )
     where = f"endpoint '{spec.name}' at {spec.host}:{spec.port}"
     if isinstance(error, TimeoutError):
         return Failure(

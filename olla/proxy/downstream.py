@@ -31,6 +31,7 @@ from olla.proxy.exchange import Exchange
 from olla.proxy.fast_path import FastPath, HotIncoming, HotRequest
 from olla.proxy.headers import seconds
 from olla.proxy.incoming import Incoming, read_body, request_id
+from olla.proxy.room import overloaded
 from olla.proxy.stations import Stations
 from olla.proxy.written import written
 from olla.record import RequestRecord
@@ -63,12 +64,13 @@ class Downstream:
         idle_timeout: float,
         read_header_timeout: float,
         read_timeout: float,
+        connections_max: int,
         logger: structlog.typing.FilteringBoundLogger,
     ) -> None:
         """`surfaces` by exact path, `operations` answered for the fleet; `head_max` is bytes,
         `idle_timeout` the seconds a connection may be silent between requests,
         `read_header_timeout` those that a head may take, `read_timeout` those that a client may
-        be silent in the middle of a body."""
+        be silent in the middle of a body, `connections_max` how many may be connected."""
         self._stations = stations
         self._paths = paths
         self._surfaces = surfaces
@@ -87,6 +89,7 @@ class Downstream:
             deadlines=stations.deadlines,
             read_header_timeout=read_header_timeout,
             read_timeout=read_timeout,
+            connections_max=connections_max,
             keepalive_timeout=idle_timeout,
             read_bufsize=_READ_SIZE,
             lingering_time=_LINGER,
@@ -96,7 +99,9 @@ class Downstream:
         """Let hot requests be taken before aiohttp sees them, if its inside is as expected."""
         why = await fault(self.server)
         if why is None:
-            self.server.fast_path = FastPath(self._paths, self._stations.max_body)
+            self.server.fast_path = FastPath(
+                self._paths, self._stations.max_body, self._stations.room
+            )
         else:
             self._logger.warning(
                 "the fast path is off: this aiohttp is not as expected",
@@ -119,7 +124,7 @@ class Downstream:
         self._stations = stations
         self._paths = paths
         if self.server.fast_path is not None:
-            self.server.fast_path = FastPath(paths, stations.max_body)
+            self.server.fast_path = FastPath(paths, stations.max_body, stations.room)
 
     async def drain(self, timeout: float) -> None:
         """Finish what is running, for `timeout` seconds at most, then end it with an error."""
@@ -157,11 +162,22 @@ class Downstream:
         record = self._record(incoming, request.started)
         exchange = self._open(incoming, connection, head.target, record)
         try:
+            self._admit(connection)
             allow(incoming, head.target, self._stations.via)
         except Failed as failed:
+            request.give_back(self._stations.room)
             exchange.refuse(failed.failure)
         else:
             exchange.begin(request.body())
+
+    def _admit(self, connection: Connection) -> None:
+        """Raises Failed: nothing is taken in any more, or not on this connection."""
+        if self.draining:
+            message = "the router is shutting down; try again"
+            raise Failed(Failure(Kind.DRAINING, message, retry_after=1.0))
+        if connection.surplus:
+            connection.persistent = False
+            raise Failed(overloaded("too many connections", "server.max_connections"))
 
     def _record(self, incoming: Incoming, started: float) -> RequestRecord:
         clock = self._stations.clock
@@ -236,12 +252,12 @@ class Downstream:
         answered = connection.until_answered()
         try:
             try:
+                self._admit(connection)
                 allow(incoming, target, self._stations.via)
                 body = b""
                 if target.body is not BodyUse.STREAMED:
-                    most, whole = self._stations.max_body, incoming.whole()
-                    ready = whole is not None and len(whole) <= most
-                    body = whole if whole and ready else await read_body(incoming, most)
+                    most = self._stations.max_body
+                    body = await read_body(incoming, most, self._stations.room)
             except Failed as failed:
                 exchange.refuse(failed.failure)
             else:

@@ -9,7 +9,7 @@ together. It waits for one of: its turn in the queue, an attempt, lists that are
 """
 
 import asyncio
-from typing import Final, Protocol
+from typing import Final
 
 from olla.admission.tickets import Lease, Ticket
 from olla.dialects.dialect import Category
@@ -22,10 +22,12 @@ from olla.proxy.attempt import Attempt, load_patience
 from olla.proxy.error_response import error_answer
 from olla.proxy.forming import form_answer, form_request
 from olla.proxy.head import ResponseHead
+from olla.proxy.host import Host
 from olla.proxy.incoming import Incoming
 from olla.proxy.noting import note_choice
 from olla.proxy.relay import Downstream, Relay
 from olla.proxy.retrying import elsewhere, is_an_answer
+from olla.proxy.room import HELD_MIN
 from olla.proxy.settling import settle
 from olla.proxy.stations import Stations
 from olla.proxy.understanding import understand
@@ -36,7 +38,7 @@ from olla.routing.decision import Reason, Refuse
 from olla.routing.features import Features
 from olla.routing.policies.steady import Steady
 
-__all__ = ["Exchange", "Host"]
+__all__ = ["Exchange"]
 
 _STEADY: Final = Steady()
 _WAITED: Final = frozenset({Reason.QUEUED, Reason.COLD_LOAD, Reason.MODEL_LOADING})
@@ -48,25 +50,14 @@ _STREAMED: Final = BodyUse.STREAMED
 _CLIENT_GONE: Final = Kind.CLIENT_GONE
 
 
-class Host(Protocol):
-    """Whoever began an exchange."""
-
-    def over(self, exchange: "Exchange") -> None:
-        """Nothing more will be written; the record is complete. Called once."""
-        ...
-
-    def crashed(self, record: RequestRecord, error: Exception) -> None:
-        """Olla's own code has failed at it; the client is told so."""
-        ...
-
-
 class Exchange:
     """One client request with its answer."""
 
     __slots__ = (
         *("_asked_for", "_attempt", "_body", "_body_read", "_counted", "_explanation", "_failure"),
-        *("_features", "_host", "_incoming", "_lease", "_refreshed", "_retry_after", "_stations"),
-        *("_target", "_task", "_ticket", "_trace", "_waiting", "downstream", "finished", "record"),
+        *("_features", "_held", "_host", "_incoming", "_lease", "_refreshed", "_retry_after"),
+        *("_stations", "_target", "_task", "_ticket", "_trace", "_waiting"),
+        *("downstream", "finished", "record"),
     )
 
     def __init__(
@@ -85,6 +76,7 @@ class Exchange:
         self.record = record
         self._host = host
         self._body = b""
+        self._held = 0
         self._body_read = not incoming.has_body
         self._asked_for: str | None = None
         self._counted = False
@@ -110,6 +102,7 @@ class Exchange:
             if self._target.body is not _STREAMED:
                 self._body_read = True
                 self.record.bytes_in = len(body)
+                self._held = len(body) if len(body) >= HELD_MIN else 0
             understood = understand(self._stations, self._target, self._incoming, self.record, body)
             self._features, self._body, self._counted, self._explanation = understood
             self._asked_for = self.record.model
@@ -195,9 +188,16 @@ class Exchange:
     def _over(self) -> None:
         if self._waiting is not None:
             self._waiting.stop()
+        self._drop_body()
         if not self.finished:
             self.finished = True
             self._host.over(self)
+
+    def _drop_body(self) -> None:
+        if self._held:
+            self._stations.room.give(self._held)
+            self._held = 0
+        self._body = b""
 
     # --- what is asked, and where it goes ---------------------------------------------------
 
@@ -307,7 +307,7 @@ class Exchange:
         downstream, record, stations = self.downstream, self.record, self._stations
         now = stations.clock.now()
         assert self._trace is not None
-        self._body = b""  # no other endpoint will be asked any more
+        self._drop_body()  # no other endpoint will be asked any more
         record.status = self._trace.status = head.status
         record.first_byte = self._trace.first_byte = now
         if head.status >= 400:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 from olla.dialects.paths import Paths, Target
 from olla.fleet.endpoint import EndpointSpec
 from olla.proxy.hot_head import HotHead, HotHeads
+from olla.proxy.room import HELD_MIN, Room
 
 __all__ = ["FastPath", "HotIncoming", "HotRequest"]
 
@@ -84,6 +85,11 @@ class HotRequest:
         self.missing = 0
         return rest
 
+    def give_back(self, room: Room) -> None:
+        """It will not be held."""
+        if self.length >= HELD_MIN:
+            room.give(self.length)
+
     def body(self) -> bytes:
         """The whole body."""
         return self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
@@ -92,12 +98,14 @@ class HotRequest:
 class FastPath:
     """Tells which requests are hot. One for all connections."""
 
-    __slots__ = ("_body_max", "_heads")
+    __slots__ = ("_body_max", "_heads", "room")
 
-    def __init__(self, paths: Paths, body_max: int) -> None:
-        """`body_max` is bytes: a longer body is refused, which is aiohttp's affair."""
+    def __init__(self, paths: Paths, body_max: int, room: Room) -> None:
+        """`body_max` is bytes: a longer body is refused, which is aiohttp's affair, and so is one
+        that `room` has no place for."""
         self._heads = HotHeads(paths)
         self._body_max = body_max
+        self.room = room
 
     def take(self, data: bytes, now: float) -> tuple[HotRequest, bytes] | None:
         """The hot request that `data` begins with, and what comes after it; None for another.
@@ -108,7 +116,7 @@ class FastPath:
         if found is None:
             return None
         head, body_at, length = found
-        if length > self._body_max:
+        if length > self._body_max or (length >= HELD_MIN and not self.room.take(length)):
             return None
         request = HotRequest(head, length, now)
         rest = request.add(data[body_at:]) if len(data) > body_at else b""

@@ -10,6 +10,7 @@ from typing import Protocol
 from olla.dialects.paths import Target
 from olla.failures import Failed, Failure, Kind
 from olla.fleet.endpoint import EndpointSpec
+from olla.proxy.room import HELD_MIN, Room, overloaded
 
 __all__ = ["Incoming", "read_body", "request_id"]
 
@@ -73,31 +74,51 @@ def request_id(incoming: Incoming, ids: Iterator[str]) -> str:
     return next(ids)
 
 
-async def read_body(incoming: Incoming, limit: int) -> bytes:
-    """The whole body.
+async def read_body(incoming: Incoming, limit: int, room: Room) -> bytes:
+    """The whole body. One of `HELD_MIN` bytes or more is taken from `room`: whoever gets it gives
+    as many bytes back once it is gone.
 
     Raises:
-        Failed: it is longer than `limit` bytes, or does not come to its end.
+        Failed: it is longer than `limit` bytes, does not come to its end, or there is no room.
     """
     if not incoming.has_body:
         return b""
     if incoming.length is not None and incoming.length > limit:
         raise Failed(_too_large(limit))
     body = incoming.whole()
-    if body is not None and len(body) <= limit:
-        return body
     if body is not None:
-        raise Failed(_too_large(limit))
+        if len(body) > limit:
+            raise Failed(_too_large(limit))
+        if len(body) >= HELD_MIN and not room.take(len(body)):
+            raise Failed(_no_room())
+        return body
+    held = incoming.length or 0
+    if held < HELD_MIN:
+        held = 0
+    elif not room.take(held):
+        raise Failed(_no_room())
     if incoming.expects_continue():
         incoming.send_continue()
     pieces: list[bytes] = []
     size = 0
-    async for piece in incoming.pieces():
-        size += len(piece)
-        if size > limit:
-            raise Failed(_too_large(limit))
-        pieces.append(piece)
+    try:
+        async for piece in incoming.pieces():
+            size += len(piece)
+            if size > limit:
+                raise Failed(_too_large(limit))
+            if size >= HELD_MIN and size > held:
+                if not room.take(size - held):
+                    raise Failed(_no_room())
+                held = size
+            pieces.append(piece)
+    except BaseException:
+        room.give(held)
+        raise
     return b"".join(pieces)
+
+
+def _no_room() -> Failure:
+    return overloaded("too many long requests at once", "server.request_limits.max_buffered_size")
 
 
 def _too_large(limit: int) -> Failure:

@@ -12,6 +12,7 @@ from olla.proxy.admitting import Admission
 from olla.proxy.attempt import Timeouts
 from olla.proxy.context_length import ContextRule
 from olla.proxy.deadlines import Deadlines
+from olla.proxy.room import Room
 from olla.proxy.telling import Telling
 from olla.proxy.upstream import Pool
 from olla.record import Sink
@@ -64,7 +65,7 @@ class Stations:
         explained: Callable[[str, str], None] | None = None,
         via: str | None = None,
         wait_keepalive: float = 0.0,
-        deadlines: Deadlines | None = None,
+        bodies_max: int = 1 << 30,
     ) -> None:
         """`max_body` is bytes; `aliases` maps canonical names to canonical names, best first;
         `refresh_timeout` says how many seconds endpoints may be asked again for a model that none
@@ -72,8 +73,8 @@ class Stations:
         becomes of the context lengths that requests name; `explained`, where there is one, is
         told each request's id and how its candidates were priced; `via` is this router's own name
         in `Via`, by which a request that comes back is known; `wait_keepalive` is the seconds
-        between two signs of life while a stream is waited for, 0 for none; `deadlines` are
-        shared with others, where there are any."""
+        between two signs of life while a stream is waited for, 0 for none; `bodies_max` is how many
+        bytes of long request bodies may be held in memory together."""
         self.clock = clock
         self.admission = admission
         self.fleet = fleet
@@ -88,7 +89,8 @@ class Stations:
         self.via = via
         self.strategy = admission.dispatcher.options.strategy.value
         self.telling = Telling()
-        self.deadlines = deadlines or Deadlines()
+        self.deadlines = Deadlines()
+        self.room = Room(bodies_max)
         self.wait_keepalive = wait_keepalive
         self.tickets = itertools.count()
         self.ids = ids
@@ -102,6 +104,7 @@ class Stations:
         refresh_timeout: float,
         context: ContextRule,
         wait_keepalive: float,
+        bodies_max: int,
     ) -> "Stations":
         """The same stations with other limits, for requests that come from now on."""
         other = copy.copy(self)
@@ -111,5 +114,6 @@ class Stations:
         other.refresh_timeout = refresh_timeout
         other.context = context
         other.wait_keepalive = wait_keepalive
+        self.room.limit = bodies_max
         other.strategy = self.admission.dispatcher.options.strategy.value
         return other

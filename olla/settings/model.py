@@ -26,6 +26,9 @@ class RequestLimits(Section):
 
     max_body_size: Annotated[Size, Field(ge=1)] = 100 * 1024 * 1024
     """Longest request body. Blob uploads are streamed and not bound by it."""
+    max_buffered_size: Annotated[Size, Field(ge=1)] = 1024 * 1024 * 1024
+    """Bodies of 64 KB and more that are held in memory at a time, all together: one more gets
+    503."""
     max_header_size: Annotated[Size, Field(ge=1024)] = 1024 * 1024
     """Longest request head."""
 
@@ -43,6 +46,9 @@ class Server(Section):
     """How long the head of a request may take to come, from its first byte."""
     read_timeout: Annotated[Duration, Field(gt=0)] = 60.0
     """How long a client may be silent in the middle of its request's body."""
+    max_connections: Annotated[int, Field(ge=1)] | None = None
+    """How many clients may be connected; one more gets 503. By default half of the files that the
+    process may have open."""
     shutdown_timeout: Duration = 10.0
     """How long running requests may go on after SIGTERM."""
     request_limits: RequestLimits = RequestLimits()

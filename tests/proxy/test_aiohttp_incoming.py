@@ -6,6 +6,7 @@ from aiohttp.test_utils import RawTestServer
 
 from olla.proxy.aiohttp_incoming import AiohttpIncoming
 from olla.proxy.incoming import read_body
+from olla.proxy.room import Room
 
 
 async def test_it_is_what_the_client_sent() -> None:
@@ -14,7 +15,7 @@ async def test_it_is_what_the_client_sent() -> None:
 
     async def handler(request: web.BaseRequest) -> web.StreamResponse:
         incoming = AiohttpIncoming(request, "127.0.0.1", 30.0)
-        body = await read_body(incoming, 1_000_000)
+        body = await read_body(incoming, 1_000_000, Room(1 << 30))
         seen.append((incoming.method, incoming.target, incoming.path, incoming.peer, body))
         assert incoming.header("x-a") == "1"
         assert (b"X-A", b"1") in incoming.headers

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from olla.dialects.paths import Paths, ScopeSpec
 from olla.fleet.profiles import PROFILES
 from olla.proxy.fast_path import FastPath, HotIncoming
+from olla.proxy.room import Room
 
 PATHS = Paths(
     [ScopeSpec(row.name, row.prefixes, row.dialects) for row in PROFILES.values()],
@@ -26,7 +27,7 @@ def test_a_body_is_whole_however_it_is_cut(body: bytes, after: bytes, cuts: list
     start = len(request(body)) - len(body)
     places = sorted({start + cut for cut in cuts if start + cut < len(raw)})
     pieces = [raw[a:b] for a, b in zip([0, *places], [*places, len(raw)], strict=True)]
-    taken = FastPath(PATHS, 1000).take(pieces[0], 7.0)
+    taken = FastPath(PATHS, 1000, Room(1 << 30)).take(pieces[0], 7.0)
     assert taken is not None
     hot, rest = taken
     for piece in pieces[1:]:
@@ -39,13 +40,15 @@ def test_a_body_is_whole_however_it_is_cut(body: bytes, after: bytes, cuts: list
 
 def test_a_body_over_the_limit_is_left_to_be_refused() -> None:
     """By aiohttp's way, which says how."""
-    assert FastPath(PATHS, 5).take(request(b"123456"), 0.0) is None
-    assert FastPath(PATHS, 6).take(request(b"123456"), 0.0) is not None
+    assert FastPath(PATHS, 5, Room(1 << 30)).take(request(b"123456"), 0.0) is None
+    assert FastPath(PATHS, 6, Room(1 << 30)).take(request(b"123456"), 0.0) is not None
 
 
 def test_it_is_a_request_like_any_other() -> None:
     """With method, target, path, peer and headers."""
-    taken = FastPath(PATHS, 10).take(request(b"{}").replace(b"/api/chat", b"/api/chat?x"), 0.0)
+    taken = FastPath(PATHS, 10, Room(1 << 30)).take(
+        request(b"{}").replace(b"/api/chat", b"/api/chat?x"), 0.0
+    )
     assert taken is not None
     incoming = HotIncoming(taken[0].head, "10.0.0.1", 2)
     assert (incoming.method, incoming.target, incoming.path) == ("POST", "/api/chat?x", "/api/chat")

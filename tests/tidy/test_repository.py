@@ -27,6 +27,7 @@ ELSEWHERE = {
     "proxy/exchange.py": "wire/test_failover.py",
     "proxy/downstream.py": "wire/test_http.py",
     "proxy/relay.py": "wire/test_relay_verbatim.py",
+    "proxy/host.py": "wire/test_failover.py",
     "proxy/retrying.py": "wire/test_failover.py",
     "proxy/settling.py": "wire/test_failover.py",
     "proxy/stations.py": "test_app.py",

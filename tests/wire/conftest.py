@@ -140,6 +140,8 @@ class Router:
         read_header_timeout: float = 30.0,
         read_timeout: float = 30.0,
         wait_keepalive: float = 0.0,
+        connections_max: int = 10_000,
+        bodies_max: int = 1 << 30,
         **spec: object,
     ) -> None:
         clock = SystemClock()
@@ -188,6 +190,7 @@ class Router:
             refresh_timeout=1.0,
             ids=ids,
             wait_keepalive=wait_keepalive,
+            bodies_max=bodies_max,
         )
         self.downstream = Downstream(
             self.stations,
@@ -201,6 +204,7 @@ class Router:
             idle_timeout=idle_timeout,
             read_header_timeout=read_header_timeout,
             read_timeout=read_timeout,
+            connections_max=connections_max,
             logger=make_logger(Level.DEBUG, LogStyle.JSON, self.log),
         )
         self._server = await asyncio.get_running_loop().create_server(

@@ -1,0 +1,30 @@
+"""Who has to do with an exchange from outside: its host, and the connection it is carried by."""
+
+from typing import TYPE_CHECKING, Protocol
+
+from olla.record import RequestRecord
+
+if TYPE_CHECKING:
+    from olla.proxy.exchange import Exchange
+
+__all__ = ["Abandoned", "Host"]
+
+
+class Host(Protocol):
+    """Whoever began an exchange."""
+
+    def over(self, exchange: "Exchange") -> None:
+        """Nothing more will be written; the record is complete. Called once."""
+        ...
+
+    def crashed(self, record: RequestRecord, error: Exception) -> None:
+        """Olla's own code has failed at it; the client is told so."""
+        ...
+
+
+class Abandoned(Protocol):
+    """Something that has to know when its client is gone."""
+
+    def abandon(self) -> None:
+        """The client is gone."""
+        ...

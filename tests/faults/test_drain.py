@@ -1,0 +1,91 @@
+"""SIGTERM: not ready, nothing new, what runs comes to its end or is told that it does not."""
+
+import asyncio
+import json
+
+import aiohttp
+
+from tests.routers import Fleet
+
+MODEL = "llama3.2:latest"
+WORDS = [{"role": "user", "content": "hello"}]
+REQUEST = b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b"
+
+
+def request(path: bytes, count: int = 30) -> bytes:
+    """A stream of so many words."""
+    body = {"model": MODEL, "prompt": "x", "options": {"num_predict": count}}
+    if path.startswith(b"/v1"):
+        body = {"model": MODEL, "messages": WORDS, "stream": True, "max_tokens": count}
+    raw = json.dumps(body).encode()
+    return REQUEST % (path, len(raw), raw)
+
+
+async def test_while_draining_it_is_not_ready_and_takes_nothing_new() -> None:
+    """A request that comes to its end now gets 503 in its dialect; new connections are refused;
+    the stream ends as it should."""
+    async with Fleet({"a": (MODEL,)}, time_scale=0.02, load_bandwidth=1e12) as fleet:
+        port = int(fleet.url.rsplit(":", 1)[1])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request(b"/api/generate", 60))
+        await reader.readuntil(b"\r\n\r\n")
+        # Those that are busy when it begins are the only ones that stay open.
+        asked = []
+        for raw in (
+            request(b"/api/generate"),
+            request(b"/v1/chat/completions"),
+        ):
+            busy = await asyncio.open_connection("127.0.0.1", port)
+            busy[1].write(raw[:-1])
+            asked.append((busy, raw[-1:]))
+        async with asyncio.timeout(5):
+            while fleet.app.downstream.connections < 3:
+                await asyncio.sleep(0.002)
+        await asyncio.sleep(0.02)
+        stopping = asyncio.create_task(fleet.app.stop())
+        await asyncio.sleep(0.01)
+        for (its_reader, its_writer), last in asked:
+            its_writer.write(last)
+            answer = await its_reader.read()
+            assert answer.startswith(b"HTTP/1.1 503 ")
+            assert b"Retry-After: 1" in answer
+            its_writer.close()
+        with_error = json.loads(answer.partition(b"\r\n\r\n")[2])
+        assert "shutting down" in with_error["error"]["message"]
+        async with aiohttp.ClientSession() as session:
+            try:
+                await session.get(f"{fleet.url}/internal/health")
+                raise AssertionError("a new connection was taken")
+            except aiohttp.ClientConnectorError:
+                pass
+        rest = await reader.read()
+        assert b'"done":true' in rest
+        assert rest.endswith(b"0\r\n\r\n")
+        writer.close()
+        await stopping
+        assert fleet.app.dispatcher.leases == 0
+
+
+async def test_who_waits_when_the_time_is_up_is_told() -> None:
+    """A stream gets the in-band error, one that waits in the queue 503: in its own dialect."""
+    slow = {"tokens_per_second": 10.0, "time_scale": 1.0, "load_bandwidth": 1e12}
+    async with Fleet({"a": (MODEL,)}, **slow) as fleet:
+        port = int(fleet.url.rsplit(":", 1)[1])
+        streaming = await asyncio.open_connection("127.0.0.1", port)
+        streaming[1].write(request(b"/v1/chat/completions", 1000))
+        await streaming[0].readuntil(b"data:")
+        waiting = await asyncio.open_connection("127.0.0.1", port)
+        waiting[1].write(request(b"/api/generate"))
+        async with asyncio.timeout(5):
+            while fleet.app.dispatcher.leases + fleet.app.dispatcher.waiting < 2:
+                await asyncio.sleep(0.005)
+        stopping = asyncio.create_task(fleet.app.stop())
+        cut, refused = await asyncio.gather(streaming[0].read(), waiting[0].read())
+        assert b'data: {"error":' in cut
+        assert b"shutting down" in cut
+        assert not cut.endswith(b"0\r\n\r\n")
+        assert refused.startswith(b"HTTP/1.1 503 ")
+        for _, writer in (streaming, waiting):
+            writer.close()
+        await stopping
+        assert fleet.app.dispatcher.leases == fleet.app.dispatcher.waiting == 0
