@@ -15,7 +15,7 @@ __all__ = ["AiohttpIncoming"]
 
 _OBEYED = frozenset(
     {
-        *(b"via", b"te", b"content-encoding"),
+        *(b"via", b"te", b"content-encoding", b"transfer-encoding"),
         *(b"x-olla-request-id", b"x-olla-endpoint", b"x-olla-explain"),
     }
 )

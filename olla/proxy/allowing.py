@@ -35,6 +35,11 @@ def allow(incoming: Incoming, target: Target, via: str | None) -> None:
     if encoding is not None and encoding.strip().lower() != "identity":
         message = f"request bodies cannot be encoded ({encoding[:40]}); send it as it is"
         raise Failed(Failure(Kind.ENCODING_UNSUPPORTED, message))
+    transfer = incoming.header("Transfer-Encoding")
+    if transfer is not None and transfer.strip().lower() != "chunked":
+        # Only the chunks are taken off; what is below them would arrive as if it were plain.
+        message = f"a request may be sent in chunks, but not as '{transfer[:40]}'"
+        raise Failed(Failure(Kind.ENCODING_UNSUPPORTED, message))
 
 
 def _check_rights(incoming: Incoming, target: Target) -> None:

@@ -13,8 +13,8 @@ from typing import cast
 
 import aiohttp
 import structlog
-from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp import HttpVersion10, HttpVersion11, web
+from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError, LineTooLong
 from aiohttp.web_exceptions import HTTPException
 
 from olla.dialects.dialect import Operation
@@ -44,6 +44,7 @@ OperationSurface = Callable[[web.BaseRequest, Target], Awaitable[web.Response]]
 """Answers an operation of a dialect for the whole fleet."""
 
 _REQUEST_LINE = re.compile(rb"[A-Z]+ ([^ \r\n]{1,2048})")
+_VERSIONS = (HttpVersion10, HttpVersion11)
 _READ_SIZE = 262144
 _LINGER = 3.0
 """Seconds in which the rest of a refused body is read and thrown away: closing at once would
@@ -221,6 +222,8 @@ class Downstream:
     # --- requests that aiohttp took in ------------------------------------------------------
 
     def _handle(self, request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
+        if request.version not in _VERSIONS:
+            raise BadHttpMessage(f"HTTP/{request.version.major}.{request.version.minor}")
         surface = self._surfaces.get(request.raw_path.partition("?")[0])
         return self._answer(request) if surface is None else self._own(surface, request)
 
