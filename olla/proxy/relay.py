@@ -142,6 +142,10 @@ class Relay:
             if self._stream and self.summary.ending is not _COMPLETE:
                 self._cut_short(self.summary.ending)
                 return
+            last = tail.value().rstrip()
+            if not self._stream and last and not last.endswith((b"}", b"]")):
+                self._cut_short(Ending.INCOMPLETE)  # half a JSON text, ended as if it were whole
+                return
         last = b"0\r\n\r\n" if self._framed else b""
         if self._chunked:
             own = self._trailer() if self._trailer is not None else b""

@@ -30,7 +30,7 @@ __all__ = [
 
 TROUBLE = web.RequestKey("trouble", Trouble)
 GARBAGE = b'{"this is": not JSON\n\n'
-_CUTS = ("reset_mid", "end_early")
+_CUTS = ("reset_mid", "end_early", "hang_mid", "bad_framing", "short_body")
 
 
 class ApiError(Exception):
@@ -129,7 +129,7 @@ async def spoil(
     if trouble.kind not in _CUTS:
         return response
     part = web.StreamResponse(headers={"Content-Type": response.headers["Content-Type"]})
-    if trouble.kind == "reset_mid":
+    if trouble.kind in ("reset_mid", "hang_mid", "short_body"):
         part.content_length = len(body)
     else:
         part.enable_chunked_encoding()
@@ -157,6 +157,12 @@ async def _cut(
         await response.prepare(request)
     if trouble.kind == "end_early":
         await response.write_eof()
+    elif trouble.kind == "hang_mid":
+        await asyncio.Event().wait()
+    elif trouble.kind in ("bad_framing", "short_body") and request.transport is not None:
+        if trouble.kind == "bad_framing":
+            request.transport.write(b"zz\r\n")
+        request.transport.close()
     elif request.transport is not None:
         await asyncio.sleep(0)  # let what was written go out first
         reset(request.transport)

@@ -12,8 +12,8 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `count` requests and then no more (None: until it is taken away), of these `paths` only (none:
     inference; `*`: every path), each with `probability`. `status` is the answer of `status`;
-    `after` how many records of a stream go out before `reset_mid` and `end_early` (of an answer
-    that is no stream, half goes out); `seconds` (simulated) how long `slow` waits before the head
+    `after` how many records of a stream go out before it is cut or falls silent (of an answer that
+    is no stream, half goes out); `seconds` (simulated) how long `slow` waits before the head
     and, a tenth of it, between the records of a stream, and how long `refuse` lasts.
     """
 
@@ -47,7 +47,9 @@ class Faults:
     """The faults of a node by kind.
 
     `hang` answers nothing; `reset_before` resets the connection before the head, `reset_mid` in
-    the middle of an answer; `end_early` ends an answer cleanly without its last part; `status`
+    the middle of an answer, `hang_mid` falls silent there, `bad_framing` breaks the chunks;
+    `end_early` ends an answer cleanly without its last part, `short_body` closes the connection
+    before what its length has promised; `status`
     answers with an error; `slow` is late; `garbage` sends bytes that are no HTTP; `garbage_body`
     sends JSON that is none. Of several that fit a request, the one that was set first strikes.
 
@@ -58,7 +60,10 @@ class Faults:
         "hang",
         "reset_before",
         "reset_mid",
+        "hang_mid",
+        "bad_framing",
         "end_early",
+        "short_body",
         "status",
         "slow",
         "garbage",

@@ -227,3 +227,27 @@ def test_there_are_no_other_faults() -> None:
 
 def _chat() -> dict[str, Any]:
     return {"model": "llama3.2", "messages": [{"role": "user", "content": "Hello"}]}
+
+
+async def read_to_its_end(response: aiohttp.ClientResponse) -> None:
+    """Raises what goes wrong in the middle."""
+    assert response.status == 200
+    await response.read()
+
+
+@pytest.mark.parametrize("kind", ["hang_mid", "bad_framing", "short_body"])
+async def test_other_ways_to_break_off_in_the_middle(
+    http: aiohttp.ClientSession, node: SimulatedNode, kind: str
+) -> None:
+    """Silence, broken chunks, a length that is not reached: of streams and of whole answers."""
+    for stream in (True, False):
+        node.faults.set(kind, Fault(count=1, after=2))
+        body = {"model": "llama3.2", "prompt": "hi", "stream": stream}
+        with pytest.raises((aiohttp.ClientError, TimeoutError)):
+            await http.post(
+                f"{node.url}/api/generate",
+                json=body,
+                timeout=aiohttp.ClientTimeout(sock_read=0.3),
+                read_until_eof=True,
+                raise_for_status=read_to_its_end,
+            )

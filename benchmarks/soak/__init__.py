@@ -1,0 +1,1 @@
+"""A router under load while everything around it breaks, and what must hold all the same."""
