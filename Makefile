@@ -9,7 +9,7 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3
     && echo $$python && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-compiled compiled check format bench bench-routing docker clean
+.PHONY: help run test test-compiled compiled check format bench bench-routing soak fuzz docker clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -35,6 +35,11 @@ $(VENV)/.dev: pyproject.toml $(BIN)/python
 $(VENV)/.bench: pyproject.toml $(BIN)/python
 	@echo "installing olla with what its benchmarks need"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	@touch $@
+
+$(VENV)/.fuzz: $(VENV)/.dev
+	@echo "installing what fuzzing needs"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,fuzz]'
 	@touch $@
 
 run: $(VENV)/.run ## Run the router: over simulated nodes, or CONFIG=path (PORT=n)
@@ -85,6 +90,12 @@ bench-routing: $(VENV)/.bench ## Compare routing policies (QUICK=1: half a minut
 	@$(BIN)/python -m benchmarks.routing.cost
 	@$(BIN)/python -m benchmarks.routing $(if $(QUICK),--quick,--docs docs) \
 	  $(if $(TRACES),--traces "$(TRACES)")
+
+soak: $(VENV)/.dev ## Let everything break under load for ten minutes (QUICK=1: one; SEED=n)
+	@$(BIN)/python -m benchmarks.soak $(if $(QUICK),--quick) $(if $(SEED),--seed $(SEED))
+
+fuzz: $(VENV)/.fuzz ## Fuzz the parsers against reference parsers (SECONDS=n for each)
+	@$(BIN)/python -m tests.fuzz $(if $(SECONDS),--seconds $(SECONDS))
 
 docker: ## Build the container image
 	docker build --tag olla .

@@ -52,7 +52,7 @@ def configuration(urls: list[str], rng: random.Random | None = None) -> str:
     if rng is not None:
         chosen = [each for each in chosen if each < 3 or rng.random() < 0.8]
         policy = rng.choice(_POLICIES)
-        spillover = f"{rng.randrange(1, 5)}s"
+        spillover = f"{rng.randrange(1, 5)}00ms"
     endpoints = "\n".join(
         f"      - {{name: node-{each + 1}, url: '{urls[each]}', type: ollama,"
         f" check_interval: 1s, check_timeout: 500ms,"

@@ -384,7 +384,7 @@ class Dispatcher:
 
     def _still(self, ticket: Ticket, now: float) -> float | None:
         """The delay on the line a request is assigned to; None when it should not stay there."""
-        if reluctance(ticket.line.twin, ticket.line) is not None:
+        if reluctance(ticket.line.twin, ticket.line, now) is not None:
             return None
         features = msgspec.structs.replace(ticket.features, pinned=ticket.line.twin.name)
         here = decide(features, self.twins, self.policy, self.options, "", now)

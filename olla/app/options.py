@@ -82,9 +82,8 @@ def context_rule(settings: Settings) -> ContextRule:
 
 
 def load_timeout(settings: Settings) -> float:
-    """Seconds that a load of olla's own may take; 0 for any number."""
-    limits = timeouts(settings)
-    return limits.first_byte and limits.first_byte + limits.load
+    """Seconds that a load of olla's own may take at least; 0 for any number."""
+    return 2 * timeouts(settings).first_byte
 
 
 def needs_restart(before: Settings, after: Settings) -> list[str]:

@@ -33,6 +33,11 @@ WARM_SECONDS = 900.0
 """How long a model's file is taken to be in the page cache after it was unloaded."""
 OVERHEAD = 1.15
 """Memory a loaded model takes, per byte on disk, where it was never seen loaded."""
+_HANGING = 5.0
+"""Times what was expected."""
+_REFUSALS = 3
+_REFUSED_MAX = 30.0
+"""Seconds."""
 _OVERDUE_SHARE = 0.2
 """Of its expected length: what is left of something that should be over already."""
 
@@ -74,9 +79,12 @@ class Flight:
 
     def left(self, now: float) -> float:
         """Expected seconds until it is done. One that has outlived its expectation has some left:
-        lengths of answers spread about as widely as exponential ones, which have no memory."""
-        since = self.at if self.began is None else self.began
-        return max(self.expected - (now - since), self.expected * _OVERDUE_SHARE)
+        lengths of answers spread about as widely as exponential ones, which have no memory. One
+        that has outlived it by far is of another kind, and takes as long again as it took: it may
+        hang, and who waits behind it should know."""
+        past = now - (self.at if self.began is None else self.began)
+        left = max(self.expected - past, self.expected * _OVERDUE_SHARE)
+        return max(left, past - _HANGING * self.expected)
 
 
 class Line:
@@ -102,6 +110,8 @@ class Line:
         "options",
         "ownable",
         "rates",
+        "refusals",
+        "refused_until",
         "resident",
         "size",
         "slots",
@@ -138,6 +148,10 @@ class Line:
         self.waiting: list[Waiting] = []
         self.draining = False
         """Nothing more is started on it, because it is to make room."""
+        self.refusals = 0
+        """How many requests in a row the endpoint has refused for it."""
+        self.refused_until = -inf
+        """Until when it is left alone for that."""
         self.ownable = True
         """Whether olla can have it loaded by a request of its own."""
 
@@ -164,6 +178,16 @@ class Line:
         if not self.resident or (self.expires_at <= now and not self.flights):
             return False
         return self.fits(options)
+
+    def refuse(self, now: float, retry_after: float | None) -> None:
+        """The endpoint has refused a request for it: a limit, a key, a model that has gone. After
+        a few in a row, or where a time is named, it is left alone, for longer each time."""
+        self.refusals += 1
+        if retry_after is not None:
+            self.refused_until = now + min(retry_after, _REFUSED_MAX)
+        elif self.refusals >= _REFUSALS:
+            seconds = 2.0 ** min(self.refusals - _REFUSALS, 10)
+            self.refused_until = now + min(seconds, _REFUSED_MAX)
 
     def footprint(self, options: LoadOptions) -> float:
         """Bytes it takes in memory under these options."""

@@ -34,6 +34,8 @@ class Twin:
         self.rates = rates
         self.stuck: set[Line] = set()
         """Lines on which nothing moves although the endpoint says that all is well."""
+        self.refusing: set[Line] = set()
+        """Lines for which the endpoint has refused requests lately."""
         self.set_view(view)
         self.lines: dict[str, Line] = {}
         self.names: dict[str, Line] = {}
@@ -71,6 +73,7 @@ class Twin:
             and view.breaker is BreakerState.CLOSED
             and not view.ramp
             and not self.stuck
+            and not self.refusing
         )
         """Whether nothing about the endpoint itself keeps a request from it."""
 
@@ -109,7 +112,9 @@ class Twin:
         line = flight.line
         if line is not None:
             line.moved_at = now
-            if line in self.stuck:
+            if line in self.stuck or line in self.refusing:
+                line.refusals = 0
+                self.refusing.discard(line)
                 self.set_stuck(line, stuck=False)
         if line is None or not self.tells_residency:
             return
@@ -175,6 +180,12 @@ class Twin:
             self.stuck.add(line)
         else:
             self.stuck.discard(line)
+        self.set_view(self.view)
+
+    def refused(self, line: Line, now: float, retry_after: float | None) -> None:
+        """The endpoint has refused a request for a model, see `Line.refuse`."""
+        line.refuse(now, retry_after)
+        self.refusing.add(line)
         self.set_view(self.view)
 
     # --- what probes tell -----------------------------------------------------------------------

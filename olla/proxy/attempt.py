@@ -23,7 +23,7 @@ from olla.routing.decision import Choose
 
 __all__ = ["Attempt", "OutgoingRequest", "Owner", "Timeouts", "load_patience"]
 
-_LOAD_PATIENCE = 3.0
+LOAD_PATIENCE = 3.0
 """Times what is expected of a load: large models on slow disks take longer than any fixed limit."""
 
 
@@ -31,27 +31,26 @@ class Timeouts(msgspec.Struct, frozen=True):
     """Limits of one attempt, in seconds; 0 is none.
 
     `first_byte`: from the request's last byte to the answer's head; `silence`: between two pieces
-    of the answer; `total`: in all; `load`: what is added to `first_byte` at least when the
-    endpoint may have to load the model first.
+    of the answer; `total`: in all. Where the endpoint may have to load the model first,
+    `load_patience` is added to `first_byte`.
     """
 
     first_byte: float = 600.0
     silence: float = 600.0
     total: float = 0.0
-    load: float = 600.0
 
 
-def load_patience(choice: Choose, least: float, now: float) -> float:
+def load_patience(choice: Choose, first_byte: float, now: float) -> float:
     """Seconds to wait longer for the first byte because a model may have to be loaded: 0 where it
-    is in memory, else `least`, or three times what that load and those before it are expected to
-    take."""
+    is in memory, else `first_byte` once more, or three times what that load and those before it
+    are expected to take."""
     line = choice.line
     if choice.ready or (line is None and not choice.fallback):
         return 0.0
     expected = choice.delay or 0.0
     if line is not None:
         expected = max(expected, line.load_seconds(now))
-    return max(least, _LOAD_PATIENCE * expected)
+    return max(first_byte, LOAD_PATIENCE * expected)
 
 
 class OutgoingRequest(msgspec.Struct):

@@ -298,7 +298,7 @@ class Exchange:
             request,
             stations.timeouts,
             self,
-            load=load_patience(choice, stations.timeouts.load, lease.granted_at),
+            load=load_patience(choice, stations.timeouts.first_byte, lease.granted_at),
         )
         self._attempt.start()
 

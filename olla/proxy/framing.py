@@ -261,6 +261,8 @@ class UntilClose:
 
 def _chunk_size(data: bytes, start: int, end: int) -> int:
     semicolon = data.find(b";", start, end)
+    if semicolon >= 0 and (data.find(b"\n", semicolon, end) >= 0 or b"\r" in data[semicolon:end]):
+        raise FramingError("the line with a chunk's size has a bare CR or LF")
     digits = data[start : end if semicolon < 0 else semicolon].rstrip(b" \t")
     if not digits or len(digits) > _SIZE_DIGITS_MAX or not _HEX.issuperset(digits):
         raise FramingError(f"{digits[:20]!r} is not the size of a chunk")

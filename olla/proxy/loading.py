@@ -15,6 +15,7 @@ from olla.admission.tickets import BeginLoad
 from olla.failures import Failed, Failure, Kind
 from olla.fleet.line import Loading
 from olla.proxy.asking import ask_endpoint, number
+from olla.proxy.attempt import LOAD_PATIENCE
 from olla.proxy.upstream import Pool
 
 __all__ = ["ModelLoads"]
@@ -31,7 +32,8 @@ class ModelLoads:
         timeout: float,
         new_id: Callable[[], str],
     ) -> None:
-        """`ended` is told of each load's end, None for a good one; `timeout` is in seconds, 0 for
+        """`ended` is told of each load's end, None for a good one; `timeout` is how many seconds a
+        load may take at least, and three times what is expected; 0 for any number,
         none; `new_id` makes request ids."""
         self._pool = pool
         self._ended = ended
@@ -62,8 +64,11 @@ class ModelLoads:
     async def _load(self, action: BeginLoad) -> None:
         loading = action.loading
         view = loading.line.twin.view
+        limit = self.timeout
+        if limit:
+            limit = max(limit, LOAD_PATIENCE * (loading.ready_at - loading.began))
         try:
-            async with asyncio.timeout(self.timeout or None):
+            async with asyncio.timeout(limit or None):
                 path, body = _empty_request(action)
                 failure = await ask_endpoint(self._pool, view.spec, path, body, self._new_id())
                 if failure is not None and failure.kind is Kind.UPSTREAM_STATUS:
@@ -75,7 +80,7 @@ class ModelLoads:
         except TimeoutError:
             failure = Failure(
                 Kind.FIRST_BYTE_TIMEOUT,
-                f"endpoint '{view.name}' did not load the model within {self.timeout:g} s "
+                f"endpoint '{view.name}' did not load the model within {limit:g} s "
                 "(proxy.response_header_timeout)",
                 view.name,
             )

@@ -16,6 +16,10 @@ __all__ = ["settle"]
 _CHANGES_MODELS: Final = frozenset(
     {Operation.PULL, Operation.CREATE, Operation.COPY, Operation.DELETE}
 )
+_REFUSALS: Final = frozenset(
+    {Kind.UPSTREAM_LIMITED, Kind.UPSTREAM_UNAUTHORIZED, Kind.UPSTREAM_MODEL_GONE}
+)
+"""What an endpoint says of one model or of olla, while it may be well otherwise."""
 _CLIENT_GONE: Final = Kind.CLIENT_GONE
 
 
@@ -44,6 +48,9 @@ def settle(
             record.prompt_tokens = summary.prompt_tokens
             record.output_tokens = summary.output_tokens
             record.load_seconds = summary.load_seconds
+    line = lease.choice.line
+    if failure is not None and line is not None and failure.kind in _REFUSALS:
+        line.twin.refused(line, now, failure.retry_after)
     if not lease.released:
         learnt: Answer | None = None
         if failure is None and summary is not None and record.status == 200:

@@ -37,6 +37,7 @@ class Exclusion(enum.Enum):
     UNROUTABLE = "unroutable"
     BREAKER_OPEN = "breaker_open"
     STUCK = "stuck"
+    REFUSED = "refused_lately"
     SLOW_START = "slow_start"
     RESERVED = "reserved_for_embeddings"
     NOT_RESERVED = "embeddings_go_elsewhere"
@@ -139,7 +140,7 @@ def candidates(
         ):
             if exclusion(features, twin.view, reserved) is not None:
                 continue
-            why = reluctance(twin, line)
+            why = reluctance(twin, line, now)
         if len(models) > 1 and any(each.twin is twin for each in (*found, *last_chance)):
             continue
         group = found if why is None else last_chance
@@ -178,14 +179,17 @@ def exclusion(
     return None
 
 
-def reluctance(twin: Twin, line: Line | None) -> Exclusion | None:
+def reluctance(twin: Twin, line: Line | None, now: float) -> Exclusion | None:
     """Why an endpoint should be left alone as long as another one is there; None when it need
     not. `line` is what is known of the model there."""
     breaker = twin.view.breaker
     if breaker is BreakerState.OPEN or (breaker is BreakerState.HALF_OPEN and twin.on_trial):
         return Exclusion.BREAKER_OPEN  # one trial at a time, whatever began before it
-    if line is not None and line in twin.stuck:
-        return Exclusion.STUCK
+    if line is not None:
+        if line in twin.stuck:
+            return Exclusion.STUCK
+        if now < line.refused_until:
+            return Exclusion.REFUSED
     ramp = twin.view.ramp
     return Exclusion.SLOW_START if ramp and twin.in_flight >= ramp else None
 

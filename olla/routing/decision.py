@@ -193,7 +193,7 @@ def explain(
             twin = twins.by_name[view.name]
             reserved = options.embedding_endpoints
             line = next((twin.names[each] for each in features.models if each in twin.names), None)
-            why = exclusion(features, view, reserved) or reluctance(twin, line)
+            why = exclusion(features, view, reserved) or reluctance(twin, line, now)
             rows.append(Considered(view.name, exclusion=why or Exclusion.NO_MODEL))
     return rows
 

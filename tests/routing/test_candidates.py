@@ -6,6 +6,7 @@ import pytest
 from olla.fleet.breaker import BreakerState
 from olla.fleet.endpoint import EndpointSpec
 from olla.fleet.health import Health
+from olla.fleet.line import Flight
 from olla.fleet.snapshot import EndpointView
 from olla.routing.candidates import Exclusion, candidates, exclusion, reluctance
 from tests.views import features, twins, view
@@ -50,9 +51,9 @@ def test_an_open_breaker_is_left_out_while_another_can_serve() -> None:
 def test_a_half_open_breaker_lets_one_request_through() -> None:
     """The trial; the next has to wait for its outcome, and old requests do not count."""
     (half,) = twins(view("a", breaker=HALF)).by_name.values()
-    assert reluctance(half, None) is None
+    assert reluctance(half, None, 0.0) is None
     half.on_trial = True
-    assert reluctance(half, None) is Exclusion.BREAKER_OPEN
+    assert reluctance(half, None, 0.0) is Exclusion.BREAKER_OPEN
 
 
 def test_who_comes_back_gets_a_few_at_a_time_unless_nobody_else_is_there() -> None:
@@ -60,11 +61,34 @@ def test_who_comes_back_gets_a_few_at_a_time_unless_nobody_else_is_there() -> No
     back = twins(view("a", ramp=2), view("b", 1))
     assert [each.view.name for each in candidates(features(), back, 0.0)] == ["a", "b"]
     back.by_name["a"].in_flight = 2
-    assert reluctance(back.by_name["a"], None) is Exclusion.SLOW_START
+    assert reluctance(back.by_name["a"], None, 0.0) is Exclusion.SLOW_START
     assert [each.view.name for each in candidates(features(), back, 0.0)] == ["b"]
     alone = twins(view("a", ramp=2))
     alone.by_name["a"].in_flight = 2
     assert [each.view.name for each in candidates(features(), alone, 0.0)] == ["a"]
+
+
+def test_a_model_that_an_endpoint_refuses_is_left_alone_for_a_while() -> None:
+    """After a few in a row, for longer each time; at once where the endpoint names a time; and
+    an answer ends it."""
+    kept = twins(view("a", resident=["m"]), view("b", 1))
+    twin = kept.by_name["a"]
+    line = twin.names[features("m").models[0]]
+
+    def names_at(now: float) -> list[str]:
+        return [each.view.name for each in candidates(features("m"), kept, now)]
+
+    for _ in range(2):
+        twin.refused(line, 0.0, None)
+    assert names_at(0.0) == ["a", "b"]
+    twin.refused(line, 0.0, None)
+    assert (names_at(0.9), names_at(1.1)) == (["b"], ["a", "b"])
+    twin.refused(line, 10.0, None)
+    assert (names_at(11.9), names_at(12.1)) == (["b"], ["a", "b"])
+    twin.began(Flight(line, 20.0, 1.0), 20.0)
+    assert twin.clear
+    twin.refused(line, 30.0, 7.0)
+    assert (names_at(36.0), names_at(37.5)) == (["b"], ["a", "b"])
 
 
 def test_a_stuck_model_goes_elsewhere_and_others_on_the_endpoint_do_not() -> None:

@@ -88,7 +88,7 @@ async def test_a_refused_connection_goes_to_the_next_endpoint(make_router: MakeR
 
 async def test_an_endpoint_that_says_nothing_is_given_up_in_time(make_router: MakeRouter) -> None:
     """The first-byte time-out goes to the next endpoint, and the silent one is hung up on."""
-    router = await make_router(2, timeouts=Timeouts(first_byte=0.1, load=0.0))
+    router = await make_router(2, timeouts=Timeouts(first_byte=0.1))
     router.endpoints[0].script = hang
     router.endpoints[1].script = answer(OK)
     head, _ = split(await router.exchange(post("/api/generate", BODY)))
@@ -105,7 +105,7 @@ async def test_when_no_endpoint_is_left_the_error_speaks_the_paths_dialect(
     make_router: MakeRouter, trouble: Script, expected: int
 ) -> None:
     """502 or 504 with a message that names the endpoint, as Ollama and as OpenAI write errors."""
-    router = await make_router(1, timeouts=Timeouts(first_byte=0.1, load=0.0))
+    router = await make_router(1, timeouts=Timeouts(first_byte=0.1))
     router.endpoints[0].script = trouble
     head, body = split(await router.exchange(post("/api/generate", BODY)))
     assert head.startswith(b"HTTP/1.1 %d " % expected)

@@ -1,0 +1,107 @@
+"""Traffic keeps requests away from endpoints that fail, and finds back to them."""
+
+import asyncio
+from collections import Counter
+
+import aiohttp
+
+from olla.fleet.breaker import BreakerState
+from olla.simulation.faults import Fault
+from tests.routers import Fleet
+
+MODEL = "llama3.2:latest"
+
+
+async def ask(session: aiohttp.ClientSession, fleet: Fleet, **headers: str) -> tuple[int, str]:
+    """Status, and the endpoint that answered."""
+    body = {"model": MODEL, "prompt": "hello", "stream": False, "options": {"num_predict": 3}}
+    url = f"{fleet.url}/api/generate"
+    async with session.post(url, json=body, headers=headers) as response:
+        await response.read()
+        return response.status, response.headers.get("X-Olla-Endpoint", "")
+
+
+async def warm(session: aiohttp.ClientSession, fleet: Fleet) -> None:
+    """Have the model in memory everywhere."""
+    for name in fleet.nodes:
+        assert (await ask(session, fleet, **{"X-Olla-Endpoint": name}))[0] == 200
+
+
+def breaker(fleet: Fleet, name: str) -> BreakerState:
+    """An endpoint's breaker."""
+    return fleet.app.prober.snapshot.by_name[name].breaker
+
+
+async def test_fast_errors_repel_requests_instead_of_attracting_them() -> None:
+    """Who answers 503 at once has nothing in flight and looks quickest; it gets next to nothing,
+    and no client sees an error."""
+    nodes = {"a": (MODEL,), "b": (MODEL,), "c": (MODEL,)}
+    async with Fleet(nodes, keep_alive=1e6) as fleet, aiohttp.ClientSession() as session:
+        await warm(session, fleet)
+        for status in (503, 404, 429):
+            fleet.nodes["a"].faults.set("status", Fault(status=status))
+            before = len(fleet.nodes["a"].seen)
+            fleet.nodes["a"].seen.clear()
+            answers = [await ask(session, fleet) for _ in range(60)]
+            assert {code for code, _ in answers} == {200}, before
+            asked = sum(each.target == "/api/generate" for each in fleet.nodes["a"].seen)
+            assert asked <= 12, status
+            fleet.nodes["a"].faults.clear()
+        fleet.check_clean()
+
+
+async def test_an_endpoint_that_fails_now_and_then_is_found_out() -> None:
+    """Every other request fails, never five in a row: the share opens its breaker."""
+    async with Fleet({"a": (MODEL,), "b": (MODEL,)}, keep_alive=1e6) as fleet:
+        async with aiohttp.ClientSession() as session:
+            await warm(session, fleet)
+            fleet.nodes["a"].faults.set("status", Fault(status=500, probability=0.6))
+            opened = False
+            for _ in range(60):
+                assert (await ask(session, fleet))[0] == 200
+                opened = opened or breaker(fleet, "a") is BreakerState.OPEN
+            assert opened
+        fleet.check_clean()
+
+
+async def test_the_last_endpoint_of_a_model_is_always_tried() -> None:
+    """Its breaker is open, and yet each request reaches it: it is the only chance."""
+    async with Fleet({"only": (MODEL,)}) as fleet, aiohttp.ClientSession() as session:
+        await warm(session, fleet)
+        fleet.nodes["only"].faults.set("status", Fault(status=500, count=8))
+        assert [(await ask(session, fleet))[0] for _ in range(8)] == [500] * 8
+        assert breaker(fleet, "only") is BreakerState.OPEN
+        assert (await ask(session, fleet))[0] == 200
+
+
+async def test_an_endpoint_that_comes_back_starts_slowly() -> None:
+    """Of forty requests at once it gets no more than two at first, and its share later."""
+    nodes = {"a": (MODEL,), "b": (MODEL,)}
+    extra = "proxy: {load_balancer: least-connections}\n"
+    async with (
+        Fleet(nodes, extra, num_parallel=40, keep_alive=1e6, time_scale=0.02) as fleet,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
+    ):
+        await warm(session, fleet)
+        await fleet.nodes["a"].refuse()
+        assert (await ask(session, fleet))[0] == 200
+        await fleet.app.prober.probed("a")
+        assert not fleet.app.prober.snapshot.by_name["a"].routable
+        await fleet.nodes["a"].accept()
+        await fleet.app.prober.probed("a")
+        assert fleet.app.prober.snapshot.by_name["a"].ramp == 2
+        first = asyncio.gather(*(ask(session, fleet) for _ in range(40)))
+        most = 0
+        while not first.done():
+            await asyncio.sleep(0)
+            if fleet.app.prober.snapshot.by_name["a"].ramp == 2:
+                most = max(most, fleet.app.dispatcher.twins.on("a"))
+        assert {code for code, _ in await first} == {200}
+        assert most <= 2
+        for _ in range(3):
+            used = Counter(
+                name for _, name in await asyncio.gather(*(ask(session, fleet) for _ in range(40)))
+            )
+        assert used["a"] >= 15
+        assert fleet.app.prober.snapshot.by_name["a"].ramp == 0
+        fleet.check_clean()

@@ -1,0 +1,45 @@
+"""An answer that is no stream has no end of its own but its JSON text's."""
+
+import json
+
+import pytest
+
+from olla.failures import Kind
+from tests.wire.conftest import MODEL, MakeRouter, answer, post, split
+
+BODY = json.dumps({"model": MODEL, "stream": False}).encode()
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+WHOLE = b'{"response": "hello", "done": true}'
+
+
+def chunked(payload: bytes) -> bytes:
+    """A whole answer in one chunk."""
+    return HEAD + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (
+        len(payload),
+        payload,
+    )
+
+
+@pytest.mark.parametrize("cut", [1, 10, len(WHOLE) - 1])
+async def test_half_a_json_text_is_not_passed_on_as_a_whole(
+    make_router: MakeRouter, cut: int
+) -> None:
+    """The chunks end without an end, and the endpoint is told apart from those that are well."""
+    router = await make_router()
+    router.endpoints[0].script = answer(chunked(WHOLE[:cut]))
+    _, body = split(await router.exchange(post("/api/generate", BODY, close=False)))
+    assert WHOLE[:cut] in body
+    assert not body.endswith(b"0\r\n\r\n")
+    ((_, failure),) = router.fleet.observed
+    assert failure is not None
+    assert failure.kind is Kind.STREAM_INCOMPLETE
+
+
+@pytest.mark.parametrize("payload", [WHOLE, WHOLE + b"\n", b"[]", b'{"a": "}'[:5] + b'"}'])
+async def test_a_whole_json_text_is(make_router: MakeRouter, payload: bytes) -> None:
+    """With a line end or without."""
+    router = await make_router()
+    router.endpoints[0].script = answer(chunked(payload))
+    _, body = split(await router.exchange(post("/api/generate", BODY)))
+    assert body.endswith(b"0\r\n\r\n")
+    assert router.fleet.observed == [("e0", None)]
