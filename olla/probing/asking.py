@@ -109,7 +109,8 @@ class Asker:
             return Reply(Verdict.OK, body, server)
         error = f"GET {path} answered {status}"
         if status in (401, 403):
-            return Reply(Verdict.UNAUTHORIZED, body, server, f"{error}: check its auth")
+            advice = "set its auth (discovery.static.endpoints)"
+            return Reply(Verdict.UNAUTHORIZED, body, server, f"{error}: {advice}")
         if status == 429:
             pause = self._pause(response.headers.get("Retry-After", "").strip())
             return Reply(Verdict.RATE_LIMITED, body, server, error, pause)

@@ -27,6 +27,7 @@ __all__ = ["Watch"]
 
 _VERSION_INTERVAL = 600.0
 """Seconds between two questions for the version of an endpoint that stays up."""
+_WARNING_INTERVAL = 60.0
 _SPACING = 0.5
 """Seconds from one question to the next, at least, when traffic gives the occasion: there may be
 hundreds of failing requests a second, and one probe tells as much."""
@@ -85,6 +86,8 @@ class Watch:
         """When the last round began."""
         self._looked_at = -inf
         """When traffic last gave the occasion to ask what is in memory."""
+        self._warn_at = -inf
+        """When a refused key may be told again."""
         self._in_round = False
         self._rounds = 0
         self._stopped = False
@@ -159,6 +162,10 @@ class Watch:
             self._was_limited(failure)
         elif failure.endpoint_status in (401, 403):
             self._ask_soon()  # it may have been the client's own doing; a probe will tell
+            now = self._clock.now()
+            if not self.spec.forward_authorization and now >= self._warn_at:
+                self._warn_at = now + _WARNING_INTERVAL
+                self._logger.warning("key refused", endpoint=self.spec.name, reason=failure.message)
         elif failure.facts.against_endpoint:
             self._set_breaker(breakers.fail(self._breaker, self._clock.now(), self._rng.random()))
             gone = failure.facts.phase is Phase.CONNECT and failure.kind is not Kind.CONNECT_TIMEOUT
@@ -203,7 +210,9 @@ class Watch:
         self._publish()
         if breaker.state is before.state:
             return
-        self._logger.info(
+        opened = breaker.state is breakers.BreakerState.OPEN
+        note = self._logger.warning if opened else self._logger.info
+        note(
             "breaker changed",
             endpoint=self.spec.name,
             before=before.state.value,

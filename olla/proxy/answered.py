@@ -6,6 +6,14 @@ from olla.proxy.head import ResponseHead
 __all__ = ["answered", "own_error", "retry_after"]
 
 
+_ADVICE = {
+    Kind.UPSTREAM_UNAUTHORIZED: ": it refuses what olla shows to it; set its auth "
+    "(discovery.static.endpoints), or forward_authorization where clients have keys of their own",
+    Kind.UPSTREAM_MODEL_GONE: ": it does not have the model any more",
+}
+"""What the operator may do about it."""
+
+
 def retry_after(head: ResponseHead) -> float | None:
     """The seconds an endpoint asks to be left alone; None where it does not say in seconds."""
     value = head.get(b"retry-after") or b""
@@ -14,9 +22,10 @@ def retry_after(head: ResponseHead) -> float | None:
 
 def answered(endpoint: str, status: int, retry_after: float | None) -> Failure:
     """The endpoint has answered with an error of its own."""
+    kind = kind_of_status(status) or Kind.UPSTREAM_STATUS
     return Failure(
-        kind_of_status(status) or Kind.UPSTREAM_STATUS,
-        f"endpoint '{endpoint}' answered {status}",
+        kind,
+        f"endpoint '{endpoint}' answered {status}{_ADVICE.get(kind, '')}",
         endpoint,
         retry_after=retry_after,
         endpoint_status=status,

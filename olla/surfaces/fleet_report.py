@@ -93,6 +93,7 @@ class FleetReport:
             "breaker": view.breaker.value,
             "routable": _routable(view),
             "reason": _reason(view),
+            "stuck": self._stuck(view),
             "priority": view.spec.priority,
             "in_flight": self._twins.on(view.name),
             "models": len(view.models),
@@ -116,6 +117,12 @@ class FleetReport:
             },
             "ttfb_seconds": latency(traffic.first_byte),
         }
+
+    def _stuck(self, view: EndpointView) -> list[str]:
+        """Models on which nothing moves although the endpoint says that it is well."""
+        twin = self._twins.by_name.get(view.name)
+        lines = twin.stuck if twin is not None else ()
+        return sorted(view.models[line.model].name for line in lines if line.model in view.models)
 
     def _iso(self, monotonic: float | None) -> str | None:
         if monotonic is None:
@@ -144,6 +151,8 @@ def _reason(view: EndpointView) -> str | None:
         return "answers its probes, but recent requests failed: left out where another can serve"
     if view.breaker is BreakerState.HALF_OPEN:
         return "recent requests failed: one at a time is tried"
+    if view.ramp:
+        return f"has come back: {view.ramp} requests at a time for now"
     return None
 
 

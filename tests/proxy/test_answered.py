@@ -2,7 +2,8 @@
 
 import pytest
 
-from olla.proxy.answered import answered, retry_after
+from olla.failures import Kind
+from olla.proxy.answered import answered, own_error, retry_after
 from olla.proxy.head import parse_head
 
 
@@ -14,6 +15,29 @@ def test_only_whole_seconds_are_a_time_to_wait(field: bytes, seconds: float | No
     """Dates and nonsense are left out."""
     head = parse_head(b"HTTP/1.1 503 Busy\r\nRetry-After: " + field, "GET")
     assert retry_after(head) == seconds
+
+
+def test_a_refused_key_is_told_with_the_setting() -> None:
+    """The operator has to act, and knows where."""
+    failure = answered("gpu-1", 401, None)
+    assert failure.kind is Kind.UPSTREAM_UNAUTHORIZED
+    assert "auth (discovery.static.endpoints)" in failure.message
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        *((400, None), (404, None), (413, None), (501, None)),
+        *((403, Kind.UPSTREAM_UNAUTHORIZED), (429, Kind.UPSTREAM_LIMITED)),
+        *((500, Kind.UPSTREAM_STATUS), (503, Kind.UPSTREAM_BUSY)),
+    ],
+)
+def test_an_error_that_is_passed_on_may_say_something_of_the_endpoint(
+    status: int, kind: Kind | None
+) -> None:
+    """Or only of the request."""
+    failure = own_error("gpu-1", status, None)
+    assert (failure.kind if failure is not None else None) is kind
 
 
 def test_the_failure_names_endpoint_and_status() -> None:

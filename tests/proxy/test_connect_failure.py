@@ -1,5 +1,6 @@
 """Why a connection could not be made."""
 
+import os
 import socket
 import ssl
 
@@ -7,7 +8,7 @@ import pytest
 
 from olla.failures import Kind
 from olla.fleet.endpoint import EndpointSpec
-from olla.proxy.connect_failure import connect_failure
+from olla.proxy.connect_failure import OURS, connect_failure
 
 SPEC = EndpointSpec("gpu-1", "node", 11434, authority="node:11434")
 
@@ -30,3 +31,12 @@ def test_each_reason_has_its_kind(error: OSError, kind: Kind, word: str) -> None
     assert failure.endpoint == "gpu-1"
     assert "'gpu-1' at node:11434" in failure.message
     assert word in failure.message
+
+
+@pytest.mark.parametrize("number", sorted(OURS))
+def test_running_out_of_files_or_memory_is_not_the_endpoints_fault(number: int) -> None:
+    """It is olla's own, and passes."""
+    failure = connect_failure(SPEC, OSError(number, os.strerror(number)), 10.0)
+    assert failure.kind is Kind.OVERLOADED
+    assert failure.endpoint is None
+    assert failure.retry_after == 1.0

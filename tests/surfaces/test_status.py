@@ -170,6 +170,7 @@ async def test_status_tells_all_of_an_endpoint(
         "breaker": "closed",
         "routable": True,
         "reason": None,
+        "stuck": [],
         "priority": 100,
         "in_flight": 1,
         "models": 2,
