@@ -74,6 +74,9 @@ class Waiting:
     def _begin(self, now: float) -> None:
         downstream = self._downstream
         self.begun = True
+        record = self._record
+        if not record.decision:  # it waits for its turn, and no endpoint has been chosen
+            record.decision, record.reason = "routed", "queued"
         framing = b"Transfer-Encoding: chunked\r\n"
         if downstream.minor == 0:
             downstream.persistent = False

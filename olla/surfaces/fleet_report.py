@@ -85,6 +85,7 @@ class FleetReport:
     def _endpoint(self, view: EndpointView) -> dict[str, Any]:
         traffic = self._traffic.endpoints.get(view.name) or EndpointTraffic()
         instances = {each.name: each for each in view.resident.values()}
+        stuck = self._stuck(view)
         return {
             "name": view.name,
             "url": view.spec.url,
@@ -92,8 +93,8 @@ class FleetReport:
             "status": view.health.value,
             "breaker": view.breaker.value,
             "routable": _routable(view),
-            "reason": _reason(view),
-            "stuck": self._stuck(view),
+            "reason": _reason(view, stuck),
+            "stuck": stuck,
             "priority": view.spec.priority,
             "in_flight": self._twins.on(view.name),
             "models": len(view.models),
@@ -140,7 +141,7 @@ def _routable(view: EndpointView) -> bool:
     return view.routable and view.profile is not None
 
 
-def _reason(view: EndpointView) -> str | None:
+def _reason(view: EndpointView, stuck: list[str]) -> str | None:
     """Why an endpoint gets no requests, or only some, in words; None when all is well."""
     if not view.routable:
         words = _WORDS.get(view.health, view.health.value)
@@ -151,6 +152,8 @@ def _reason(view: EndpointView) -> str | None:
         return "answers its probes, but recent requests failed: left out where another can serve"
     if view.breaker is BreakerState.HALF_OPEN:
         return "recent requests failed: one at a time is tried"
+    if stuck:
+        return f"is stuck on {', '.join(stuck)}: requests for that go elsewhere"
     if view.ramp:
         return f"has come back: {view.ramp} requests at a time for now"
     return None

@@ -56,6 +56,7 @@ async def test_a_stream_that_is_waited_for_begins_with_comments(
     assert head.startswith(b"HTTP/1.1 200 ")
     assert b"text/event-stream" in head
     assert b"X-Olla-Request-ID: " in head
+    assert b"X-Olla-Routing-Decision: routed" in head
     payload, complete = unchunked(body)
     comments, events = payload[: payload.index(b"data:")], payload[payload.index(b"data:") :]
     assert comments.startswith(b": waiting for m:latest since 0 s")

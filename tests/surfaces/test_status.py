@@ -201,6 +201,7 @@ async def test_status_tells_all_of_an_endpoint(
         ({"health": Health.UNKNOWN}, "unavailable", "not asked yet"),
         ({"breaker": BreakerState.OPEN}, "healthy", "recent requests failed"),
         ({"breaker": BreakerState.HALF_OPEN}, "healthy", "one at a time"),
+        ({"ramp": 4}, "healthy", "4 requests at a time"),
     ],
 )
 async def test_what_is_wrong_is_said_in_words(
@@ -211,6 +212,18 @@ async def test_what_is_wrong_is_said_in_words(
     status = await router.json("/internal/status")
     assert status["status"] == overall
     assert words in status["endpoints"][0]["reason"]
+
+
+async def test_a_stuck_model_is_named(router: Router, fleet: KnownFleet) -> None:
+    """As the endpoint calls it, and what becomes of its requests."""
+    fleet.set(view("gpu", tag("llama3:latest")))
+    router.twins.follow(fleet.snapshot, 0.0)
+    twin = router.twins.by_name["gpu"]
+    (line,) = twin.lines.values()
+    twin.set_stuck(line, stuck=True)
+    (endpoint,) = (await router.json("/internal/status/endpoints"))["endpoints"]
+    assert endpoint["stuck"] == ["llama3:latest"]
+    assert "is stuck on llama3:latest" in endpoint["reason"]
 
 
 async def test_part_of_a_fleet_is_degraded(router: Router, fleet: KnownFleet) -> None:
