@@ -214,6 +214,7 @@ class Exchange:
         )
         if isinstance(entered, Ticket):
             self._ticket = entered
+            self.record.predicted = self.record.predicted or entered.predicted
         else:
             self._entered(entered)
 

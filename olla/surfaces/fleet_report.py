@@ -20,7 +20,7 @@ __all__ = ["FleetReport", "latency"]
 _WORDS = {
     Health.UNKNOWN: "not asked yet",
     Health.WARMING: "coming up",
-    Health.UNHEALTHY: "answers its probes with errors",
+    Health.UNHEALTHY: "fails its probes",
     Health.OFFLINE: "does not answer",
     Health.CONFIG_ERROR: "refuses olla: check the endpoint's credentials and address",
     Health.RATE_LIMITED: "asked for a pause",

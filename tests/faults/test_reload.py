@@ -44,7 +44,7 @@ async def test_an_endpoint_that_is_removed_drains() -> None:
     """What streams from it comes to its end; nothing new goes there."""
     nodes = {"a": (MODEL,), "b": (MODEL,)}
     async with (
-        Fleet(nodes, time_scale=0.02, load_bandwidth=1e12) as fleet,
+        Fleet(nodes, time_scale=0.5, load_bandwidth=1e12) as fleet,
         aiohttp.ClientSession() as session,
     ):
         running = asyncio.create_task(generate(session, fleet, 60, **{"X-Olla-Endpoint": "a"}))
