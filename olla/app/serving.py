@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from olla.app.composition import App
-from olla.settings import Loaded, SettingsError
+from olla.settings import Loaded, Problem, SettingsError
 
 __all__ = ["follow", "serve"]
 
@@ -77,6 +77,9 @@ async def follow(
         hangup.clear()
         known = seen
         try:
+            if seen is not None and not seen[2]:
+                # What a full disk leaves; taken literally, it asks for the defaults.
+                raise SettingsError([Problem(str(file), 0, 0, "", "the file is empty")])
             # Reading a long file takes a while, and streams should not stand still meanwhile.
             await app.reload(await asyncio.to_thread(reload))
         except SettingsError as error:

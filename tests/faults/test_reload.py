@@ -140,7 +140,7 @@ async def test_limits_aliases_and_paths_follow_the_settings() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["server: {port: none}", "discovery: {static: {endpoints: [{url: 'gopher://x'}]}}", "- ["],
+    ["", "server: {port: none}", "discovery: {static: {endpoints: [{url: 'gopher://x'}]}}", "- ["],
 )
 async def test_a_file_with_problems_changes_nothing_and_the_log_tells_them(
     tmp_path: Path, text: str
@@ -170,10 +170,10 @@ async def test_a_file_with_problems_changes_nothing_and_the_log_tells_them(
             while "b" not in fleet.app.prober.snapshot.by_name:
                 await asyncio.sleep(0.01)
             told = ""
-            while 'outcome="ok"' not in told:
+            while 'olla_config_reloads_total{outcome="ok"}' not in told:
                 async with session.get(f"{fleet.url}/metrics") as response:
                     told = await response.text()
-        assert 'olla_config_reloads_total{outcome="ok"} 1.0' in told
+        assert reloads(told, 'outcome="ok"') >= 1
         assert reloads(told, 'outcome="failed"') >= 2
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
