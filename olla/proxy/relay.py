@@ -65,6 +65,7 @@ class Relay:
         "_framed",
         "_head",
         "_operation",
+        "_sized",
         "_stream",
         "_tail",
         "_trailer",
@@ -104,6 +105,7 @@ class Relay:
         """The client was promised chunks, and none come."""
         self._unfit = begun and not head.streams
         self._stream = head.streams or begun
+        self._sized = head.length is not None
         self._tail = Tail() if head.readable and head.status == 200 else None
         self.bytes_out = 0
         """Body bytes written to the client, framing included."""
@@ -144,7 +146,7 @@ class Relay:
                 return
             last = tail.value().rstrip()
             if not self._stream and last and not last.endswith((b"}", b"]")):
-                self._cut_short(Ending.INCOMPLETE)  # half a JSON text, ended as if it were whole
+                self._half_a_text()
                 return
         last = b"0\r\n\r\n" if self._framed else b""
         if self._chunked:
@@ -182,6 +184,17 @@ class Relay:
         """Hang up on the endpoint, and end the answer with an error."""
         self._connection.abort()
         self.fail(failure)
+
+    def _half_a_text(self) -> None:
+        """Half a JSON text came, ended as if it were whole."""
+        if not self._sized:
+            self._cut_short(Ending.INCOMPLETE)
+            return
+        # Its length has been reached, so the client has all of it and may ask again already.
+        message = f"endpoint '{self._endpoint}' sent what is not a whole JSON text"
+        self.failure = Failure(Kind.STREAM_INCOMPLETE, message, self._endpoint)
+        self._write(b"")
+        self._finish()
 
     def _cut_short(self, ending: Ending) -> None:
         if ending is Ending.ERROR:

@@ -35,6 +35,19 @@ async def test_half_a_json_text_is_not_passed_on_as_a_whole(
     assert failure.kind is Kind.STREAM_INCOMPLETE
 
 
+async def test_what_has_its_length_leaves_the_connection_open(make_router: MakeRouter) -> None:
+    """The client has all that was promised and may have asked again: closing would cost it that."""
+    router = await make_router()
+    half = HEAD + b"Content-Length: 10\r\n\r\n" + WHOLE[:10]
+    router.endpoints[0].script = answer(half)
+    request = post("/api/generate", BODY, close=False)
+    answers = await router.exchange(request + post("/api/generate", BODY))
+    assert answers.count(b"HTTP/1.1 200 OK") == 2
+    assert [failure.kind for _, failure in router.fleet.observed if failure] == [
+        Kind.STREAM_INCOMPLETE
+    ] * 2
+
+
 @pytest.mark.parametrize("payload", [WHOLE, WHOLE + b"\n", b"[]", b'{"a": "}'[:5] + b'"}'])
 async def test_a_whole_json_text_is(make_router: MakeRouter, payload: bytes) -> None:
     """With a line end or without."""
