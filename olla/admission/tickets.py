@@ -68,6 +68,11 @@ class Lease:
         """Whether it occupies a slot."""
         return self.flight is not None
 
+    def concerns(self, endpoint: str, line: Line | None) -> bool:
+        """Whether it is for an endpoint, and there for a model where one is given."""
+        choice = self.choice
+        return choice.twin.name == endpoint and (line is None or choice.line is line)
+
     @property
     def waited(self) -> float:
         """Seconds it waited in olla."""

@@ -59,6 +59,8 @@ _FIRST_ANSWERS = 3.0
 """Seconds that new settings wait for the first answers of new endpoints: what is replaced serves
 meanwhile."""
 _BACKLOG = 1024
+_PART_STOPS = 5.0
+"""Seconds that one part may take to stop: nothing may keep a process from its end."""
 
 
 class StartError(Exception):
@@ -141,10 +143,18 @@ class App:
         self.logger.info("stopped")
 
     async def _stop_parts(self) -> None:
-        await self.confirming.stop()
-        await self.prober.stop()
-        await self.admission.close()
-        await self.pool.close()
+        parts = {
+            "confirming": self.confirming.stop(),
+            "probing": self.prober.stop(),
+            "admission": self.admission.close(),
+            "connections": self.pool.close(),
+        }
+        for name, stops in parts.items():
+            try:
+                async with asyncio.timeout(_PART_STOPS):
+                    await stops
+            except TimeoutError:
+                self.logger.error("a part did not stop in time", part=name)
         self.loop_lag.stop()
         self.request_log.close()
         if self.decision_log is not None:

@@ -21,7 +21,8 @@ async def serve(
     ready: Callable[[str], None] | None = None,
     reload: Callable[[], Loaded] | None = None,
 ) -> None:
-    """Run a router until SIGTERM or SIGINT; then drain, stop and return.
+    """Run a router until SIGTERM or SIGINT; then drain, stop and return. A second one ends it at
+    once.
 
     `ready` is called with the address once it listens. `reload` reads the settings again: on
     SIGHUP, and when their file has changed.
@@ -50,6 +51,8 @@ async def serve(
     if reload is not None:
         following = loop.create_task(follow(app, reload, Path(loaded.source), hangup))
     await stopping.wait()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.remove_signal_handler(signum)  # whoever asks a second time does not want to wait
     if following is not None:
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
@@ -72,6 +75,8 @@ async def follow(
         except TimeoutError:
             pass
         before, seen = seen, _stamp(file)
+        if seen is None and before is not None:
+            app.logger.warning("the configuration file is gone; it stays in force", file=str(file))
         if not hangup.is_set() and (seen == known or seen != before or seen is None):
             continue
         hangup.clear()

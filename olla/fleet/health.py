@@ -20,8 +20,8 @@ meanwhile, so the question has to be settled."""
 _BACKOFF_MAX = 60.0
 """Seconds between probes of an endpoint that answers, but not well."""
 _GONE_BACKOFF_MAX = 5.0
-"""Seconds between probes of one that takes no connection, at most, whatever its interval: such a
-probe costs nothing, and a node that was restarted is wanted back soon."""
+"""Seconds between probes of one that does not answer at all, at most, whatever its interval: such
+a probe costs nothing, and a node that was restarted is wanted back soon."""
 _PAUSE_DEFAULT = 30.0
 """Seconds to leave an endpoint alone that says 429 without a Retry-After."""
 _PAUSE_MAX = 300.0
@@ -169,7 +169,7 @@ def next_interval(interval: float, state: HealthState, now: float, draw: float) 
     """Seconds until the next probe.
 
     `interval` while all is well; after failures in a row 1, 2, 4, 8 … times that, up to 60 s, and
-    up to 5 s where no connection can be made; at most 1 s while a routable endpoint is under
+    up to 5 s where nobody answers; at most 1 s while a routable endpoint is under
     suspicion; not before a rate-limited endpoint wants to be asked. Jitter of ten per cent each
     way (a pause only gets longer by it) keeps many routers from asking in step; `draw` in [0, 1)
     is the chance it is made of.
@@ -180,6 +180,6 @@ def next_interval(interval: float, state: HealthState, now: float, draw: float) 
     if state.timeouts and state.health.routable:
         return min(interval, _SUSPICION_INTERVAL) * jitter
     grown = interval * 2.0 ** min(max(state.failures - 1, 0), 10)
-    if state.health is Health.OFFLINE:
+    if state.health is Health.OFFLINE or state.timeouts:
         return min(grown, _GONE_BACKOFF_MAX) * jitter
     return min(grown, max(_BACKOFF_MAX, interval)) * jitter

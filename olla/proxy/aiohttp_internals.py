@@ -317,7 +317,7 @@ class Connection(RequestHandler):
 
     def _time_out(self, start: bytes, message: str) -> None:
         self._refused = True
-        self.write(self._server.refusal(start, 408, message, None))
+        self.write(self._server.refusal(start, self.peer, 408, message, None))
         self._hang_up()
 
     def _hang_up(self) -> None:
@@ -376,7 +376,7 @@ class Connection(RequestHandler):
         self._hang_up()
 
     def _write_refusal(self, status: int, message: str, exc: BaseException | None) -> None:
-        answer = self._server.refusal(self._head_start, status, message, exc)
+        answer = self._server.refusal(self._head_start, self.peer, status, message, exc)
         if self.transport is not None and not self.transport.is_closing():
             self.transport.write(answer)
 
@@ -385,9 +385,9 @@ class Server(web.Server):
     """aiohttp's low-level server, making our connections.
 
     `head_max` bounds a request's head, in bytes; `refusal` makes the answer to bytes that are no
-    request: from the first bytes received, the status, the parser's message and, where a handler
-    let one escape, the exception. `begin` answers a hot request. A client may take
-    `read_header_timeout` seconds for a head, and be silent for `read_timeout` seconds in a body.
+    request: from the first bytes received, the client's address, the status, the parser's message
+    and, where a handler let one escape, the exception. `begin` answers a hot request. A client may
+    take `read_header_timeout` seconds for a head, and be silent in a body for `read_timeout`.
     """
 
     def __init__(
@@ -395,7 +395,7 @@ class Server(web.Server):
         handler: Callable[[web.BaseRequest], Any],
         *,
         head_max: int,
-        refusal: Callable[[bytes, int, str, BaseException | None], bytes],
+        refusal: Callable[[bytes, str, int, str, BaseException | None], bytes],
         begin: Callable[[Connection, HotRequest], None],
         clock: Clock,
         deadlines: Deadlines,

@@ -23,6 +23,8 @@ from olla.routing.decision import Choose
 
 __all__ = ["Attempt", "OutgoingRequest", "Owner", "Timeouts", "load_patience"]
 
+_SILENT_TOO = 3.0
+"""Seconds."""
 LOAD_PATIENCE = 3.0
 """Times what is expected of a load: large models on slow disks take longer than any fixed limit."""
 
@@ -170,6 +172,16 @@ class Attempt:
         if self.relay is None or connection is None:
             return None
         return self._loop.time() if connection.paused else connection.last_data
+
+    def end_if_silent(self, why: Failure) -> None:
+        """The endpoint is thought to be dead: an answer that has not moved for a while ends with
+        an error; one that moves is the better evidence."""
+        heard_at = self.heard_at()
+        if self.relay is None or heard_at is None:
+            return
+        if self._loop.time() - heard_at >= _SILENT_TOO:
+            message = f"{why.message} in the middle of its answer; try again"
+            self.relay.stop(Failure(Kind.BODY_SILENT, message, why.endpoint))
 
     # --- Receiver ---------------------------------------------------------------------------
 

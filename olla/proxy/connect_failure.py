@@ -24,7 +24,7 @@ def connect_failure(spec: EndpointSpec, error: OSError, timeout: float) -> Failu
     if isinstance(error, TimeoutError):
         return Failure(
             Kind.CONNECT_TIMEOUT,
-            f"{where} did not accept a connection within {timeout:g} s",
+            f"{where} did not accept a connection within {timeout:g} s (proxy.connection_timeout)",
             spec.name,
         )
     if isinstance(error, socket.gaierror):

@@ -128,9 +128,12 @@ class Downstream:
             self.server.fast_path = FastPath(paths, stations.max_body, stations.room)
 
     async def drain(self, timeout: float) -> None:
-        """Finish what is running, for `timeout` seconds at most, then end it with an error."""
+        """Finish what is running, for `timeout` seconds at most, then end it with an error.
+
+        Connections that stand are not closed before: what comes on one of them is told that it
+        has to go elsewhere, which is better than to find the connection gone.
+        """
         self.draining = True
-        self.server.pre_shutdown()
         self._all_answered = asyncio.Event()
         try:
             async with asyncio.timeout(timeout):
@@ -354,7 +357,7 @@ class Downstream:
         stations.sink(record)
 
     def _refusal(
-        self, start: bytes, status: int, message: str, error: BaseException | None
+        self, start: bytes, peer: str, status: int, message: str, error: BaseException | None
     ) -> bytes:
         """The answer to bytes that aiohttp's parser refused."""
         match = _REQUEST_LINE.match(start)
@@ -373,6 +376,8 @@ class Downstream:
         elif error is not None and not isinstance(error, HttpProcessingError):
             self._logger.error("request failed", path=path, exc_info=error)
             failure = Failure(Kind.INTERNAL, "the router failed at this request; its log has more")
+        elif start.startswith(b"PRI * HTTP/2"):
+            failure = Failure(Kind.BAD_REQUEST, "HTTP/2 is not spoken here; use HTTP/1.1")
         else:
             failure = Failure(Kind.BAD_REQUEST, f"this is not an HTTP/1.1 request: {message}")
         stations = self._stations
@@ -380,9 +385,9 @@ class Downstream:
         dialect = self._paths.error_dialect(path)
         record = RequestRecord(
             id=next(stations.ids),
-            method="",
+            method=start.partition(b" ")[0].decode("latin-1") if match is not None else "",
             path=path.partition("?")[0],
-            client="",
+            client=peer,
             started=now,
             started_wall=stations.clock.wall(),
             dialect=dialect.name,
@@ -390,8 +395,7 @@ class Downstream:
             ended=now,
             failure=failure,
         )
-        stations.sink(record)
-        return error_answer(
+        answer = error_answer(
             failure,
             dialect,
             f"X-Olla-Request-ID: {record.id}\r\n".encode(),
@@ -399,3 +403,6 @@ class Downstream:
             minor=1,
             bodiless=False,
         )
+        record.bytes_out = len(answer)
+        stations.sink(record)
+        return answer

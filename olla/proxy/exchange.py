@@ -404,13 +404,13 @@ class Exchange:
 
     def give_up_on(self, endpoint: str, line: Line | None, failure: Failure) -> None:
         """An endpoint, or a model on it (`line`), was found dead or stuck: whoever has not had a
-        byte from there goes elsewhere, if somebody else can serve; else it goes on waiting."""
+        byte goes elsewhere, if somebody else can serve, and a stream that is silent ends."""
         attempt, lease = self._attempt, self._lease
-        if attempt is None or lease is None or attempt.relay is not None or attempt.held:
+        if attempt is None or lease is None or attempt.held or not lease.concerns(endpoint, line):
             return
-        choice = lease.choice
-        concerned = choice.twin.name == endpoint and (line is None or choice.line is line)
-        if concerned and self._elsewhere(failure):
+        if attempt.relay is not None:
+            attempt.end_if_silent(failure)
+        elif self._elsewhere(failure):
             attempt.abort()
             self._try_next(failure)
 

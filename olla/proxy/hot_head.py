@@ -119,7 +119,7 @@ class HotHeads:
         if match is None:
             return _COLD
         headers: list[tuple[bytes, bytes]] = []
-        lengths = hosts = 0
+        seen: set[bytes] = set()
         closes = False
         for line in lines[1:]:
             field = _FIELD.fullmatch(line)
@@ -133,10 +133,11 @@ class HotHeads:
                 if value.lower() not in (b"keep-alive", b"close"):
                     return _COLD
                 closes = closes or value.lower() == b"close"
-            lengths += lower == b"content-length"
-            hosts += lower == b"host"
+            if lower in seen:
+                return _COLD  # what may stand there twice is aiohttp's to know
+            seen.add(lower)
             headers.append((name, value))
-        if lengths != 1 or hosts != 1:
+        if b"content-length" not in seen or b"host" not in seen:
             return _COLD
         uri = match[1].decode()
         try:

@@ -93,6 +93,8 @@ class Waiting:
         text = f"waiting for {self._record.model or 'an answer'} since {waited:.0f} s"
         if predicted is None:
             return text
+        if waited > predicted + 1:
+            return f"{text}, longer than the {predicted:.0f} s that were expected"
         return f"{text}, expected in about {max(predicted - waited, 1.0):.0f} s"
 
 

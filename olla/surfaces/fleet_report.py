@@ -3,12 +3,13 @@
 Plain functions of a snapshot; HTTP is `status`' business.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from olla.clock import Clock
 from olla.fleet.breaker import BreakerState
 from olla.fleet.health import Health
+from olla.fleet.line import Line
 from olla.fleet.snapshot import EndpointView, Snapshot
 from olla.fleet.twins import Twins
 from olla.surfaces import merge
@@ -85,7 +86,7 @@ class FleetReport:
     def _endpoint(self, view: EndpointView) -> dict[str, Any]:
         traffic = self._traffic.endpoints.get(view.name) or EndpointTraffic()
         instances = {each.name: each for each in view.resident.values()}
-        stuck = self._stuck(view)
+        stuck, refused = self._stuck(view), self._refused(view)
         return {
             "name": view.name,
             "url": view.spec.url,
@@ -93,8 +94,9 @@ class FleetReport:
             "status": view.health.value,
             "breaker": view.breaker.value,
             "routable": _routable(view),
-            "reason": _reason(view, stuck),
+            "reason": _reason(view, stuck, refused),
             "stuck": stuck,
+            "refused": refused,
             "priority": view.spec.priority,
             "in_flight": self._twins.on(view.name),
             "models": len(view.models),
@@ -122,8 +124,13 @@ class FleetReport:
     def _stuck(self, view: EndpointView) -> list[str]:
         """Models on which nothing moves although the endpoint says that it is well."""
         twin = self._twins.by_name.get(view.name)
-        lines = twin.stuck if twin is not None else ()
-        return sorted(view.models[line.model].name for line in lines if line.model in view.models)
+        return _names(view, twin.stuck if twin is not None else ())
+
+    def _refused(self, view: EndpointView) -> list[str]:
+        """Models that the endpoint is not asked for now, because it has refused them lately."""
+        twin, now = self._twins.by_name.get(view.name), self._clock.now()
+        lines = twin.refusing if twin is not None else ()
+        return _names(view, [line for line in lines if now < line.refused_until])
 
     def _iso(self, monotonic: float | None) -> str | None:
         if monotonic is None:
@@ -141,7 +148,12 @@ def _routable(view: EndpointView) -> bool:
     return view.routable and view.profile is not None
 
 
-def _reason(view: EndpointView, stuck: list[str]) -> str | None:
+def _names(view: EndpointView, lines: Iterable[Line]) -> list[str]:
+    """The models of some lines, as the endpoint calls them."""
+    return sorted(view.models[line.model].name for line in lines if line.model in view.models)
+
+
+def _reason(view: EndpointView, stuck: list[str], refused: list[str]) -> str | None:
     """Why an endpoint gets no requests, or only some, in words; None when all is well."""
     if not view.routable:
         words = _WORDS.get(view.health, view.health.value)
@@ -154,6 +166,8 @@ def _reason(view: EndpointView, stuck: list[str]) -> str | None:
         return "recent requests failed: one at a time is tried"
     if stuck:
         return f"is stuck on {', '.join(stuck)}: requests for that go elsewhere"
+    if refused:
+        return f"has refused requests for {', '.join(refused)}: left alone with that for a while"
     if view.ramp:
         return f"has come back: {view.ramp} requests at a time for now"
     return None

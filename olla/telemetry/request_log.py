@@ -195,7 +195,7 @@ class JsonLines:
         return (
             b'{"ts":"%b.%06dZ","id":%b,%b,"attempts":%d,"ttfb_ms":%b,"duration_ms":%.3f,'
             b'"bytes_in":%d,"bytes_out":%d,"prompt_tokens":%b,"output_tokens":%b,"queue_ms":%b,'
-            b'"predicted_ms":%b,"rewritten":%b,"failure":%b}\n'
+            b'"predicted_ms":%b,"rewritten":%b,"failure":%b%b}\n'
         ) % (
             self._second_text,
             (wall - second) * 1e6,
@@ -212,6 +212,7 @@ class JsonLines:
             b"null" if predicted is None else b"%.3f" % (predicted * 1000),
             b"null" if rewritten is None else _quoted(rewritten),
             b"null" if record.failure is None else _quoted(record.failure.kind.value),
+            b"" if record.failure is None and len(record.attempts) < 2 else _trouble(record),
         )
 
     def _remember(self, key: tuple[object, ...]) -> bytes:
@@ -233,6 +234,19 @@ _SAME = (
     *(b"model", b"stream", b"endpoint", b"status", b"reason"),
 )
 _REMEMBERED_MAX = 1024
+
+
+def _trouble(record: RequestRecord) -> bytes:
+    """What went wrong in words, and what became of each try."""
+    parts = b""
+    if record.failure is not None:
+        parts += b',"error":%b' % _quoted(record.failure.message[:_TEXT_CHARACTERS_MAX])
+    failed = [
+        f"{attempt.endpoint}: {attempt.failure.kind.value}"
+        for attempt in record.attempts
+        if attempt.failure is not None
+    ]
+    return parts + b',"failed":%b' % _quoted(failed) if failed else parts
 
 
 def _quoted(value: object) -> bytes:

@@ -112,7 +112,7 @@ class Traffic:
         failure = attempt.failure
         if failure is None:
             endpoint.successes += 1
-        elif failure.facts.against_endpoint:
+        elif failure.facts.origin is Origin.ENDPOINT:
             endpoint.failures += 1
         else:
             endpoint.abandoned += 1

@@ -1,6 +1,7 @@
 """A node that dies or freezes does not take with it what another one can serve."""
 
 import asyncio
+import json
 
 import aiohttp
 
@@ -70,3 +71,28 @@ async def test_all_that_a_dying_node_had_not_begun_is_answered_by_others() -> No
         assert [status for status, _ in answers] == [200] * 60
         assert fleet.app.dispatcher.retries.refused == 0
         fleet.check_clean()
+
+
+async def test_a_stream_from_a_node_that_freezes_ends_with_an_error() -> None:
+    """As soon as probes find it dead, and not only when silence itself is too long."""
+    async with (
+        Fleet({"only": (MODEL,)}, time_scale=0.05) as fleet,
+        aiohttp.ClientSession() as session,
+    ):
+        node = fleet.nodes["only"]
+        await ask(session, fleet)
+        node.faults.set("hang_mid", Fault(after=3))
+        body = json.dumps({**ASK, "stream": True, "options": {}}).encode()
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(fleet.url[17:]))
+        writer.write(
+            b"POST /api/generate HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b"
+            % (len(body), body)
+        )
+        await reader.readuntil(b'"done":false')
+        node.faults.set("hang", Fault(paths=("*",)))
+        async with asyncio.timeout(15):
+            rest = await reader.read()
+        writer.close()
+        assert b"stopped answering" in rest
+        assert not rest.endswith(b"0\r\n\r\n")
+        assert fleet.app.dispatcher.leases == 0

@@ -22,14 +22,13 @@ def request(path: bytes, count: int = 30) -> bytes:
 
 
 async def test_while_draining_it_is_not_ready_and_takes_nothing_new() -> None:
-    """A request that comes to its end now gets 503 in its dialect; new connections are refused;
-    the stream ends as it should."""
-    async with Fleet({"a": (MODEL,)}, time_scale=0.02, load_bandwidth=1e12) as fleet:
+    """On connections that stand, a load balancer is told 503, and so is a request, in its dialect;
+    new connections are refused; the stream ends as it should."""
+    async with Fleet({"a": (MODEL,)}, time_scale=0.2, load_bandwidth=1e12) as fleet:
         port = int(fleet.url.rsplit(":", 1)[1])
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(request(b"/api/generate", 60))
         await reader.readuntil(b"\r\n\r\n")
-        # Those that are busy when it begins are the only ones that stay open.
         asked = []
         for raw in (
             request(b"/api/generate"),
@@ -41,9 +40,15 @@ async def test_while_draining_it_is_not_ready_and_takes_nothing_new() -> None:
         async with asyncio.timeout(5):
             while fleet.app.downstream.connections < 3:
                 await asyncio.sleep(0.002)
-        await asyncio.sleep(0.02)
+        idle = await asyncio.open_connection("127.0.0.1", port)
+        idle[1].write(b"GET /internal/ready HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await idle[0].readuntil(b"}")).startswith(b"HTTP/1.1 200 ")
+        fresh = await asyncio.open_connection("127.0.0.1", port)
         stopping = asyncio.create_task(fleet.app.stop())
         await asyncio.sleep(0.01)
+        idle[1].write(b"GET /internal/ready HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await idle[0].readuntil(b"}")).startswith(b"HTTP/1.1 503 ")
+        asked += [(idle, request(b"/api/generate")), (fresh, request(b"/v1/chat/completions"))]
         for (its_reader, its_writer), last in asked:
             its_writer.write(last)
             answer = await its_reader.read()

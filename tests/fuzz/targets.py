@@ -77,8 +77,10 @@ def head(data: bytes) -> None:
 
 
 def _is_stricter(refused: str, data: bytes) -> bool:
-    """Where h11 refuses what RFC 9112 lets an answer have."""
+    """Where h11 refuses what RFC 9112 lets an answer have, or what olla refuses one step later."""
     first = data.split(b"\r\n", 1)[0]
+    if "_SWITCH_UPGRADE" in refused:
+        return True
     return "illegal status line" in refused and b"\t" in first
 
 

@@ -101,9 +101,15 @@ def test_the_length_is_read_anew_each_time() -> None:
     assert (first[2], second[2]) == (5, 77)
 
 
-def test_first_values_count_and_what_olla_obeys_is_seen() -> None:
+@pytest.mark.parametrize("name", ["X-A", "User-Agent", "Content-Type", "Host"])
+def test_what_stands_there_twice_is_left_to_aiohttp(name: str) -> None:
+    """It refuses some of them and joins others."""
+    assert HotHeads(PATHS).find(head(f"{name}: 1", f"{name.lower()}: 2")) is None
+
+
+def test_what_olla_obeys_is_seen() -> None:
     """Whatever the spelling."""
-    found = HotHeads(PATHS).find(head("X-A: 1", "x-a: 2", "via: 1.1 x"))
+    found = HotHeads(PATHS).find(head("X-A: 1", "via: 1.1 x"))
     assert found is not None
     assert found[0].fields["x-a"] == "1"
     assert not found[0].plain

@@ -171,6 +171,7 @@ async def test_status_tells_all_of_an_endpoint(
         "routable": True,
         "reason": None,
         "stuck": [],
+        "refused": [],
         "priority": 100,
         "in_flight": 1,
         "models": 2,
@@ -214,7 +215,7 @@ async def test_what_is_wrong_is_said_in_words(
     assert words in status["endpoints"][0]["reason"]
 
 
-async def test_a_stuck_model_is_named(router: Router, fleet: KnownFleet) -> None:
+async def test_a_stuck_or_refused_model_is_named(router: Router, fleet: KnownFleet) -> None:
     """As the endpoint calls it, and what becomes of its requests."""
     fleet.set(view("gpu", tag("llama3:latest")))
     router.twins.follow(fleet.snapshot, 0.0)
@@ -224,6 +225,11 @@ async def test_a_stuck_model_is_named(router: Router, fleet: KnownFleet) -> None
     (endpoint,) = (await router.json("/internal/status/endpoints"))["endpoints"]
     assert endpoint["stuck"] == ["llama3:latest"]
     assert "is stuck on llama3:latest" in endpoint["reason"]
+    twin.set_stuck(line, stuck=False)
+    twin.refused(line, 1000.0, 60.0)
+    (endpoint,) = (await router.json("/internal/status/endpoints"))["endpoints"]
+    assert endpoint["refused"] == ["llama3:latest"]
+    assert "has refused requests for llama3:latest" in endpoint["reason"]
 
 
 async def test_part_of_a_fleet_is_degraded(router: Router, fleet: KnownFleet) -> None:

@@ -228,6 +228,7 @@ def test_a_line_has_all_that_happened() -> None:
         "predicted_ms": 200.0,
         "rewritten": "num_ctx 5 -> 8",
         "failure": "body_reset",
+        "error": "reset",
     }
 
 
@@ -275,3 +276,17 @@ def test_text_logs_tell_of_drops_too(timers: Timers) -> None:
     log(record())
     timers.fire()
     assert "1 lines of the request log dropped" in stream.getvalue()
+
+
+def test_a_request_that_was_tried_again_tells_what_failed_first() -> None:
+    """And one that went well at once has neither."""
+    attempts = [
+        AttemptRecord("gpu-1", "", 0.0, failure=Failure(Kind.UPSTREAM_BUSY, "busy")),
+        AttemptRecord("gpu-2", "", 0.1),
+    ]
+    line = json.loads(JsonLines().line(record(attempts=attempts)))
+    assert line["failed"] == ["gpu-1: upstream_busy"]
+    assert line["failure"] is None
+    line = json.loads(JsonLines().line(record()))
+    assert "failed" not in line
+    assert "error" not in line
