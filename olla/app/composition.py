@@ -59,6 +59,7 @@ _FIRST_ANSWERS = 3.0
 """Seconds that new settings wait for the first answers of new endpoints: what is replaced serves
 meanwhile."""
 _BACKLOG = 1024
+_FEW_CONNECTIONS = 400
 _PART_STOPS = 5.0
 """Seconds that one part may take to stop: nothing may keep a process from its end."""
 
@@ -129,6 +130,13 @@ class App:
                 f"cannot listen on {server.host}:{server.port}: {error.strerror or error}; "
                 "stop what listens there, or set server.port (or --port) to another one"
             ) from None
+        most = self.downstream.server.connections_max
+        if most < _FEW_CONNECTIONS and server.max_connections is None:
+            self.logger.warning(
+                "few files may be open, so few clients may be connected; raise the limit "
+                "(ulimit -n) or set server.max_connections",
+                connections=most,
+            )
         self.logger.info("listening", url=self.url, endpoints=len(self.prober.snapshot.endpoints))
 
     async def stop(self) -> None:
@@ -138,7 +146,12 @@ class App:
             running = self.downstream.active
             if running:
                 self.logger.info("draining", requests=running)
-            await self.downstream.drain(self.settings.server.shutdown_timeout)
+            limit = self.settings.server.shutdown_timeout
+            try:
+                async with asyncio.timeout(limit + _PART_STOPS):
+                    await self.downstream.drain(limit)
+            except TimeoutError:
+                self.logger.error("a part did not stop in time", part="connections of clients")
         await self._stop_parts()
         self.logger.info("stopped")
 

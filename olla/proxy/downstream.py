@@ -46,6 +46,8 @@ OperationSurface = Callable[[web.BaseRequest, Target], Awaitable[web.Response]]
 _REQUEST_LINE = re.compile(rb"[A-Z]+ ([^ \r\n]{1,2048})")
 _VERSIONS = (HttpVersion10, HttpVersion11)
 _READ_SIZE = 262144
+_SHUTDOWN = 1.0
+"""Seconds that connections may take to close at the end."""
 _LINGER = 3.0
 """Seconds in which the rest of a refused body is read and thrown away: closing at once would
 reset the connection, and the client might never see why."""
@@ -146,7 +148,7 @@ class Downstream:
                         Kind.DRAINING, "the router is shutting down; try again", retry_after=1.0
                     )
                 )
-        await self.server.shutdown(timeout=1.0)
+        await self.server.shutdown(timeout=_SHUTDOWN)
 
     def moving(self) -> list[Moving]:
         """What is with endpoints now, and how far it has come."""

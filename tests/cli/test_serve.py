@@ -164,6 +164,31 @@ def test_sighup_has_the_file_read_again(fleet: ThreadedFleet, tmp_path: Path) ->
         assert process.wait(10) == 0
 
 
+def test_a_second_signal_ends_it_at_once(fleet: ThreadedFleet, tmp_path: Path) -> None:
+    """Whoever asks twice does not want to wait for streams."""
+    config = tmp_path / "olla.yaml"
+    text = settings_text({"a": fleet.fleet.nodes["a"].url})
+    config.write_text(text.replace("shutdown_timeout: 1s", "shutdown_timeout: 60s"))
+    fleet.fleet.nodes["a"].faults.set("hang")
+    with served(config) as (process, port), socket.create_connection(("127.0.0.1", port)) as asking:
+        assert process.stdout is not None
+        body = b'{"model": "llama3.2", "prompt": "x", "stream": false}'
+        head = b"POST /api/generate HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+        asking.sendall(head % len(body) + body)
+        connection = http.client.HTTPConnection("127.0.0.1", port)
+        while True:
+            connection.request("GET", "/metrics")
+            told = connection.getresponse().read()
+            if any(b'%b{endpoint="a"} 1.0' % name in told for name in (b"_progress", b"_flight")):
+                break
+        connection.close()
+        process.send_signal(signal.SIGTERM)
+        assert any(json.loads(line)["message"] == "draining" for line in process.stdout)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(5) == -signal.SIGTERM
+    fleet.fleet.nodes["a"].faults.clear()
+
+
 @pytest.fixture
 def wired(monkeypatch: pytest.MonkeyPatch) -> list[Loaded]:
     """What the router would have been started with."""
