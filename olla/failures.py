@@ -7,10 +7,21 @@ is the dialects' business.
 """
 
 import enum
+import errno
 
 import msgspec
 
-__all__ = ["FACTS", "Facts", "Failed", "Failure", "Kind", "Origin", "Phase", "kind_of_status"]
+__all__ = [
+    "FACTS",
+    "OURS",
+    "Facts",
+    "Failed",
+    "Failure",
+    "Kind",
+    "Origin",
+    "Phase",
+    "kind_of_status",
+]
 
 
 class Origin(enum.Enum):
@@ -154,6 +165,10 @@ FACTS: dict[Kind, Facts] = {
     Kind.TOTAL_TIMEOUT: Facts(_OLLA, Phase.BODY, 504),
 }
 
+
+OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""Errors of the operating system that say nothing of an endpoint: this side has run out of
+something."""
 
 _BY_STATUS = {
     401: Kind.UPSTREAM_UNAUTHORIZED,

@@ -2,7 +2,6 @@
 
 import asyncio
 import enum
-import errno
 import os
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -13,13 +12,13 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from olla.clock import Clock
+from olla.failures import OURS
 from olla.fleet.endpoint import EndpointSpec
 
 __all__ = ["Asker", "Reply", "Verdict"]
 
 _BODY_MAX = 16 * 1024 * 1024
 """Bytes. A list of some ten thousand models."""
-_OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _ERROR_MAX = 200
 """Characters of an error in somebody else's words."""
 
@@ -94,12 +93,12 @@ class Asker:
                 Verdict.TIMEOUT, error=f"GET {path} timed out after {spec.check_timeout:g} s"
             )
         except aiohttp.ClientConnectorError as error:
-            verdict = Verdict.UNASKED if error.errno in _OURS else Verdict.UNREACHABLE
+            verdict = Verdict.UNASKED if error.errno in OURS else Verdict.UNREACHABLE
             return Reply(verdict, error=_reason(error))
         except (aiohttp.ClientError, ValueError) as error:
             return Reply(Verdict.BROKEN, error=f"GET {path}: {error}"[:_ERROR_MAX])
         except OSError as error:
-            verdict = Verdict.UNASKED if error.errno in _OURS else Verdict.UNREACHABLE
+            verdict = Verdict.UNASKED if error.errno in OURS else Verdict.UNREACHABLE
             return Reply(verdict, error=_reason(error))
 
     def _judge(self, path: str, response: aiohttp.ClientResponse, body: bytes) -> Reply:

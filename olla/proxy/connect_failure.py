@@ -1,17 +1,13 @@
 """Why a connection to an endpoint could not be made."""
 
-import errno
 import socket
 import ssl
 
-from olla.failures import Failure, Kind
+from olla.failures import OURS, Failure, Kind
 from olla.fleet.endpoint import EndpointSpec
 from olla.proxy.room import overloaded
 
-__all__ = ["OURS", "connect_failure"]
-
-OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-"""Errors that say nothing of the endpoint: this side has run out of something."""
+__all__ = ["connect_failure"]
 
 
 def connect_failure(spec: EndpointSpec, error: OSError, timeout: float) -> Failure:

@@ -148,6 +148,7 @@ class Downstream:
                         Kind.DRAINING, "the router is shutting down; try again", retry_after=1.0
                     )
                 )
+        self.server.pre_shutdown()  # or it would wait for those that are idle
         await self.server.shutdown(timeout=_SHUTDOWN)
 
     def moving(self) -> list[Moving]:

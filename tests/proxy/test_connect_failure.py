@@ -6,9 +6,9 @@ import ssl
 
 import pytest
 
-from olla.failures import Kind
+from olla.failures import OURS, Kind
 from olla.fleet.endpoint import EndpointSpec
-from olla.proxy.connect_failure import OURS, connect_failure
+from olla.proxy.connect_failure import connect_failure
 
 SPEC = EndpointSpec("gpu-1", "node", 11434, authority="node:11434")
 
