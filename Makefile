@@ -94,8 +94,8 @@ bench-routing: $(VENV)/.bench ## Compare routing policies (QUICK=1: half a minut
 soak: $(VENV)/.dev ## Let everything break under load for ten minutes (QUICK=1: one; SEED=n)
 	@$(BIN)/python -m benchmarks.soak $(if $(QUICK),--quick) $(if $(SEED),--seed $(SEED))
 
-fuzz: $(VENV)/.fuzz ## Fuzz the parsers against reference parsers (SECONDS=n for each)
-	@$(BIN)/python -m tests.fuzz $(if $(SECONDS),--seconds $(SECONDS))
+fuzz: $(VENV)/.fuzz ## Fuzz the parsers against reference parsers (SECONDS=n for each; SEED=n)
+	@$(BIN)/python -m tests.fuzz $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 docker: ## Build the container image
 	docker build --tag olla .

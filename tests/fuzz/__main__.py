@@ -22,6 +22,7 @@ def arguments() -> argparse.Namespace:
     """What to run."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--seconds", type=int, default=60, help="for each target (default 60)")
+    parser.add_argument("--seed", type=int, default=0, help="0, the default, for another each time")
     parser.add_argument("--only", choices=[*SEEDS], help="this target alone")
     parser.add_argument("--findings", type=Path, default=Path("build/fuzz"), help="folder")
     parser.add_argument("--one", choices=[*SEEDS], help=argparse.SUPPRESS)
@@ -53,6 +54,7 @@ def main() -> int:
                 (Path(corpus) / f"seed-{number}").write_bytes(seed)
             command = [sys.executable, "-m", "tests.fuzz", "--one", target, "--", corpus]
             command += [f"-max_total_time={chosen.seconds}", "-max_len=512", "-timeout=10"]
+            command += [f"-seed={chosen.seed}"]
             command += [f"-artifact_prefix={chosen.findings}/", "-print_final_stats=1"]
             ran = subprocess.run(command, capture_output=True, text=True, check=False)
         told = {
