@@ -88,7 +88,8 @@ class Proxy(Section):
     """How long an idle connection to an endpoint is kept."""
     response_header_timeout: Duration = 600.0
     """From the request to the first byte of the answer (Ollama sends none before its first
-    token). Ten minutes more where the model may have to be loaded. 0: no limit."""
+    token). As long again where the model may have to be loaded, or three times its expected load
+    if that is longer. 0: no limit."""
     read_timeout: Duration = 600.0
     """Silence between two pieces of an answer. 0: no limit."""
     response_timeout: Duration = 0.0
