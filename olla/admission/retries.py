@@ -41,11 +41,8 @@ class RetryBudget:
         `in_flight` requests are with endpoints now: by so many the balance may be overdrawn, for
         they may all be with a node that dies. `free` says that no endpoint has seen this one.
         """
-        if not free and self.share <= 0:
-            self.refused += 1
-            return False
         if not free:
-            if self._balance + in_flight < 1:
+            if self.share <= 0 or self._balance + in_flight < 1:
                 self.refused += 1
                 return False
             self._balance -= 1

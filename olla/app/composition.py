@@ -60,6 +60,7 @@ _FIRST_ANSWERS = 3.0
 meanwhile."""
 _BACKLOG = 1024
 _FEW_CONNECTIONS = 400
+"""Fewer follow only from a limit on open files that nobody has thought of."""
 _PART_STOPS = 5.0
 """Seconds that one part may take to stop: nothing may keep a process from its end."""
 

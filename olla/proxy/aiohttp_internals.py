@@ -8,6 +8,7 @@ What is relied on, and why:
 * `_messages` holds (message, payload) pairs that were parsed and wait for the handler, with an
   `_ErrInfo` for what could not be, and `_request_count` counts them: with these we know whether
   a head is still incomplete, which bounds a head's total size.
+* `Server._kwargs` are the options of connections to come: a reload changes them.
 * A handler may return any object with `prepare`, `write_eof` and `keep_alive`: that is how we say
   that the answer was already written to the transport (see `written`).
 * `pause_writing` and `resume_writing` are asyncio's own.

@@ -103,6 +103,9 @@ class Exchange:
                 self._body_read = True
                 self.record.bytes_in = len(body)
                 self._held = len(body) if len(body) >= HELD_MIN else 0
+            if self.finished:
+                self._drop_body()  # it was stopped while its body came in
+                return
             understood = understand(self._stations, self._target, self._incoming, self.record, body)
             self._features, self._body, self._counted, self._explanation = understood
             self._asked_for = self.record.model
@@ -315,10 +318,7 @@ class Exchange:
             self._retry_after = retry_after(head)
         elif self._lease is not None:
             stations.admission.began(self._lease, now)
-        begun = False
-        if self._waiting is not None:
-            self._waiting.stop()
-            begun = self._waiting.begun
+        begun = self._waiting is not None and self._waiting.stop()
         head_bytes, with_trailer = form_answer(
             head,
             downstream,
@@ -395,12 +395,10 @@ class Exchange:
     @property
     def moving(self) -> Moving | None:
         """How far what is with an endpoint has come; None when nothing is."""
-        attempt, lease = self._attempt, self._lease
-        if attempt is None or lease is None or lease.choice.line is None or lease.flight is None:
+        flight = self._lease.flight if self._lease is not None else None
+        if self._attempt is None or flight is None or flight.line is None:
             return None
-        return Moving(
-            lease.choice.line, lease.granted_at, attempt.heard_at(), lease.flight.expected
-        )
+        return Moving(flight.line, flight.at, self._attempt.heard_at(), flight.expected)
 
     def give_up_on(self, endpoint: str, line: Line | None, failure: Failure) -> None:
         """An endpoint, or a model on it (`line`), was found dead or stuck: whoever has not had a

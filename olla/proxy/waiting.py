@@ -59,9 +59,10 @@ class Waiting:
         downstream.write(self._framed(text))
         self._deadlines.watch(self, now + self._interval)
 
-    def stop(self) -> None:
-        """The answer is there, or will not come."""
+    def stop(self) -> bool:
+        """The answer is there, or will not come. Returns whether the stream has begun."""
         self._deadlines.forget(self)
+        return self.begun
 
     def fail(self, failure: Failure) -> int:
         """Say within the stream that it will not come; returns the bytes that took. The

@@ -5,6 +5,7 @@ import json
 
 import aiohttp
 
+from olla.failures import Failure, Kind
 from tests.routers import Fleet
 
 MODEL = "llama3.2:latest"
@@ -101,3 +102,26 @@ async def test_who_waits_when_the_time_is_up_is_told() -> None:
             writer.close()
         await stopping
         assert fleet.app.dispatcher.leases == fleet.app.dispatcher.waiting == 0
+
+
+async def test_a_request_whose_body_was_coming_in_reaches_no_node_afterwards() -> None:
+    """It was told that the router shuts down; what still comes of it goes nowhere."""
+    async with Fleet({"a": (MODEL,)}) as fleet:
+        port = int(fleet.url.rsplit(":", 1)[1])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        raw = request(b"/api/generate")
+        # In chunks, so that aiohttp reads it and the exchange has begun before its body is here.
+        head = b"POST /api/generate HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        body = raw.partition(b"\r\n\r\n")[2]
+        writer.write(head + b"%x\r\n%b" % (len(body), body[:-1]))
+        async with asyncio.timeout(5):
+            while not fleet.app.downstream.active:
+                await asyncio.sleep(0.002)
+        (exchange,) = fleet.app.downstream._exchanges
+        exchange.stop(Failure(Kind.DRAINING, "the router is shutting down", retry_after=1.0))
+        writer.write(body[-1:] + b"\r\n0\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
+        writer.close()
+        await fleet.settled()
+        assert not [seen for seen in fleet.nodes["a"].seen if seen.target == "/api/generate"]
+        fleet.check_clean()

@@ -98,8 +98,8 @@ def test_console_shows_exceptions() -> None:
 def test_libraries_warnings_come_through_until_detached() -> None:
     """The bridge hands on warnings and errors, not chatter, and can be taken down."""
     stream = io.StringIO()
-    detach = bridge_stdlib(make_logger(Level.DEBUG, LogStyle.JSON, stream), ["olla.test.library"])
-    library = logging.getLogger("olla.test.library")
+    detach = bridge_stdlib(make_logger(Level.DEBUG, LogStyle.JSON, stream), ["olla.test.other"])
+    library = logging.getLogger("olla.test.other")
     library.info("chatter")
     library.warning("slow %s", "callback")
     library.error("broken")
@@ -110,5 +110,5 @@ def test_libraries_warnings_come_through_until_detached() -> None:
         ("warning", "slow callback"),
         ("error", "broken"),
     ]
-    assert lines[0]["logger"] == "olla.test.library"
+    assert lines[0]["logger"] == "olla.test.other"
     assert not library.handlers
