@@ -10,7 +10,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from olla.app import App
 from olla.settings import parse
@@ -81,8 +81,12 @@ class Fleet:
             while self.app.downstream.active:
                 await asyncio.sleep(0)
 
-    def check_clean(self) -> None:
-        """Nothing leaked, and nothing was logged as an error."""
+    async def check_clean(self) -> None:
+        """Nothing leaks, once what clients have left is noticed; nothing was logged as an error."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(5):
+                while self.app.dispatcher.leases or self.app.dispatcher.waiting:
+                    await asyncio.sleep(0.001)
         assert self.app.dispatcher.leases == self.app.dispatcher.waiting == 0
         assert self.app.dispatcher.twins.total() == 0
         errors = [line for line in self.log.getvalue().splitlines() if '"error"' in line]
@@ -137,7 +141,7 @@ def threaded_fleet(
             raise first
         yield first
         first.call(first.fleet.settled())
-        first.fleet.check_clean()
+        first.call(first.fleet.check_clean())
     finally:
         if loops:
             loop, stopping = loops[0]

@@ -43,7 +43,7 @@ async def test_an_alias_leads_to_the_first_model_an_endpoint_has() -> None:
         assert status == 200
         assert answer["model"] == MISTRAL
         assert headers["X-Olla-Model"] == MISTRAL
-        fleet.check_clean()
+        await fleet.check_clean()
 
 
 async def test_a_filtered_model_does_not_exist() -> None:

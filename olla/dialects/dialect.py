@@ -11,15 +11,22 @@ import msgspec
 
 from olla.failures import Failure
 
-__all__ = ["Category", "Dialect", "Ending", "Operation", "Peek", "Summary"]
+__all__ = ["Dialect", "Ending", "Operation", "Peek", "Right", "Summary"]
 
 
-class Category(enum.Enum):
-    """What sort of right an operation needs."""
+class Right(enum.Enum):
+    """What an operation needs a right to. The value is the word in configurations and keys."""
 
-    INFERENCE = "inference"
+    GENERATE = "generate"
+    EMBED = "embed"
     LIST = "list"
+    """Reading what there is."""
     MANAGE = "manage"
+    """Changing nodes."""
+    ADMIN = "admin"
+    """Keys and usage of others, and picking endpoints by name."""
+
+    __hash__ = object.__hash__  # as with `Operation`
 
 
 class Operation(enum.Enum):

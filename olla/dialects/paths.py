@@ -11,15 +11,15 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from olla.dialects.dialect import Category, Dialect, Operation
+from olla.dialects.dialect import Dialect, Operation, Right
 from olla.dialects.registry import DIALECTS
 from olla.dialects.routes import (
     BodyUse,
     Route,
-    category_of,
     native_routes,
+    right_of,
     routes_of,
-    unknown_category,
+    unknown_right,
     v1_routes,
 )
 from olla.failures import Failed, Failure, Kind
@@ -61,7 +61,7 @@ class Target(msgspec.Struct, frozen=True):
 
     dialect: Dialect
     operation: Operation
-    category: Category
+    right: Right
     upstream_target: str
     profiles: frozenset[str] | None
     prefix: str
@@ -201,7 +201,7 @@ class Paths:
         return Target(
             dialect=DIALECTS[route.dialect],
             operation=route.operation,
-            category=category_of(route.operation),
+            right=right_of(route.operation),
             upstream_target=f"{rest}{mark}{query}",
             profiles=scope.profiles,
             prefix=scope.prefix,
@@ -221,7 +221,7 @@ class Paths:
         return Target(
             dialect=DIALECTS[dialect],
             operation=Operation.OTHER,
-            category=unknown_category(method, rest),
+            right=unknown_right(method, rest),
             upstream_target=rest + after,
             profiles=scope.profiles,
             prefix=scope.prefix,

@@ -4,15 +4,15 @@ import enum
 
 import msgspec
 
-from olla.dialects.dialect import Category, Operation
+from olla.dialects.dialect import Operation, Right
 
 __all__ = [
     "BodyUse",
     "Route",
-    "category_of",
     "native_routes",
+    "right_of",
     "routes_of",
-    "unknown_category",
+    "unknown_right",
     "v1_routes",
 ]
 
@@ -70,6 +70,7 @@ _LISTS = frozenset(
 )
 
 
+_EMBEDS = frozenset({Operation.EMBED, Operation.RERANK})
 _CHANGES_WITH_GET = frozenset(
     {
         "/flush_cache",
@@ -85,25 +86,25 @@ _CHANGES_WITH_GET = frozenset(
 """Paths of SGLang that change the server even when asked with GET."""
 
 
-def category_of(operation: Operation) -> Category:
+def right_of(operation: Operation) -> Right:
     """The right an operation of the table needs."""
     if operation in _MANAGES:
-        return Category.MANAGE
+        return Right.MANAGE
     if operation in _LISTS:
-        return Category.LIST
-    return Category.INFERENCE
+        return Right.LIST
+    return Right.EMBED if operation in _EMBEDS else Right.GENERATE
 
 
-def unknown_category(method: str, path: str) -> Category:
+def unknown_right(method: str, path: str) -> Right:
     """The right that a path needs which is not in the table of the prefix it stands under.
 
     It is never less than the path needs where it is known.
     """
     if method == "OPTIONS":
-        return Category.LIST  # safe by definition (RFC 9110, section 9.3.7)
+        return Right.LIST  # safe by definition (RFC 9110, section 9.3.7)
     if method not in _GET or path in _CHANGES_WITH_GET or path.startswith("/api/blobs/"):
-        return Category.MANAGE
-    return Category.LIST
+        return Right.MANAGE
+    return Right.LIST
 
 
 def native_routes() -> dict[str, Route]:

@@ -3,13 +3,13 @@
 from typing import Final
 
 from olla.access.rights import FORWARDING_HEADERS, Caller, refuse_management, refuse_pinning
-from olla.dialects.dialect import Category
+from olla.dialects.dialect import Right
 from olla.dialects.paths import BodyUse, Target
 from olla.failures import Failed, Failure, Kind
 from olla.proxy.incoming import Incoming
 
 __all__ = ["allow"]
-_MANAGE: Final = Category.MANAGE
+_MANAGE: Final = Right.MANAGE
 _STREAMED: Final = BodyUse.STREAMED
 
 
@@ -20,7 +20,7 @@ def allow(incoming: Incoming, target: Target, via: str | None) -> None:
         Failed: it has come from this router itself, or asks for what it may not, or its body is
             encoded.
     """
-    if incoming.plain and target.category is not _MANAGE:
+    if incoming.plain and target.right is not _MANAGE:
         return
     own = incoming.header("Via") if via is not None else None
     if own is not None and via is not None and via in own:
@@ -44,7 +44,7 @@ def allow(incoming: Incoming, target: Target, via: str | None) -> None:
 
 def _check_rights(incoming: Incoming, target: Target) -> None:
     pinned = incoming.header("X-Olla-Endpoint")
-    if target.category is not _MANAGE and pinned is None:
+    if target.right is not _MANAGE and pinned is None:
         return
     caller = Caller(
         incoming.peer,
@@ -52,7 +52,7 @@ def _check_rights(incoming: Incoming, target: Target) -> None:
         origin=incoming.header("Origin"),
     )
     refusal = None
-    if target.category is _MANAGE:
+    if target.right is _MANAGE:
         refusal = refuse_management(caller, target.operation.value)
     if refusal is None and pinned is not None:
         refusal = refuse_pinning(caller)

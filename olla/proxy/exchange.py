@@ -12,7 +12,7 @@ import asyncio
 from typing import Final
 
 from olla.admission.tickets import Lease, Ticket
-from olla.dialects.dialect import Category
+from olla.dialects.dialect import Right
 from olla.dialects.paths import BodyUse, Target
 from olla.failures import Failed, Failure, Kind
 from olla.fleet.line import Line
@@ -45,7 +45,7 @@ _WAITED: Final = frozenset({Reason.QUEUED, Reason.COLD_LOAD, Reason.MODEL_LOADIN
 _LISTS_AGE_MAX = 1.0
 """Seconds. Bounds how often requests for unknown models make olla ask the endpoints."""
 # Members of an Enum take a slow way when they are looked up on their class, 0.1 µs each time.
-_MANAGE: Final = Category.MANAGE
+_MANAGE: Final = Right.MANAGE
 _STREAMED: Final = BodyUse.STREAMED
 _CLIENT_GONE: Final = Kind.CLIENT_GONE
 
@@ -211,7 +211,7 @@ class Exchange:
             self._features,
             self._asked_for or "",
             self._granted,
-            _STEADY if self._target.category is _MANAGE else None,
+            _STEADY if self._target.right is _MANAGE else None,
             self._counted,
             self.record.started,
         )

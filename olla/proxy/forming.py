@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from olla.dialects.dialect import Category
+from olla.dialects.dialect import Right
 from olla.dialects.multipart import replace_multipart_model
 from olla.dialects.paths import BodyUse, Target
 from olla.dialects.rewrite import replace_model
@@ -15,7 +15,7 @@ from olla.proxy.relay import Downstream
 from olla.routing.decision import Choose
 
 __all__ = ["form_answer", "form_request"]
-_MANAGE: Final = Category.MANAGE
+_MANAGE: Final = Right.MANAGE
 _STREAMED: Final = BodyUse.STREAMED
 _MULTIPART: Final = BodyUse.MULTIPART
 
@@ -51,7 +51,7 @@ def form_request(
         body,
         incoming.pieces if streamed else None,
         chunked,
-        target.category is _MANAGE,
+        target.right is _MANAGE,
     )
 
 

@@ -9,7 +9,7 @@ looked up, with what goes to the endpoint because of it: 1 µs in place of 7 for
 import re
 from typing import Final
 
-from olla.dialects.dialect import Category
+from olla.dialects.dialect import Right
 from olla.dialects.paths import BodyUse, Paths, Target
 from olla.failures import Failed
 from olla.fleet.endpoint import EndpointSpec
@@ -33,6 +33,7 @@ _REMEMBERED_MAX = 1024
 _LENGTH_MAX = 4096
 """Heads that are remembered, and the longest of them in bytes: some four megabytes at most."""
 _PLACES_MAX = 256
+_INFERENCE = frozenset({Right.GENERATE, Right.EMBED})
 
 
 class HotHead:
@@ -144,6 +145,6 @@ class HotHeads:
             target = self._paths.resolve("POST", uri)
         except Failed:
             return _COLD
-        if target.body is not BodyUse.JSON or target.category is not Category.INFERENCE:
+        if target.body is not BodyUse.JSON or target.right not in _INFERENCE:
             return _COLD
         return HotHead(uri, tuple(headers), target, closes=closes)

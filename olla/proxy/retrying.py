@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from olla.dialects.dialect import Category
+from olla.dialects.dialect import Right
 from olla.dialects.paths import Target
 from olla.failures import Failure, Phase, kind_of_status
 from olla.fleet.snapshot import EndpointView
@@ -18,7 +18,7 @@ from olla.routing.features import Features
 
 __all__ = ["elsewhere", "is_an_answer"]
 
-_MANAGE: Final = Category.MANAGE
+_MANAGE: Final = Right.MANAGE
 _CONNECT: Final = Phase.CONNECT
 
 
@@ -47,7 +47,7 @@ def elsewhere(
     facts = failure.facts
     if not facts.elsewhere:
         return None
-    if target.category is _MANAGE and facts.phase is not _CONNECT:
+    if target.right is _MANAGE and facts.phase is not _CONNECT:
         return None  # it may have been done
     again = msgspec.structs.replace(features, tried=(*features.tried, endpoint))
     dispatcher, now = stations.admission.dispatcher, stations.clock.now()

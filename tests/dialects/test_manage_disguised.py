@@ -4,16 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from olla.dialects.dialect import Category
+from olla.dialects.dialect import Right
 from olla.dialects.paths import Paths, ScopeSpec
-from olla.dialects.routes import category_of, native_routes
+from olla.dialects.routes import native_routes, right_of
 from olla.failures import Failed, Kind
 
 MANAGED = [
     (method, path.replace("*", "sha256:" + "a" * 64), route.operation)
     for path, route in native_routes().items()
     for method in sorted(route.methods)
-    if category_of(route.operation) is Category.MANAGE
+    if right_of(route.operation) is Right.MANAGE
 ]
 PATHS = Paths(
     [ScopeSpec("ollama", ("ollama",), frozenset({"ollama", "openai", "anthropic"}))],
@@ -41,7 +41,7 @@ def test_a_disguise_changes_neither_right_nor_operation(
     """It is the same call, it needs the right to manage, and it is sent on undisguised."""
     target = data.draw(PREFIXES.flatmap(lambda prefix: spellings(prefix + path)))
     found = PATHS.resolve(method, target)
-    assert (found.operation, found.category) == (operation, Category.MANAGE)
+    assert (found.operation, found.right) == (operation, Right.MANAGE)
     assert found.upstream_target == path
 
 

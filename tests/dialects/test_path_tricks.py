@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from olla.dialects.dialect import Category, Operation
+from olla.dialects.dialect import Operation, Right
 from olla.dialects.paths import Paths, ScopeSpec
 from olla.failures import Failed, Kind
 from olla.fleet.profiles import PROFILES
@@ -101,12 +101,12 @@ def test_a_disguised_path_is_what_it_is(target: str) -> None:
     """The right that is asked for is that of what the endpoint will do, and it gets that form."""
     found = PATHS.resolve("DELETE", target)
     assert found.operation is Operation.DELETE
-    assert found.category is Category.MANAGE
+    assert found.right is Right.MANAGE
     assert found.upstream_target == "/api/delete"
     assert kind_of("GET", target) is Kind.METHOD_NOT_ALLOWED
 
 
-RANK = {Category.LIST: 0, Category.INFERENCE: 1, Category.MANAGE: 2}
+RANK = {Right.LIST: 0, Right.EMBED: 1, Right.GENERATE: 1, Right.MANAGE: 2}
 
 
 @st.composite
@@ -142,7 +142,7 @@ def test_no_spelling_lowers_the_right(example: tuple[str, str, str]) -> None:
         found = PATHS.resolve(method, spelled)
     except Failed:
         return
-    assert RANK[found.category] >= RANK[clean.category]
+    assert RANK[found.right] >= RANK[clean.right]
 
 
 @given(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from olla.dialects.dialect import Category, Operation
+from olla.dialects.dialect import Operation, Right
 from olla.dialects.paths import BodyUse, Paths, ScopeSpec, WrongMethod
 from olla.failures import Failed, Kind
 from olla.fleet.profiles import PROFILES
@@ -13,33 +13,33 @@ PATHS = Paths(
 )
 
 NATIVE = [
-    ("GET", "/", Operation.HEARTBEAT, Category.LIST),
-    ("HEAD", "/", Operation.HEARTBEAT, Category.LIST),
-    ("GET", "/api/version", Operation.VERSION, Category.LIST),
-    ("HEAD", "/api/version", Operation.VERSION, Category.LIST),
-    ("GET", "/api/tags", Operation.LIST, Category.LIST),
-    ("HEAD", "/api/tags", Operation.LIST, Category.LIST),
-    ("GET", "/api/ps", Operation.RUNNING, Category.LIST),
-    ("POST", "/api/show", Operation.SHOW, Category.LIST),
-    ("POST", "/api/generate", Operation.GENERATE, Category.INFERENCE),
-    ("POST", "/api/chat", Operation.CHAT, Category.INFERENCE),
-    ("POST", "/api/embed", Operation.EMBED, Category.INFERENCE),
-    ("POST", "/api/embeddings", Operation.EMBED, Category.INFERENCE),
-    ("POST", "/api/pull", Operation.PULL, Category.MANAGE),
-    ("POST", "/api/push", Operation.PUSH, Category.MANAGE),
-    ("POST", "/api/create", Operation.CREATE, Category.MANAGE),
-    ("POST", "/api/copy", Operation.COPY, Category.MANAGE),
-    ("DELETE", "/api/delete", Operation.DELETE, Category.MANAGE),
-    ("HEAD", "/api/blobs/sha256:" + "a" * 64, Operation.BLOB, Category.MANAGE),
-    ("POST", "/api/blobs/sha256:" + "a" * 64, Operation.BLOB, Category.MANAGE),
-    ("GET", "/v1/models", Operation.LIST, Category.LIST),
-    ("GET", "/v1/models/llama3", Operation.MODEL, Category.LIST),
-    ("POST", "/v1/chat/completions", Operation.CHAT, Category.INFERENCE),
-    ("POST", "/v1/completions", Operation.GENERATE, Category.INFERENCE),
-    ("POST", "/v1/embeddings", Operation.EMBED, Category.INFERENCE),
-    ("POST", "/v1/responses", Operation.RESPONSES, Category.INFERENCE),
-    ("POST", "/v1/messages", Operation.MESSAGES, Category.INFERENCE),
-    ("POST", "/v1/audio/transcriptions", Operation.TRANSCRIBE, Category.INFERENCE),
+    ("GET", "/", Operation.HEARTBEAT, Right.LIST),
+    ("HEAD", "/", Operation.HEARTBEAT, Right.LIST),
+    ("GET", "/api/version", Operation.VERSION, Right.LIST),
+    ("HEAD", "/api/version", Operation.VERSION, Right.LIST),
+    ("GET", "/api/tags", Operation.LIST, Right.LIST),
+    ("HEAD", "/api/tags", Operation.LIST, Right.LIST),
+    ("GET", "/api/ps", Operation.RUNNING, Right.LIST),
+    ("POST", "/api/show", Operation.SHOW, Right.LIST),
+    ("POST", "/api/generate", Operation.GENERATE, Right.GENERATE),
+    ("POST", "/api/chat", Operation.CHAT, Right.GENERATE),
+    ("POST", "/api/embed", Operation.EMBED, Right.EMBED),
+    ("POST", "/api/embeddings", Operation.EMBED, Right.EMBED),
+    ("POST", "/api/pull", Operation.PULL, Right.MANAGE),
+    ("POST", "/api/push", Operation.PUSH, Right.MANAGE),
+    ("POST", "/api/create", Operation.CREATE, Right.MANAGE),
+    ("POST", "/api/copy", Operation.COPY, Right.MANAGE),
+    ("DELETE", "/api/delete", Operation.DELETE, Right.MANAGE),
+    ("HEAD", "/api/blobs/sha256:" + "a" * 64, Operation.BLOB, Right.MANAGE),
+    ("POST", "/api/blobs/sha256:" + "a" * 64, Operation.BLOB, Right.MANAGE),
+    ("GET", "/v1/models", Operation.LIST, Right.LIST),
+    ("GET", "/v1/models/llama3", Operation.MODEL, Right.LIST),
+    ("POST", "/v1/chat/completions", Operation.CHAT, Right.GENERATE),
+    ("POST", "/v1/completions", Operation.GENERATE, Right.GENERATE),
+    ("POST", "/v1/embeddings", Operation.EMBED, Right.EMBED),
+    ("POST", "/v1/responses", Operation.RESPONSES, Right.GENERATE),
+    ("POST", "/v1/messages", Operation.MESSAGES, Right.GENERATE),
+    ("POST", "/v1/audio/transcriptions", Operation.TRANSCRIBE, Right.GENERATE),
 ]
 
 
@@ -49,15 +49,15 @@ def kind_of(method: str, target: str, paths: Paths = PATHS) -> Kind:
     return caught.value.failure.kind
 
 
-@pytest.mark.parametrize(("method", "path", "operation", "category"), NATIVE)
+@pytest.mark.parametrize(("method", "path", "operation", "right"), NATIVE)
 @pytest.mark.parametrize("prefix", ["", "/olla/ollama"])
 def test_ollama_is_the_same_at_the_root_and_under_its_prefix(
-    prefix: str, method: str, path: str, operation: Operation, category: Category
+    prefix: str, method: str, path: str, operation: Operation, right: Right
 ) -> None:
     """A client that takes no path prefix gets what one with the prefix gets."""
     target = PATHS.resolve(method, prefix + path)
     assert target.operation is operation
-    assert target.category is category
+    assert target.right is right
     assert target.upstream_target == path
     assert target.profiles == {"ollama"}
     assert target.prefix == prefix
@@ -128,7 +128,7 @@ def test_servers_own_inference_needs_the_right_to_infer(path: str) -> None:
     """Inference paths beside the OpenAI API are not mistaken for management."""
     for prefix in ("llamacpp", "vllm", "sglang"):
         target = PATHS.resolve("POST", f"/olla/{prefix}{path}")
-        assert target.category is Category.INFERENCE
+        assert target.right in (Right.GENERATE, Right.EMBED)
         assert target.needs_model
 
 
@@ -143,16 +143,16 @@ def test_openai_paths_work_with_and_without_v1(prefix: str) -> None:
 
 def test_lm_studio_keeps_its_own_api() -> None:
     """Inference in LM Studio's own API infers, its model management manages."""
-    assert PATHS.resolve("POST", "/olla/lmstudio/api/v1/chat").category is Category.INFERENCE
+    assert PATHS.resolve("POST", "/olla/lmstudio/api/v1/chat").right is Right.GENERATE
     assert PATHS.resolve("POST", "/olla/lmstudio/api/v0/completions").operation.occupies_slot
     load = PATHS.resolve("POST", "/olla/lmstudio/api/v1/models/load")
-    assert (load.operation, load.category) == (Operation.OTHER, Category.MANAGE)
+    assert (load.operation, load.right) == (Operation.OTHER, Right.MANAGE)
 
 
 def test_other_methods_below_a_servers_models_manage() -> None:
     """`POST /v1/models/…` is a server's own way to load and unload, not a mistake."""
     target = PATHS.resolve("POST", "/olla/llamacpp/v1/models/load")
-    assert (target.operation, target.category) == (Operation.OTHER, Category.MANAGE)
+    assert (target.operation, target.right) == (Operation.OTHER, Right.MANAGE)
 
 
 # --- bodies, parameters, queries ----------------------------------------------------------------
@@ -286,16 +286,16 @@ def test_an_unknown_path_elsewhere_is_not_found(path: str) -> None:
 )
 def test_an_unknown_path_of_a_server_is_passed_on(path: str, upstream: str, dialect: str) -> None:
     """What only the server knows goes there: reading lists, anything else manages."""
-    for method, category in [
-        ("GET", Category.LIST),
-        ("HEAD", Category.LIST),
-        ("POST", Category.MANAGE),
-        ("PATCH", Category.MANAGE),
-        ("OPTIONS", Category.LIST),
+    for method, right in [
+        ("GET", Right.LIST),
+        ("HEAD", Right.LIST),
+        ("POST", Right.MANAGE),
+        ("PATCH", Right.MANAGE),
+        ("OPTIONS", Right.LIST),
     ]:
         target = PATHS.resolve(method, path)
         assert target.operation is Operation.OTHER
-        assert target.category is category
+        assert target.right is right
         assert target.upstream_target == upstream
         assert target.dialect.name == dialect
         assert not target.needs_model
@@ -306,24 +306,22 @@ def test_a_browsers_preflight_is_the_servers_to_answer(path: str) -> None:
     """OPTIONS is passed on, and asks for no right to change anything."""
     target = PATHS.resolve("OPTIONS", path)
     assert target.operation is Operation.OTHER
-    assert target.category is Category.LIST
+    assert target.right is Right.LIST
 
 
 @pytest.mark.parametrize("path", ["/api/chat", "/api/delete", "/olla/vllm/v1/models/x", "/api/x"])
 def test_a_browsers_question_is_the_servers_to_answer(path: str) -> None:
     """OPTIONS asks what may be asked: it needs no more than a list does, on any path."""
     target = PATHS.resolve("OPTIONS", path)
-    assert (target.operation, target.category) == (Operation.OTHER, Category.LIST)
+    assert (target.operation, target.right) == (Operation.OTHER, Right.LIST)
     assert not target.needs_model
 
 
 def test_a_get_that_changes_the_server_manages() -> None:
     """SGLang drops its cache and frees its memory when asked with GET."""
-    assert PATHS.resolve("GET", "/olla/sglang/flush_cache").category is Category.MANAGE
-    assert (
-        PATHS.resolve("GET", "/olla/sglang//release_memory_occupation/").category is Category.MANAGE
-    )
-    assert PATHS.resolve("GET", "/olla/sglang/get_model_info").category is Category.LIST
+    assert PATHS.resolve("GET", "/olla/sglang/flush_cache").right is Right.MANAGE
+    assert PATHS.resolve("GET", "/olla/sglang//release_memory_occupation/").right is Right.MANAGE
+    assert PATHS.resolve("GET", "/olla/sglang/get_model_info").right is Right.LIST
 
 
 def test_the_root_can_be_switched_off(paths_without_root: Paths) -> None:

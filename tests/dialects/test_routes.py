@@ -2,18 +2,18 @@
 
 import pytest
 
-from olla.dialects.dialect import Category, Operation
+from olla.dialects.dialect import Operation, Right
 from olla.dialects.routes import (
     BodyUse,
-    category_of,
     native_routes,
+    right_of,
     routes_of,
-    unknown_category,
+    unknown_right,
     v1_routes,
 )
 from olla.fleet.profiles import PROFILES
 
-RANK = {Category.LIST: 0, Category.INFERENCE: 1, Category.MANAGE: 2}
+RANK = {Right.LIST: 0, Right.EMBED: 1, Right.GENERATE: 1, Right.MANAGE: 2}
 TABLES = [native_routes(), v1_routes("/v1", anthropic=True)]
 TABLES += [routes_of(name, anthropic=True) for name in PROFILES]
 
@@ -36,18 +36,18 @@ def test_a_path_that_is_not_in_a_table_needs_no_less_than_where_it_is(table) -> 
     """Under another server's prefix a path does not get cheaper."""
     for path, route in table.items():
         for method in route.methods:
-            unknown = unknown_category(method, path.replace("*", "x"))
-            assert RANK[unknown] >= RANK[category_of(route.operation)]
+            unknown = unknown_right(method, path.replace("*", "x"))
+            assert RANK[unknown] >= RANK[right_of(route.operation)]
 
 
 @pytest.mark.parametrize("operation", Operation)
 def test_every_operation_needs_a_right(operation: Operation) -> None:
     """What changes a node manages; what occupies a slot infers."""
-    category = category_of(operation)
-    assert not operation.occupies_slot or category is Category.INFERENCE
+    right = right_of(operation)
+    assert not operation.occupies_slot or right in (Right.GENERATE, Right.EMBED)
     changes = {Operation.PULL, Operation.PUSH, Operation.CREATE, Operation.COPY}
     changes |= {Operation.DELETE, Operation.BLOB}
-    assert (category is Category.MANAGE) == (operation in changes)
+    assert (right is Right.MANAGE) == (operation in changes)
 
 
 @pytest.mark.parametrize("row", PROFILES.values(), ids=lambda row: row.name)

@@ -19,7 +19,7 @@ async def fleet() -> AsyncIterator[Fleet]:
     """A router over one node."""
     async with Fleet({"only": (MODEL,)}) as running:
         yield running
-        running.check_clean()
+        await running.check_clean()
 
 
 async def ask(fleet: Fleet, raw: bytes) -> tuple[int, dict[str, str], object]:

@@ -47,7 +47,7 @@ async def test_fast_errors_repel_requests_instead_of_attracting_them() -> None:
             asked = sum(each.target == "/api/generate" for each in fleet.nodes["a"].seen)
             assert asked <= 12, status
             fleet.nodes["a"].faults.clear()
-        fleet.check_clean()
+        await fleet.check_clean()
 
 
 async def test_an_endpoint_that_fails_now_and_then_is_found_out() -> None:
@@ -61,7 +61,7 @@ async def test_an_endpoint_that_fails_now_and_then_is_found_out() -> None:
                 assert (await ask(session, fleet))[0] == 200
                 opened = opened or breaker(fleet, "a") is BreakerState.OPEN
             assert opened
-        fleet.check_clean()
+        await fleet.check_clean()
 
 
 async def test_the_last_endpoint_of_a_model_is_always_tried() -> None:
@@ -104,4 +104,4 @@ async def test_an_endpoint_that_comes_back_starts_slowly() -> None:
             )
         assert used["a"] >= 15
         assert fleet.app.prober.snapshot.by_name["a"].ramp == 0
-        fleet.check_clean()
+        await fleet.check_clean()

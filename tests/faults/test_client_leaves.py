@@ -46,7 +46,7 @@ async def test_hanging_up_stops_generation_within_a_second(stream: bool) -> None
         assert node.workshop.cancelled == 1
         await until(lambda: fleet.app.dispatcher.leases == 0)
         await until(lambda: fleet.app.pool.open == 0)
-        fleet.check_clean()
+        await fleet.check_clean()
 
 
 async def test_hanging_up_during_a_load_gives_up_the_place_and_not_the_load() -> None:
@@ -62,7 +62,7 @@ async def test_hanging_up_during_a_load_gives_up_the_place_and_not_the_load() ->
         assert node.loading is not None
         await until(lambda: node.loads == 1 and fleet.app.dispatcher.loads == 0)
         assert node.loads_aborted == 0
-        fleet.check_clean()
+        await fleet.check_clean()
 
 
 async def test_many_clients_that_leave_leak_nothing() -> None:
@@ -81,7 +81,7 @@ async def test_many_clients_that_leave_leak_nothing() -> None:
         await until(lambda: node.workshop.running == 0 and fleet.app.dispatcher.leases == 0)
         await until(lambda: fleet.app.pool.open == fleet.app.pool.idle)
         assert fleet.app.downstream.active == 0
-        fleet.check_clean()
+        await fleet.check_clean()
 
 
 async def test_a_client_that_leaves_is_no_failure_of_the_endpoint() -> None:
@@ -123,7 +123,7 @@ async def test_hanging_up_in_mid_request_leaves_nothing(head: bytes) -> None:
         assert fleet.app.downstream.active == 0
         assert fleet.nodes["only"].storage.blobs == type(fleet.nodes["only"].storage.blobs)()
         assert not any(seen.target == "/api/generate" for seen in fleet.nodes["only"].seen)
-        fleet.check_clean()
+        await fleet.check_clean()
 
 
 def port_of(fleet: Fleet) -> int:

@@ -36,7 +36,7 @@ async def test_leaving_the_queue_frees_the_place_at_once() -> None:
         await until(lambda: fleet.app.dispatcher.leases == 0)
         asked = [each for each in node.seen if each.target == "/api/generate"]
         assert len(asked) <= 3  # the load, the first, and one that tried out a second slot
-        fleet.check_clean()
+        await fleet.check_clean()
 
 
 async def test_leaving_while_tried_again_hangs_up_on_the_second_node() -> None:
@@ -57,7 +57,7 @@ async def test_leaving_while_tried_again_hangs_up_on_the_second_node() -> None:
         await until(lambda: fleet.app.dispatcher.leases == 0)
         await until(lambda: fleet.app.pool.open == fleet.app.pool.idle)
         assert fleet.app.downstream.active == 0
-        fleet.check_clean()
+        await fleet.check_clean()
 
 
 async def test_leaving_in_the_middle_of_a_blob_leaves_no_blob() -> None:
@@ -71,4 +71,4 @@ async def test_leaving_in_the_middle_of_a_blob_leaves_no_blob() -> None:
         await until(lambda: fleet.app.pool.open == 0)
         await until(lambda: fleet.app.downstream.active == 0)
         assert not fleet.nodes["only"].storage.blobs
-        fleet.check_clean()
+        await fleet.check_clean()

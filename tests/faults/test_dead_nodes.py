@@ -70,7 +70,7 @@ async def test_all_that_a_dying_node_had_not_begun_is_answered_by_others() -> No
         answers = await asyncio.gather(*asking)
         assert [status for status, _ in answers] == [200] * 60
         assert fleet.app.dispatcher.retries.refused == 0
-        fleet.check_clean()
+        await fleet.check_clean()
 
 
 async def test_a_stream_from_a_node_that_freezes_ends_with_an_error() -> None:

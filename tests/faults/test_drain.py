@@ -124,4 +124,4 @@ async def test_a_request_whose_body_was_coming_in_reaches_no_node_afterwards() -
         writer.close()
         await fleet.settled()
         assert not [seen for seen in fleet.nodes["a"].seen if seen.target == "/api/generate"]
-        fleet.check_clean()
+        await fleet.check_clean()

@@ -35,7 +35,7 @@ async def test_a_request_that_waited_says_how_long() -> None:
         queued = [found for _, found, _ in answers if "X-Olla-Queue-Time" in found]
         assert queued
         assert {found["X-Olla-Routing-Reason"] for found in queued} == {"queued"}
-        fleet.check_clean()
+        await fleet.check_clean()
 
 
 async def test_a_full_queue_is_a_503_that_says_when_to_come_back() -> None:
@@ -50,7 +50,7 @@ async def test_a_full_queue_is_a_503_that_says_when_to_come_back() -> None:
         for headers, body in refused:
             assert int(headers["Retry-After"]) >= 1
             assert "routing.max_queue" in body["error"]
-        fleet.check_clean()
+        await fleet.check_clean()
 
 
 async def test_a_wait_that_is_too_long_is_refused() -> None:
@@ -61,7 +61,7 @@ async def test_a_wait_that_is_too_long_is_refused() -> None:
         assert status == 503
         assert "routing.queue_timeout" in body["error"]
         assert int(headers["Retry-After"]) >= 1
-        fleet.check_clean()
+        await fleet.check_clean()
 
 
 async def test_an_explanation_names_every_endpoint_with_its_delay() -> None:
@@ -103,7 +103,7 @@ async def test_unloading_loads_nothing() -> None:
         assert sum(len(each.resident(0.0)) for each in schedulers) == 1
         await ask(fleet, prompt="", keep_alive=0)
         assert sum(len(each.resident(0.0)) for each in schedulers) == 0
-        fleet.check_clean()
+        await fleet.check_clean()
 
 
 async def test_a_node_that_dies_gives_back_what_waits_for_it() -> None:

@@ -58,7 +58,7 @@ async def test_an_endpoint_that_is_removed_drains() -> None:
         assert (status, endpoint) == (200, "a")
         assert json.loads(text.splitlines()[-1])["done"] is True
         await fleet.settled()
-        fleet.check_clean()
+        await fleet.check_clean()
 
 
 async def test_who_waits_for_an_endpoint_that_is_removed_goes_elsewhere() -> None:
@@ -77,7 +77,7 @@ async def test_who_waits_for_an_endpoint_that_is_removed_goes_elsewhere() -> Non
             answers = await asyncio.gather(*asking)
         assert {status for status, _, _ in answers} == {200}
         assert sum(endpoint == "b" for _, _, endpoint in answers) >= 90
-        fleet.check_clean()
+        await fleet.check_clean()
 
 
 async def test_reloading_under_load_loses_nothing() -> None:
@@ -107,7 +107,7 @@ async def test_reloading_under_load_loses_nothing() -> None:
         assert all('"done":true' in text for _, text, _ in answers)
         assert {endpoint for _, _, endpoint in answers} == set("abc")
         await fleet.settled()
-        fleet.check_clean()
+        await fleet.check_clean()
 
 
 async def test_limits_aliases_and_paths_follow_the_settings() -> None:

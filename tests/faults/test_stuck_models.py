@@ -65,7 +65,7 @@ async def test_a_stuck_model_is_left_alone_and_what_it_holds_goes_elsewhere() ->
         await asyncio.gather(flowing, return_exceptions=True)
         assert "model stuck" in fleet.log.getvalue()
         assert "model moves again" in fleet.log.getvalue()
-        fleet.check_clean()
+        await fleet.check_clean()
 
 
 async def test_a_slow_answer_is_confirmed_to_be_slow_and_stays() -> None:

@@ -1,0 +1,1 @@
+"""What outlives the process: keys, and what was used. SQLite by default, PostgreSQL by URL."""
