@@ -47,14 +47,19 @@ class RequestRecord:
     seconds to the first byte were expected when it came, None where routing did not ask.
     `rewritten` says what olla has changed in the request's body, where it was told to;
     `inference` says that it occupies a slot of a model, `load_options` how it wanted that loaded.
+    `caller` is what limits and usage are counted under (`key:1`, `static:ci`, `addr:10.0.0.1`),
+    `owner`, `key_name` and `tier` are those of its key, empty where it has none; `estimated` says
+    that token counts are olla's estimates; `content` is the text of request and answer, only where
+    they are to be kept.
     """
 
     __slots__ = (
-        *("attempts", "bytes_in", "bytes_out", "client", "decision", "dialect", "ended"),
-        *("endpoint", "endpoint_type", "failure", "first_byte", "id", "inference"),
-        *("load_options", "load_seconds", "method", "model", "operation", "output_tokens", "path"),
-        *("predicted", "prompt_tokens", "queue_seconds", "reason", "rewritten", "started"),
-        *("started_wall", "status", "strategy", "streaming"),
+        *("attempts", "bytes_in", "bytes_out", "caller", "client", "content", "decision"),
+        *("dialect", "ended", "endpoint", "endpoint_type", "estimated", "failure", "first_byte"),
+        *("id", "inference", "key_name", "load_options", "load_seconds", "method", "model"),
+        *("operation", "output_tokens", "owner", "path", "predicted", "prompt_tokens"),
+        *("queue_seconds", "reason", "rewritten", "started", "started_wall", "status"),
+        *("strategy", "streaming", "tier"),
     )
 
     def __init__(
@@ -89,6 +94,12 @@ class RequestRecord:
         load_options: tuple[tuple[str, float], ...] = (),
         attempts: list[AttemptRecord] | None = None,
         failure: Failure | None = None,
+        caller: str = "",
+        owner: str = "",
+        key_name: str = "",
+        tier: str = "",
+        estimated: bool = False,
+        content: tuple[str, str] | None = None,
     ) -> None:
         self.id = id
         self.method = method
@@ -120,6 +131,12 @@ class RequestRecord:
         self.load_options = load_options
         self.attempts: list[AttemptRecord] = [] if attempts is None else attempts
         self.failure = failure
+        self.caller = caller
+        self.owner = owner
+        self.key_name = key_name
+        self.tier = tier
+        self.estimated = estimated
+        self.content = content
 
 
 class Sink(Protocol):

@@ -1,0 +1,51 @@
+"""What went wrong with the store, in words that may be shown.
+
+Neither credentials nor SQL nor what was to be written stand in them.
+"""
+
+import os
+import socket
+
+import asyncpg
+from sqlalchemy.exc import DBAPIError
+
+__all__ = ["StoreError", "in_words"]
+
+_HINTS = {
+    "file is not a database": "the file belongs to something else; name another",
+    "database is locked": "another process holds it",
+    "password authentication failed": "check user and password in the store's URL",
+    "does not exist": "create it, and let the user own it",
+    "readonly database": "let olla's user write the file and its folder",
+    "database or disk is full": "make room, or let usage be kept for a shorter time",
+}
+"""What to do about it, by what databases say."""
+
+
+class StoreError(Exception):
+    """The store cannot be used, or did not do what it was asked for. The message says why."""
+
+
+def in_words(error: BaseException) -> str:
+    """What an error of a driver, of SQLAlchemy or of the system says, on one line."""
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        # asyncpg's own error is behind SQLAlchemy's imitation.
+        error = error.orig.__cause__ or error.orig
+    text = _said(error)
+    hint = next((hint for mark, hint in _HINTS.items() if mark in text), "")
+    return f"{text}; {hint}" if hint else text
+
+
+def _said(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, socket.gaierror):
+        return f"the host is not known ({error.strerror})"
+    if isinstance(error, OSError):
+        why = os.strerror(error.errno) if error.errno else str(error)
+        where = f"'{error.filename}' " if error.filename else ""
+        return f"{where}cannot be reached: {why}"
+    # What asyncpg says of a value repeats it.
+    if isinstance(error, asyncpg.DataError | UnicodeError | OverflowError):
+        return "a value does not fit its column"
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

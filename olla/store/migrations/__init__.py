@@ -1,0 +1,1 @@
+"""How a database becomes what `olla.store.schema` says: one version after the other."""
