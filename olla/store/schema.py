@@ -76,7 +76,6 @@ usage = Table(
     Column("total_seconds", Double),
     Index("ix_usage_caller_at", "caller", "at"),
     Index("ix_usage_owner_at", "owner", "at"),
-    sqlite_autoincrement=True,
 )
 """One row a request: see `olla.store.usage.UsageRow`."""
 
@@ -88,6 +87,5 @@ usage_content = Table(
     Column("request_id", Text, nullable=False, index=True),
     Column("request", Text, nullable=False),
     Column("answer", Text, nullable=False),
-    sqlite_autoincrement=True,
 )
 """What was asked and answered; only of requests whose content was to be kept."""

@@ -59,7 +59,6 @@ def _make_usage() -> None:
         sa.Column("queue_seconds", sa.Double),
         sa.Column("first_token_seconds", sa.Double),
         sa.Column("total_seconds", sa.Double),
-        sqlite_autoincrement=True,
     )
     op.create_index("ix_usage_caller_at", "usage", ["caller", "at"])
     op.create_index("ix_usage_owner_at", "usage", ["owner", "at"])
@@ -70,5 +69,4 @@ def _make_usage() -> None:
         sa.Column("request_id", sa.Text, nullable=False, index=True),
         sa.Column("request", sa.Text, nullable=False),
         sa.Column("answer", sa.Text, nullable=False),
-        sqlite_autoincrement=True,
     )
