@@ -96,6 +96,9 @@ class UsageRecording:
         self._back_off = _BACK_OFF_MIN
         self._writing = asyncio.Lock()
         self._due = asyncio.Event()
+        """A batch is full, or it is the last."""
+        self._again = asyncio.Event()
+        """What failed is to be tried at once."""
         self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -134,7 +137,9 @@ class UsageRecording:
         """
         self._stopping = True
         self._room = 0
+        self._back_off = _BACK_OFF_MIN
         self._due.set()
+        self._again.set()
         for forgetting in self._tasks[1:]:
             forgetting.cancel()
         if self._tasks:
@@ -180,7 +185,8 @@ class UsageRecording:
             if self.failing is None:
                 await self._wait(self._due, self._interval)
             else:  # a full batch is no reason to ask sooner
-                await self._wait(asyncio.Event(), self._back_off)
+                await self._wait(self._again, self._back_off)
+                self._again.clear()
                 self._back_off = min(self._back_off * 2, _BACK_OFF_MAX)
             self._due.clear()
             with suppress(Exception):  # `failing` has it

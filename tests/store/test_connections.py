@@ -39,11 +39,14 @@ async def store_of_sqlite(sqlite_url: str, opened: Open) -> Store:
 async def test_a_transaction_that_fails_leaves_nothing(url: str, store: Store) -> None:
     """What was written before the failure is taken back."""
     connections = Connections(read_url(url), 10.0)
-    write = text("UPDATE key_revision SET value = 7")
-    with pytest.raises(StoreError, match="no_such_table"):
+
+    async def fail() -> None:
         async with connections.writing() as connection:
-            await connection.execute(write)
+            await connection.execute(text("UPDATE key_revision SET value = 7"))
             await connection.execute(text("SELECT * FROM no_such_table"))
+
+    with pytest.raises(StoreError, match="no_such_table"):
+        await fail()
     await connections.close()
     assert await store.keys.revision() == 0
 
@@ -109,12 +112,16 @@ async def test_a_full_disk_is_told(tmp_path: Path, store_of_sqlite: Store) -> No
     await store_of_sqlite.usage.add([row(0)])
     await store_of_sqlite.close()
     connections = Connections(read_url(f"sqlite:///{tmp_path}/store/olla.db"), 10.0)
-    with pytest.raises(StoreError, match="full; make room"):
+
+    async def fill() -> None:
         async with connections.writing() as connection:
             await connection.execute(text("PRAGMA max_page_count = 30"))
             insert = text("INSERT INTO usage_content VALUES (:id, 1.0, 'a', :text, :text)")
             for number in range(1000):
                 await connection.execute(insert, {"id": number, "text": "x" * 4000})
+
+    with pytest.raises(StoreError, match="full; make room"):
+        await fill()
     async with connections.reading() as connection:
         count = text("SELECT count(*) FROM usage_content")
         assert (await connection.execute(count)).scalar_one() == 0
