@@ -63,6 +63,14 @@ class Kind(enum.Enum):
     NOT_FOUND = "not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     FORBIDDEN = "forbidden"
+    KEY_MISSING = "api_key_required"
+    KEY_INVALID = "invalid_api_key"
+    KEY_REVOKED = "api_key_revoked"
+    KEY_EXPIRED = "api_key_expired"
+    MODEL_FORBIDDEN = "model_not_allowed"
+    LIMITED = "rate_limit_exceeded"
+    STORE_AWAY = "store_unavailable"
+    """What olla keeps cannot be read or written."""
 
     MODEL_NOT_FOUND = "model_not_found"
     MODEL_UNAVAILABLE = "model_unavailable"
@@ -134,6 +142,13 @@ FACTS: dict[Kind, Facts] = {
     Kind.NOT_FOUND: Facts(_CLIENT, Phase.ROUTE, 404),
     Kind.METHOD_NOT_ALLOWED: Facts(_CLIENT, Phase.ROUTE, 405),
     Kind.FORBIDDEN: Facts(_CLIENT, Phase.ROUTE, 403),
+    Kind.KEY_MISSING: Facts(_CLIENT, Phase.ROUTE, 401),
+    Kind.KEY_INVALID: Facts(_CLIENT, Phase.ROUTE, 401),
+    Kind.KEY_REVOKED: Facts(_CLIENT, Phase.ROUTE, 401),
+    Kind.KEY_EXPIRED: Facts(_CLIENT, Phase.ROUTE, 401),
+    Kind.MODEL_FORBIDDEN: Facts(_CLIENT, Phase.ROUTE, 403),
+    Kind.LIMITED: Facts(_CLIENT, Phase.ROUTE, 429),
+    Kind.STORE_AWAY: Facts(_OLLA, Phase.ROUTE, 503),
     Kind.MODEL_NOT_FOUND: Facts(_CLIENT, Phase.ROUTE, 404),
     Kind.MODEL_UNAVAILABLE: Facts(_OLLA, Phase.ROUTE, 503),
     Kind.NO_ENDPOINT: Facts(_OLLA, Phase.ROUTE, 503),

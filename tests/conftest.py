@@ -29,6 +29,14 @@ def no_proxies() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def home_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nobody's own store is touched, and none is there at first."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("OLLA_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def no_task_left(request: pytest.FixtureRequest) -> None:
     """A test that is a coroutine ends with no task but its own: set up first, checked last."""

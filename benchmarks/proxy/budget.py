@@ -139,7 +139,8 @@ class Harness:
         incoming = HotIncoming(hot, "127.0.0.1", len(_BODY))
         ollama = DIALECTS["ollama"]
         peek = ollama.peek(Operation.GENERATE, _BODY)
-        features = features_of(stations, hot.target, incoming, peek)
+        caller = stations.gate.anonymous(incoming)
+        features = features_of(stations, hot.target, incoming, peek, caller)
         snapshot = app.prober.snapshot
         lease: Any = app.dispatcher.ask(features, snapshot, "bench", time.monotonic())
         summary = ollama.summary(Operation.GENERATE, False, _ANSWER)
@@ -155,7 +156,9 @@ class Harness:
         return {
             "read the request's head": lambda: heads.find(_REQUEST),
             "read the body": lambda: ollama.peek(Operation.GENERATE, _BODY),
-            "what routing may know": lambda: features_of(stations, hot.target, incoming, peek),
+            "what routing may know": lambda: features_of(
+                stations, hot.target, incoming, peek, caller
+            ),
             "choose, lease, release, learn": lease_and_release,
             "form the request": lambda: form_request(
                 incoming, hot.target, _BODY, "bench", lease.choice, "id", None

@@ -17,6 +17,7 @@ from structlog.typing import FilteringBoundLogger
 
 from olla import __version__
 from olla.admission.dispatcher import Dispatcher
+from olla.app.guarding import Guarding
 from olla.app.options import (
     aliases,
     context_rule,
@@ -27,11 +28,13 @@ from olla.app.options import (
     routing_options,
     timeouts,
 )
+from olla.app.own_paths import own_paths
 from olla.clock import Clock, SystemClock
 from olla.failures import Failure, Kind
 from olla.fleet.line import Line
 from olla.probing.prober import Prober
 from olla.proxy.admitting import Admission
+from olla.proxy.answering import OwnPath
 from olla.proxy.confirming import Confirming
 from olla.proxy.downstream import Downstream
 from olla.proxy.room import connections_max
@@ -107,6 +110,7 @@ class App:
             StartError: the address cannot be listened on.
         """
         server = self.settings.server
+        await self.guarding.start()
         await self.prober.start()
         self.loop_lag.start()
         self.confirming.start()
@@ -162,6 +166,7 @@ class App:
             "probing": self.prober.stop(),
             "admission": self.admission.close(),
             "connections": self.pool.close(),
+            "keys and usage": self.guarding.stop(),
         }
         for name, stops in parts.items():
             try:
@@ -216,7 +221,12 @@ class App:
             wait_keepalive=settings.proxy.wait_keepalive,
             bodies_max=server.request_limits.max_buffered_size,
         )
-        self.downstream.renew(self.stations, paths_for(root_enabled=settings.surfaces.root.enabled))
+        self.guarding.apply(settings)
+        self.downstream.renew(
+            self.stations,
+            paths_for(root_enabled=settings.surfaces.root.enabled),
+            self._own_paths(settings),
+        )
         self.downstream.server.limit(
             head_max=server.request_limits.max_header_size,
             idle_timeout=server.idle_timeout,
@@ -285,7 +295,9 @@ class App:
                 "made": self.dispatcher.retries.made,
                 "refused": self.dispatcher.retries.refused,
             },
+            access=lambda: self.guarding.numbers(),
         )
+        self.guarding = Guarding(settings, clock, self.logger, self.metrics)
         self.traffic = Traffic(lambda: self.prober.snapshot)
         self.request_log = RequestLog(
             self._output,
@@ -297,6 +309,7 @@ class App:
         self.stations = Stations(
             clock=clock,
             admission=self.admission,
+            gate=self.guarding.gate,
             fleet=self.prober,
             pool=self.pool,
             sink=self._sink(),
@@ -311,7 +324,7 @@ class App:
             bodies_max=settings.server.request_limits.max_buffered_size,
             context=context_rule(settings),
         )
-        lists = ListSurface(
+        self.lists = ListSurface(
             snapshot=lambda: self.prober.snapshot,
             refresh=self.prober.refresh,
             clock=clock,
@@ -332,8 +345,8 @@ class App:
         self.downstream = Downstream(
             self.stations,
             paths_for(root_enabled=settings.surfaces.root.enabled),
-            surfaces={**lists.routes(), **status.routes()},
-            operations=lists.operations(),
+            own=self._own_paths(settings),
+            operations=self.lists.operations(),
             head_max=settings.server.request_limits.max_header_size,
             idle_timeout=settings.server.idle_timeout,
             read_header_timeout=settings.server.read_header_timeout,
@@ -341,6 +354,9 @@ class App:
             connections_max=connections_max(settings.server.max_connections),
             logger=self.logger,
         )
+
+    def _own_paths(self, settings: Settings) -> dict[str, OwnPath]:
+        return own_paths(settings, self)
 
     def _wire_confirming(self) -> Confirming:
         def give_up(line: Line, failure: Failure) -> None:
@@ -387,7 +403,7 @@ class App:
             ) from None
 
     def _sink(self) -> Sink:
-        sinks: list[Sink] = [self.metrics, self.traffic, self.request_log]
+        sinks: list[Sink] = [self.metrics, self.traffic, self.request_log, self.guarding.keeping]
         path = self.settings.routing.decision_log
         if path is not None:
             self.decision_log = self._open_decision_log(Path(path))

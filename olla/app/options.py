@@ -26,6 +26,8 @@ _RESTART = (
     "server.fast_path",
     "logging",
     "routing.decision_log",
+    "store",
+    "state",
 )
 """Keys whose change takes a restart."""
 

@@ -9,6 +9,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from olla.dialects.paths import Target
 from olla.failures import Failed, Failure, Kind
 from olla.fleet.endpoint import EndpointSpec
+from olla.proxy.credentials import Credential, credentials
 from olla.proxy.headers import unchanging_head
 
 __all__ = ["AiohttpIncoming"]
@@ -30,6 +31,7 @@ class AiohttpIncoming:
         "_silence",
         "has_body",
         "headers",
+        "hidden",
         "length",
         "method",
         "peer",
@@ -52,8 +54,14 @@ class AiohttpIncoming:
             if name.lower() in _OBEYED:
                 self.plain = False
                 break
+        self.hidden: bytes | None = None
         self.has_body = request.body_exists
         self.length = request.content_length
+
+    @property
+    def credentials(self) -> tuple[Credential, ...]:
+        """See `Incoming.credentials`."""
+        return credentials(self.headers)
 
     @property
     def path(self) -> str:
@@ -67,7 +75,13 @@ class AiohttpIncoming:
     def outgoing(self, target: Target, spec: EndpointSpec, via: str | None) -> bytes:
         """See `Incoming.outgoing`."""
         return unchanging_head(
-            self.method, target.upstream_target, spec, self.headers, peer=self.peer, via=via
+            self.method,
+            target.upstream_target,
+            spec,
+            self.headers,
+            peer=self.peer,
+            via=via,
+            hidden=self.hidden,
         )
 
     def expects_continue(self) -> bool:

@@ -1,27 +1,38 @@
-"""Whether a request may be let in at all: asked before its body is read."""
+"""Whether a request is let in at all, and who asks: before its body is read."""
 
 from typing import Final
 
-from olla.access.rights import FORWARDING_HEADERS, Caller, refuse_management, refuse_pinning
-from olla.dialects.dialect import Right
+from olla.access.caller import Caller, refuse
+from olla.access.policy import category_of
+from olla.dialects.dialect import Operation, Right
 from olla.dialects.paths import BodyUse, Target
 from olla.failures import Failed, Failure, Kind
+from olla.proxy.gate import Gate, Visit
 from olla.proxy.incoming import Incoming
 
-__all__ = ["allow"]
-_MANAGE: Final = Right.MANAGE
+__all__ = ["entitled", "let_in"]
+_ADMIN: Final = Right.ADMIN
+_CATEGORIES: Final = {operation: category_of(operation) for operation in Operation}
 _STREAMED: Final = BodyUse.STREAMED
 
 
-def allow(incoming: Incoming, target: Target, via: str | None) -> None:
-    """Let it pass, or not. `via` is this router's own name in the `Via` field.
+def let_in(gate: Gate, incoming: Incoming, target: Target, via: str | None) -> Visit:
+    """Let it in, or not. `via` is this router's own name in the `Via` field.
 
     Raises:
+        UnknownKey: it shows a key that is not known here; the store may know it.
         Failed: it has come from this router itself, or asks for what it may not, or its body is
-            encoded.
+            encoded, or its key is not taken.
     """
-    if incoming.plain and target.right is not _MANAGE:
-        return
+    caller = _allowed(gate, gate.identify(incoming), incoming, target, via)
+    return gate.visit(caller, _CATEGORIES[target.operation], incoming)
+
+
+def _allowed(
+    gate: Gate, caller: Caller, incoming: Incoming, target: Target, via: str | None
+) -> Caller:
+    if incoming.plain and target.right in caller.rights:
+        return caller
     own = incoming.header("Via") if via is not None else None
     if own is not None and via is not None and via in own:
         # It would multiply without end.
@@ -30,7 +41,9 @@ def allow(incoming: Incoming, target: Target, via: str | None) -> None:
             "configuration leads back to it; take that endpoint out"
         )
         raise Failed(Failure(Kind.LOOP, message))
-    _check_rights(incoming, target)
+    caller = entitled(gate, caller, incoming, target.right, target.word)
+    if incoming.header("X-Olla-Endpoint") is not None:
+        caller = entitled(gate, caller, incoming, _ADMIN, "X-Olla-Endpoint")
     encoding = incoming.header("Content-Encoding") if target.body is not _STREAMED else None
     if encoding is not None and encoding.strip().lower() != "identity":
         message = f"request bodies cannot be encoded ({encoding[:40]}); send it as it is"
@@ -40,21 +53,19 @@ def allow(incoming: Incoming, target: Target, via: str | None) -> None:
         # Only the chunks are taken off; what is below them would arrive as if it were plain.
         message = f"a request may be sent in chunks, but not as '{transfer[:40]}'"
         raise Failed(Failure(Kind.ENCODING_UNSUPPORTED, message))
+    return caller
 
 
-def _check_rights(incoming: Incoming, target: Target) -> None:
-    pinned = incoming.header("X-Olla-Endpoint")
-    if target.right is not _MANAGE and pinned is None:
-        return
-    caller = Caller(
-        incoming.peer,
-        forwarded=any(incoming.header(name) for name in FORWARDING_HEADERS),
-        origin=incoming.header("Origin"),
-    )
-    refusal = None
-    if target.right is _MANAGE:
-        refusal = refuse_management(caller, target.operation.value)
-    if refusal is None and pinned is not None:
-        refusal = refuse_pinning(caller)
-    if refusal is not None:
+def entitled(gate: Gate, caller: Caller, incoming: Incoming, right: Right, what: str) -> Caller:
+    """The caller, or who it is on this machine: without a key, programs here may do everything.
+
+    Raises:
+        Failed: it has no right to `what`.
+    """
+    refusal = refuse(caller, right, what)
+    if refusal is None:
+        return caller
+    local = gate.local(incoming) if caller.key is None else None
+    if local is None:
         raise Failed(refusal)
+    return local

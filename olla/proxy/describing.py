@@ -4,6 +4,7 @@ client sees it."""
 from math import inf
 from typing import Final
 
+from olla.access.caller import Caller
 from olla.admission.tickets import Answer
 from olla.dialects.dialect import Operation, Peek, Summary
 from olla.dialects.paths import Target
@@ -23,7 +24,9 @@ _EMBED: Final = Operation.EMBED
 _OTHER: Final = Operation.OTHER
 
 
-def features_of(stations: Stations, target: Target, incoming: Incoming, peek: Peek) -> Features:
+def features_of(
+    stations: Stations, target: Target, incoming: Incoming, peek: Peek, caller: Caller
+) -> Features:
     """What routing may know of the request."""
     prompt = peek.prompt
     models = _models(stations, target, peek)
@@ -51,7 +54,9 @@ def features_of(stations: Stations, target: Target, incoming: Incoming, peek: Pe
         peek.only_loads,
         prefix,
         prompt_bytes,
-        incoming.peer,
+        caller.id,
+        inf,
+        caller.endpoints,
     )
 
 

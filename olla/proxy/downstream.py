@@ -8,15 +8,15 @@ answers.
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from typing import cast
 
 import aiohttp
 import structlog
 from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError, LineTooLong
-from aiohttp.web_exceptions import HTTPException
 
+from olla.access.keyring import UnknownKey
 from olla.dialects.dialect import Operation
 from olla.dialects.paths import BodyUse, Paths, Target, WrongMethod
 from olla.failures import Failed, Failure, Kind
@@ -25,23 +25,21 @@ from olla.fleet.stalls import Moving
 from olla.proxy.aiohttp_check import fault
 from olla.proxy.aiohttp_incoming import AiohttpIncoming
 from olla.proxy.aiohttp_internals import Connection, Server
-from olla.proxy.allowing import allow
-from olla.proxy.error_response import error_answer, error_response
+from olla.proxy.allowing import let_in
+from olla.proxy.answering import Answering, OperationSurface, OwnPath
+from olla.proxy.error_response import error_answer
 from olla.proxy.exchange import Exchange
 from olla.proxy.fast_path import FastPath, HotIncoming, HotRequest
-from olla.proxy.headers import seconds
+from olla.proxy.gate import Visit
+from olla.proxy.giving_up import give_up_on, moving
 from olla.proxy.incoming import Incoming, read_body, request_id
+from olla.proxy.inner import InnerAnswer, InnerHost, InnerIncoming
 from olla.proxy.room import overloaded
 from olla.proxy.stations import Stations
 from olla.proxy.written import written
 from olla.record import RequestRecord
 
-__all__ = ["Downstream", "OperationSurface", "Surface"]
-
-Surface = Callable[[web.BaseRequest], Awaitable[web.Response]]
-"""Answers one of olla's own paths."""
-OperationSurface = Callable[[web.BaseRequest, Target], Awaitable[web.Response]]
-"""Answers an operation of a dialect for the whole fleet."""
+__all__ = ["Downstream"]
 
 _REQUEST_LINE = re.compile(rb"[A-Z]+ ([^ \r\n]{1,2048})")
 _VERSIONS = (HttpVersion10, HttpVersion11)
@@ -61,7 +59,7 @@ class Downstream:
         stations: Stations,
         paths: Paths,
         *,
-        surfaces: Mapping[str, Surface],
+        own: Mapping[str, OwnPath],
         operations: Mapping[Operation, OperationSurface],
         head_max: int,
         idle_timeout: float,
@@ -70,14 +68,15 @@ class Downstream:
         connections_max: int,
         logger: structlog.typing.FilteringBoundLogger,
     ) -> None:
-        """`surfaces` by exact path, `operations` answered for the fleet; `head_max` is bytes,
+        """`own` paths (see `Answering`), `operations` answered for the fleet; `head_max` is bytes,
         `idle_timeout` the seconds a connection may be silent between requests,
         `read_header_timeout` those that a head may take, `read_timeout` those that a client may
         be silent in the middle of a body, `connections_max` how many may be connected."""
         self._stations = stations
         self._paths = paths
-        self._surfaces = surfaces
-        self._operations = operations
+        self.answering = Answering(
+            stations, paths=own, operations=operations, asker=self, logger=logger
+        )
         self._logger = logger
         self._exchanges: set[Exchange] = set()
         self._answering = 0
@@ -122,10 +121,11 @@ class Downstream:
         """Requests being answered."""
         return self._answering
 
-    def renew(self, stations: Stations, paths: Paths) -> None:
+    def renew(self, stations: Stations, paths: Paths, own: Mapping[str, OwnPath]) -> None:
         """Serve what comes from now on by other limits and paths."""
-        self._stations = stations
+        self._stations = self.answering.stations = stations
         self._paths = paths
+        self.answering.paths = own
         if self.server.fast_path is not None:
             self.server.fast_path = FastPath(paths, stations.max_body, stations.room)
 
@@ -153,12 +153,12 @@ class Downstream:
 
     def moving(self) -> list[Moving]:
         """What is with endpoints now, and how far it has come."""
-        return [moving for each in self._exchanges if (moving := each.moving) is not None]
+        return [way for each in self._exchanges if (way := moving(each)) is not None]
 
     def give_up_on(self, endpoint: str, line: Line | None, failure: Failure) -> None:
-        """An endpoint, or a model on it, is dead or stuck: see `Exchange.give_up_on`."""
+        """An endpoint, or a model on it, is dead or stuck: see `giving_up`."""
         for exchange in list(self._exchanges):
-            exchange.give_up_on(endpoint, line, failure)
+            give_up_on(exchange, endpoint, line, failure)
 
     # --- exchanges --------------------------------------------------------------------------
 
@@ -168,14 +168,40 @@ class Downstream:
         incoming = HotIncoming(head, connection.peer, request.length)
         record = self._record(incoming, request.started)
         exchange = self._open(incoming, connection, head.target, record)
+        gate = self._stations.gate
         try:
             self._admit(connection)
-            allow(incoming, head.target, self._stations.via)
+            visit = let_in(gate, incoming, head.target, self._stations.via)
+        except UnknownKey as unknown:
+            if gate.renew is None:
+                self._turn_away(exchange, request, unknown.failure)
+            else:
+                late = self._begin_late(exchange, incoming, request)
+                exchange.task = asyncio.get_running_loop().create_task(late)
         except Failed as failed:
-            request.give_back(self._stations.room)
-            exchange.refuse(failed.failure)
+            self._turn_away(exchange, request, failed.failure)
         else:
+            exchange.enter(visit)
             exchange.begin(request.body())
+
+    async def _begin_late(
+        self, exchange: Exchange, incoming: HotIncoming, request: HotRequest
+    ) -> None:
+        """Begin once the store was asked for the key."""
+        try:
+            visit = await self.answering.let_in(incoming, request.head.target)
+        except Failed as failed:
+            self._turn_away(exchange, request, failed.failure)
+        except asyncio.CancelledError:
+            request.give_back(self._stations.room)
+            raise
+        else:
+            exchange.enter(visit)
+            exchange.begin(request.body())
+
+    def _turn_away(self, exchange: Exchange, request: HotRequest, failure: Failure) -> None:
+        request.give_back(self._stations.room)
+        exchange.refuse(failure)
 
     def _admit(self, connection: Connection) -> None:
         """Raises Failed: nothing is taken in any more, or not on this connection."""
@@ -216,6 +242,26 @@ class Downstream:
         stations.sink(record)
         self._done()
 
+    def ask(
+        self, method: str, path: str, body: bytes, visit: Visit, record: RequestRecord, peer: str
+    ) -> InnerAnswer:
+        """See `Asker.ask`.
+
+        Raises:
+            Failed: no such path is served.
+        """
+        target = self._paths.resolve(method, path)
+        incoming = InnerIncoming(method, path, body, peer)
+        answer = InnerAnswer(record)
+        exchange = Exchange(
+            self._stations, incoming, answer, target, record, InnerHost(self._exchanges, self)
+        )
+        self._exchanges.add(exchange)
+        answer.leave = exchange.abandon
+        exchange.enter(visit)
+        exchange.begin(body)
+        return answer
+
     def crashed(self, record: RequestRecord, error: Exception) -> None:
         """See `Host.crashed`."""
         self._logger.error("request failed", id=record.id, path=record.path, exc_info=error)
@@ -230,13 +276,16 @@ class Downstream:
     def _handle(self, request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
         if request.version not in _VERSIONS:
             raise BadHttpMessage(f"HTTP/{request.version.major}.{request.version.minor}")
-        surface = self._surfaces.get(request.raw_path.partition("?")[0])
-        return self._answer(request) if surface is None else self._own(surface, request)
+        own = self.answering.own(request.raw_path.partition("?")[0])
+        return self._answer(request) if own is None else self._own(own, request)
 
-    async def _own(self, surface: Surface, request: web.BaseRequest) -> web.StreamResponse:
+    async def _own(self, own: OwnPath, request: web.BaseRequest) -> web.StreamResponse:
+        connection = cast(Connection, request.protocol)
+        incoming = AiohttpIncoming(request, connection.peer, self.server.read_timeout)
+        record = self._record(incoming, self._stations.clock.now())
         self._answering += 1
         try:
-            return await surface(request)
+            return await self.answering.answer_own(own, request, incoming, record)
         finally:
             self._done()
 
@@ -254,15 +303,21 @@ class Downstream:
         except Failed as failed:
             self._write_failure(failed, request, connection, record)
             return written(connection.persistent)
-        answer = self._operations.get(target.operation)
+        answer = self.answering.operation(target.operation)
         if answer is not None:
-            return await self._from_surface(answer, request, target, record)
+            self._answering += 1
+            try:
+                return await self.answering.answer_operation(
+                    answer, request, incoming, target, record
+                )
+            finally:
+                self._done()
         exchange = self._open(incoming, connection, target, record)
         answered = connection.until_answered()
         try:
             try:
                 self._admit(connection)
-                allow(incoming, target, self._stations.via)
+                exchange.enter(await self.answering.let_in(incoming, target))
                 body = b""
                 if target.body is not BodyUse.STREAMED:
                     most = self._stations.max_body
@@ -276,57 +331,6 @@ class Downstream:
             exchange.abandon()
             raise
         return written(connection.persistent)
-
-    async def _from_surface(
-        self,
-        answer: OperationSurface,
-        request: web.BaseRequest,
-        target: Target,
-        record: RequestRecord,
-    ) -> web.StreamResponse:
-        record.dialect = target.dialect.name
-        record.operation = target.operation.value
-        record.strategy = self._stations.strategy
-        response: web.Response | None = None
-        self._answering += 1
-        try:
-            response = await self._surface_answer(answer, request, target, record)
-        finally:
-            record.ended = self._stations.clock.now()
-            self._stations.sink(record)
-            self._done()
-        return response
-
-    async def _surface_answer(
-        self,
-        answer: OperationSurface,
-        request: web.BaseRequest,
-        target: Target,
-        record: RequestRecord,
-    ) -> web.Response:
-        try:
-            response = await answer(request, target)
-        except Failed as failed:
-            record.failure = failed.failure
-            response = error_response(failed.failure, target.dialect)
-        except asyncio.CancelledError:
-            record.failure = Failure(Kind.CLIENT_GONE, "the client went away")
-            record.status = record.failure.status
-            raise
-        except HTTPException:
-            raise
-        except Exception as error:
-            self.crashed(record, error)
-            message = "the router failed at this request; its log has more"
-            record.failure = Failure(Kind.INTERNAL, message)
-            response = error_response(record.failure, target.dialect)
-        record.status = response.status
-        record.first_byte = self._stations.clock.now()
-        response.headers["X-Olla-Request-ID"] = record.id
-        response.headers["X-Olla-Response-Time"] = seconds(record.first_byte - record.started)
-        body = response.body
-        record.bytes_out = len(body) if isinstance(body, bytes) else 0
-        return response
 
     def _write_failure(
         self,

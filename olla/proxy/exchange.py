@@ -4,8 +4,8 @@ Understand, choose, try, relay, and at the end one record of what happened. Ever
 question is answered elsewhere; this file only knows their order, and that another endpoint may be
 tried until the first byte has gone to the client.
 
-A state machine in the event loop's callbacks: a task with its futures costs more than all stations
-together. It waits for one of: its turn in the queue, an attempt, lists that are being renewed.
+A state machine in callbacks: a task with its futures costs more than all stations together. It
+waits for one of: its turn in the queue, an attempt, lists that are being renewed.
 """
 
 import asyncio
@@ -15,12 +15,11 @@ from olla.admission.tickets import Lease, Ticket
 from olla.dialects.dialect import Right
 from olla.dialects.paths import BodyUse, Target
 from olla.failures import Failed, Failure, Kind
-from olla.fleet.line import Line
-from olla.fleet.stalls import Moving
 from olla.proxy.answered import answered, own_error, retry_after
 from olla.proxy.attempt import Attempt, load_patience
 from olla.proxy.error_response import error_answer
 from olla.proxy.forming import form_answer, form_request
+from olla.proxy.gate import Visit
 from olla.proxy.head import ResponseHead
 from olla.proxy.host import Host
 from olla.proxy.incoming import Incoming
@@ -54,10 +53,10 @@ class Exchange:
     """One client request with its answer."""
 
     __slots__ = (
-        *("_asked_for", "_attempt", "_body", "_body_read", "_counted", "_explanation", "_failure"),
-        *("_features", "_held", "_host", "_incoming", "_lease", "_refreshed", "_retry_after"),
-        *("_stations", "_target", "_task", "_ticket", "_trace", "_waiting"),
-        *("downstream", "finished", "record"),
+        *("_asked_for", "_body", "_body_read", "_counted", "_explanation", "_failure"),
+        *("_features", "_held", "_host", "_incoming", "_refreshed", "_retry_after"),
+        *("_stations", "_target", "_ticket", "_trace", "_waiting"),
+        *("attempt", "downstream", "finished", "lease", "record", "task", "visit"),
     )
 
     def __init__(
@@ -81,23 +80,32 @@ class Exchange:
         self._asked_for: str | None = None
         self._counted = False
         self._features: Features | None = None
-        self._attempt: Attempt | None = None
+        self.attempt: Attempt | None = None
         self._trace: AttemptRecord | None = None
-        self._lease: Lease | None = None
+        self.lease: Lease | None = None
         self._ticket: Ticket | None = None
-        self._task: asyncio.Task[object] | None = None
+        self.task: asyncio.Task[None] | None = None
         self._failure: Failure | None = None
         self._refreshed = False
         self._retry_after: float | None = None
         self._explanation: str | None = None
         self._waiting: Waiting | None = None
         self.finished = False
+        self.visit: Visit | None = None
+        """Who asks, once that is known."""
         record.dialect = target.dialect.name
         record.operation = target.word
         record.strategy = stations.strategy
 
+    def enter(self, visit: Visit) -> None:
+        """It is known who asks, and that it may."""
+        self.task = None
+        self.visit = visit
+        visit.note(self.record)
+
     def begin(self, body: bytes) -> None:
         """The request is here: with its whole body, or none where that is streamed."""
+        assert self.visit is not None
         try:
             if self._target.body is not _STREAMED:
                 self._body_read = True
@@ -106,22 +114,33 @@ class Exchange:
             if self.finished:
                 self._drop_body()  # it was stopped while its body came in
                 return
-            understood = understand(self._stations, self._target, self._incoming, self.record, body)
-            self._features, self._body, self._counted, self._explanation = understood
-            self._asked_for = self.record.model
-            if self._stations.wait_keepalive and self.record.streaming:
-                self._waiting = waiting_for(
-                    self._stations, self._target, self.downstream, self.record
-                )
-            self._enter()
-        except Failed as failed:
-            self.refuse(failed.failure)
+            try:
+                self._understand(body, self.visit)
+            except Failed as failed:
+                self._failure = failed.failure  # counts against the limits all the same
+            self.visit.pay(self._features, self._paid)
         except Exception as error:
             self._crash(error)
 
+    def _understand(self, body: bytes, visit: Visit) -> None:
+        stations, target, record = self._stations, self._target, self.record
+        understood = understand(stations, target, self._incoming, record, body, visit.caller)
+        self._features, self._body, self._counted, self._explanation = understood
+        self._asked_for = record.model
+        if stations.wait_keepalive and record.streaming:
+            self._waiting = waiting_for(stations, target, self.downstream, record)
+
+    def _paid(self, refused: Failure | None) -> None:
+        """Its limits were charged, or refuse it."""
+        failure = refused or self._failure
+        if failure is None:
+            self._guarded(None)
+        elif not self.finished:
+            self.refuse(failure)
+
     def stop(self, failure: Failure) -> None:
         """End it now, with an error the client can read."""
-        attempt = self._attempt
+        attempt = self.attempt
         if attempt is not None and attempt.relay is not None:
             # As if the endpoint had broken off: what follows is the same.
             attempt.relay.stop(failure)
@@ -156,7 +175,7 @@ class Exchange:
         answer = error_answer(
             failure,
             self._target.dialect,
-            self._stations.telling.fields(record, now, self._explanation),
+            self._fields(now),
             keep_alive=downstream.persistent,
             minor=downstream.minor,
             bodiless=self._incoming.method == "HEAD",
@@ -178,14 +197,14 @@ class Exchange:
 
     def _let_go(self, failure: Failure) -> None:
         """Give back whatever it holds or waits for."""
-        if self._task is not None:
-            self._task.cancel()
-            self._task = None
+        if self.task is not None:
+            self.task.cancel()
+            self.task = None
         if self._ticket is not None:
             self._stations.admission.leave(self._ticket)
             self._ticket = None
-        if self._attempt is not None:
-            self._attempt.abort()
+        if self.attempt is not None:
+            self.attempt.abort()
             self._attempt_over(failure)
 
     def _over(self) -> None:
@@ -194,6 +213,8 @@ class Exchange:
         self._drop_body()
         if not self.finished:
             self.finished = True
+            if self.visit is not None:
+                self.visit.settle(self.record)
             self._host.over(self)
 
     def _drop_body(self) -> None:
@@ -229,9 +250,11 @@ class Exchange:
         elif isinstance(granted, Lease):
             self._stations.admission.release(granted, self._stations.clock.now())
 
-    def _guarded(self, granted: Lease | Refuse | None) -> None:
-        """Go on, from a callback: None is to ask again."""
+    def _guarded(self, granted: Lease | Refuse | None, over: Failure | None = None) -> None:
+        """Go on, from a callback: None is to ask again, after the try that ended so (`over`)."""
         try:
+            if over is not None:
+                self._attempt_over(over)
             if granted is None:
                 self._enter()
             else:
@@ -257,7 +280,7 @@ class Exchange:
         if granted.reason is Reason.MODEL_NOT_FOUND and not self._refreshed:
             # Somebody may have pulled it a moment ago.
             self._refreshed = True
-            self._task = asyncio.get_running_loop().create_task(self._renew_lists())
+            self.task = asyncio.get_running_loop().create_task(self._renew_lists())
             return
         record.decision, record.reason = "rejected", granted.reason.value
         self.refuse(granted.failure)
@@ -267,18 +290,17 @@ class Exchange:
         try:
             await fleet.refresh("models", _LISTS_AGE_MAX, timeout)
         except Exception as error:
-            self._task = None
             self._crash(error)
-        else:
-            self._task = None
-            self._guarded(None)
+            return
+        self.task = None
+        self._guarded(None)
 
     # --- one try ----------------------------------------------------------------------------
 
     def _try(self, lease: Lease) -> None:
         """Try one endpoint."""
         stations, record, choice = self._stations, self.record, lease.choice
-        self._lease = lease
+        self.lease = lease
         note_choice(record, choice, self._asked_for)
         self._trace = AttemptRecord(choice.twin.name, record.reason, lease.granted_at)
         record.attempts.append(self._trace)
@@ -295,7 +317,7 @@ class Exchange:
         except Failed as failed:
             self._attempt_over(failed.failure)
             raise
-        self._attempt = Attempt(
+        self.attempt = Attempt(
             stations.pool,
             stations.deadlines,
             choice.twin.view.spec,
@@ -304,7 +326,7 @@ class Exchange:
             self,
             load=load_patience(choice, stations.timeouts.first_byte, lease.granted_at),
         )
-        self._attempt.start()
+        self.attempt.start()
 
     def relay(self, connection: UpstreamConnection, head: ResponseHead) -> Relay:
         """The answer is to be relayed: its head for the client, olla's fields added."""
@@ -316,13 +338,13 @@ class Exchange:
         record.first_byte = self._trace.first_byte = now
         if head.status >= 400:
             self._retry_after = retry_after(head)
-        elif self._lease is not None:
-            stations.admission.began(self._lease, now)
+        elif self.lease is not None:
+            stations.admission.began(self.lease, now)
         begun = self._waiting is not None and self._waiting.stop()
         head_bytes, with_trailer = form_answer(
             head,
             downstream,
-            stations.telling.fields(record, now, self._explanation),
+            self._fields(now),
             body_read=self._body_read,
         )
         return Relay(
@@ -335,11 +357,12 @@ class Exchange:
             endpoint=record.endpoint or "",
             trailer=self._total_time if with_trailer and not begun else None,
             begun=begun,
+            keep=record.content is not None,
         )
 
     def relayed(self) -> None:
         """The answer has gone to the client, as far as it went."""
-        attempt, record = self._attempt, self.record
+        attempt, record = self.attempt, self.record
         assert attempt is not None
         assert attempt.relay is not None
         failure = attempt.relay.failure
@@ -354,10 +377,10 @@ class Exchange:
 
     def held(self, head: ResponseHead) -> None:
         """The endpoint cannot now: try another where there is one, else pass on what it said."""
-        assert self._attempt is not None
-        assert self._lease is not None
+        assert self.attempt is not None
+        assert self.lease is not None
         assert self._trace is not None
-        view = self._lease.choice.view
+        view = self.lease.choice.view
         self._trace.status = head.status
         failure = answered(view.name, head.status, retry_after(head))
         if is_an_answer(self._target, view, head.status):
@@ -365,54 +388,34 @@ class Exchange:
             return
         if head.status == 404:
             self._stations.fleet.probe_now(view.name)
-        if self._elsewhere(failure):
-            self._attempt.abort()
-            self._try_next(failure)
+        if self.elsewhere(failure):
+            self.attempt.abort()
+            self.try_next(failure)
         else:
             self._accept(failure)
 
     def _accept(self, failure: Failure) -> None:
         """Pass an endpoint's error on: as a failure within the stream where one has begun."""
-        assert self._attempt is not None
+        assert self.attempt is not None
         if self._waiting is None or not self._waiting.begun:
-            self._attempt.accept()
+            self.attempt.accept()
             return
-        self._attempt.abort()
+        self.attempt.abort()
         self._attempt_over(failure)
         self.refuse(failure)
 
     def failed(self, failure: Failure) -> None:
         """Nothing went to the client: try elsewhere, where that helps and does no harm."""
         try:
-            if self._elsewhere(failure):
-                self._try_next(failure)
+            if self.elsewhere(failure):
+                self.try_next(failure)
             else:
                 self._attempt_over(failure)
                 self.refuse(failure)
         except Exception as error:
             self._crash(error)
 
-    @property
-    def moving(self) -> Moving | None:
-        """How far what is with an endpoint has come; None when nothing is."""
-        flight = self._lease.flight if self._lease is not None else None
-        if self._attempt is None or flight is None or flight.line is None:
-            return None
-        return Moving(flight.line, flight.at, self._attempt.heard_at(), flight.expected)
-
-    def give_up_on(self, endpoint: str, line: Line | None, failure: Failure) -> None:
-        """An endpoint, or a model on it (`line`), was found dead or stuck: whoever has not had a
-        byte goes elsewhere, if somebody else can serve, and a stream that is silent ends."""
-        attempt, lease = self._attempt, self._lease
-        if attempt is None or lease is None or attempt.held or not lease.concerns(endpoint, line):
-            return
-        if attempt.relay is not None:
-            attempt.end_if_silent(failure)
-        elif self._elsewhere(failure):
-            attempt.abort()
-            self._try_next(failure)
-
-    def _elsewhere(self, failure: Failure) -> bool:
+    def elsewhere(self, failure: Failure) -> bool:
         """Whether another endpoint is to be tried after this; if so it will not be this one."""
         assert self._features is not None
         assert self._trace is not None
@@ -423,15 +426,14 @@ class Exchange:
         self._features = features
         return True
 
-    def _try_next(self, failure: Failure) -> None:
-        try:
-            self._attempt_over(failure)
-            self._failure = failure
-            self._enter()
-        except Failed as failed:
-            self.refuse(failed.failure)
-        except Exception as error:
-            self._crash(error)
+    def try_next(self, failure: Failure) -> None:
+        """The try has failed, and another endpoint is to be tried."""
+        self._failure = failure
+        self._guarded(None, over=failure)
+
+    def _fields(self, now: float) -> bytes:
+        fields = self._stations.telling.fields(self.record, now, self._explanation)
+        return fields if self.visit is None else fields + self.visit.fields()
 
     def _total_time(self) -> bytes:
         total = self._stations.clock.now() - self.record.started
@@ -441,8 +443,8 @@ class Exchange:
 
     def _attempt_over(self, failure: Failure | None) -> None:
         """A try has ended, however: the lease goes back, and everybody is told."""
-        lease, trace, attempt = self._lease, self._trace, self._attempt
-        self._lease = self._attempt = None
+        lease, trace, attempt = self.lease, self._trace, self.attempt
+        self.lease = self.attempt = None
         if lease is not None and trace is not None:
             relay = attempt.relay if attempt is not None else None
             settle(self._stations, self._target, self.record, lease, trace, relay, failure)

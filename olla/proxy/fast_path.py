@@ -20,7 +20,10 @@ __all__ = ["FastPath", "HotIncoming", "HotRequest"]
 class HotIncoming:
     """A request as the fast path has read it. See `Incoming`."""
 
-    __slots__ = ("_head", "has_body", "headers", "length", "method", "peer", "plain", "target")
+    __slots__ = (
+        *("_head", "credentials", "has_body", "headers", "hidden", "length", "method"),
+        *("peer", "plain", "target"),
+    )
 
     def __init__(self, head: HotHead, peer: str, length: int) -> None:
         self._head = head
@@ -31,6 +34,8 @@ class HotIncoming:
         self.length: int | None = length
         self.has_body = True
         self.plain = head.plain
+        self.credentials = head.credentials
+        self.hidden: bytes | None = None
 
     @property
     def path(self) -> str:
@@ -43,7 +48,7 @@ class HotIncoming:
 
     def outgoing(self, target: Target, spec: EndpointSpec, via: str | None) -> bytes:
         """See `Incoming.outgoing`."""
-        return self._head.outgoing(target, spec, self.peer, via)
+        return self._head.outgoing(target, spec, self.peer, via, self.hidden)
 
     def expects_continue(self) -> bool:
         """Never: whoever expects anything is aiohttp's."""

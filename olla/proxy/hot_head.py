@@ -13,6 +13,7 @@ from olla.dialects.dialect import Right
 from olla.dialects.paths import BodyUse, Paths, Target
 from olla.failures import Failed
 from olla.fleet.endpoint import EndpointSpec
+from olla.proxy.credentials import credentials
 from olla.proxy.headers import unchanging_head
 
 __all__ = ["HotHead", "HotHeads"]
@@ -39,7 +40,10 @@ _INFERENCE = frozenset({Right.GENERATE, Right.EMBED})
 class HotHead:
     """A head, and everything that follows from it alone."""
 
-    __slots__ = ("_outgoing", "closes", "fields", "headers", "path", "plain", "target", "uri")
+    __slots__ = (
+        *("_outgoing", "closes", "credentials", "fields", "headers", "path", "plain", "target"),
+        "uri",
+    )
 
     def __init__(
         self,
@@ -60,16 +64,25 @@ class HotHead:
         for name, value in headers:
             self.fields.setdefault(name.decode().lower(), value.decode())
         self.plain = _OBEYED.isdisjoint(self.fields)
-        self._outgoing: dict[tuple[str, str], tuple[EndpointSpec, bytes]] = {}
+        self.credentials = credentials(headers)
+        self._outgoing: dict[tuple[str, str, bytes | None], tuple[EndpointSpec, bytes]] = {}
 
-    def outgoing(self, target: Target, spec: EndpointSpec, peer: str, via: str | None) -> bytes:
+    def outgoing(
+        self, target: Target, spec: EndpointSpec, peer: str, via: str | None, hidden: bytes | None
+    ) -> bytes:
         """See `headers.unchanging_head`; put together once for each endpoint and client."""
-        key = (spec.name, peer)
+        key = (spec.name, peer, hidden)
         known = self._outgoing.get(key)
         if known is not None and known[0] is spec:
             return known[1]
         made = unchanging_head(
-            "POST", target.upstream_target, spec, self.headers, peer=peer, via=via
+            "POST",
+            target.upstream_target,
+            spec,
+            self.headers,
+            peer=peer,
+            via=via,
+            hidden=hidden,
         )
         if len(self._outgoing) >= _PLACES_MAX:
             self._outgoing.clear()

@@ -10,6 +10,7 @@ from typing import Protocol
 from olla.dialects.paths import Target
 from olla.failures import Failed, Failure, Kind
 from olla.fleet.endpoint import EndpointSpec
+from olla.proxy.credentials import Credential
 from olla.proxy.room import HELD_MIN, Room, overloaded
 
 __all__ = ["Incoming", "read_body", "request_id"]
@@ -30,7 +31,14 @@ class Incoming(Protocol):
     """Content-Length in bytes; None when there is none."""
     has_body: bool
     plain: bool
-    """It is known to have none of the headers that olla itself obeys."""
+    """It is known to have none of the headers that olla itself obeys, keys apart."""
+    hidden: bytes | None
+    """The field (in lower case) that showed olla a key: it is for nobody else."""
+
+    @property
+    def credentials(self) -> tuple[Credential, ...]:
+        """The keys it shows, whosever they are."""
+        ...
 
     def header(self, name: str) -> str | None:
         """The first value of a header, whatever its case."""

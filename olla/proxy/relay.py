@@ -18,6 +18,8 @@ from olla.proxy.upstream import UpstreamConnection
 
 __all__ = ["Downstream", "Relay"]
 _COMPLETE: Final = Ending.COMPLETE
+_KEPT_MAX = 1_048_576
+"""Bytes of an answer that are kept, where the operator wants them."""
 
 
 class Downstream(Protocol):
@@ -64,6 +66,8 @@ class Relay:
         "_endpoint",
         "_framed",
         "_head",
+        "_kept",
+        "_kept_size",
         "_operation",
         "_sized",
         "_stream",
@@ -89,8 +93,10 @@ class Relay:
         endpoint: str,
         trailer: Callable[[], bytes] | None,
         begun: bool = False,
+        keep: bool = False,
     ) -> None:
-        """`begun` says that the head of a stream has gone to the client already."""
+        """`begun` says that the head of a stream has gone to the client already, `keep` that what
+        is passed on is wanted afterwards."""
         self._connection = connection
         self._downstream = downstream
         self._dialect = dialect
@@ -107,6 +113,8 @@ class Relay:
         self._stream = head.streams or begun
         self._sized = head.length is not None
         self._tail = Tail() if head.readable and head.status == 200 else None
+        self._kept: list[bytes] | None = [] if keep else None
+        self._kept_size = 0
         self.bytes_out = 0
         """Body bytes written to the client, framing included."""
         self.failure: Failure | None = None
@@ -114,6 +122,19 @@ class Relay:
         self.summary: Summary | None = None
         """What the answer's end told."""
         self.finished = False
+
+    @property
+    def streams(self) -> bool:
+        """Whether the answer comes record by record."""
+        return self._stream
+
+    def last_records(self) -> bytes:
+        """The end of what has come, without framing."""
+        return b"" if self._tail is None or self._tail.overflowed else self._tail.value()
+
+    def kept(self) -> str:
+        """What was passed on, as far as it was to be kept."""
+        return b"".join(self._kept or ())[:_KEPT_MAX].decode("utf-8", "replace")
 
     # --- Receiver ---------------------------------------------------------------------------
 
@@ -130,6 +151,9 @@ class Relay:
         if self._tail is not None:
             for piece in payload:
                 self._tail.add(piece)
+        if self._kept is not None and self._kept_size < _KEPT_MAX:
+            self._kept += payload
+            self._kept_size += len(raw)
         data = raw if self._chunked else b"".join(payload)
         self._write(chunk(data) if self._framed and data else data)
         if self._downstream.paused:

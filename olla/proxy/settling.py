@@ -6,6 +6,7 @@ from olla.admission.tickets import Answer, Lease
 from olla.dialects.dialect import Operation
 from olla.dialects.paths import Target
 from olla.failures import Failure, Kind
+from olla.proxy.counting import estimate_tokens
 from olla.proxy.describing import answer_of
 from olla.proxy.relay import Relay
 from olla.proxy.stations import Stations
@@ -44,10 +45,14 @@ def settle(
         summary = relay.summary
         record.bytes_out = relay.bytes_out
         record.failure = failure
+        if record.content is not None:
+            record.content = (record.content[0], relay.kept())
         if summary is not None:
             record.prompt_tokens = summary.prompt_tokens
             record.output_tokens = summary.output_tokens
             record.load_seconds = summary.load_seconds
+    if record.inference and record.output_tokens is None:
+        estimate_tokens(record, lease, relay, failure, now)
     line = lease.choice.line
     if failure is not None and line is not None and failure.kind in _REFUSALS:
         line.twin.refused(line, now, failure.retry_after)

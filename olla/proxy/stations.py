@@ -12,6 +12,7 @@ from olla.proxy.admitting import Admission
 from olla.proxy.attempt import Timeouts
 from olla.proxy.context_length import ContextRule
 from olla.proxy.deadlines import Deadlines
+from olla.proxy.gate import Gate
 from olla.proxy.room import Room
 from olla.proxy.telling import Telling
 from olla.proxy.upstream import Pool
@@ -53,6 +54,7 @@ class Stations:
         *,
         clock: Clock,
         admission: Admission,
+        gate: Gate,
         fleet: Fleet,
         pool: Pool,
         sink: Sink,
@@ -77,6 +79,7 @@ class Stations:
         bytes of long request bodies may be held in memory together."""
         self.clock = clock
         self.admission = admission
+        self.gate = gate
         self.fleet = fleet
         self.pool = pool
         self.sink = sink

@@ -2,9 +2,11 @@
 
 from typing import Final
 
+from olla.access.caller import Caller, refuse_model
 from olla.dialects.dialect import Peek
 from olla.dialects.multipart import peek_multipart
 from olla.dialects.paths import BodyUse, Target
+from olla.failures import Failed
 from olla.proxy.context_length import fit_context
 from olla.proxy.describing import explained, features_of
 from olla.proxy.incoming import Incoming
@@ -14,6 +16,8 @@ from olla.routing.features import Features
 
 __all__ = ["understand"]
 
+_KEPT_MAX = 1_048_576
+"""Bytes of a request that are kept, where the operator wants them."""
 _NO_BODY: Final = Peek(model=None, stream=False)
 # Members of an Enum take a slow way when they are looked up on their class, 0.1 µs each time.
 _JSON: Final = BodyUse.JSON
@@ -21,13 +25,18 @@ _MULTIPART: Final = BodyUse.MULTIPART
 
 
 def understand(
-    stations: Stations, target: Target, incoming: Incoming, record: RequestRecord, body: bytes
+    stations: Stations,
+    target: Target,
+    incoming: Incoming,
+    record: RequestRecord,
+    body: bytes,
+    caller: Caller,
 ) -> tuple[Features, bytes, bool, str | None]:
     """What routing may know of a request, its body as it goes on, whether it takes a slot, and
     how its candidates are priced where that was asked for. Notes what it finds in the record.
 
     Raises:
-        Failed: the body is not what the operation needs.
+        Failed: the body is not what the operation needs, or the model is not for the caller.
     """
     peek = _NO_BODY
     if target.body is _JSON:
@@ -37,10 +46,16 @@ def understand(
     if peek.load_options:
         peek, body, record.rewritten = fit_context(stations.context, peek, body)
     record.model = peek.model
+    if caller.models is not None:
+        refusal = refuse_model(caller, peek.model, needed=target.needs_model)
+        if refusal is not None:
+            raise Failed(refusal)
     record.streaming = peek.stream
     record.inference = target.inference
     record.load_options = peek.load_options
-    features = features_of(stations, target, incoming, peek)
+    if stations.gate.policy.keep_content and target.inference:
+        record.content = (body[:_KEPT_MAX].decode("utf-8", "replace"), "")
+    features = features_of(stations, target, incoming, peek, caller)
     # Unloading takes no slot, and must not have the model loaded first.
     counted = target.inference and not (peek.only_loads and peek.keep_alive == 0)
     explanation = None

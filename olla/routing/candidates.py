@@ -32,6 +32,7 @@ class Exclusion(enum.Enum):
 
     OTHER_TYPE = "other_type"
     NOT_PINNED = "not_pinned"
+    NOT_ALLOWED = "not_for_this_key"
     TRIED = "tried"
     NO_MODEL = "model_not_available"
     UNROUTABLE = "unroutable"
@@ -117,7 +118,7 @@ def candidates(
     last_chance: list[Candidate] = []
     models, profiles, dialect = features.models, features.profiles, features.dialect
     # Nearly every request, on nearly every endpoint: only what the endpoint is counts.
-    plain = not (features.tried or reserved or features.pinned)
+    plain = not (features.tried or reserved or features.pinned) and features.allowed is None
     bound = inf
     ties = 0
     ordered = priced and not everyone and len(models) == 1
@@ -164,6 +165,8 @@ def exclusion(
     name = view.spec.name
     if features.pinned is not None and name != features.pinned:
         return Exclusion.NOT_PINNED
+    if features.allowed is not None and name not in features.allowed:
+        return Exclusion.NOT_ALLOWED
     if profile is not None:
         if features.profiles is None:
             if features.dialect not in profile.dialects:

@@ -265,6 +265,12 @@ def refusal(features: Features, snapshot: Snapshot, asked_for: str, now: float) 
             ),
             Reason.NO_ENDPOINT,
         )
+    if features.allowed is not None and not in_scope:
+        names = ", ".join(sorted(features.allowed))
+        return Refuse(
+            Failure(Kind.FORBIDDEN, f"this key is for the endpoints {names} only"),
+            Reason.NO_ENDPOINT,
+        )
     having = [
         view
         for view in in_scope
@@ -306,6 +312,8 @@ def refusal(features: Features, snapshot: Snapshot, asked_for: str, now: float) 
 
 def _in_scope(features: Features, view: EndpointView) -> bool:
     if features.pinned is not None and view.name != features.pinned:
+        return False
+    if features.allowed is not None and view.name not in features.allowed:
         return False
     if view.profile is None:
         return True

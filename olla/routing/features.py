@@ -21,7 +21,8 @@ class Features(msgspec.Struct, frozen=True):
     `prompt_bytes` is the prompt's length as JSON text; `prefix` tells how it begins (see
     `affinity`), and `cached` how many of its tokens each endpoint (by name) is expected to have
     in its prompt cache. `embedding` says that it asks for vectors, `only_loads` that it works on
-    nothing. `caller` is whose fair share it comes out of, `order` its place among those that wait
+    nothing. `allowed` are the endpoints that the caller may be sent to (None: all). `caller` is
+    whose fair share it comes out of, `order` its place among those that wait
     (lower first).
     """
 
@@ -42,3 +43,4 @@ class Features(msgspec.Struct, frozen=True):
     prompt_bytes: int = 0
     caller: str = ""
     order: float = inf
+    allowed: frozenset[str] | None = None

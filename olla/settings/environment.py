@@ -14,6 +14,10 @@ _RESERVED = frozenset({"OLLA_CONFIG_FILE", "OLLA_HOME"})
 _OTHER_NAMES = {
     "OLLA_SERVER_MAX_BODY_SIZE": ("server", "request_limits", "max_body_size"),
     "OLLA_SERVER_MAX_HEADER_SIZE": ("server", "request_limits", "max_header_size"),
+    "OLLA_SERVER_GLOBAL_RATE_LIMIT": ("server", "rate_limits", "global_requests_per_minute"),
+    "OLLA_SERVER_PER_IP_RATE_LIMIT": ("server", "rate_limits", "per_ip_requests_per_minute"),
+    "OLLA_SERVER_RATE_BURST_SIZE": ("server", "rate_limits", "burst_size"),
+    "OLLA_SERVER_RATE_TRUST_PROXY_HEADERS": ("server", "rate_limits", "trust_proxy_headers"),
 }
 """Shorter names that the Go router's documentation has."""
 
@@ -28,9 +32,6 @@ def override(document: Document, environ: Mapping[str, str]) -> None:
             continue
         if name in keys:
             _set(document, keys[name], name, text)
-        elif name.startswith("OLLA_ACCESS_"):
-            message = "this version has no access control, so everybody would be let in; unset it"
-            document.problems.append(Problem("environment", 0, 0, name, message))
         else:
             _note_unknown(document, name, list(keys))
 

@@ -16,12 +16,13 @@ from olla.settings.values import duration
 __all__ = ["FOREIGN", "NOT_YET", "foreign_names", "foreign_variable", "take_out"]
 
 _FIXED = "olla decides this by itself"
-_NO_LIMITS = "NO RATE LIMIT IS IN FORCE: this version has none; put one in front of olla"
 
 FOREIGN: dict[str, str] = {
     "server.write_timeout": "a stream may take as long as it takes; see proxy.read_timeout",
     "server.request_logging": "every request is logged, in batches",
-    "server.rate_limits": _NO_LIMITS,
+    "server.rate_limits.cleanup_interval": "what is not used any more is forgotten by itself",
+    "server.rate_limits.health_requests_per_minute": "/internal/health is cheap and not limited",
+    "server.rate_limits.per_endpoint": "endpoints are not limited, callers are",
     "server.cors": "answers carry the endpoint's own CORS headers",
     "proxy.engine": "there is one engine",
     "proxy.profile": "every answer is passed on as it comes",
@@ -56,12 +57,7 @@ FOREIGN: dict[str, str] = {
 """Path of a key to what holds instead."""
 
 NOT_YET: dict[str, str] = {
-    "access": "keys, tiers and limits, so everybody would be let in",
-    "store": "a store",
-    "state": "state shared by replicas",
     "telemetry": "settings for telemetry",
-    "surfaces.management": "the management API",
-    "surfaces.chat": "the chat service",
 }
 """Path of a key to what this version does not have."""
 
@@ -99,8 +95,6 @@ def foreign_names(above: Key) -> Iterator[str]:
 
 def foreign_variable(name: str) -> str | None:
     """What holds instead of what an environment variable says; None when it is not foreign."""
-    if "RATE_LIMIT" in name:
-        return _NO_LIMITS
     for path, instead in FOREIGN.items():
         prefix = "OLLA_" + path.upper().replace(".", "_")
         if name == prefix or name.startswith(f"{prefix}_"):

@@ -1,7 +1,7 @@
 """The typed settings: what a configuration file may say, and what holds when it does not.
 
-One class a section; every field has a description, which the JSON Schema shows to editors. One
-endpoint's section is in `endpoint`. Reading files is `loading`'s business, what files of the Go
+One class a section; every field has a description, which the JSON Schema shows to editors. Long
+sections have files of their own. Reading files is `loading`'s business, what files of the Go
 router may say besides is in `foreign`.
 """
 
@@ -11,9 +11,11 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from olla.admission.retries import SHARE
 from olla.routing.policies import DEFAULT, POLICIES
+from olla.settings.access import Access, RateLimits, State, Store
 from olla.settings.endpoint import Endpoint
 from olla.settings.routing import Routing
 from olla.settings.section import Section, about_key
+from olla.settings.surfaces import Surfaces
 from olla.settings.values import Duration, Size, lower, one_of
 
 __all__ = ["Settings"]
@@ -52,6 +54,7 @@ class Server(Section):
     shutdown_timeout: Duration = 10.0
     """How long running requests may go on after SIGTERM."""
     request_limits: RequestLimits = RequestLimits()
+    rate_limits: RateLimits = RateLimits()
     fast_path: Literal["auto", "off"] = "auto"
     """Whether plain inference requests are taken in by a shorter way than the HTTP library's:
     auto where the library is as expected, or off. What becomes of a request is the same."""
@@ -184,19 +187,6 @@ class Logging(Section):
         return "warning" if level == "warn" else level
 
 
-class Root(Section):
-    """`/api/*` and `/v1/*` without a prefix."""
-
-    enabled: bool = True
-    """Serve them as /olla/ollama/ is served, for clients that cannot take a prefix."""
-
-
-class Surfaces(Section):
-    """What olla serves besides the prefixed paths."""
-
-    root: Root = Root()
-
-
 class Settings(Section):
     """All settings."""
 
@@ -208,6 +198,9 @@ class Settings(Section):
     model_aliases: dict[str, tuple[str, ...]] = Field(default={})
     """Other names for models: the first of the listed names that an endpoint has is used."""
     logging: Logging = Logging()
+    access: Access = Access()
+    store: Store = Store()
+    state: State = State()
     surfaces: Surfaces = Surfaces()
 
     @field_validator("model_aliases")

@@ -52,12 +52,13 @@ def scalar_keys(
 
 
 def all_paths(model: type[BaseModel] = Settings, above: str = "") -> Iterator[str]:
-    """Every key there is as a dotted path; `[]` marks a list."""
+    """Every key there is as a dotted path; `[]` marks a list, `NAME` a name of one's own."""
     for name, field in model.model_fields.items():
         yield f"{above}{name}"
         inner = section_in(field.annotation)
         if inner is not None:
-            listed = "[]" if _holds_many(field.annotation) else ""
+            many = ".NAME" if _is_named(field.annotation) else "[]"
+            listed = many if _holds_many(field.annotation) else ""
             yield from all_paths(inner, f"{above}{name}{listed}.")
 
 
@@ -68,14 +69,23 @@ def places_of(name: str) -> list[str]:
 
 def _section_at(key: Key) -> type[BaseModel] | None:
     model: type[BaseModel] | None = Settings
+    named = False
     for part in key:
         if isinstance(part, int):
+            continue
+        if named:  # a name of one's own
+            named = False
             continue
         field = model.model_fields.get(part) if model is not None else None
         if field is None:
             return None
         model = section_in(field.annotation)
-    return model
+        named = _is_named(field.annotation)
+    return None if named else model
+
+
+def _is_named(annotation: Any) -> bool:
+    return getattr(annotation, "__origin__", None) is dict
 
 
 def _holds_many(annotation: Any) -> bool:

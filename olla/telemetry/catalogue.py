@@ -118,6 +118,43 @@ CATALOGUE: tuple[MetricRow, ...] = (
         "Settings read again while running: `ok`, or `failed`, which changed nothing.",
     ),
     MetricRow(
+        "olla_limits_exceeded_total",
+        _COUNTER,
+        ("limit", "outcome"),
+        "Requests that came to a limit: `refused`, or `passed` where the limit is a shadow. `limit`"
+        " is its place in the configuration.",
+    ),
+    MetricRow("olla_api_keys", _GAUGE, (), "API keys that are known, revoked ones too."),
+    MetricRow(
+        "olla_store_up",
+        _GAUGE,
+        (),
+        "1 when the store of keys and usage can be read and written, else 0. Not there as long as"
+        " no store is needed.",
+    ),
+    MetricRow("olla_usage_written_total", _COUNTER, (), "Requests whose usage is in the store."),
+    MetricRow(
+        "olla_usage_lost_total",
+        _COUNTER,
+        (),
+        "Requests whose usage will never be in the store, because it was away for too long.",
+    ),
+    MetricRow("olla_usage_pending", _GAUGE, (), "Requests whose usage waits to be written."),
+    MetricRow(
+        "olla_shared_state_up",
+        _GAUGE,
+        (),
+        "1 when the state that routers share can be reached, else 0: then this router's own limits"
+        " hold. Only there when `state.url` is set.",
+    ),
+    MetricRow(
+        "olla_shared_state_fallbacks_total",
+        _COUNTER,
+        (),
+        "Requests for which this router's own limits decided, because the shared state did not"
+        " answer.",
+    ),
+    MetricRow(
         "olla_models_stuck",
         _GAUGE,
         ("endpoint",),

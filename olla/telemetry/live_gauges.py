@@ -31,7 +31,8 @@ class LiveGauges(Collector):
     """Collects what the injected objects say now.
 
     `open_connections` counts client connections, `loop_lag` tells the event loop's lag in seconds,
-    `retries` the retries by outcome.
+    `retries` the retries by outcome, `access` what there is to tell of keys, usage and shared
+    state, by metric.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class LiveGauges(Collector):
         loop_lag: Callable[[], float],
         queue_length: Callable[[], int],
         retries: Callable[[], Mapping[str, int]],
+        access: Callable[[], Mapping[str, float]],
         models: ModelLabels,
     ) -> None:
         self._version = version
@@ -53,6 +55,7 @@ class LiveGauges(Collector):
         self._loop_lag = loop_lag
         self._queue_length = queue_length
         self._retries = retries
+        self._access = access
         self._models = models
 
     def describe(self) -> Iterable[Metric]:
@@ -71,6 +74,10 @@ class LiveGauges(Collector):
         for outcome, count in self._retries().items():
             retries.add_metric((outcome,), count)
         yield retries
+        for name, value in self._access().items():
+            row = metric_row(name)
+            family = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+            yield family(row.name, row.meaning, value)
         yield _gauge("olla_open_connections", [((), self._open_connections())])
         yield _gauge("olla_event_loop_lag_seconds", [((), self._loop_lag())])
         yield _gauge("olla_build_info", [((self._version,), 1)])

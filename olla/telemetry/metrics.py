@@ -65,6 +65,7 @@ class Metrics:
         loop_lag: Callable[[], float] = lambda: 0.0,
         queue_length: Callable[[], int] = lambda: 0,
         retries: Callable[[], Mapping[str, int]] = dict,
+        access: Callable[[], Mapping[str, float]] = dict,
         models_max: int = 200,
     ) -> None:
         self.registry = CollectorRegistry()
@@ -79,6 +80,7 @@ class Metrics:
         self._load = tallies.histogram("olla_model_load_seconds")
         self._queue = tallies.histogram("olla_queue_seconds").labels()
         self._error = tallies.histogram("olla_prediction_error_seconds")
+        self._limits = tallies.counter("olla_limits_exceeded_total")
         self._reloads = tallies.counter("olla_config_reloads_total")
         self._rows: dict[tuple[str, str, str | None, int], _Row] = {}
         self.registry.register(tallies)
@@ -91,6 +93,7 @@ class Metrics:
                 loop_lag=loop_lag,
                 queue_length=queue_length,
                 retries=retries,
+                access=access,
                 models=self._models,
             )
         )
@@ -124,6 +127,10 @@ class Metrics:
             self._count_failure(record.failure)
         if record.load_seconds is not None and record.load_seconds >= _LOAD_SECONDS_MIN:
             self.loaded(record.endpoint or "", record.load_seconds)
+
+    def limit_exceeded(self, limit: str, shadow: bool) -> None:
+        """A request has reached a limit; a `shadow` one has refused nothing."""
+        self._limits.labels(limit, "passed" if shadow else "refused").value += 1
 
     def reloaded(self, *, well: bool) -> None:
         """The settings were read again, well or not."""

@@ -5,9 +5,10 @@ import pytest
 from olla.dialects.paths import Paths, ScopeSpec
 from olla.failures import Failed, Kind
 from olla.fleet.profiles import PROFILES
-from olla.proxy.allowing import allow
+from olla.proxy.allowing import let_in
 from olla.proxy.fast_path import HotIncoming
 from olla.proxy.hot_head import HotHead
+from tests.gates import open_gate
 
 PATHS = Paths(
     [ScopeSpec(row.name, row.prefixes, row.dialects) for row in PROFILES.values()],
@@ -21,7 +22,7 @@ def allowed(path: str, peer: str = "10.0.0.1", **headers: str) -> Kind | None:
     fields = {name.replace("_", "-"): value for name, value in headers.items()}
     raw = tuple((name.encode(), value.encode()) for name, value in fields.items())
     try:
-        allow(HotIncoming(HotHead(path, raw, target), peer, 2), target, "olla-abc")
+        let_in(open_gate(), HotIncoming(HotHead(path, raw, target), peer, 2), target, "olla-abc")
     except Failed as failed:
         return failed.failure.kind
     return None

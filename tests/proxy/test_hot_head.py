@@ -121,13 +121,15 @@ def test_what_goes_to_an_endpoint_is_kept_for_each_client_and_endpoint() -> None
     assert found is not None
     hot_head = found[0]
     spec = EndpointSpec("a", "n", 1, authority="n:1")
-    once = hot_head.outgoing(hot_head.target, spec, "10.0.0.1", "olla-1")
-    assert hot_head.outgoing(hot_head.target, spec, "10.0.0.1", "olla-1") is once
+    once = hot_head.outgoing(hot_head.target, spec, "10.0.0.1", "olla-1", None)
+    assert hot_head.outgoing(hot_head.target, spec, "10.0.0.1", "olla-1", None) is once
     assert b"X-Forwarded-For: 10.0.0.1\r\nVia: 1.1 olla-1\r\n" in once
     assert b"Authorization" not in once
-    assert b"10.0.0.2" in hot_head.outgoing(hot_head.target, spec, "10.0.0.2", None)
+    assert b"10.0.0.2" in hot_head.outgoing(hot_head.target, spec, "10.0.0.2", None, None)
     taking = EndpointSpec("a", "n", 1, authority="n:1", forward_authorization=True)
-    assert b"Authorization" in hot_head.outgoing(hot_head.target, taking, "10.0.0.1", None)
+    assert b"Authorization" in hot_head.outgoing(hot_head.target, taking, "10.0.0.1", None, None)
+    hidden = hot_head.outgoing(hot_head.target, taking, "10.0.0.1", None, b"authorization")
+    assert b"Authorization" not in hidden
 
 
 def test_what_is_remembered_is_bounded() -> None:

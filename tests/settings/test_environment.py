@@ -27,6 +27,13 @@ Problems = Callable[..., list[Problem]]
         ("OLLA_PROXY_LOAD_BALANCER", "round-robin", "proxy.load_balancer", "round-robin"),
         ("OLLA_LOGGING_LEVEL", "debug", "logging.level", "debug"),
         ("OLLA_SURFACES_ROOT_ENABLED", "false", "surfaces.root.enabled", False),
+        ("OLLA_ACCESS_REQUIRE_KEY", "true", "access.require_key", True),
+        (
+            "OLLA_SERVER_GLOBAL_RATE_LIMIT",
+            "5",
+            "server.rate_limits.global_requests_per_minute",
+            5,
+        ),
         (
             "OLLA_MODEL_REGISTRY_ROUTING_STRATEGY_OPTIONS_FALLBACK_BEHAVIOR",
             "all",
@@ -79,8 +86,7 @@ def test_a_variable_does_not_hide_a_section_that_is_none(problems: Problems) -> 
         ("OLLA_SERVER_PROT", "did you mean OLLA_SERVER_PORT?"),
         ("OLLA_PROXY_ENGINE", "there is one engine"),
         ("OLLA_PROXY_STICKY_SESSIONS_ENABLED", "nothing is pinned"),
-        ("OLLA_SERVER_GLOBAL_RATE_LIMIT", "NO RATE LIMIT IS IN FORCE"),
-        ("OLLA_SERVER_RATE_LIMITS_GLOBAL_REQUESTS_PER_MINUTE", "NO RATE LIMIT IS IN FORCE"),
+        ("OLLA_SERVER_RATE_LIMITS_CLEANUP_INTERVAL", "is forgotten by itself"),
         ("OLLA_TRANSLATORS_ANTHROPIC_ENABLED", "Anthropic requests are passed on"),
     ],
 )
@@ -96,7 +102,9 @@ def test_other_variables_are_none_of_ollas_business() -> None:
     assert parse("", {"OLLA_VERSION_TAG": "1", "OLLAMA_HOST": "x"}).notices == []
 
 
-def test_a_variable_that_asks_for_keys_keeps_olla_from_starting(problems: Problems) -> None:
+def test_a_variable_that_asks_for_keys_and_is_misread_keeps_olla_from_starting(
+    problems: Problems,
+) -> None:
     """What is meant to be closed must not run open."""
-    (problem,) = problems("", {"OLLA_ACCESS_REQUIRE_KEY": "true"})
-    assert "everybody would be let in" in problem.message
+    (problem,) = problems("", {"OLLA_ACCESS_REQUIRE_KEY": "surely"})
+    assert "neither true nor false" in problem.message

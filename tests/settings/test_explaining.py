@@ -21,7 +21,11 @@ def all_keys(model: type[BaseModel] = Settings, above: Key = ()) -> Iterator[Key
         yield (*above, name)
         inner = section_in(field.annotation)
         if inner is not None:
-            place: Key = (0,) if name == "endpoints" else ()
+            place: Key = ()
+            if getattr(field.annotation, "__origin__", None) is dict:
+                place = ("generation",)
+            elif getattr(field.annotation, "__origin__", None) is tuple:
+                place = (0,)
             yield from all_keys(inner, (*above, name, *place))
 
 
@@ -82,7 +86,11 @@ def _near(message: str, wrong: str, above: Key) -> bool:
         ("static: {}", "it belongs at discovery.static"),
         ("server: {load_balancer: x}", "it belongs at proxy.load_balancer"),
         ("check_timeout: 1s", "it belongs at discovery.static.endpoints[].check_timeout"),
-        ("proxy: {enabled: true}", "it belongs at surfaces.root.enabled"),
+        ("proxy: {require_key: true}", "it belongs at access.require_key"),
+        (
+            "access: {burst: 1}",
+            "it belongs at access.tiers.NAME.burst or access.categories.NAME.burst",
+        ),
     ],
 )
 def test_a_key_in_the_wrong_section_is_told_where_it_belongs(text: str, message: str) -> None:

@@ -120,10 +120,11 @@ def test_what_means_nothing_here_is_said_once_each() -> None:
     assert set(keys) == in_file | others
 
 
-def test_rate_limits_without_effect_are_said_loudly() -> None:
+def test_rate_limits_of_the_go_router_hold() -> None:
     """Somebody relies on them."""
-    (notice,) = parse("server: {rate_limits: {burst_size: 5}}", {}, "go.yaml").notices
-    assert str(notice).startswith("go.yaml:1:10: server.rate_limits: has no effect here: NO RATE")
+    limits = parse(EVERY_KEY, {}).settings.server.rate_limits
+    assert limits.global_requests_per_minute == 1000
+    assert (limits.per_ip_requests_per_minute, limits.burst_size) == (100, 50)
 
 
 def test_a_limit_that_was_inert_there_and_cuts_here_is_said() -> None:

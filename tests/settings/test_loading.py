@@ -37,7 +37,7 @@ Problems = Callable[..., list[Problem]]
             "zzzzzz: 1",
             "1:1",
             "zzzzzz",
-            "unknown key; known here: discovery, logging, model_aliases,",
+            "unknown key; known here: access, discovery, logging, model_aliases,",
         ),
         ("server: {port: http}", "1:10", "server.port", "'http' is no whole number"),
         (
@@ -180,7 +180,7 @@ discovery:
       - url: "http://b"
         url: "http://c"
 model_aliases: {Chat: [a], "chat:latest": [b]}
-access: {require_key: true}
+telemetry: {otlp: x}
 """
     found = problems(text, {"OLLA_LOGGING_LEVEL": "loud"})
     assert [(each.line, each.key) for each in found] == [
@@ -196,7 +196,7 @@ access: {require_key: true}
         (10, "discovery.static.endpoints[2].auth.token_file"),
         (12, "discovery.static.endpoints[3].url"),
         (13, "model_aliases.chat:latest"),
-        (14, "access"),
+        (14, "telemetry"),
     ]
 
 

@@ -33,8 +33,9 @@ def test_keys_with_one_value_are_those_of_no_list_and_no_mapping() -> None:
 
 
 def test_a_name_is_found_wherever_it_stands() -> None:
-    """Places in lists are marked."""
-    assert places_of("endpoints") == ["discovery.static.endpoints"]
+    """Places in lists, and below names of one's own, are marked."""
+    assert "access.tiers.NAME.concurrent" in places_of("concurrent")
+    assert places_of("endpoints") == ["discovery.static.endpoints", "access.keys[].endpoints"]
     assert "discovery.static.endpoints[].check_timeout" in places_of("check_timeout")
     assert places_of("nowhere") == []
 

@@ -9,6 +9,17 @@ from olla.telemetry.catalogue import CATALOGUE, table
 from olla.telemetry.metrics import Metrics
 from tests.telemetry.samples import fleet, record
 
+_ACCESS = (
+    "olla_api_keys",
+    "olla_store_up",
+    "olla_usage_written_total",
+    "olla_usage_lost_total",
+    "olla_usage_pending",
+    "olla_shared_state_up",
+    "olla_shared_state_fallbacks_total",
+)
+"""What the composition root tells of keys, usage and shared state."""
+
 
 def test_every_exported_metric_is_a_row_and_every_row_is_exported() -> None:
     """Names, kinds and labels of the text are those of the catalogue, both ways."""
@@ -16,8 +27,13 @@ def test_every_exported_metric_is_a_row_and_every_row_is_exported() -> None:
     twins = Twins()
     twins.follow(snapshot, 0.0)
     metrics = Metrics(
-        version="1", snapshot=lambda: snapshot, twins=twins, retries=lambda: {"made": 1}
+        version="1",
+        snapshot=lambda: snapshot,
+        twins=twins,
+        retries=lambda: {"made": 1},
+        access=lambda: dict.fromkeys(_ACCESS, 1.0),
     )
+    metrics.limit_exceeded("access.tiers.member.requests_per_minute", False)
     metrics.reloaded(well=True)
     metrics(record(load_seconds=1.0, predicted=0.2, queue_seconds=0.1))
     metrics(record(failure=Failure(Kind.RESET, "reset")))

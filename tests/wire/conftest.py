@@ -25,6 +25,7 @@ from olla.record import RequestRecord
 from olla.routing.decision import RoutingOptions
 from olla.routing.policies import POLICIES
 from olla.telemetry.logging import Level, LogStyle, make_logger
+from tests.gates import open_gate
 
 MODEL = "m:latest"
 
@@ -181,6 +182,7 @@ class Router:
         self.stations = Stations(
             clock=clock,
             admission=self.admission,
+            gate=open_gate(),
             fleet=self.fleet,
             pool=self.pool,
             sink=self.records.append,
@@ -198,7 +200,7 @@ class Router:
                 [ScopeSpec(p.name, p.prefixes, p.dialects) for p in PROFILES.values()],
                 root_enabled=True,
             ),
-            surfaces={},
+            own={},
             operations={},
             head_max=65536,
             idle_timeout=idle_timeout,

@@ -1,0 +1,286 @@
+"""Counts requests and tokens against limits, and says what fits.
+
+Limits per minute go by the generic cell rate algorithm (ITU-T Recommendation I.371, appendix I;
+the virtual scheduling form): a meter holds the time at which it would be empty again, the
+theoretical arrival time, and each unit puts that off by one interval. It is exact, takes one
+number a meter, and has no windows at whose edges twice as much gets through.
+
+A charge is all or nothing: what one limit refuses costs nothing with the others. Tokens are
+charged by an estimate when a request begins, and settled with what they were when it ends. Time
+comes in as an argument; nothing here waits.
+"""
+
+from typing import Final
+
+from olla.access.limit import Kind, Limit, Per
+
+__all__ = ["DAY", "Account", "Charge", "Limiter", "Meter"]
+
+DAY = 86_400
+_SLACK = 1e-6
+"""Seconds. What sums of fractions may be off by."""
+_SWEPT = 10_000
+"""So many meters and accounts are let stand before the first sweep."""
+_REQUESTS: Final = Kind.REQUESTS
+_TOKENS: Final = Kind.TOKENS
+_CONCURRENT: Final = Kind.CONCURRENT
+_DAILY: Final = Kind.DAILY
+
+
+class Meter:
+    """One limit for one caller.
+
+    `level` is, by the limit's kind, the theoretical arrival time (monotonic seconds), how many
+    other routers have under way, or the tokens of the day with the number `day` (since 1970, in
+    UTC). `held` is how many requests of this router are under way that it has counted.
+    """
+
+    __slots__ = ("day", "held", "interval", "key", "kind", "level", "limit", "window")
+
+    def __init__(self, key: str, limit: Limit) -> None:
+        self.key = key
+        self.kind = limit.kind
+        self.limit = limit
+        self.interval = limit.interval
+        self.window = limit.window
+        self.level = 0.0
+        self.day = 0
+        self.held = 0
+
+    def become(self, limit: Limit, now: float) -> None:
+        """Go by another limit of the same name; what was used stays used."""
+        if self.interval:
+            used = max(self.level - now, 0.0) / self.interval
+            self.level = now + used * limit.interval
+        self.limit, self.interval, self.window = limit, limit.interval, limit.window
+
+    def learn(self, level: float, day: int, now: float) -> None:
+        """What all routers together have used, as they say: seconds until it is empty, how many
+        are under way with those that this router holds, or the tokens of `day`."""
+        if self.kind is _CONCURRENT:
+            self.level = max(level - self.held, 0.0)
+        elif self.kind is _DAILY:
+            self.day, self.level = day, level
+        else:
+            self.level = now + level
+
+    def wait(self, tokens: int, now: float, wall: float) -> float:
+        """Seconds until one more request with so many tokens fits; not above 0 when it does.
+
+        More tokens than a burst has fit when nothing is used: else they would never. How long
+        somebody else's request takes is not known; for those the answer is a second.
+        """
+        if self.kind is _CONCURRENT:
+            return 1.0 if self.level + self.held >= self.limit.amount else 0.0
+        if self.kind is _DAILY:
+            used = self.level if self.day == int(wall) // DAY else 0.0
+            fits = used + tokens <= self.limit.amount or used == 0
+            return 0.0 if fits else DAY - wall % DAY
+        ahead = max(self.level - now, 0.0)
+        more = self.interval if self.kind is _REQUESTS else self.interval * tokens
+        wait = min(ahead + more - self.window, ahead)
+        return wait if wait > _SLACK else 0.0
+
+    def put(self, tokens: float, requests: int, now: float, wall: float) -> None:
+        """Count requests and tokens; less than none takes back. How many are under way is for
+        `held` to say."""
+        if self.kind is _CONCURRENT:
+            return
+        if self.kind is _DAILY:
+            day = int(wall) // DAY
+            if self.day != day:
+                self.day, self.level = day, 0.0
+            self.level = max(self.level + tokens, 0.0)
+        else:
+            more = requests if self.kind is _REQUESTS else tokens
+            self.level = max(self.level, now) + more * self.interval
+
+    def left(self, now: float, wall: float) -> int:
+        """How many more requests, or tokens, would fit at once."""
+        if self.kind is _CONCURRENT:
+            return max(int(self.limit.amount - self.level - self.held), 0)
+        if self.kind is _DAILY:
+            used = self.level if self.day == int(wall) // DAY else 0.0
+            return max(int(self.limit.amount - used), 0)
+        ahead = max(self.level - now, 0.0)
+        return max(int((self.window - ahead + _SLACK) / self.interval), 0)
+
+    def reset(self, now: float, wall: float) -> float:
+        """Seconds until nothing is used any more."""
+        if self.kind is _CONCURRENT:
+            return 0.0
+        if self.kind is _DAILY:
+            return DAY - wall % DAY
+        return max(self.level - now, 0.0)
+
+    def idle(self, now: float, wall: float) -> bool:
+        """Whether forgetting it would change nothing."""
+        if self.held:
+            return False
+        if self.kind is _DAILY:
+            return self.day != int(wall) // DAY or self.level == 0
+        return self.kind is _CONCURRENT or self.level <= now
+
+
+class Account:
+    """All limits that hold for one caller in one category."""
+
+    __slots__ = ("asking", "caller", "counts_tokens", "limits", "meters", "shown")
+
+    def __init__(self, caller: str, meters: tuple[Meter, ...]) -> None:
+        self.caller = caller
+        self.meters = meters
+        self.asking = 0
+        """How many requests wait to be told whether they fit."""
+        self.counts_tokens = any(meter.kind in (_TOKENS, _DAILY) for meter in meters)
+        self.limits = tuple(meter.limit for meter in meters)
+        self.shown = [meter for meter in meters if meter.kind is _REQUESTS] or list(meters)
+        """What `X-RateLimit-*` is about, unless another limit refuses."""
+
+    def tightest(self, now: float, wall: float) -> Meter | None:
+        """The limit of which the least is left, of those on requests if there are any; None when
+        there is none."""
+        shown = self.shown
+        if not shown:
+            return None
+        best, least = shown[0], shown[0].left(now, wall)
+        for meter in shown[1:]:
+            left = meter.left(now, wall)
+            if left < least:
+                best, least = meter, left
+        return best
+
+
+class Charge:
+    """What one request has been charged: `tokens` reserved, or `refused` by a limit, in which case
+    it may come again after `retry_after` seconds. `exceeded` are limits that only watch; they have
+    not counted it. `day` is the one whose tokens it was charged to."""
+
+    __slots__ = (
+        *("account", "day", "exceeded", "held", "name", "refused", "retry_after", "shared"),
+        "tokens",
+    )
+
+    def __init__(self, account: Account, tokens: int) -> None:
+        self.account = account
+        self.tokens = tokens
+        self.day = 0
+        self.refused: Meter | None = None
+        self.retry_after = 0.0
+        self.exceeded: list[Meter] = []
+        self.held = False
+        self.name = ""
+        """Under which name other routers know that it is under way, where they do."""
+        self.shared = False
+        """Whether what all routers share has been charged, not this router alone."""
+
+    @property
+    def counted(self) -> tuple[Meter, ...]:
+        """The meters that count it while it is held."""
+        meters = self.account.meters
+        if not self.exceeded:
+            return meters
+        return tuple(meter for meter in meters if meter not in self.exceeded)
+
+
+class Limiter:
+    """The meters of one router. Everything is bounded: meters that say nothing are forgotten.
+
+    An account is good until the next is asked for; one whose charge is held, or that is `asking`,
+    is good until that is over.
+    """
+
+    __slots__ = ("_accounts", "_meters", "_swept_at")
+
+    def __init__(self) -> None:
+        self._meters: dict[str, Meter] = {}
+        self._accounts: dict[tuple[str, str, str], tuple[tuple[Limit, ...], Account]] = {}
+        self._swept_at = _SWEPT
+
+    def account(
+        self,
+        caller: str,
+        category: str,
+        limits: tuple[Limit, ...],
+        now: float,
+        wall: float,
+        address: str = "",
+    ) -> Account:
+        """The account of a caller for a category; `limits` are those that hold, `address` is where
+        it asks from, where that matters to one of them."""
+        key = (caller, category, address)
+        known = self._accounts.get(key)
+        if known is not None and known[0] == limits:
+            return known[1]
+        if len(self._meters) + len(self._accounts) >= self._swept_at:
+            self._sweep(now, wall)
+        counted = {Per.CALLER: caller, Per.ADDRESS: f"addr:{address}", Per.ALL: "*"}
+        meters = [self._meter(counted[limit.per], limit, now) for limit in limits]
+        account = Account(caller, tuple(meters))
+        self._accounts[key] = (limits, account)
+        return account
+
+    def charge(self, account: Account, tokens: int, now: float, wall: float) -> Charge:
+        """Charge one request with an estimate of its tokens, if it fits."""
+        charge = Charge(account, tokens)
+        for meter in account.meters:
+            wait = meter.wait(tokens, now, wall)
+            if wait <= 0:
+                continue
+            if meter.limit.shadow:
+                charge.exceeded.append(meter)
+            elif wait > charge.retry_after:
+                charge.refused, charge.retry_after = meter, wait
+        if charge.refused is None:
+            self.hold(charge, int(wall) // DAY)
+            for meter in charge.counted:
+                meter.put(tokens, 1, now, wall)
+        return charge
+
+    def hold(self, charge: Charge, day: int) -> None:
+        """A charge of that day has been found to fit, and its request is under way until it is
+        settled. Counts neither requests nor tokens."""
+        charge.held, charge.day = True, day
+        for meter in charge.counted:
+            meter.held += 1
+
+    def settle(self, charge: Charge, tokens: int, now: float, wall: float) -> None:
+        """The request has ended, and took so many tokens in all. Does nothing twice."""
+        if not charge.held:
+            return
+        charge.held = False
+        more = tokens - charge.tokens
+        for meter in charge.counted:
+            meter.held -= 1
+            if not more or meter.kind is _REQUESTS:
+                continue
+            if more < 0 and meter.kind is _DAILY and int(wall) // DAY != charge.day:
+                continue  # what is given back is yesterday's: today's budget has not paid for it
+            meter.put(more, 0, now, wall)
+
+    def spent(self, caller: str, limits: tuple[Limit, ...], tokens: int, wall: float) -> None:
+        """What a caller has used today as the store knows it, from before this process."""
+        for limit in limits:
+            if limit.kind is _DAILY:
+                self._meter(caller, limit, 0.0).put(tokens, 0, 0.0, wall)
+
+    def _meter(self, caller: str, limit: Limit, now: float) -> Meter:
+        key = f"{caller}|{limit.name}"
+        meter = self._meters.get(key)
+        if meter is None:
+            self._meters[key] = meter = Meter(key, limit)
+        elif meter.limit != limit:  # charges under way keep hold of the meter
+            meter.become(limit, now)
+        return meter
+
+    def _sweep(self, now: float, wall: float) -> None:
+        meters = {key: meter for key, meter in self._meters.items() if not meter.idle(now, wall)}
+        self._accounts = {
+            key: (limits, account)
+            for key, (limits, account) in self._accounts.items()
+            if account.asking or any(meter.key in meters for meter in account.meters)
+        }
+        for _, account in self._accounts.values():
+            meters.update((meter.key, meter) for meter in account.meters)
+        self._meters = meters
+        self._swept_at = max(_SWEPT, 2 * (len(meters) + len(self._accounts)))

@@ -1,0 +1,96 @@
+"""What the configuration says of access: who needs a key, and which limits hold for whom."""
+
+from collections.abc import Mapping
+from math import inf
+
+import msgspec
+
+from olla.access.caller import Caller, Network
+from olla.access.limit import Kind, Limit, Per
+from olla.dialects.dialect import Operation, Right
+from olla.dialects.routes import right_of
+
+__all__ = ["CATEGORIES", "AccessPolicy", "Category", "category_of", "reserve"]
+
+Category = str
+"""What limits tell apart: `generation`, `management` or `monitoring`."""
+CATEGORIES: tuple[Category, ...] = ("generation", "management", "monitoring")
+
+_NOTHING: Mapping[str, tuple[Limit, ...]] = {}
+_ABOUT_MODELS = frozenset({Operation.LIST, Operation.MODEL, Operation.SHOW})
+_OUTPUT_UNSAID = 1024
+"""Tokens that are reserved for an answer of a length nobody named."""
+_BYTES_A_TOKEN = 4.0
+"""Of English text with most tokenizers, until answers have told better."""
+
+
+class AccessPolicy(msgspec.Struct, dict=True):
+    """Who needs a key, and which limits hold.
+
+    `guarded` says that keys are in use, so that credentials nobody knows are refused everywhere:
+    a router that asks for no keys lets clients show what they like, as Ollama does. `tiers` and
+    `categories` have their limits by name; `everybody` are those that hold for each request.
+    """
+
+    require_key: bool = False
+    guarded: bool = False
+    tiers: Mapping[str, tuple[Limit, ...]] = {}
+    categories: Mapping[Category, tuple[Limit, ...]] = {}
+    everybody: tuple[Limit, ...] = ()
+    trusted: tuple[Network, ...] = ()
+    keep_content: bool = False
+
+    def __post_init__(self) -> None:
+        self.per_address = any(limit.per is Per.ADDRESS for limit in self.everybody)
+        self._known: dict[tuple[str, Category, str], tuple[Limit, ...]] = {}
+
+    def limits(
+        self,
+        caller: Caller,
+        category: Category,
+        own: Mapping[str, tuple[Limit, ...]] | None = _NOTHING,
+        surface: str = "",
+    ) -> tuple[Limit, ...]:
+        """All limits that hold for a caller in a category: the same object each time.
+
+        `own` are the limits that a `surface` brings for tiers of which the configuration says
+        nothing; None where limits of tiers do not count.
+        """
+        key = (caller.tier, category, surface)
+        known = self._known.get(key)
+        if known is None:
+            tier: tuple[Limit, ...] = ()
+            if own is not None:
+                tier = self.tiers.get(caller.tier) or own.get(caller.tier, ())
+            known = (*self.everybody, *tier, *self.categories.get(category, ()))
+            self._known[key] = known
+        return known
+
+
+def category_of(operation: Operation) -> Category:
+    """The category an operation is limited in."""
+    right = right_of(operation)
+    if right in (Right.GENERATE, Right.EMBED) and operation is not Operation.OTHER:
+        return "generation"
+    if right is Right.MANAGE or operation in _ABOUT_MODELS:
+        return "management"
+    return "monitoring"
+
+
+def reserve(
+    limits: tuple[Limit, ...], prompt_tokens: float, prompt_bytes: int, output_max: float
+) -> int:
+    """How many tokens a request is charged before anybody knows: its prompt by an estimate, and
+    the longest answer it allows, or as long a one as is usual where it names none. Never more
+    than the limits on tokens allow at once, or it could only run alone."""
+    most = min(
+        (
+            limit.burst or limit.amount
+            for limit in limits
+            if limit.kind in (Kind.TOKENS, Kind.DAILY)
+        ),
+        default=0,
+    )
+    output = _OUTPUT_UNSAID if output_max == inf else output_max
+    prompt = prompt_tokens or prompt_bytes / _BYTES_A_TOKEN
+    return int(min(prompt + output, most))

@@ -1,0 +1,82 @@
+"""From settings to who may ask, and how much."""
+
+from ipaddress import ip_network
+
+from olla.access.keys import Key, digest_of
+from olla.access.limit import Kind, Limit, Per
+from olla.access.policy import AccessPolicy
+from olla.dialects.dialect import Right
+from olla.settings import Settings
+from olla.settings.access import CategoryLimits, TierLimits
+
+__all__ = ["access_policy", "limits_of", "static_keys"]
+
+_SHOWN = 4
+"""So many characters of a key in the configuration are shown: they may not be random."""
+
+
+def access_policy(settings: Settings) -> AccessPolicy:
+    """Who needs a key, and which limits hold."""
+    access, rates = settings.access, settings.server.rate_limits
+    networks = access.trusted_proxies
+    if rates.trust_proxy_headers:
+        networks = (*networks, *rates.trusted_proxy_cidrs)
+    trusted = tuple(ip_network(each, strict=False) for each in networks)
+    burst = rates.burst_size
+    everybody = tuple(
+        Limit(scope, Kind.REQUESTS, amount, burst or amount, per=per)
+        for scope, amount, per in (
+            ("server.rate_limits.global", rates.global_requests_per_minute, Per.ALL),
+            ("server.rate_limits.per_ip", rates.per_ip_requests_per_minute, Per.ADDRESS),
+        )
+        if amount
+    )
+    return AccessPolicy(
+        require_key=access.require_key,
+        guarded=access.require_key or bool(access.keys),
+        tiers={
+            name: limits_of(f"access.tiers.{name}", limits) for name, limits in access.tiers.items()
+        },
+        categories={
+            name: limits_of(f"access.categories.{name}", limits)
+            for name, limits in access.categories.items()
+        },
+        everybody=everybody,
+        trusted=trusted,
+        keep_content=access.log_content,
+    )
+
+
+def limits_of(scope: str, limits: CategoryLimits) -> tuple[Limit, ...]:
+    """The limits of one tier or category."""
+    found: list[Limit] = []
+    if limits.requests_per_minute is not None:
+        burst = limits.burst or limits.requests_per_minute
+        found.append(Limit(scope, Kind.REQUESTS, limits.requests_per_minute, burst, limits.shadow))
+    if isinstance(limits, TierLimits):
+        for kind, amount in (
+            (Kind.TOKENS, limits.tokens_per_minute),
+            (Kind.CONCURRENT, limits.concurrent),
+            (Kind.DAILY, limits.tokens_per_day),
+        ):
+            if amount is not None:
+                found.append(Limit(scope, kind, amount, amount, limits.shadow))
+    return tuple(found)
+
+
+def static_keys(settings: Settings) -> list[Key]:
+    """The keys that stand in the configuration."""
+    return [
+        Key(
+            id=f"static:{each.name}",
+            digest=digest_of(each.key),
+            shown=each.key[:_SHOWN],
+            name=each.name,
+            owner=each.owner or each.name,
+            tier=each.tier,
+            rights=frozenset(Right(operation) for operation in each.operations),
+            models=each.models,
+            endpoints=each.endpoints,
+        )
+        for each in settings.access.keys
+    ]

@@ -1,0 +1,107 @@
+"""Who may ask, how much, and what is kept of it: everything about access, wired and started."""
+
+import os
+import secrets
+from collections.abc import Mapping
+
+from structlog.typing import FilteringBoundLogger
+
+from olla.access.keyring import Keyring
+from olla.access.limiter import Limiter
+from olla.app.access_options import access_policy, static_keys
+from olla.app.keeping import Keeping, seed
+from olla.clock import Clock
+from olla.proxy.gate import Gate
+from olla.settings import Settings
+from olla.settings.access import Access, Store
+from olla.settings.store_url import default_url, exists
+from olla.state.shared import SharedLimits
+from olla.telemetry.metrics import Metrics
+
+__all__ = ["Guarding", "store_url"]
+
+
+def store_url(settings: Settings) -> str:
+    """Where the store is."""
+    return settings.store.url or default_url(os.environ)
+
+
+class Guarding:
+    """The gate, the keys, the limits and the store of one router."""
+
+    def __init__(
+        self, settings: Settings, clock: Clock, logger: FilteringBoundLogger, metrics: Metrics
+    ) -> None:
+        self._clock = clock
+        self.keyring = Keyring(static_keys(settings))
+        self._limiter = Limiter()
+        self.gate = Gate(
+            self.keyring,
+            access_policy(settings),
+            self._limiter,
+            clock,
+            exceeded=metrics.limit_exceeded,
+        )
+        url = store_url(settings)
+        configured = settings.access != Access() or settings.store != Store()
+        self.keeping = Keeping(
+            url,
+            self.keyring,
+            clock,
+            logger,
+            wanted=configured or exists(url),
+            retention=settings.store.usage_retention or None,
+            spent=self._spent,
+        )
+        self.gate.renew = self.keeping.renew
+        self.shared: SharedLimits | None = None
+        state = settings.state
+        if state.url is not None:
+            self.shared = SharedLimits(
+                state.url,
+                self._limiter,
+                clock,
+                timeout=state.timeout,
+                logger=logger,
+                name=secrets.token_hex(8),
+            )
+            self.shared.on_announced = self.keeping.announced
+            self.gate.shared = self.keeping.shared = self.shared
+
+    async def start(self) -> None:
+        """Open what is there; what is away is tried again later."""
+        if self.shared is not None:
+            await self.shared.start()
+        await self.keeping.start()
+
+    async def stop(self) -> None:
+        """Write what is left, and let go of everything."""
+        if self.shared is not None:
+            await self.shared.stop()
+        await self.keeping.stop()
+
+    def apply(self, settings: Settings) -> None:
+        """Keys and limits are these from now on. What was used stays used."""
+        self.keyring.settle(static_keys(settings))
+        self.gate.policy = access_policy(settings)
+
+    def numbers(self) -> dict[str, float]:
+        """What metrics tell of it, by name."""
+        keeping, recording, shared = self.keeping, self.keeping.recording, self.shared
+        found = {"olla_api_keys": float(len(self.keyring))}
+        if recording is not None:
+            found["olla_usage_written_total"] = recording.written
+            found["olla_usage_lost_total"] = recording.lost
+            found["olla_usage_pending"] = recording.pending
+            found["olla_store_up"] = float(keeping.away is None and recording.failing is None)
+        elif keeping.away is not None:
+            found["olla_store_up"] = 0.0
+        if shared is not None:
+            found["olla_shared_state_up"] = float(shared.up)
+            found["olla_shared_state_fallbacks_total"] = shared.fallbacks
+        return found
+
+    def _spent(self, used: Mapping[str, int]) -> None:
+        if self.shared is None:  # else the routers know together
+            policy, wall = self.gate.policy, self._clock.wall()
+            seed(self._limiter, self.keyring, lambda each: policy.limits(each, ""), used, wall)

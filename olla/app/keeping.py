@@ -1,0 +1,265 @@
+"""The store while a router runs: opened when it is needed, its keys in memory, its usage written.
+
+A store that is away stops no inference: keys that are known go on to be taken, usage waits in
+bounded memory, and what needs the store itself says 503.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
+
+from structlog.typing import FilteringBoundLogger
+
+from olla.access.caller import Caller
+from olla.access.keyring import Keyring
+from olla.access.keys import Key
+from olla.access.limit import Limit
+from olla.access.limiter import DAY, Limiter
+from olla.clock import Clock
+from olla.failures import Failed, Failure, Kind
+from olla.record import RequestRecord
+from olla.state.shared import SharedLimits
+from olla.store.database import Store
+from olla.store.errors import StoreError
+from olla.store.recording import UsageRecording
+
+__all__ = ["LOOK_AGAIN", "Keeping", "seed"]
+
+T = TypeVar("T")
+
+LOOK_AGAIN = 1.0
+"""Seconds after which a key that another process has made or revoked is noticed, at the latest;
+and between two tries to open a store that is away."""
+_STOP = 3.0
+"""Seconds that the last usage may take to be written."""
+_RETRY_AFTER = 2.0
+
+
+class Keeping:
+    """Opens the store, and keeps what is read of it."""
+
+    def __init__(
+        self,
+        url: str,
+        keyring: Keyring,
+        clock: Clock,
+        logger: FilteringBoundLogger,
+        *,
+        wanted: bool,
+        retention: float | None,
+        spent: Callable[[Mapping[str, int]], None],
+    ) -> None:
+        """`wanted`: it is opened at the start, else when it is first needed; `retention` is how
+        many seconds usage is kept, None for ever; `spent` is told which caller has used how many
+        tokens today."""
+        self.url = url
+        self.recording: UsageRecording | None = None
+        self.shared: SharedLimits | None = None
+        """Tells other routers of keys, where they share their state."""
+        self._keyring = keyring
+        self._clock = clock
+        self._logger = logger
+        self._wanted = wanted
+        self._retention = retention
+        self._spent = spent
+        self._store: Store | None = None
+        self._revision = -1
+        self._opening = asyncio.Lock()
+        self._reading: asyncio.Task[None] | None = None
+        self._away: str | None = None
+        self._following: asyncio.Task[None] | None = None
+
+    # --- its life ---------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open it if it is wanted now; try again from time to time if it is away."""
+        if self._wanted:
+            try:
+                await self.store()
+            except Failed:
+                self._follow()
+
+    async def stop(self) -> None:
+        """Write what is left, and close it."""
+        for task in (self._following, self._reading):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        if self.recording is not None:
+            await self.recording.stop(_STOP)
+        if self._store is not None:
+            await self._store.close()
+
+    def __call__(self, record: RequestRecord) -> None:
+        """Record the usage of a request, where a store is open. A sink."""
+        if self.recording is not None and record.caller:
+            self.recording(record)
+
+    @property
+    def away(self) -> str | None:
+        """Why the store cannot be used, None while it can or is not needed."""
+        return self._away
+
+    async def store(self) -> Store:
+        """The open store.
+
+        Raises:
+            Failed: it cannot be opened.
+        """
+        if self._store is not None:
+            return self._store
+        async with self._opening:
+            try:
+                return self._store or await self._open()
+            except StoreError as error:
+                raise self._unavailable(error) from None
+
+    async def _open(self) -> Store:
+        store = await Store.open(self.url)
+        try:
+            self._revision = await store.keys.revision()
+            self._keyring.renew(await store.keys.every())
+            wall = self._clock.wall()
+            self._spent(await store.usage.tokens_since(wall - wall % DAY))
+        except BaseException:
+            await store.close()
+            raise
+        self._store = store
+        self._back()
+        self.recording = UsageRecording(store, self._logger, self._clock, retention=self._retention)
+        self.recording.start()
+        self._follow()
+        self._logger.info("store opened", store=store.url_shown)
+        return store
+
+    # --- keys -------------------------------------------------------------------------------
+
+    async def renew(self) -> None:
+        """Read the keys again, if any has changed: somebody shows one that is not known.
+
+        Raises:
+            Failed: the store is away.
+        """
+        if self._store is None and not self._wanted:
+            return  # nobody has made a key
+        await self.store()
+        if self._reading is not None and not self._reading.done():
+            await asyncio.shield(self._reading)  # has begun before this key was shown
+        if self._reading is None or self._reading.done():
+            loop = asyncio.get_running_loop()
+            self._reading = loop.create_task(self._read())
+        await asyncio.shield(self._reading)
+        if self._away is not None:
+            raise self._unavailable(None)
+
+    async def create(self, key: Key) -> Key:
+        """Keep a new key.
+
+        Raises:
+            Failed: the store is away.
+        """
+        store = await self.store()
+        made = await self._tried(store.keys.create(key))
+        await self._read()
+        if self.shared is not None:
+            await self.shared.announce("keys")
+        return made
+
+    async def revoke(self, id: str, *, owner: str | None = None) -> Key | None:
+        """Revoke a key, of one owner where one is named; None when there is none such.
+
+        Raises:
+            Failed: the store is away.
+        """
+        store = await self.store()
+        revoked = await self._tried(store.keys.revoke(id, self._clock.wall(), owner=owner))
+        if revoked is not None:
+            self._keyring.revoke(revoked.id)
+            if self.shared is not None:
+                await self.shared.announce(f"revoked {revoked.id}")
+        return revoked
+
+    def announced(self, what: str) -> None:
+        """Another router has changed keys, or may have."""
+        word, _, id = what.partition(" ")
+        if word == "revoked" and id:
+            self._keyring.revoke(id)
+        if self._store is not None and (self._reading is None or self._reading.done()):
+            self._reading = asyncio.get_running_loop().create_task(self._read())
+
+    async def tried(self, work: Callable[[Store], Awaitable[T]]) -> T:
+        """What the store answers.
+
+        Raises:
+            Failed: it is away.
+        """
+        return await self._tried(work(await self.store()))
+
+    async def _read(self) -> None:
+        store = self._store
+        if store is None:
+            return
+        try:
+            revision = await store.keys.revision()
+            if revision != self._revision:
+                self._keyring.renew(await store.keys.every())
+                self._revision = revision
+        except StoreError as error:
+            self._gone(str(error))
+        else:
+            self._back()
+
+    async def _tried(self, work: Awaitable[T]) -> T:
+        try:
+            return await work
+        except StoreError as error:
+            raise self._unavailable(error) from None
+
+    # --- whether it is there ----------------------------------------------------------------
+
+    def _follow(self) -> None:
+        if self._following is None:
+            self._following = asyncio.get_running_loop().create_task(self._look_again())
+
+    async def _look_again(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_AGAIN)
+            if self._store is not None:
+                await self._read()
+                continue
+            try:
+                await self.store()
+            except Failed:
+                pass
+            except Exception as error:
+                self._logger.error("the store cannot be opened", exc_info=error)
+
+    def _gone(self, reason: str) -> None:
+        if self._away is None:
+            self._logger.error("the store is away; inference goes on", reason=reason)
+        self._away = reason
+
+    def _back(self) -> None:
+        if self._away is not None:
+            self._logger.info("the store is back")
+        self._away = None
+
+    def _unavailable(self, error: StoreError | None) -> Failed:
+        if error is not None:
+            self._gone(str(error))
+        message = "the store of keys and usage cannot be reached; try again shortly"
+        return Failed(Failure(Kind.STORE_AWAY, message, retry_after=_RETRY_AFTER))
+
+
+def seed(
+    limiter: Limiter,
+    keyring: Keyring,
+    limits: Callable[[Caller], tuple[Limit, ...]],
+    used: Mapping[str, int],
+    wall: float,
+) -> None:
+    """Tell the limiter what callers with keys have used today, before this process."""
+    for caller in keyring.callers():
+        tokens = used.get(caller.id)
+        if tokens:
+            limiter.spent(caller.id, limits(caller), tokens, wall)

@@ -1,0 +1,50 @@
+"""Which of olla's own paths there are, and what each needs."""
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from aiohttp import web
+
+from olla.dialects.dialect import Right
+from olla.proxy.answering import Asked, OwnPath
+from olla.proxy.gate import Own
+from olla.settings import Settings
+from olla.surfaces.lists import ListSurface
+from olla.surfaces.status import StatusSurface
+
+__all__ = ["own_paths"]
+
+_OPEN_TO_ALL = frozenset({"/internal/health", "/internal/ready", "/version"})
+"""What whoever runs the router asks without a key, and what says nothing of the fleet."""
+_OPERATORS = Own("internal", None)
+"""The router's own state: limits of tiers are for what is asked of the fleet."""
+
+
+class Parts(Protocol):
+    """What answers them is made of."""
+
+    lists: ListSurface
+    status: StatusSurface
+
+
+def own_paths(settings: Settings, parts: Parts) -> dict[str, OwnPath]:
+    """All paths that olla answers itself, by path."""
+    paths: dict[str, OwnPath] = {}
+    for path, surface in {**parts.lists.routes(), **parts.status.routes()}.items():
+        paths[path] = OwnPath(
+            _plain(surface),
+            right=None if path in _OPEN_TO_ALL else Right.LIST,
+            own=_OPERATORS,
+        )
+    return paths
+
+
+def _plain(
+    surface: Callable[[web.BaseRequest], Awaitable[web.Response]],
+) -> Callable[[web.BaseRequest, Asked], Awaitable[web.StreamResponse]]:
+    """A surface that does not care who asks."""
+
+    async def answer(request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
+        return await surface(request)
+
+    return answer

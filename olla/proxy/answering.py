@@ -1,0 +1,280 @@
+"""What olla answers itself: who may ask, what it is charged, and how errors look.
+
+Operations answered for the whole fleet (lists, versions) and olla's own paths (status, keys, the
+gateways' surfaces) come by here. What they say is the business of the surfaces.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from typing import Protocol
+
+import structlog
+from aiohttp import web
+from aiohttp.web_exceptions import HTTPException
+
+from olla.access.keyring import UnknownKey
+from olla.access.policy import Category
+from olla.dialects.dialect import Dialect, Operation, Right
+from olla.dialects.paths import Target
+from olla.dialects.registry import DIALECTS
+from olla.failures import Failed, Failure, Kind
+from olla.proxy.allowing import entitled, let_in
+from olla.proxy.error_response import error_response
+from olla.proxy.gate import Own, Visit
+from olla.proxy.headers import seconds
+from olla.proxy.incoming import Incoming
+from olla.proxy.inner import InnerAnswer
+from olla.proxy.stations import Stations
+from olla.record import RequestRecord
+
+__all__ = ["Answering", "Asked", "OperationSurface", "OwnPath", "Surface"]
+
+
+class Asker(Protocol):
+    """Sends a request of a surface's own making into the fleet."""
+
+    def ask(
+        self, method: str, path: str, body: bytes, visit: Visit, record: RequestRecord, peer: str
+    ) -> InnerAnswer:
+        """The answer, which is on its way; see `InnerAnswer`."""
+        ...
+
+
+class Asked:
+    """A request to one of olla's own paths, and what is known of it."""
+
+    __slots__ = ("_asker", "incoming", "record", "visit")
+
+    def __init__(
+        self, incoming: Incoming, visit: Visit, record: RequestRecord, asker: Asker
+    ) -> None:
+        self.incoming = incoming
+        self.visit = visit
+        self.record = record
+        self._asker = asker
+
+    def ask(self, path: str, body: bytes) -> InnerAnswer:
+        """Have the fleet answer a POST to one of the proxied paths (such as `/api/chat`), as if
+        the client had sent it: the caller's rights and limits hold, and it is recorded once.
+
+        Raises:
+            Failed: no such path is served.
+        """
+        return self._asker.ask("POST", path, body, self.visit, self.record, self.incoming.peer)
+
+
+Surface = Callable[[web.BaseRequest, Asked], Awaitable[web.StreamResponse]]
+"""Answers one of olla's own paths."""
+OperationSurface = Callable[[web.BaseRequest, Target], Awaitable[web.Response]]
+"""Answers an operation of a dialect for the whole fleet."""
+
+
+class OwnPath:
+    """One of olla's own paths.
+
+    `right` is what is needed for it (None: nothing, and no key), `category` the one it is limited
+    in, `own` what its surface brings. `asks` says that the fleet is asked, and that
+    request is the one that counts. `key_needed` says that `require_key`
+    holds for it, `strict` that a key which nobody knows is refused even where keys are not in use,
+    `recorded` that it is a request like those to the fleet: in the log, metrics and usage.
+    """
+
+    __slots__ = (
+        *("answer", "asks", "category", "dialect", "key_needed", "operation", "own"),
+        *("recorded", "right", "strict"),
+    )
+
+    def __init__(
+        self,
+        answer: Surface,
+        *,
+        right: Right | None = None,
+        category: Category = "monitoring",
+        asks: bool = False,
+        own: Own | None = None,
+        dialect: str = "olla",
+        operation: str = "",
+        key_needed: bool = True,
+        strict: bool = False,
+        recorded: bool = False,
+    ) -> None:
+        self.answer = answer
+        self.right = right
+        self.category = category
+        self.asks = asks
+        self.own = own or Own()
+        self.dialect: Dialect = DIALECTS[dialect]
+        self.operation = operation
+        self.key_needed = key_needed
+        self.strict = strict
+        self.recorded = recorded
+
+
+class Answering:
+    """Answers what needs no endpoint, or asks them itself."""
+
+    def __init__(
+        self,
+        stations: Stations,
+        *,
+        paths: Mapping[str, OwnPath],
+        operations: Mapping[Operation, OperationSurface],
+        asker: Asker,
+        logger: structlog.typing.FilteringBoundLogger,
+    ) -> None:
+        """`paths` by exact path, or with `/*` at the end for one more part."""
+        self.stations = stations
+        self.paths = paths
+        self._operations = operations
+        self._asker = asker
+        self._logger = logger
+
+    def own(self, path: str) -> OwnPath | None:
+        """Which of olla's own paths this is, if any."""
+        found = self.paths.get(path)
+        if found is None:
+            above, slash, last = path.rpartition("/")
+            found = self.paths.get(f"{above}/*") if slash and last else None
+        return found
+
+    def operation(self, operation: Operation) -> OperationSurface | None:
+        """Who answers an operation for the whole fleet, if anybody does."""
+        return self._operations.get(operation)
+
+    async def let_in(self, incoming: Incoming, target: Target) -> Visit:
+        """See `allowing.let_in`; a key that is not known here is looked for in the store.
+
+        Raises:
+            Failed: it is not let in, or the store is away.
+        """
+        gate, via = self.stations.gate, self.stations.via
+        try:
+            return let_in(gate, incoming, target, via)
+        except UnknownKey:
+            if gate.renew is None:
+                raise
+        await gate.renew()
+        return let_in(gate, incoming, target, via)
+
+    async def answer_own(
+        self, own: OwnPath, request: web.BaseRequest, incoming: Incoming, record: RequestRecord
+    ) -> web.StreamResponse:
+        """Answer one of olla's own paths."""
+        record.dialect = own.dialect.name
+        record.operation = own.operation
+        if own.right is None:
+            gate = self.stations.gate
+            unlimited = Visit(gate, gate.anonymous(incoming), None, False)
+            return await own.answer(request, Asked(incoming, unlimited, record, self._asker))
+        visit: Visit | None = None
+
+        async def answered() -> web.StreamResponse:
+            nonlocal visit
+            visit = await self._enter(own, incoming)
+            visit.note(record)
+            if not own.asks:
+                await visit.paid()
+            return await own.answer(request, Asked(incoming, visit, record, self._asker))
+
+        try:
+            response = await self._guarded(answered, own.dialect, record)
+            if visit is not None and not response.prepared:
+                with suppress(Failed):  # what was wrong before the fleet was asked counts as well
+                    await visit.paid()
+                response.headers.update(visit.headers())
+        finally:
+            if visit is not None:
+                visit.settle(record)
+            if own.recorded:
+                self._over(record)
+        return response
+
+    async def answer_operation(
+        self,
+        answer: OperationSurface,
+        request: web.BaseRequest,
+        incoming: Incoming,
+        target: Target,
+        record: RequestRecord,
+    ) -> web.StreamResponse:
+        """Answer an operation for the whole fleet."""
+        record.dialect = target.dialect.name
+        record.operation = target.word
+        record.strategy = self.stations.strategy
+        visit: Visit | None = None
+
+        async def answered() -> web.StreamResponse:
+            nonlocal visit
+            visit = await self.let_in(incoming, target)
+            visit.note(record)
+            await visit.paid()
+            return await answer(request, target)
+
+        try:
+            response = await self._guarded(answered, target.dialect, record)
+            if visit is not None:
+                response.headers.update(visit.headers())
+        finally:
+            if visit is not None:
+                visit.settle(record)
+            self._over(record)
+        return response
+
+    async def _enter(self, own: OwnPath, incoming: Incoming) -> Visit:
+        """Who asks for one of olla's own paths, and may.
+
+        Raises:
+            Failed: it may not.
+        """
+        gate, right = self.stations.gate, own.right
+        assert right is not None
+        needed = own.key_needed and gate.local(incoming) is None
+        try:
+            caller = gate.identify(incoming, key_needed=needed, strict=own.strict)
+        except UnknownKey:
+            if gate.renew is None:
+                raise
+            await gate.renew()
+            caller = gate.identify(incoming, key_needed=needed, strict=own.strict)
+        caller = entitled(gate, caller, incoming, right, own.operation or incoming.path)
+        return gate.visit(caller, own.category, incoming, own.own)
+
+    async def _guarded(
+        self,
+        answered: Callable[[], Awaitable[web.StreamResponse]],
+        dialect: Dialect,
+        record: RequestRecord,
+    ) -> web.StreamResponse:
+        """An answer in any case, with what olla tells of itself."""
+        response: web.StreamResponse
+        try:
+            response = await answered()
+        except Failed as failed:
+            record.failure = failed.failure
+            response = error_response(failed.failure, dialect)
+        except asyncio.CancelledError:
+            record.failure = Failure(Kind.CLIENT_GONE, "the client went away")
+            record.status = record.failure.status
+            raise
+        except HTTPException:
+            raise
+        except Exception as error:
+            self._logger.error("request failed", id=record.id, path=record.path, exc_info=error)
+            message = "the router failed at this request; its log has more"
+            record.failure = Failure(Kind.INTERNAL, message)
+            response = error_response(record.failure, dialect)
+        if response.prepared:  # a stream, which has told all this
+            return response
+        now = self.stations.clock.now()
+        record.status = response.status
+        record.first_byte = record.first_byte or now
+        response.headers["X-Olla-Request-ID"] = record.id
+        response.headers["X-Olla-Response-Time"] = seconds(now - record.started)
+        if isinstance(response, web.Response) and isinstance(response.body, bytes):
+            record.bytes_out = len(response.body)
+        return response
+
+    def _over(self, record: RequestRecord) -> None:
+        record.ended = self.stations.clock.now()
+        self.stations.sink(record)

@@ -1,0 +1,22 @@
+"""The keys that a request shows, read off its fields."""
+
+from collections.abc import Sequence
+
+__all__ = ["Credential", "credentials"]
+
+Credential = tuple[bytes, str]
+"""The field's name in lower case, and what it shows."""
+
+
+def credentials(headers: Sequence[tuple[bytes, bytes]]) -> tuple[Credential, ...]:
+    """What `Authorization: Bearer` and `X-API-Key` show, as they stand."""
+    found: list[Credential] = []
+    for name, value in headers:
+        size = len(name)
+        if size == 13 and name.lower() == b"authorization":
+            scheme, _, shown = value.strip().partition(b" ")
+            if scheme.lower() == b"bearer" and shown.strip():
+                found.append((b"authorization", shown.strip().decode("latin-1")))
+        elif size == 9 and name.lower() == b"x-api-key" and value.strip():
+            found.append((b"x-api-key", value.strip().decode("latin-1")))
+    return tuple(found)

@@ -1,0 +1,316 @@
+"""Who asks, whether it may, and what it has left: the shell around `access`.
+
+`identify` finds the caller of a request, a `Visit` charges its limits and settles them. Nothing
+waits, but for routers that share their limits.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from math import ceil
+from typing import Final, Protocol
+
+from olla.access.caller import (
+    FORWARDING_HEADERS,
+    Caller,
+    Peer,
+    client_address,
+    is_local,
+    of_address,
+)
+from olla.access.keyring import Keyring, UnknownKey, refuse_key
+from olla.access.keys import KEY_PREFIX
+from olla.access.limit import Kind as LimitKind
+from olla.access.limit import Limit
+from olla.access.limiter import Account, Charge, Limiter
+from olla.access.policy import AccessPolicy, reserve
+from olla.clock import Clock
+from olla.failures import Failed, Failure, Kind
+from olla.proxy.incoming import Incoming
+from olla.record import RequestRecord
+from olla.routing.features import Features
+
+__all__ = ["Gate", "Own", "Shared", "Visit"]
+
+_NOTHING: Mapping[str, tuple[Limit, ...]] = {}
+_ADDRESSES_MAX = 10_000
+_FIELDS = b"X-RateLimit-Limit: %d\r\nX-RateLimit-Remaining: %d\r\nX-RateLimit-Reset: %d\r\n"
+_REQUESTS: Final = LimitKind.REQUESTS
+_CONCURRENT: Final = LimitKind.CONCURRENT
+
+
+class Shared(Protocol):
+    """Limits that several routers share."""
+
+    async def charge(self, account: Account, tokens: int) -> Charge:
+        """Charge one request, whatever router it comes to. Does not raise."""
+        ...
+
+    def settle(self, charge: Charge, tokens: int) -> None:
+        """It has ended."""
+        ...
+
+
+class Own:
+    """What a surface brings of its own: its name, the limits of tiers of which the configuration
+    says nothing (None: limits of tiers do not count there), and whether `X-RateLimit-Reset` is a
+    Unix time (else seconds)."""
+
+    __slots__ = ("name", "tiers", "unix_reset")
+
+    def __init__(
+        self,
+        name: str = "",
+        tiers: Mapping[str, tuple[Limit, ...]] | None = _NOTHING,
+        *,
+        unix_reset: bool = False,
+    ) -> None:
+        self.name = name
+        self.tiers = tiers
+        self.unix_reset = unix_reset
+
+
+_PLAIN: Final = Own()
+
+
+class Gate:
+    """Lets requests in, or not."""
+
+    def __init__(
+        self,
+        keyring: Keyring,
+        policy: AccessPolicy,
+        limiter: Limiter,
+        clock: Clock,
+        *,
+        exceeded: Callable[[str, bool], None],
+    ) -> None:
+        """`exceeded` is told the name of each limit that somebody has reached, and whether it was
+        one that only watches."""
+        self.keyring = keyring
+        self.policy = policy
+        self.limiter = limiter
+        self.clock = clock
+        self.exceeded = exceeded
+        self.shared: Shared | None = None
+        """Charges for all routers, where they share."""
+        self.renew: Callable[[], Awaitable[None]] | None = None
+        """Reads the store's keys again, where there is a store."""
+        self._addresses: dict[str, Caller] = {}
+
+    def identify(
+        self, incoming: Incoming, *, key_needed: bool = True, strict: bool = False
+    ) -> Caller:
+        """Who asks. `key_needed` where the configuration's `require_key` holds; `strict` where
+        a key that nobody knows is refused, though no keys are in use.
+
+        Raises:
+            UnknownKey: it shows a key that is not known here.
+            Failed: its key is revoked or expired, or it has none and needs one.
+        """
+        shown = incoming.credentials
+        policy = self.policy
+        if shown:
+            for field, key in shown:
+                caller = self.keyring.find(key)
+                if caller is not None:
+                    refusal = self.keyring.refusal(caller, self.clock.wall())
+                    if refusal is not None:
+                        raise Failed(refusal)
+                    incoming.hidden = field
+                    return caller
+            first = shown[0][1]
+            if strict or policy.guarded or first.startswith(KEY_PREFIX):
+                raise UnknownKey(refuse_key(first))
+        elif key_needed and policy.require_key:
+            raise Failed(refuse_key(None))
+        return self.anonymous(incoming)
+
+    def local(self, incoming: Incoming) -> Caller | None:
+        """The caller as a program on this machine, where it is one."""
+        forwarded = any(incoming.header(name) for name in FORWARDING_HEADERS)
+        if is_local(Peer(incoming.peer, forwarded, incoming.header("Origin"))):
+            return of_address(incoming.peer, local=True)
+        return None
+
+    def visit(
+        self, caller: Caller, category: str, incoming: Incoming, own: Own = _PLAIN
+    ) -> "Visit":
+        """A caller's request in a category, not charged yet."""
+        limits = self.policy.limits(caller, category, own.tiers, own.name)
+        account = None
+        if limits:
+            clock = self.clock
+            account = self.limiter.account(
+                caller.id,
+                category + own.name,
+                limits,
+                clock.now(),
+                clock.wall(),
+                self._address(incoming) if self.policy.per_address else "",
+            )
+        return Visit(self, caller, account, own.unix_reset)
+
+    def anonymous(self, incoming: Incoming) -> Caller:
+        """Whoever asks from where it comes from."""
+        address = self._address(incoming)
+        known = self._addresses.get(address)
+        if known is None:
+            if len(self._addresses) >= _ADDRESSES_MAX:
+                self._addresses.clear()
+            known = self._addresses[address] = of_address(address, local=False)
+        return known
+
+    def _address(self, incoming: Incoming) -> str:
+        trusted = self.policy.trusted
+        if not trusted:
+            return incoming.peer
+        return client_address(incoming.peer, incoming.header("X-Forwarded-For"), trusted)
+
+
+class Visit:
+    """One request of a caller, with what it is charged."""
+
+    __slots__ = ("_charge", "_gate", "_left", "_task", "_unix", "account", "caller")
+
+    def __init__(self, gate: Gate, caller: Caller, account: Account | None, unix: bool) -> None:
+        self.caller = caller
+        self.account = account
+        self._gate = gate
+        self._unix = unix
+        self._charge: Charge | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._left = False
+
+    def note(self, record: RequestRecord) -> None:
+        """Write down who asks."""
+        caller = self.caller
+        record.caller = caller.id
+        record.tier = caller.tier
+        key = caller.key
+        if key is not None:
+            record.owner = key.owner
+            record.key_name = key.name
+
+    def pay(self, features: Features | None, then: Callable[[Failure | None], None]) -> None:
+        """Charge it, and call back with the refusal or None: at once, but where routers share.
+
+        `features` of what it asks a model for, None where that is not known.
+        """
+        account = self.account
+        if account is None:
+            then(None)
+            return
+        tokens = 0
+        if account.counts_tokens and features is not None:
+            tokens = reserve(
+                account.limits, features.prompt_tokens, features.prompt_bytes, features.output_max
+            )
+        gate = self._gate
+        if gate.shared is not None:
+            self._task = asyncio.get_running_loop().create_task(
+                self._pay_shared(gate.shared, account, tokens, then)
+            )
+            return
+        clock = gate.clock
+        then(self._charged(gate.limiter.charge(account, tokens, clock.now(), clock.wall())))
+
+    async def paid(self) -> None:
+        """Charge a request that asks nothing of a model, if it was not charged before.
+
+        Raises:
+            Failed: a limit is reached.
+        """
+        account, gate = self.account, self._gate
+        if account is None or self._charge is not None:
+            return
+        clock = gate.clock
+        if gate.shared is not None:
+            charge = await gate.shared.charge(account, 0)
+        else:
+            charge = gate.limiter.charge(account, 0, clock.now(), clock.wall())
+        refused = self._charged(charge)
+        if refused is not None:
+            raise Failed(refused)
+
+    async def _pay_shared(
+        self,
+        shared: Shared,
+        account: Account,
+        tokens: int,
+        then: Callable[[Failure | None], None],
+    ) -> None:
+        charge = await shared.charge(account, tokens)
+        self._task = None
+        if self._left:
+            shared.settle(charge, 0)
+        else:
+            then(self._charged(charge))
+
+    def _charged(self, charge: Charge) -> Failure | None:
+        self._charge = charge
+        for over in charge.exceeded:
+            self._gate.exceeded(over.limit.name, True)
+        meter = charge.refused
+        if meter is None:
+            return None
+        self._gate.exceeded(meter.limit.name, False)
+        return Failure(
+            Kind.LIMITED,
+            f"Rate limit exceeded: {_shown(meter.limit)} for this {_who(self.caller)} "
+            f"({meter.limit.name}); try again in {max(ceil(charge.retry_after), 1)} s",
+            retry_after=charge.retry_after,
+        )
+
+    def settle(self, record: RequestRecord) -> None:
+        """It is over: take back what was reserved too much, or charge what was too little."""
+        self._left = True  # what is being charged is given back as soon as it is known
+        charge = self._charge
+        if charge is None or not charge.held:
+            return
+        tokens = (record.prompt_tokens or 0) + (record.output_tokens or 0)
+        gate = self._gate
+        if gate.shared is not None:
+            gate.shared.settle(charge, tokens)
+        else:
+            gate.limiter.settle(charge, tokens, gate.clock.now(), gate.clock.wall())
+
+    def fields(self) -> bytes:
+        """`X-RateLimit-*` with their line ends; nothing where no limit holds."""
+        shown = self._standing()
+        return b"" if shown is None else _FIELDS % shown
+
+    def headers(self) -> dict[str, str]:
+        """The same as fields of a response."""
+        shown = self._standing()
+        if shown is None:
+            return {}
+        names = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
+        return {name: str(value) for name, value in zip(names, shown, strict=True)}
+
+    def _standing(self) -> tuple[int, int, int] | None:
+        """Limit, what is left of it, and when all of it is back."""
+        account = self.account
+        if account is None:
+            return None
+        clock = self._gate.clock
+        now, wall = clock.now(), clock.wall()
+        charge = self._charge
+        refused = charge.refused if charge is not None else None
+        meter = refused or account.tightest(now, wall)
+        if meter is None:
+            return None
+        most, reset = meter.limit.amount, meter.reset(now, wall)
+        left = min(meter.left(now, wall), most)
+        return most, left, int(wall + reset + 1) if self._unix else ceil(reset)
+
+
+def _shown(limit: Limit) -> str:
+    word = limit.kind.value.replace("_", " ")
+    if limit.kind is _CONCURRENT:
+        return f"{limit.amount} requests at a time"
+    burst = f" (burst {limit.burst})" if limit.kind is _REQUESTS and limit.burst else ""
+    return f"{limit.amount} {word}{burst}"
+
+
+def _who(caller: Caller) -> str:
+    return "address" if caller.key is None else "key"

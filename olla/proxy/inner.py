@@ -1,0 +1,213 @@
+"""Requests of olla's own making: what a surface asks the fleet on behalf of its client.
+
+The same exchange as for everybody else, between a request that never was on a wire and an answer
+that is read where it would have been written. So queue, retries, limits and records hold for the
+gateways' surfaces without a line of their own.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from olla.dialects.paths import Target
+from olla.failures import Failed, Failure, Kind
+from olla.fleet.endpoint import EndpointSpec
+from olla.proxy.credentials import Credential
+from olla.proxy.exchange import Exchange
+from olla.proxy.framing import Scanner
+from olla.proxy.head import ResponseHead, parse_head
+from olla.proxy.headers import unchanging_head
+from olla.proxy.host import Host
+from olla.record import RequestRecord
+
+__all__ = ["InnerAnswer", "InnerHost", "InnerIncoming"]
+
+_HEADERS = ((b"Content-Type", b"application/json"),)
+_HELD_MAX = 262_144
+"""Bytes of an answer that wait for a slow reader, before its endpoint stops being read."""
+
+
+class InnerIncoming:
+    """A request that a surface has made. See `Incoming`."""
+
+    def __init__(self, method: str, target: str, body: bytes, peer: str) -> None:
+        self.method = method
+        self.target = target
+        self.peer = peer
+        self.headers: Sequence[tuple[bytes, bytes]] = _HEADERS
+        self.length: int | None = len(body)
+        self.has_body = True
+        self.plain = True
+        self.hidden: bytes | None = None
+        self.credentials: tuple[Credential, ...] = ()
+
+    @property
+    def path(self) -> str:
+        """The target without its query."""
+        return self.target.partition("?")[0]
+
+    def header(self, name: str) -> str | None:
+        """The value of a header."""
+        return "application/json" if name.lower() == "content-type" else None
+
+    def outgoing(self, target: Target, spec: EndpointSpec, via: str | None) -> bytes:
+        """See `Incoming.outgoing`."""
+        return unchanging_head(
+            self.method, target.upstream_target, spec, self.headers, peer=self.peer, via=via
+        )
+
+    def expects_continue(self) -> bool:
+        """Never."""
+        return False
+
+    def send_continue(self) -> None:
+        """Nothing."""
+
+    def whole(self) -> bytes | None:
+        """Never: its body is there before the exchange begins."""
+        return None
+
+    def pieces(self) -> AsyncIterator[bytes]:
+        """Never: its body is there before the exchange begins."""
+        raise AssertionError("an inner request has its body with it")
+
+
+class InnerHost:
+    """Whoever began an inner exchange: what it was for is recorded by who asked."""
+
+    def __init__(self, running: set[Exchange], outer: Host) -> None:
+        self._running = running
+        self._outer = outer
+
+    def over(self, exchange: Exchange) -> None:
+        """See `Host.over`."""
+        self._running.discard(exchange)
+        exchange.downstream.answered()
+
+    def crashed(self, record: RequestRecord, error: Exception) -> None:
+        """See `Host.crashed`."""
+        self._outer.crashed(record, error)
+
+
+class InnerAnswer:
+    """The answer to an inner request, as it comes: read by a surface.
+
+    A `Downstream` for its exchange. `leave` must be called by whoever stops reading.
+    """
+
+    def __init__(self, record: RequestRecord) -> None:
+        self.minor = 1
+        self.persistent = True
+        self.wants_trailers = False
+        self.closing = False
+        self.record = record
+        self.leave: Callable[[], None] = lambda: None
+        """Give up on it: the exchange is abandoned."""
+        self._raw = b""
+        self._head: ResponseHead | None = None
+        self._scanner: Scanner | None = None
+        self._pieces: list[bytes] = []
+        self._held = 0
+        self._over = False
+        self._changed = asyncio.Event()
+        self._drained: list[Callable[[], None]] = []
+
+    # --- for the surface --------------------------------------------------------------------
+
+    async def status(self) -> int:
+        """The answer's status, once its head is there.
+
+        Raises:
+            Failed: olla refuses the request, or no endpoint could answer it.
+        """
+        while self._head is None and not self._over:
+            await self._wait()
+        if self.record.failure is not None and self.record.failure.endpoint_status is None:
+            raise Failed(self.record.failure)
+        if self._head is None:
+            raise Failed(Failure(Kind.INTERNAL, "the router failed at this request"))
+        return self._head.status
+
+    def told(self) -> list[tuple[str, str]]:
+        """What olla tells of itself in the answer's head: `X-Olla-*` and `X-RateLimit-*`."""
+        headers = self._head.headers if self._head is not None else []
+        return [
+            (name.decode(), value.decode("latin-1"))
+            for lower, name, value in headers
+            if lower.startswith((b"x-olla-", b"x-ratelimit-"))
+        ]
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The body as it comes, without framing. What broke it off is in `record.failure`, and
+        in the dialect's own words the last piece."""
+        while True:
+            while self._pieces:
+                piece = self._pieces.pop(0)
+                self._held -= len(piece)
+                if not self.paused:
+                    drained, self._drained = self._drained, []
+                    for each in drained:
+                        each()
+                yield piece
+            if self._over:
+                return
+            await self._wait()
+
+    async def lines(self) -> AsyncIterator[bytes]:
+        """The body's lines that are not empty, without their ends."""
+        rest = b""
+        async for piece in self.pieces():
+            *whole, rest = (rest + piece).split(b"\n")
+            for line in whole:
+                if line.strip():
+                    yield line
+        if rest.strip():
+            yield rest
+
+    async def body(self) -> bytes:
+        """The whole body.
+
+        Raises:
+            Failed: it broke off.
+        """
+        whole = b"".join([piece async for piece in self.pieces()])
+        failure = self.record.failure
+        if failure is not None and failure.endpoint_status is None:
+            raise Failed(failure)
+        return whole
+
+    async def _wait(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+    # --- for the exchange: see `relay.Downstream` -------------------------------------------
+
+    @property
+    def paused(self) -> bool:
+        """The reader is slow."""
+        return self._held > _HELD_MAX
+
+    def write(self, data: bytes) -> None:
+        """Take what would go to a client."""
+        if self._head is None:
+            self._raw += data
+            end = self._raw.find(b"\r\n\r\n")
+            if end < 0:
+                return
+            self._head = parse_head(self._raw[:end], "POST")
+            self._scanner = self._head.scanner()
+            data, self._raw = self._raw[end + 4 :], b""
+        if data and self._scanner is not None and not self._scanner.done:
+            found: list[bytes] = []
+            self._scanner.feed(data, found)
+            self._pieces += found
+            self._held += sum(map(len, found))
+        self._changed.set()
+
+    def when_drained(self, callback: Callable[[], None]) -> None:
+        """Call back once the reader has caught up."""
+        self._drained.append(callback)
+
+    def answered(self) -> None:
+        """Nothing more will come."""
+        self._over = True
+        self._changed.set()

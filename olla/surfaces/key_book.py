@@ -1,0 +1,122 @@
+"""Making, listing and revoking keys: what every surface that does so has in common.
+
+A key is shown once, when it is made. Who may do it is not decided here.
+"""
+
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol, TypeVar
+
+from olla.access.keys import DEFAULT_RIGHTS, SECRET_BYTES, Key, form_key
+from olla.clock import Clock
+from olla.dialects.dialect import Right
+from olla.failures import Failed, Failure, Kind
+from olla.store.database import Store
+from olla.surfaces.answers import iso_time
+
+__all__ = ["Books", "KeyBook", "shown_key"]
+
+T = TypeVar("T")
+_TEXT_MAX = 100
+
+
+class Books(Protocol):
+    """Whoever has the store. All raise `Failed` when it is away."""
+
+    async def create(self, key: Key) -> Key:
+        """Keep a new key; it comes back with its id."""
+        ...
+
+    async def revoke(self, id: str, *, owner: str | None = None) -> Key | None:
+        """Revoke a key, of one owner where one is named; None when there is none such."""
+        ...
+
+    async def tried(self, work: Callable[[Store], Awaitable[T]]) -> T:
+        """What the store answers."""
+        ...
+
+
+class KeyBook:
+    """Keys in the store."""
+
+    def __init__(self, books: Books, clock: Clock) -> None:
+        self._books = books
+        self._clock = clock
+
+    async def create(
+        self,
+        *,
+        name: str,
+        owner: str = "",
+        tier: str = "standard",
+        rights: frozenset[Right] = DEFAULT_RIGHTS,
+        models: tuple[str, ...] = (),
+        endpoints: tuple[str, ...] = (),
+        lifetime: float | None = None,
+    ) -> tuple[str, Key]:
+        """Make a key: itself, which nobody can see again, and what is kept of it. `lifetime` is
+        in seconds, None for ever.
+
+        Raises:
+            Failed: a text is too long or odd, or the store is away.
+        """
+        for what, text in (("name", name), ("owner", owner), ("tier", tier)):
+            if len(text) > _TEXT_MAX or (text and not text.isprintable()):
+                message = f"a key's {what} is up to {_TEXT_MAX} printable characters"
+                raise Failed(Failure(Kind.BAD_REQUEST, message))
+        secret, digest, shown = form_key(secrets.token_bytes(SECRET_BYTES))
+        now = self._clock.wall()
+        made = await self._books.create(
+            Key(
+                id="",
+                digest=digest,
+                shown=shown,
+                name=name,
+                owner=owner,
+                tier=tier,
+                rights=rights,
+                models=models,
+                endpoints=endpoints,
+                created=now,
+                expires=None if lifetime is None else now + lifetime,
+            )
+        )
+        return secret, made
+
+    async def keys(self, owner: str | None = None) -> list[Key]:
+        """All keys, or those of one owner, revoked ones too.
+
+        Raises:
+            Failed: the store is away.
+        """
+        return await self._books.tried(lambda store: store.keys.find(owner=owner))
+
+    async def revoke(self, id: str, owner: str | None = None) -> Key:
+        """Revoke a key: it is not taken from now on.
+
+        Raises:
+            Failed: there is none such, or the store is away.
+        """
+        revoked = await self._books.revoke(id, owner=owner)
+        if revoked is None:
+            whose = f" of '{owner}'" if owner is not None else ""
+            raise Failed(Failure(Kind.NOT_FOUND, f"there is no key{whose} with the id {id[:40]}"))
+        return revoked
+
+
+def shown_key(key: Key) -> dict[str, Any]:
+    """What may be shown of a key, as JSON; the id as a number where it is one."""
+    return {
+        "id": int(key.id) if key.id.isdecimal() else key.id,
+        "name": key.name,
+        "user_id": key.owner,
+        "tier": key.tier,
+        "prefix": key.shown,
+        "operations": sorted(right.value for right in key.rights),
+        "models": list(key.models),
+        "endpoints": list(key.endpoints),
+        "is_active": key.revoked is None,
+        "created_at": iso_time(key.created),
+        "expires_at": iso_time(key.expires),
+        "revoked_at": iso_time(key.revoked),
+    }

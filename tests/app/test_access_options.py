@@ -1,0 +1,62 @@
+"""From settings to limits and keys."""
+
+from olla.access.caller import of_address, of_key
+from olla.access.keys import digest_of
+from olla.access.limit import Kind, Limit, Per
+from olla.app.access_options import access_policy, static_keys
+from olla.dialects.dialect import Right
+from olla.settings import parse
+
+
+def test_an_empty_file_limits_nobody() -> None:
+    """And asks for no key."""
+    policy = access_policy(parse("", {}).settings)
+    assert not policy.require_key
+    assert not policy.guarded
+    assert policy.limits(of_address("10.0.0.1", local=False), "generation") == ()
+
+
+def test_a_burst_defaults_to_the_rate() -> None:
+    """And every limit is known by its place in the file."""
+    text = """
+access:
+  tiers:
+    anonymous: {requests_per_minute: 10, tokens_per_minute: 500, concurrent: 2, tokens_per_day: 9}
+  categories: {generation: {requests_per_minute: 100, burst: 120, shadow: true}}
+"""
+    policy = access_policy(parse(text, {}).settings)
+    tier, category = "access.tiers.anonymous", "access.categories.generation"
+    assert policy.limits(of_address("10.0.0.1", local=False), "generation") == (
+        Limit(tier, Kind.REQUESTS, 10, 10),
+        Limit(tier, Kind.TOKENS, 500, 500),
+        Limit(tier, Kind.CONCURRENT, 2, 2),
+        Limit(tier, Kind.DAILY, 9, 9),
+        Limit(category, Kind.REQUESTS, 100, 120, True),
+    )
+    assert not policy.guarded
+
+
+def test_limits_of_the_go_router_hold_for_all_and_for_each_address() -> None:
+    """Where the file sets them."""
+    text = """
+server:
+  rate_limits: {global_requests_per_minute: 1000, per_ip_requests_per_minute: 100, burst_size: 50,
+    trust_proxy_headers: true, trusted_proxy_cidrs: [10.0.0.0/8]}
+"""
+    policy = access_policy(parse(text, {}).settings)
+    assert [(each.amount, each.burst, each.per) for each in policy.everybody] == [
+        (1000, 50, Per.ALL),
+        (100, 50, Per.ADDRESS),
+    ]
+    assert [str(each) for each in policy.trusted] == ["10.0.0.0/8"]
+
+
+def test_keys_that_stand_in_the_file_are_known_by_their_digest() -> None:
+    """And count under their name."""
+    text = "access: {keys: [{name: ci, key: abcdefghij, operations: [list, admin]}]}"
+    (key,) = static_keys(parse(text, {}).settings)
+    assert key.digest == digest_of("abcdefghij")
+    assert "abcdefghij" not in repr(key)
+    assert key.rights == {Right.LIST, Right.ADMIN}
+    assert of_key(key).id == "static:ci"
+    assert access_policy(parse(text, {}).settings).guarded

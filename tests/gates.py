@@ -1,0 +1,26 @@
+"""A gate as it is when nothing is configured, or with what a test wants of it."""
+
+from olla.access.keyring import Keyring
+from olla.access.limiter import Limiter
+from olla.access.policy import AccessPolicy
+from olla.clock import Clock, SystemClock
+from olla.proxy.gate import Gate
+
+__all__ = ["open_gate"]
+
+
+def open_gate(
+    policy: AccessPolicy | None = None,
+    keyring: Keyring | None = None,
+    clock: Clock | None = None,
+    exceeded: list[tuple[str, bool]] | None = None,
+) -> Gate:
+    """Everybody is let in, but for what `policy` says; `exceeded` takes what limits refuse."""
+    told = exceeded if exceeded is not None else []
+    return Gate(
+        keyring or Keyring(),
+        policy or AccessPolicy(),
+        Limiter(),
+        clock or SystemClock(),
+        exceeded=lambda limit, shadow: told.append((limit, shadow)),
+    )

@@ -1,0 +1,81 @@
+"""Routers that ask for keys."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from olla.access.keys import SECRET_BYTES, Key, form_key
+from tests.routers import Fleet
+
+MODEL, OTHER = "llama3.2:latest", "mistral:latest"
+NODES = {"gpu-1": (MODEL, OTHER), "gpu-2": (MODEL,)}
+MakeFleet = Callable[..., Awaitable[Fleet]]
+
+
+@pytest.fixture
+async def make_fleet(tmp_path: Path) -> AsyncIterator[MakeFleet]:
+    """Makes a router over two nodes with a store of its own and such settings besides."""
+    async with AsyncExitStack() as stack:
+
+        async def make(extra: str = "", *, nodes: Any = None, store: str = "", **options: object):  # type: ignore[no-untyped-def]
+            url = store or f"sqlite:///{tmp_path}/olla.db"
+            text = f"store: {{url: '{url}'}}\n{extra}"
+            return await stack.enter_async_context(Fleet(nodes or NODES, text, **options))
+
+        yield make
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    """A client."""
+    async with aiohttp.ClientSession() as client:
+        yield client
+
+
+async def new_key(fleet: Fleet, number: int = 1, **changes: Any) -> str:
+    """Keep a key in the router's store; returns the key itself."""
+    secret, digest, shown = form_key(bytes([number]) * SECRET_BYTES)
+    key = Key(id="", digest=digest, shown=shown, **{"name": f"key-{number}", **changes})
+    await fleet.app.guarding.keeping.create(key)
+    return secret
+
+
+def bearer(key: str) -> dict[str, str]:
+    """The header that shows a key."""
+    return {"Authorization": f"Bearer {key}"}
+
+
+CALLS: dict[str, tuple[str, dict[str, Any]]] = {
+    "native": (
+        "/api/chat",
+        {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "stream": False},
+    ),
+    "openai": (
+        "/v1/chat/completions",
+        {"model": MODEL, "messages": [{"role": "user", "content": "hi"}]},
+    ),
+    "anthropic": (
+        "/v1/messages",
+        {"model": MODEL, "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]},
+    ),
+}
+"""A small request in each dialect."""
+
+
+def said(dialect: str, body: Any) -> str:
+    """The message of an error, which has the dialect's shape."""
+    if dialect == "native":
+        assert set(body) == {"error"}
+        message = body["error"]
+    elif dialect == "openai":
+        assert set(body["error"]) == {"message", "type", "param", "code"}
+        message = body["error"]["message"]
+    else:
+        assert body["type"] == "error"
+        message = body["error"]["message"]
+    assert isinstance(message, str)
+    return message

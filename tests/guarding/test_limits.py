@@ -1,0 +1,238 @@
+"""Limits: exact, told in every answer, and no way around them."""
+
+import asyncio
+from typing import Any
+
+import aiohttp
+import pytest
+
+from olla.app import App
+from tests.guarding.conftest import CALLS, MODEL, MakeFleet, bearer, new_key, said
+from tests.routers import Fleet
+
+GENERATE = {"model": MODEL, "prompt": "hi", "stream": False, "options": {"num_predict": 1}}
+
+
+class StoppedClock:
+    """Time as the router's limits see it: it moves when it is told to."""
+
+    def __init__(self, clock: Any) -> None:
+        self._clock = clock
+        self.at: float | None = None
+
+    def now(self) -> float:
+        return self._clock.now() if self.at is None else self.at
+
+    def wall(self) -> float:
+        return 1_700_000_000.0 + (self.now() if self.at is not None else 0.0)
+
+
+def stopped(app: App) -> StoppedClock:
+    """Stop the time of the gate."""
+    gate = app.guarding.gate
+    gate.clock = clock = StoppedClock(gate.clock)
+    clock.at = 1000.0
+    return clock
+
+
+async def post(
+    session: aiohttp.ClientSession, fleet: Fleet, body: Any = None, **headers: str
+) -> aiohttp.ClientResponse:
+    """The answer to a small request, read to its end."""
+    url = f"{fleet.url}/api/generate"
+    async with session.post(url, json=body or GENERATE, headers=headers) as response:
+        await response.read()
+        return response
+
+
+async def test_of_a_thousand_at_once_exactly_the_burst_gets_through(
+    make_fleet: MakeFleet,
+) -> None:
+    """100 a minute with a burst of 120: 120 of 1,000, and one more after 0.6 s."""
+    limits = "access: {categories: {generation: {requests_per_minute: 100, burst: 120}}}"
+    fleet = await make_fleet(limits)
+    clock = stopped(fleet.app)
+    connector = aiohttp.TCPConnector(limit=200)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        answers = await asyncio.gather(*(post(session, fleet) for _ in range(1000)))
+        statuses = [answer.status for answer in answers]
+        assert (statuses.count(200), statuses.count(429)) == (120, 880)
+        clock.at = 1000.59
+        assert (await post(session, fleet)).status == 429
+        clock.at = 1000.6
+        assert (await post(session, fleet)).status == 200
+        assert (await post(session, fleet)).status == 429
+    assert fleet.app.dispatcher.leases == 0
+
+
+@pytest.mark.parametrize("dialect", sorted(CALLS))
+async def test_who_is_over_a_limit_hears_which_and_for_how_long(
+    dialect: str, make_fleet: MakeFleet, session: aiohttp.ClientSession
+) -> None:
+    """429 in the dialect of the path, with a time that is short and true."""
+    fleet = await make_fleet("access: {tiers: {anonymous: {requests_per_minute: 30, burst: 1}}}")
+    clock = stopped(fleet.app)
+    path, body = CALLS[dialect]
+    async with session.post(fleet.url + path, json=body) as response:
+        assert response.status != 429
+        assert response.headers["X-RateLimit-Limit"] == "30"
+        assert response.headers["X-RateLimit-Remaining"] == "0"
+        assert response.headers["X-RateLimit-Reset"] == "2"
+    async with session.post(fleet.url + path, json=body) as response:
+        assert response.status == 429
+        assert response.headers["Retry-After"] == "2"
+        assert response.headers["X-RateLimit-Remaining"] == "0"
+        message = said(dialect, await response.json())
+    assert message.startswith("Rate limit exceeded")
+    assert "access.tiers.anonymous.requests_per_minute" in message
+    clock.at = 1002.0
+    async with session.post(fleet.url + path, json=body) as response:
+        assert response.status != 429
+
+
+async def test_every_answer_of_a_limited_surface_tells_what_is_left(
+    make_fleet: MakeFleet, session: aiohttp.ClientSession
+) -> None:
+    """Streams, lists, bad requests, models that are not there, refused operations."""
+    fleet = await make_fleet(
+        "access: {categories: {generation: {requests_per_minute: 60}, "
+        "management: {requests_per_minute: 50}, monitoring: {requests_per_minute: 40}}}"
+    )
+    stopped(fleet.app)
+    generation = [
+        (200, {**GENERATE, "stream": True}),
+        (404, {**GENERATE, "model": "nowhere"}),
+        (400, {"prompt": "no model"}),
+    ]
+    for count, (status, body) in enumerate(generation, 1):
+        response = await post(session, fleet, body)
+        assert response.status == status
+        assert response.headers["X-RateLimit-Limit"] == "60"
+        assert response.headers["X-RateLimit-Remaining"] == str(60 - count)
+        assert response.headers["X-RateLimit-Reset"] == str(count)
+    for path, limit in (("/api/tags", "50"), ("/v1/models", "50"), ("/api/ps", "40")):
+        async with session.get(fleet.url + path) as response:
+            assert response.headers["X-RateLimit-Limit"] == limit
+    for path in ("/metrics", "/internal/status"):
+        async with session.get(fleet.url + path) as response:
+            assert response.headers["X-RateLimit-Limit"] == "40"
+    async with session.post(f"{fleet.url}/api/pull", json={"model": "x"}) as response:
+        assert response.headers["X-RateLimit-Limit"] == "50"
+
+
+async def test_callers_do_not_share_what_is_each_ones_own(
+    make_fleet: MakeFleet, session: aiohttp.ClientSession
+) -> None:
+    """Two keys, and addresses as a trusted proxy tells them."""
+    fleet = await make_fleet(
+        "access: {trusted_proxies: [127.0.0.1], tiers: {standard: {requests_per_minute: 1}, "
+        "anonymous: {requests_per_minute: 1}}}"
+    )
+    stopped(fleet.app)
+    one, two = await new_key(fleet, 1), await new_key(fleet, 2)
+    for headers in (
+        bearer(one),
+        bearer(two),
+        {"X-Forwarded-For": "203.0.113.1"},
+        {"X-Forwarded-For": "203.0.113.2"},
+        {"X-Forwarded-For": "203.0.113.2, 203.0.113.3"},
+    ):
+        assert (await post(session, fleet, **headers)).status == 200
+        assert (await post(session, fleet, **headers)).status == 429
+
+
+async def test_limits_for_everybody_count_everybody(
+    make_fleet: MakeFleet, session: aiohttp.ClientSession
+) -> None:
+    """Each address whatever key it shows, and all of them together."""
+    fleet = await make_fleet("access: {}", nodes={"gpu-1": (MODEL,)})
+    keys = [await new_key(fleet, number) for number in range(3)]
+    settings = fleet.app.settings
+    limits = {"per_ip_requests_per_minute": 2}
+    rates = settings.server.rate_limits.model_copy(update=limits)
+    server = settings.server.model_copy(update={"rate_limits": rates})
+    fleet.app.guarding.apply(settings.model_copy(update={"server": server}))
+    stopped(fleet.app)
+    answers = [await post(session, fleet, **bearer(key)) for key in keys]
+    assert [answer.status for answer in answers] == [200, 200, 429]
+
+
+async def test_a_shadow_counts_and_refuses_nothing(
+    make_fleet: MakeFleet, session: aiohttp.ClientSession
+) -> None:
+    """The metric says what would have been refused."""
+    fleet = await make_fleet("access: {tiers: {anonymous: {requests_per_minute: 1, shadow: true}}}")
+    stopped(fleet.app)
+    for _ in range(3):
+        assert (await post(session, fleet)).status == 200
+    async with session.get(f"{fleet.url}/metrics") as response:
+        text = await response.text()
+    name = 'limit="access.tiers.anonymous.requests_per_minute",outcome="passed"'
+    assert f"olla_limits_exceeded_total{{{name}}} 2.0" in text
+
+
+async def test_requests_at_a_time_are_bounded_and_places_come_back(
+    make_fleet: MakeFleet, session: aiohttp.ClientSession
+) -> None:
+    """Also of those who leave."""
+    fleet = await make_fleet(
+        "access: {tiers: {anonymous: {concurrent: 2}}}", tokens_per_second=1e-3
+    )
+    slow = {**GENERATE, "options": {"num_predict": 100}}
+    held = [asyncio.create_task(post(session, fleet, slow)) for _ in range(2)]
+    while fleet.app.dispatcher.leases < 2:
+        await asyncio.sleep(0)
+    refused = await post(session, fleet)
+    assert (refused.status, refused.headers["X-RateLimit-Limit"]) == (429, "2")
+    for task in held:
+        task.cancel()
+    await asyncio.gather(*held, return_exceptions=True)
+    await fleet.settled()
+    third = asyncio.create_task(post(session, fleet, slow))
+    while fleet.app.dispatcher.leases < 1:
+        assert not third.done()
+        await asyncio.sleep(0)
+    third.cancel()
+    await asyncio.gather(third, return_exceptions=True)
+    await fleet.check_clean()
+
+
+async def test_tokens_are_reserved_so_that_parallel_calls_cannot_overspend(
+    make_fleet: MakeFleet, session: aiohttp.ClientSession
+) -> None:
+    """Two answers of 400 tokens do not fit into 600, whoever is first; what was not used comes
+    back."""
+    fleet = await make_fleet("access: {tiers: {anonymous: {tokens_per_minute: 600}}}")
+    stopped(fleet.app)
+    body = {**GENERATE, "options": {"num_predict": 400}}
+    answers = await asyncio.gather(*(post(session, fleet, body) for _ in range(3)))
+    assert sorted(answer.status for answer in answers) == [200, 429, 429]
+    await fleet.settled()
+    used = _used(fleet)
+    assert 0 < used < 600
+    small = {**GENERATE, "options": {"num_predict": max(600 - used - 10, 1)}}
+    assert (await post(session, fleet, small)).status == 200
+
+
+def _used(fleet: Fleet) -> int:
+    """Tokens that the only caller has been charged."""
+    limiter = fleet.app.guarding.gate.limiter
+    (meter,) = [meter for key, meter in limiter._meters.items() if "tokens_per_minute" in key]
+    clock = fleet.app.guarding.gate.clock
+    return 600 - meter.left(clock.now(), clock.wall())
+
+
+async def test_leaving_before_the_end_is_no_way_around_a_quota(
+    make_fleet: MakeFleet, session: aiohttp.ClientSession
+) -> None:
+    """What had been written by then is charged, though no count ever came."""
+    fleet = await make_fleet("access: {tiers: {anonymous: {tokens_per_minute: 600}}}")
+    stopped(fleet.app)
+    body = {**GENERATE, "stream": True, "options": {"num_predict": 500}}
+    async with session.post(f"{fleet.url}/api/generate", json=body) as response:
+        for _ in range(20):
+            assert await response.content.readline()
+        response.close()
+    await fleet.settled()
+    await fleet.check_clean()
+    assert 20 <= _used(fleet) <= 600

@@ -1,0 +1,221 @@
+"""Keys: who is let in, and what the others are told, in the dialect of the path."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from olla.dialects.dialect import Right
+from tests.guarding.conftest import CALLS, MODEL, OTHER, MakeFleet, bearer, new_key, said
+
+GUARDED = """
+access:
+  require_key: true
+  keys: [{name: ci, key: static-key-of-ci, owner: team}]
+"""
+DIALECTS = sorted(CALLS)
+
+
+async def ask(
+    session: aiohttp.ClientSession, url: str, dialect: str, **headers: str
+) -> tuple[int, Any, dict[str, str]]:
+    """Status, JSON body and headers of a small request."""
+    path, body = CALLS[dialect]
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    async with session.post(url + path, json=body, headers=named) as response:
+        return response.status, await response.json(), dict(response.headers)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+async def test_a_key_opens_and_its_lack_is_said(
+    dialect: str, make_fleet: MakeFleet, session: aiohttp.ClientSession
+) -> None:
+    """As a bearer token or in X-API-Key, static or stored."""
+    fleet = await make_fleet(GUARDED)
+    secret = await new_key(fleet)
+    for headers in (
+        {"Authorization": "Bearer static-key-of-ci"},
+        {"X_API_Key": "static-key-of-ci"},
+        {"Authorization": f"bearer {secret}"},
+        {"x_api_key": secret},
+        {"Authorization": "Bearer something-for-others", "X_API_Key": secret},
+    ):
+        status, _, _ = await ask(session, fleet.url, dialect, **headers)
+        assert status == (404 if dialect == "anthropic" and status == 404 else 200)
+    status, body, headers = await ask(session, fleet.url, dialect)
+    assert status == 401
+    assert "Authorization: Bearer" in said(dialect, body)
+    assert headers["x-should-retry"] == "false"
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("shown", ["oa-nobody-has-this", "static-key-of-cI", "x" * 4000, "ÿ"])
+async def test_a_key_that_nobody_has_is_refused(
+    dialect: str, shown: str, make_fleet: MakeFleet, session: aiohttp.ClientSession
+) -> None:
+    """Whatever it looks like, and never repeated."""
+    fleet = await make_fleet(GUARDED)
+    status, body, _ = await ask(session, fleet.url, dialect, Authorization=f"Bearer {shown}")
+    assert status == 401
+    assert said(dialect, body).startswith("Invalid API key provided")
+    assert shown not in str(body)
+    assert shown not in fleet.log.getvalue()
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+async def test_a_revoked_key_is_refused_at_once(
+    dialect: str, make_fleet: MakeFleet, session: aiohttp.ClientSession
+) -> None:
+    """The next request after it was revoked, on a connection that stands."""
+    fleet = await make_fleet(GUARDED)
+    secret = await new_key(fleet)
+    assert (await ask(session, fleet.url, "native", **bearer(secret)))[0] == 200
+    await fleet.app.guarding.keeping.revoke("1")
+    status, body, _ = await ask(session, fleet.url, dialect, **bearer(secret))
+    assert status == 401
+    assert "revoked" in said(dialect, body)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+async def test_an_expired_key_is_refused(
+    dialect: str, make_fleet: MakeFleet, session: aiohttp.ClientSession
+) -> None:
+    """Its time was over in 1970."""
+    fleet = await make_fleet(GUARDED)
+    secret = await new_key(fleet, expires=10.0)
+    status, body, _ = await ask(session, fleet.url, dialect, **bearer(secret))
+    assert status == 401
+    assert "expired" in said(dialect, body)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+async def test_a_key_without_the_right_is_refused(
+    dialect: str, make_fleet: MakeFleet, session: aiohttp.ClientSession
+) -> None:
+    """It hears what it may."""
+    fleet = await make_fleet(GUARDED)
+    secret = await new_key(fleet, rights=frozenset({Right.LIST}))
+    status, body, _ = await ask(session, fleet.url, dialect, **bearer(secret))
+    assert status == 403
+    assert "it may list" in said(dialect, body)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+async def test_a_key_for_other_models_is_refused(
+    dialect: str, make_fleet: MakeFleet, session: aiohttp.ClientSession
+) -> None:
+    """And one for this model is not."""
+    fleet = await make_fleet(GUARDED)
+    other, this = (
+        await new_key(fleet, 1, models=("mis*",)),
+        await new_key(fleet, 2, models=(MODEL,)),
+    )
+    status, body, _ = await ask(session, fleet.url, dialect, **bearer(other))
+    assert status == 403
+    assert "mis*" in said(dialect, body)
+    status, _, _ = await ask(session, fleet.url, dialect, **bearer(this))
+    assert status != 403
+
+
+async def test_a_key_for_some_endpoints_goes_nowhere_else(
+    make_fleet: MakeFleet, session: aiohttp.ClientSession
+) -> None:
+    """However busy; and what is only elsewhere is not for it."""
+    fleet = await make_fleet(GUARDED)
+    secret = await new_key(fleet, endpoints=("gpu-2",))
+    url, body = f"{fleet.url}/api/generate", {"model": MODEL, "prompt": "x", "stream": False}
+
+    async def where() -> str:
+        async with session.post(url, json=body, headers=bearer(secret)) as response:
+            assert response.status == 200
+            return response.headers["X-Olla-Endpoint"]
+
+    assert set(await asyncio.gather(*(where() for _ in range(8)))) == {"gpu-2"}
+    elsewhere = {**body, "model": OTHER}
+    async with session.post(url, json=elsewhere, headers=bearer(secret)) as response:
+        assert response.status == 404
+
+
+async def test_what_changes_nodes_takes_a_key_with_that_right(
+    make_fleet: MakeFleet, session: aiohttp.ClientSession
+) -> None:
+    """Where keys are needed, also from this machine."""
+    fleet = await make_fleet(GUARDED)
+    managing = await new_key(fleet, rights=frozenset({Right.MANAGE}))
+    copy = {"source": MODEL, "destination": "mine"}
+    for headers, status in (({}, 401), (bearer("static-key-of-ci"), 403), (bearer(managing), 200)):
+        async with session.post(f"{fleet.url}/api/copy", json=copy, headers=headers) as response:
+            assert response.status == status
+    admin = await new_key(fleet, 2, rights=frozenset(Right))
+    for secret, status in ((managing, 403), (admin, 200)):
+        pinned = {**bearer(secret), "X-Olla-Endpoint": "gpu-2"}
+        async with session.post(f"{fleet.url}/api/copy", json=copy, headers=pinned) as response:
+            assert response.status == status
+
+
+@pytest.mark.parametrize("path", ["/api/tags", "/api/ps", "/v1/models", "/olla/models"])
+async def test_lists_take_a_key_too(
+    path: str, make_fleet: MakeFleet, session: aiohttp.ClientSession
+) -> None:
+    """What there is, is not for everybody then; but for programs on this machine, where it is
+    olla's own."""
+    fleet = await make_fleet(GUARDED)
+    elsewhere = {"X-Forwarded-For": "203.0.113.9"}
+    async with session.get(fleet.url + path, headers=elsewhere) as response:
+        assert response.status == 401
+    async with session.get(fleet.url + path, headers=bearer("static-key-of-ci")) as response:
+        assert response.status == 200
+
+
+@pytest.mark.parametrize("path", ["/internal/status", "/metrics", "/internal/process"])
+async def test_the_routers_state_is_for_keys_and_for_this_machine(
+    path: str, make_fleet: MakeFleet, session: aiohttp.ClientSession
+) -> None:
+    """A scraper beside the router needs none."""
+    fleet = await make_fleet(GUARDED)
+    elsewhere = {"X-Forwarded-For": "203.0.113.9"}
+    for headers, status in (({}, 200), (elsewhere, 401), (bearer("static-key-of-ci"), 200)):
+        async with session.get(fleet.url + path, headers=headers) as response:
+            assert response.status == status
+    for always in ("/internal/health", "/internal/ready", "/version"):
+        async with session.get(fleet.url + always, headers=elsewhere) as response:
+            assert response.status == 200
+
+
+async def test_an_open_router_lets_clients_show_what_they_like(
+    make_fleet: MakeFleet, session: aiohttp.ClientSession
+) -> None:
+    """SDKs must send something; but what looks like a key of ours has to be one."""
+    fleet = await make_fleet()
+    assert (await ask(session, fleet.url, "openai", **bearer("sk-anything")))[0] == 200
+    assert (await ask(session, fleet.url, "openai", **bearer("oa-nobody-has-this")))[0] == 401
+    secret = await new_key(fleet)
+    assert (await ask(session, fleet.url, "openai", **bearer(secret)))[0] == 200
+
+
+async def test_a_key_made_by_another_process_works_at_once(
+    make_fleet: MakeFleet, session: aiohttp.ClientSession
+) -> None:
+    """The store is asked for what is not known here, also by many at once."""
+    first, second = await make_fleet(GUARDED), await make_fleet(GUARDED)
+    secret = await new_key(first)
+    asked = [ask(session, second.url, "native", **bearer(secret)) for _ in range(20)]
+    assert {status for status, _, _ in await asyncio.gather(*asked)} == {200}
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+async def test_without_its_store_known_keys_go_on_and_others_hear_why(
+    dialect: str, make_fleet: MakeFleet, session: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    """503 with a time to come again, not 401: the key may be good."""
+    (tmp_path / "a file").write_text("no folder")
+    fleet = await make_fleet(GUARDED, store=f"sqlite:///{tmp_path}/a file/olla.db")
+    status, _, _ = await ask(session, fleet.url, "native", **bearer("static-key-of-ci"))
+    assert status == 200
+    status, body, headers = await ask(session, fleet.url, dialect, **bearer("oa-perhaps-good"))
+    assert status == 503
+    assert "store" in said(dialect, body)
+    assert int(headers["Retry-After"]) >= 1
+    assert "the store is away" in fleet.log.getvalue()

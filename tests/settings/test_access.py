@@ -1,0 +1,78 @@
+"""Keys, tiers, categories: what may be said, and what is refused."""
+
+import pytest
+
+from olla.settings import SettingsError, parse
+
+
+def test_the_documented_example_is_read() -> None:
+    """Keys from variables, tiers and categories."""
+    text = """
+access:
+  require_key: true
+  keys:
+    - {name: ci, key: "${CI_KEY}", tier: premium, operations: [generate, embed, list], models: ["llama3*"]}
+  tiers:
+    anonymous: {requests_per_minute: 10}
+    premium: {requests_per_minute: 300, tokens_per_minute: 100000, concurrent: 8}
+  categories:
+    generation: {requests_per_minute: 100, burst: 120}
+  trusted_proxies: ["127.0.0.0/8"]
+"""  # noqa: E501
+    access = parse(text, {"CI_KEY": "secret-of-ci"}).settings.access
+    assert access.require_key
+    assert access.keys[0].key == "secret-of-ci"
+    assert access.tiers["premium"].concurrent == 8
+    assert access.categories["generation"].burst == 120
+    assert "secret-of-ci" not in repr(access)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("access: {keys: [{name: a, key: short}]}", "at least 8 characters"),
+        ("access: {keys: [{name: a, key: 'with a blank'}]}", "printable ASCII without spaces"),
+        ("access: {keys: [{name: '', key: abcdefgh}]}", "up to 100 printable"),
+        ("access: {keys: [{name: a, key: ${NONE}}]}", "not YAML"),
+        ("access: {keys: [{name: a, key: '${NONE}'}]}", "NONE is not set"),
+        (
+            "access: {keys: [{name: a, key: abcdefgh}, {name: a, key: hgfedcba}]}",
+            "two keys are named 'a'",
+        ),
+        (
+            "access: {keys: [{name: a, key: abcdefgh}, {name: b, key: abcdefgh}]}",
+            "two names have the same key",
+        ),
+        (
+            "access: {keys: [{name: a, key: abcdefgh, operations: [mange]}]}",
+            "did you mean manage",
+        ),
+        ("access: {tiers: {a: {burst: 5}}}", "needs requests_per_minute"),
+        ("access: {tiers: {a: {requests_per_minute: 0}}}", "too small"),
+        ("access: {tiers: {a: {reqests_per_minute: 5}}}", "did you mean requests_per_minute"),
+        ("access: {categories: {generating: {requests_per_minute: 5}}}", "generation, management"),
+        ("access: {categories: {generation: {concurrent: 5}}}", "unknown key"),
+        ("access: {trusted_proxies: [10.0.0.0/33]}", "is no network"),
+        ("store: {url: 'mysql://x'}", "sqlite:///"),
+        ("state: {url: 'memcached://x'}", "redis://"),
+        ("state: {timeout: 0s}", "more than 0"),
+        ("server: {rate_limits: {per_ip_requests_per_minute: -1}}", "too small"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(text: str, message: str) -> None:
+    """Each with a sentence that helps."""
+    with pytest.raises(SettingsError) as caught:
+        parse(text, {})
+    assert any(message in problem.message for problem in caught.value.problems), [
+        problem.message for problem in caught.value.problems
+    ]
+
+
+def test_no_problem_repeats_a_key() -> None:
+    """Problems end in logs."""
+    text = "access: {keys: [{name: a, key: 'top secret thing'}, {name: b, key: t0pz}]}"
+    with pytest.raises(SettingsError) as caught:
+        parse(text, {})
+    told = " ".join(str(problem) for problem in caught.value.problems)
+    assert "top secret thing" not in told
+    assert "t0pz" not in told
