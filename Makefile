@@ -9,7 +9,7 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3
     && echo $$python && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-compiled compiled check format bench bench-routing soak fuzz docker clean
+.PHONY: help run test test-compiled compiled check format bench bench-access bench-routing soak fuzz docker clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -85,6 +85,9 @@ test-compiled: build/compiled/.made ## Run the tests of routing and relaying on 
 
 bench: build/compiled/.made $(VENV)/.bench ## Compare what a request and a chunk cost (QUICK=1: two minutes)
 	@$(BIN)/python -m benchmarks.proxy $(if $(QUICK),--quick,--docs docs)
+
+bench-access: build/compiled/.made $(VENV)/.bench ## Compare what keys, limits and usage cost
+	@$(BIN)/python -m benchmarks.access
 
 bench-routing: $(VENV)/.bench ## Compare routing policies (QUICK=1: half a minute; TRACES=folder)
 	@$(BIN)/python -m benchmarks.routing.cost

@@ -7,8 +7,11 @@ aiohttp, starts things or is rare stays as it is. OLLA_COMPILE=0 leaves everythi
 
 import os
 import sys
+from pathlib import Path
 
 from setuptools import setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CCompilerError, ExecError, PlatformError
 
 # Not everything can be compiled: of a msgspec struct, types and class arguments are lost, so one
 # that is decoded into, hashed or compared has to be in a module that is not in this list.
@@ -52,14 +55,25 @@ def extensions() -> list[object]:
         from mypyc.build import mypycify
     except ImportError:
         return []
-    made = mypycify(
+    return mypycify(
         [f"olla/{folder}{name}.py" for folder, names in HOT.items() for name in names],
         opt_level="3",
         debug_level="0",
     )
-    for extension in made:
-        extension.optional = True  # without a C compiler olla runs as it is
-    return made
 
 
-setup(ext_modules=extensions())
+class BuildAll(build_ext):
+    """Builds all extensions or none: they are parts of one library, and each needs it."""
+
+    def build_extensions(self) -> None:
+        """Without a C compiler olla runs as it is."""
+        try:
+            super().build_extensions()
+        except (CCompilerError, ExecError, PlatformError) as error:
+            self.warn(f"olla is not compiled, and runs all the same: {error}")
+            for extension in self.extensions:
+                Path(self.get_ext_fullpath(extension.name)).unlink(missing_ok=True)
+            self.extensions = []
+
+
+setup(ext_modules=extensions(), cmdclass={"build_ext": BuildAll})

@@ -71,7 +71,8 @@ class MemoryTransport(asyncio.Transport):
 class Harness:
     """A router with one client's connection and one to its endpoint, both in memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, extra: str = "", request: bytes | None = None) -> None:
+        """`extra` are more settings, `request` is what the client sends."""
         from olla.app import App
         from olla.fleet.health import Health
         from olla.fleet.names import canonical
@@ -81,7 +82,8 @@ class Harness:
         from olla.settings import endpoint_specs, parse
 
         line = "{url: 'http://127.0.0.1:1', name: node, type: ollama, num_parallel: 10000}"
-        loaded = parse(f"discovery: {{static: {{endpoints: [{line}]}}}}", {})
+        loaded = parse(f"discovery: {{static: {{endpoints: [{line}]}}}}\n{extra}", {})
+        self._request = request or _REQUEST
         self.app = App(loaded, output=io.StringIO())
         (spec,) = endpoint_specs(loaded.settings)
         now = time.monotonic()
@@ -113,7 +115,7 @@ class Harness:
 
     def request(self) -> None:
         """One whole request."""
-        self.client.data_received(_REQUEST)
+        self.client.data_received(self._request)
         self.upstream.data_received(_HEAD + _ANSWER)
 
     def stations(self) -> dict[str, Callable[[], object]]:

@@ -170,13 +170,13 @@ class Gate:
 class Visit:
     """One request of a caller, with what it is charged."""
 
-    __slots__ = ("_charge", "_gate", "_left", "_task", "_unix", "account", "caller")
+    __slots__ = ("_charge", "_dated", "_gate", "_left", "_task", "account", "caller")
 
     def __init__(self, gate: Gate, caller: Caller, account: Account | None, unix: bool) -> None:
         self.caller = caller
         self.account = account
         self._gate = gate
-        self._unix = unix
+        self._dated = unix
         self._charge: Charge | None = None
         self._task: asyncio.Task[None] | None = None
         self._left = False
@@ -301,7 +301,7 @@ class Visit:
             return None
         most, reset = meter.limit.amount, meter.reset(now, wall)
         left = min(meter.left(now, wall), most)
-        return most, left, int(wall + reset + 1) if self._unix else ceil(reset)
+        return most, left, int(wall + reset + 1) if self._dated else ceil(reset)
 
 
 def _shown(limit: Limit) -> str:
