@@ -34,6 +34,10 @@ __all__ = ["Answering", "Asked", "OperationSurface", "OwnPath", "Surface"]
 class Asker(Protocol):
     """Sends a request of a surface's own making into the fleet."""
 
+    async def read(self, incoming: Incoming) -> bytes:
+        """The whole body of a request, bounded as all are."""
+        ...
+
     def ask(
         self, method: str, path: str, body: bytes, visit: Visit, record: RequestRecord, peer: str
     ) -> InnerAnswer:
@@ -54,12 +58,20 @@ class Asked:
         self.record = record
         self._asker = asker
 
+    async def body(self) -> bytes:
+        """The whole body: to be read once, and at once made into what is asked.
+
+        Raises:
+            Failed: it is too long, breaks off, or there is no room for it.
+        """
+        return await self._asker.read(self.incoming)
+
     def ask(self, path: str, body: bytes) -> InnerAnswer:
         """Have the fleet answer a POST to one of the proxied paths (such as `/api/chat`), as if
         the client had sent it: the caller's rights and limits hold, and it is recorded once.
 
         Raises:
-            Failed: no such path is served.
+            Failed: no such path is served, or nothing is taken in any more.
         """
         return self._asker.ask("POST", path, body, self.visit, self.record, self.incoming.peer)
 
@@ -137,6 +149,10 @@ class Answering:
             above, slash, last = path.rpartition("/")
             found = self.paths.get(f"{above}/*") if slash and last else None
         return found
+
+    def is_own(self, path: str) -> bool:
+        """Whether this is one of olla's own paths."""
+        return self.own(path) is not None
 
     def operation(self, operation: Operation) -> OperationSurface | None:
         """Who answers an operation for the whole fleet, if anybody does."""

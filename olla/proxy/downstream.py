@@ -32,9 +32,9 @@ from olla.proxy.exchange import Exchange
 from olla.proxy.fast_path import FastPath, HotIncoming, HotRequest
 from olla.proxy.gate import Visit
 from olla.proxy.giving_up import give_up_on, moving
-from olla.proxy.incoming import Incoming, read_body, request_id
+from olla.proxy.incoming import Incoming, no_room, read_body, request_id
 from olla.proxy.inner import InnerAnswer, InnerHost, InnerIncoming
-from olla.proxy.room import overloaded
+from olla.proxy.room import HELD_MIN, overloaded
 from olla.proxy.stations import Stations
 from olla.proxy.written import written
 from olla.record import RequestRecord
@@ -101,15 +101,17 @@ class Downstream:
         """Let hot requests be taken before aiohttp sees them, if its inside is as expected."""
         why = await fault(self.server)
         if why is None:
-            self.server.fast_path = FastPath(
-                self._paths, self._stations.max_body, self._stations.room
-            )
+            self.server.fast_path = self._new_fast_path()
         else:
             self._logger.warning(
                 "the fast path is off: this aiohttp is not as expected",
                 aiohttp=aiohttp.__version__,
                 why=why,
             )
+
+    def _new_fast_path(self) -> FastPath:
+        stations, answering = self._stations, self.answering
+        return FastPath(self._paths, stations.max_body, stations.room, answering.is_own)
 
     @property
     def connections(self) -> int:
@@ -127,7 +129,7 @@ class Downstream:
         self._paths = paths
         self.answering.paths = own
         if self.server.fast_path is not None:
-            self.server.fast_path = FastPath(paths, stations.max_body, stations.room)
+            self.server.fast_path = self._new_fast_path()
 
     async def drain(self, timeout: float) -> None:
         """Finish what is running, for `timeout` seconds at most, then end it with an error.
@@ -143,11 +145,7 @@ class Downstream:
                     await self._all_answered.wait()
         except TimeoutError:
             for exchange in list(self._exchanges):
-                exchange.stop(
-                    Failure(
-                        Kind.DRAINING, "the router is shutting down; try again", retry_after=1.0
-                    )
-                )
+                exchange.stop(_draining())
         self.server.pre_shutdown()  # or it would wait for those that are idle
         await self.server.shutdown(timeout=_SHUTDOWN)
 
@@ -206,8 +204,7 @@ class Downstream:
     def _admit(self, connection: Connection) -> None:
         """Raises Failed: nothing is taken in any more, or not on this connection."""
         if self.draining:
-            message = "the router is shutting down; try again"
-            raise Failed(Failure(Kind.DRAINING, message, retry_after=1.0))
+            raise Failed(_draining())
         if connection.surplus:
             connection.persistent = False
             raise Failed(overloaded("too many connections", "server.max_connections"))
@@ -242,15 +239,31 @@ class Downstream:
         stations.sink(record)
         self._done()
 
+    async def read(self, incoming: Incoming) -> bytes:
+        """See `Asker.read`.
+
+        Raises:
+            Failed: see `read_body`.
+        """
+        room = self._stations.room
+        body = await read_body(incoming, self._stations.max_body, room)
+        if len(body) >= HELD_MIN:
+            room.give(len(body))
+        return body
+
     def ask(
         self, method: str, path: str, body: bytes, visit: Visit, record: RequestRecord, peer: str
     ) -> InnerAnswer:
         """See `Asker.ask`.
 
         Raises:
-            Failed: no such path is served.
+            Failed: no such path is served, or nothing is taken in any more.
         """
         target = self._paths.resolve(method, path)
+        if self.draining:
+            raise Failed(_draining())
+        if len(body) >= HELD_MIN and not self._stations.room.take(len(body)):
+            raise Failed(no_room())  # the exchange gives back what it holds
         incoming = InnerIncoming(method, path, body, peer)
         answer = InnerAnswer(record)
         exchange = Exchange(
@@ -413,3 +426,7 @@ class Downstream:
         record.bytes_out = len(answer)
         stations.sink(record)
         return answer
+
+
+def _draining() -> Failure:
+    return Failure(Kind.DRAINING, "the router is shutting down; try again", retry_after=1.0)

@@ -7,7 +7,7 @@ waits for the next one needs none of that. Everything else goes to aiohttp untou
 becomes of a request does not depend on who took it in: both hand it to the same exchange.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from olla.dialects.paths import Paths, Target
 from olla.fleet.endpoint import EndpointSpec
@@ -105,10 +105,16 @@ class FastPath:
 
     __slots__ = ("_body_max", "_heads", "room")
 
-    def __init__(self, paths: Paths, body_max: int, room: Room) -> None:
+    def __init__(
+        self,
+        paths: Paths,
+        body_max: int,
+        room: Room,
+        is_own: Callable[[str], bool] | None = None,
+    ) -> None:
         """`body_max` is bytes: a longer body is refused, which is aiohttp's affair, and so is one
-        that `room` has no place for."""
-        self._heads = HotHeads(paths)
+        that `room` has no place for. `is_own`: see `HotHeads`."""
+        self._heads = HotHeads(paths, is_own)
         self._body_max = body_max
         self.room = room
 

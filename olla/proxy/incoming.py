@@ -13,7 +13,7 @@ from olla.fleet.endpoint import EndpointSpec
 from olla.proxy.credentials import Credential
 from olla.proxy.room import HELD_MIN, Room, overloaded
 
-__all__ = ["Incoming", "read_body", "request_id"]
+__all__ = ["Incoming", "no_room", "read_body", "request_id"]
 
 _SANE_ID = re.compile(r"[!-~]{1,128}")
 
@@ -98,13 +98,13 @@ async def read_body(incoming: Incoming, limit: int, room: Room) -> bytes:
         if len(body) > limit:
             raise Failed(_too_large(limit))
         if len(body) >= HELD_MIN and not room.take(len(body)):
-            raise Failed(_no_room())
+            raise Failed(no_room())
         return body
     held = incoming.length or 0
     if held < HELD_MIN:
         held = 0
     elif not room.take(held):
-        raise Failed(_no_room())
+        raise Failed(no_room())
     if incoming.expects_continue():
         incoming.send_continue()
     pieces: list[bytes] = []
@@ -116,7 +116,7 @@ async def read_body(incoming: Incoming, limit: int, room: Room) -> bytes:
                 raise Failed(_too_large(limit))
             if size >= HELD_MIN and size > held:
                 if not room.take(size - held):
-                    raise Failed(_no_room())
+                    raise Failed(no_room())
                 held = size
             pieces.append(piece)
     except BaseException:
@@ -125,7 +125,8 @@ async def read_body(incoming: Incoming, limit: int, room: Room) -> bytes:
     return b"".join(pieces)
 
 
-def _no_room() -> Failure:
+def no_room() -> Failure:
+    """The refusal of a body for which there is no room."""
     return overloaded("too many long requests at once", "server.request_limits.max_buffered_size")
 
 

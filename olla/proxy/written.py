@@ -11,6 +11,7 @@ class _Written:
     """Stands for an answer that the handler has written to the transport itself."""
 
     __slots__ = ("keep_alive",)
+    prepared = True
 
     def __init__(self, keep_alive: bool) -> None:
         self.keep_alive = keep_alive
