@@ -44,6 +44,7 @@ from olla.record import Sink, fan_out
 from olla.routing.journal import facts
 from olla.routing.policies import POLICIES
 from olla.settings import Loaded, Settings, endpoint_specs
+from olla.surfaces.key_book import KeyBook
 from olla.surfaces.lists import ListSurface
 from olla.surfaces.status import StatusSurface
 from olla.telemetry.decision_log import DecisionLog
@@ -329,6 +330,7 @@ class App:
             refresh=self.prober.refresh,
             clock=clock,
         )
+        self.book = KeyBook(self.guarding.keeping, clock)
         self.status = status = StatusSurface(
             snapshot=lambda: self.prober.snapshot,
             twins=self.dispatcher.twins,

@@ -8,8 +8,11 @@ from aiohttp import web
 from olla.dialects.dialect import Right
 from olla.proxy.answering import Asked, OwnPath
 from olla.proxy.gate import Own
+from olla.proxy.stations import Fleet
 from olla.settings import Settings
+from olla.surfaces.key_book import KeyBook
 from olla.surfaces.lists import ListSurface
+from olla.surfaces.management import ManagementSurface
 from olla.surfaces.status import StatusSurface
 
 __all__ = ["own_paths"]
@@ -25,6 +28,12 @@ class Parts(Protocol):
 
     lists: ListSurface
     status: StatusSurface
+    book: KeyBook
+
+    @property
+    def prober(self) -> Fleet:
+        """What is known of the endpoints."""
+        ...
 
 
 def own_paths(settings: Settings, parts: Parts) -> dict[str, OwnPath]:
@@ -36,6 +45,9 @@ def own_paths(settings: Settings, parts: Parts) -> dict[str, OwnPath]:
             right=None if path in _OPEN_TO_ALL else Right.LIST,
             own=_OPERATORS,
         )
+    if settings.surfaces.management.enabled:
+        management = settings.surfaces.management
+        paths |= ManagementSurface(management, parts.prober, parts.book).paths()
     return paths
 
 

@@ -1,0 +1,89 @@
+"""What surfaces that take JSON and ask the fleet have in common: bodies, methods, limits of tiers.
+
+What is asked and answered is theirs.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
+
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+
+from olla.access.limit import Kind as LimitKind
+from olla.access.limit import Limit
+from olla.dialects.dialect import Dialect
+from olla.dialects.registry import DIALECTS
+from olla.failures import Failed, Failure, Kind
+from olla.proxy.answering import Asked
+from olla.proxy.error_response import error_response
+
+__all__ = ["Answer", "by_method", "parsed", "tier_limits"]
+
+T = TypeVar("T", bound=BaseModel)
+Answer = Callable[[web.BaseRequest, Asked], Awaitable[web.StreamResponse]]
+_ABOUT_MODEL = ("model",)
+_SHOWN_MAX = 300
+
+
+def by_method(dialect: str, answers: Mapping[str, Answer]) -> Answer:
+    """Whoever answers a method, GET also for HEAD; 405 for the rest."""
+    speaks: Dialect = DIALECTS[dialect]
+    allowed = ", ".join([*answers, *(["HEAD"] if "GET" in answers else [])])
+
+    async def answer(request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
+        method = "GET" if request.method == "HEAD" else request.method
+        found = answers.get(method)
+        if found is not None:
+            return await found(request, asked)
+        message = f"{request.method[:40]} is not possible on {request.path[:200]}; use {allowed}"
+        asked.record.failure = Failure(Kind.METHOD_NOT_ALLOWED, message)
+        return error_response(asked.record.failure, speaks, [("Allow", allowed)])
+
+    return answer
+
+
+async def parsed(asked: Asked, shape: type[T]) -> T:
+    """The request's body as a shape.
+
+    Raises:
+        Failed: it is not of that shape (the message names the field), or cannot be read.
+    """
+    body = await asked.body()
+    try:
+        return shape.model_validate_json(body)
+    except ValidationError as error:
+        raise Failed(_refusal(error)) from None
+
+
+def tier_limits(surface: str, amounts: Mapping[str, int]) -> dict[str, tuple[Limit, ...]]:
+    """Limits of requests per minute that a surface brings, by tier."""
+    return {
+        tier: (Limit(f"surfaces.{surface}.tiers.{tier}", LimitKind.REQUESTS, amount, amount),)
+        for tier, amount in amounts.items()
+    }
+
+
+def _refusal(error: ValidationError) -> Failure:
+    first, *more = error.errors(include_url=False, include_context=False, include_input=False)
+    if first["type"] == "json_invalid":
+        return Failure(Kind.BODY_NOT_JSON, f"the body is not JSON: {first['msg'][:_SHOWN_MAX]}")
+    place = [part for part in first["loc"] if not _is_of_a_union(part)]
+    field = ".".join(map(str, place))[:_SHOWN_MAX]
+    what = first["msg"].removeprefix("Value error, ")
+    if not field:
+        return Failure(Kind.BAD_REQUEST, f"the body must be a JSON object: {what[:_SHOWN_MAX]}")
+    kind = Kind.BAD_REQUEST
+    if first["loc"] == _ABOUT_MODEL:
+        kind = Kind.MODEL_MISSING if first["type"] == "missing" else Kind.MODEL_NOT_STRING
+    if first["type"] == "missing":
+        message = f"'{field}' is required"
+    else:
+        message = f"'{field}' is not as it should be: {what[:_SHOWN_MAX]}"
+    others = sorted({str(each["loc"][0]) for each in more if each["loc"]} - {str(first["loc"][0])})
+    also = f"; also look at {', '.join(others)}"[:_SHOWN_MAX] if others else ""
+    return Failure(kind, message + also)
+
+
+def _is_of_a_union(part: int | str) -> bool:
+    """Whether a step of a location names a type that was tried, not a field."""
+    return isinstance(part, str) and (part in ("str", "int", "float") or "[" in part)

@@ -1,0 +1,47 @@
+"""Keys as JSON, for whoever may make them: list, create, revoke.
+
+Who may is decided before; what a key is, is `key_book`'s business.
+"""
+
+from aiohttp import web
+
+from olla.dialects.dialect import Right
+from olla.proxy.answering import Asked
+from olla.surfaces.answers import json_response
+from olla.surfaces.asking import parsed
+from olla.surfaces.key_book import KeyBook, shown_key
+from olla.surfaces.wire import KeyRequest
+
+__all__ = ["KeyPages"]
+
+_DAY = 86400.0
+
+
+class KeyPages:
+    """Answers requests about the keys in the store."""
+
+    def __init__(self, book: KeyBook) -> None:
+        self._book = book
+
+    async def list(self, request: web.BaseRequest, asked: Asked) -> web.Response:
+        """All keys."""
+        return json_response({"keys": [shown_key(key) for key in await self._book.keys()]})
+
+    async def create(self, request: web.BaseRequest, asked: Asked) -> web.Response:
+        """A new key: the only answer that ever has the key itself."""
+        wanted = await parsed(asked, KeyRequest)
+        days = wanted.expires_in_days
+        secret, made = await self._book.create(
+            name=wanted.name,
+            owner=wanted.user_id,
+            tier=wanted.tier,
+            rights=frozenset(map(Right, wanted.operations)),
+            models=tuple(wanted.models),
+            endpoints=tuple(wanted.endpoints),
+            lifetime=None if days is None else days * _DAY,
+        )
+        return json_response({"key": secret, **shown_key(made)}, status=201)
+
+    async def revoke(self, request: web.BaseRequest, asked: Asked) -> web.Response:
+        """The key of the path's last part, which is not taken any more."""
+        return json_response(shown_key(await self._book.revoke(request.path.rpartition("/")[2])))

@@ -1,0 +1,311 @@
+"""The management API: the fleet's models with what is said of them; chat and generate in one shape.
+
+Asks the fleet through OpenAI's paths, so that queue, retries, limits and usage are those of every
+request. Making keys is `key_pages`' business.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from olla.access.caller import Caller, refuse_model
+from olla.dialects.dialect import Right
+from olla.dialects.registry import DIALECTS
+from olla.failures import Failed, Failure, Kind
+from olla.fleet.names import canonical
+from olla.fleet.snapshot import EndpointView
+from olla.proxy.answering import Asked, OwnPath
+from olla.proxy.error_response import error_response
+from olla.proxy.gate import Own
+from olla.proxy.inner import InnerAnswer
+from olla.proxy.stations import Fleet
+from olla.proxy.written import written
+from olla.routing.decision import refusal
+from olla.routing.features import Features
+from olla.settings.surfaces import ManagedModel, Management
+from olla.surfaces import merge
+from olla.surfaces.answers import json_response
+from olla.surfaces.asking import by_method, parsed, tier_limits
+from olla.surfaces.key_book import KeyBook
+from olla.surfaces.key_pages import KeyPages
+from olla.surfaces.wire import ChatRequest, GenerateRequest, Sampling
+
+__all__ = ["DEFAULTS", "OWN", "ManagementSurface"]
+
+DEFAULTS: Mapping[str, Any] = {"temperature": 0.7, "max_tokens": 1024}
+"""What holds for requests where neither they nor the configuration say anything."""
+OWN = Own(
+    "management", tier_limits("management", {"standard": 60, "premium": 300}), unix_reset=True
+)
+_ASKED = "/olla/openai/v1"
+_OPENAI = DIALECTS["openai"]
+_LIST_AGE_MAX = 1.0
+_LIST_TIMEOUT = 1.0
+"""Seconds; see `ListSurface`."""
+_SHOWN_MAX = 300
+_RESERVED = frozenset({"model", "messages", "prompt", "stream"})
+"""What parameters of the configuration cannot say."""
+
+
+class ManagementSurface:
+    """Answers `/models`, `/chat`, `/generate` and `/api-keys` below the configured prefix."""
+
+    def __init__(self, settings: Management, fleet: Fleet, book: KeyBook) -> None:
+        self._prefix = settings.prefix
+        self._said = {canonical(name): said for name, said in settings.models.items()}
+        self._fleet = fleet
+        self._keys = KeyPages(book)
+
+    def paths(self) -> dict[str, OwnPath]:
+        """What is answered, and what each path needs."""
+        prefix = self._prefix
+
+        def listed(**answers: Any) -> OwnPath:
+            return OwnPath(
+                by_method("openai", answers),
+                right=Right.LIST,
+                category="management",
+                own=OWN,
+                dialect="openai",
+                operation="list",
+                strict=True,
+            )
+
+        def asking(operation: str, **answers: Any) -> OwnPath:
+            return OwnPath(
+                by_method("openai", answers),
+                right=Right.GENERATE,
+                category="generation",
+                asks=True,
+                own=OWN,
+                dialect="openai",
+                operation=operation,
+                strict=True,
+                recorded=True,
+            )
+
+        def keys(**answers: Any) -> OwnPath:
+            return OwnPath(
+                by_method("openai", answers),
+                right=Right.ADMIN,
+                category="management",
+                own=OWN,
+                dialect="openai",
+                operation="keys",
+                strict=True,
+            )
+
+        return {
+            f"{prefix}/models": listed(GET=self._models),
+            f"{prefix}/chat": asking("chat", POST=self._chat),
+            f"{prefix}/generate": asking("generate", POST=self._generate),
+            f"{prefix}/api-keys": keys(GET=self._keys.list, POST=self._keys.create),
+            f"{prefix}/api-keys/*": keys(DELETE=self._keys.revoke),
+        }
+
+    # --- models -----------------------------------------------------------------------------
+
+    async def _models(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
+        snapshot = await self._fleet.refresh("models", _LIST_AGE_MAX, _LIST_TIMEOUT)
+        caller = asked.visit.caller
+        views = [view for view in snapshot.endpoints if _reaches(caller, view)]
+        if not views:  # an empty list would say that there are no models
+            features = Features(models=(), dialect="openai", profiles=None)
+            raise Failed(refusal(features, snapshot, "", asked.record.started).failure)
+        return json_response(
+            {
+                "models": [
+                    self._shown(one)
+                    for one in merge.merged(views)
+                    if refuse_model(caller, one.model.name, needed=True) is None
+                ]
+            }
+        )
+
+    def _shown(self, one: merge.Merged) -> dict[str, Any]:
+        said = self._said.get(one.name) or ManagedModel()
+        return {
+            "id": one.model.name,
+            "name": said.name or one.model.name,
+            "description": said.description or _described(one),
+            "is_active": said.is_active,
+            "parameters": said.parameters or DEFAULTS,
+        }
+
+    # --- what asks the fleet ----------------------------------------------------------------
+
+    async def _chat(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
+        wanted = await parsed(asked, ChatRequest)
+        return await self._ask(request, asked, wanted, "/chat/completions")
+
+    async def _generate(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
+        wanted = await parsed(asked, GenerateRequest)
+        return await self._ask(request, asked, wanted, "/completions")
+
+    async def _ask(
+        self, request: web.BaseRequest, asked: Asked, wanted: Sampling, path: str
+    ) -> web.StreamResponse:
+        answer = asked.ask(_ASKED + path, self._body(wanted))
+        try:
+            status = await answer.status()
+            if status != 200:
+                return _endpoint_error(asked, answer, status, await answer.body())
+            if wanted.stream:
+                return await _relayed(request, asked, answer)
+            shape = _chat_answer if isinstance(wanted, ChatRequest) else _text_answer
+            shown = shape(_object(asked, await answer.body()), asked, wanted)
+            return json_response(shown, headers=dict(answer.told()))
+        finally:
+            answer.leave()
+
+    def _body(self, wanted: Sampling) -> bytes:
+        """The request for the fleet: what was asked, over the model's parameters."""
+        said = self._said.get(canonical(wanted.model)) or ManagedModel()
+        if not said.is_active:
+            message = f"the model '{wanted.model}' is not active here; GET {self._prefix}/models "
+            raise Failed(Failure(Kind.MODEL_NOT_FOUND, f"{message}says which are"))
+        defaults = {name: value for name, value in said.parameters.items() if name not in _RESERVED}
+        whole = {**DEFAULTS, **defaults, **wanted.model_dump(exclude_none=True)}
+        try:
+            return json.dumps(whole, ensure_ascii=False, allow_nan=False).encode()
+        except ValueError as error:
+            message = f"the body has a value that cannot be passed on: {error}"
+            raise Failed(Failure(Kind.BAD_REQUEST, message)) from None
+
+
+async def _relayed(
+    request: web.BaseRequest, asked: Asked, answer: InnerAnswer
+) -> web.StreamResponse:
+    """A stream as it comes; one that breaks off ends without the terminating chunk."""
+    headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
+    response = web.StreamResponse(headers={**headers, **dict(answer.told())})
+    try:
+        await response.prepare(request)
+        async for piece in answer.pieces():
+            await response.write(piece)
+        if asked.record.failure is not None:
+            return written(False)
+        await response.write_eof()
+    except ConnectionError:
+        return written(False)  # the client has gone
+    return response
+
+
+def _endpoint_error(asked: Asked, answer: InnerAnswer, status: int, body: bytes) -> web.Response:
+    """What an endpoint says against the request, in this API's shape."""
+    record = asked.record
+    error = _said_error(body)
+    message = str(error.get("message") or f"endpoint '{record.endpoint}' answered {status}")
+    if status in (401, 403):  # the endpoint refuses olla, not the caller
+        message = f"endpoint '{record.endpoint}' does not let the router in: {message}"
+        failure = Failure(Kind.UPSTREAM_UNAUTHORIZED, message[:_SHOWN_MAX], record.endpoint)
+        return error_response(failure, _OPENAI, answer.told())
+    kind = {400: Kind.BAD_REQUEST, 404: Kind.MODEL_NOT_FOUND}.get(status, Kind.UPSTREAM_STATUS)
+    response = error_response(Failure(kind, message, record.endpoint), _OPENAI, answer.told())
+    response.set_status(status)
+    return response
+
+
+def _said_error(body: bytes) -> Mapping[str, Any]:
+    try:
+        error = msgspec.json.decode(body)["error"]
+    except (msgspec.DecodeError, TypeError, KeyError, UnicodeDecodeError):
+        return {}
+    return error if isinstance(error, dict) else {"message": error}
+
+
+# --- answers --------------------------------------------------------------------------------
+
+
+def _object(asked: Asked, body: bytes) -> dict[str, Any]:
+    """An endpoint's whole answer.
+
+    Raises:
+        Failed: it is none.
+    """
+    try:
+        found = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        found = None
+    if isinstance(found, dict):
+        return found
+    endpoint = asked.record.endpoint
+    message = f"endpoint '{endpoint}' answered something that is no JSON object; try again"
+    raise Failed(Failure(Kind.BODY_FRAMING, message, endpoint))
+
+
+def _chat_answer(found: dict[str, Any], asked: Asked, wanted: Sampling) -> dict[str, Any]:
+    def choice(each: Mapping[str, Any]) -> dict[str, Any]:
+        message = each.get("message")
+        said = message if isinstance(message, dict) else {}
+        return {"message": {"role": "assistant", "content": "", **said}}
+
+    return _answer("chat.completion", found, asked, wanted, choice)
+
+
+def _text_answer(found: dict[str, Any], asked: Asked, wanted: Sampling) -> dict[str, Any]:
+    def choice(each: Mapping[str, Any]) -> dict[str, Any]:
+        return {"text": str(each.get("text") or "")}
+
+    return _answer("text.completion", found, asked, wanted, choice)
+
+
+def _answer(
+    word: str, found: dict[str, Any], asked: Asked, wanted: Sampling, choice: Any
+) -> dict[str, Any]:
+    own_id = str(found.get("id") or asked.record.id)
+    choices = found.get("choices")
+    return {
+        "id": f"cmpl-{own_id.removeprefix('chatcmpl-').removeprefix('cmpl-')}",
+        "object": word,
+        "created": _whole(found.get("created")) or int(asked.record.started_wall),
+        "model": str(found.get("model") or wanted.model),
+        "choices": [
+            {**choice(each), "finish_reason": str(each.get("finish_reason") or "stop"), "index": at}
+            for at, each in enumerate(choices if isinstance(choices, list) else ())
+            if isinstance(each, dict)
+        ],
+        "usage": _usage(found.get("usage")),
+    }
+
+
+def _usage(told: object) -> dict[str, int]:
+    usage = told if isinstance(told, dict) else {}
+    prompt = _whole(usage.get("prompt_tokens")) or 0
+    output = _whole(usage.get("completion_tokens")) or 0
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": output,
+        "total_tokens": prompt + output,
+    }
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+# --- models ---------------------------------------------------------------------------------
+
+
+def _reaches(caller: Caller, view: EndpointView) -> bool:
+    if not view.routable or view.profile is None:
+        return False
+    return caller.endpoints is None or view.name in caller.endpoints
+
+
+def _described(one: merge.Merged) -> str:
+    """What the fleet knows of a model, in words."""
+    known = merge.unified_model(one)["olla"]
+    family, size = known["family"], known["parameter_size"]
+    quantization, capabilities = known["quantization"], known["capabilities"]
+    embeds = isinstance(capabilities, list) and "embedding" in capabilities
+    kind = "embedding model" if embeds else "model"
+    words = f"{family} {kind}" if isinstance(family, str) and family else kind
+    if isinstance(size, str) and size:
+        words += f" with {size} parameters"
+    if isinstance(quantization, str) and quantization and quantization != "unknown":
+        words += f", quantized as {quantization}"
+    return words[:1].upper() + words[1:]
