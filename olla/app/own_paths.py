@@ -13,6 +13,7 @@ from olla.settings import Settings
 from olla.surfaces.key_book import KeyBook
 from olla.surfaces.lists import ListSurface
 from olla.surfaces.management import ManagementSurface
+from olla.surfaces.pages import pages
 from olla.surfaces.status import StatusSurface
 
 __all__ = ["own_paths"]
@@ -48,6 +49,7 @@ def own_paths(settings: Settings, parts: Parts) -> dict[str, OwnPath]:
     if settings.surfaces.management.enabled:
         management = settings.surfaces.management
         paths |= ManagementSurface(management, parts.prober, parts.book).paths()
+        paths |= pages(management.prefix)
     return paths
 
 

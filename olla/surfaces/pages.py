@@ -1,0 +1,63 @@
+"""The pages for people: keys at `/admin/api-keys`, the playground at `/admin/playground`.
+
+Static files and nothing else: what they show comes from the management API, which asks for keys.
+"""
+
+from html import escape
+from importlib.resources import files
+
+from aiohttp import web
+
+from olla.proxy.answering import Asked, OwnPath
+from olla.surfaces.asking import Answer, by_method
+
+__all__ = ["PAGES", "SAFE_HEADERS", "pages"]
+
+PAGES = {
+    "/admin/api-keys": "api-keys.html",
+    "/admin/playground": "playground.html",
+    "/admin/api-keys.js": "api-keys.js",
+    "/admin/playground.js": "playground.js",
+    "/admin/common.js": "common.js",
+    "/admin/style.css": "style.css",
+    "/admin/icon.svg": "icon.svg",
+}
+_TYPES = {
+    "html": "text/html; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "svg": "image/svg+xml",
+}
+SAFE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self'; connect-src 'self'; form-action 'none'; base-uri 'none'; "
+    "frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-cache",
+}
+"""With each page: nothing is loaded from elsewhere, and nobody may put it into a frame."""
+
+
+def pages(prefix: str) -> dict[str, OwnPath]:
+    """The pages over the management API at `prefix`. They need no key themselves."""
+    folder = files("olla") / "web"
+    found: dict[str, OwnPath] = {}
+    for path, name in PAGES.items():
+        text = (folder / name).read_text("utf-8")
+        kind = name.rpartition(".")[2]
+        if kind == "html":
+            text = text.replace("{{prefix}}", escape(prefix))
+        answer = by_method("olla", {"GET": _file(text.encode(), _TYPES[kind])})
+        found[path] = OwnPath(answer, operation="page")
+    return found
+
+
+def _file(body: bytes, content_type: str) -> Answer:
+    async def answer(request: web.BaseRequest, asked: Asked) -> web.Response:
+        return web.Response(body=body, headers={"Content-Type": content_type, **SAFE_HEADERS})
+
+    return answer
