@@ -5,6 +5,7 @@ from typing import Protocol
 
 from aiohttp import web
 
+from olla import __version__
 from olla.dialects.dialect import Right
 from olla.proxy.answering import Asked, OwnPath
 from olla.proxy.gate import Own
@@ -13,6 +14,7 @@ from olla.settings import Settings
 from olla.surfaces.key_book import KeyBook
 from olla.surfaces.lists import ListSurface
 from olla.surfaces.management import ManagementSurface
+from olla.surfaces.openapi import OpenApi
 from olla.surfaces.pages import pages
 from olla.surfaces.status import StatusSurface
 
@@ -50,7 +52,7 @@ def own_paths(settings: Settings, parts: Parts) -> dict[str, OwnPath]:
         management = settings.surfaces.management
         paths |= ManagementSurface(management, parts.prober, parts.book).paths()
         paths |= pages(management.prefix)
-    return paths
+    return paths | OpenApi(settings.surfaces, __version__).paths()
 
 
 def _plain(
