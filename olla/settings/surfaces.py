@@ -3,13 +3,14 @@
 import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from olla.settings.section import Section
+from olla.settings.section import Section, about_key
 
 __all__ = ["Chat", "ManagedModel", "Management", "Surfaces"]
 
 _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)*")
+_NUMBER = re.compile(r"[-+]?\d{1,18}(\.\d{1,18})?([eE][-+]?\d{1,2})?")
 _TAKEN = ("/internal", "/metrics", "/version", "/olla/models")
 
 
@@ -22,6 +23,18 @@ def _prefix(value: str) -> str:
     return path
 
 
+def _as_written(value: Any) -> Any:
+    """What a parameter means: the file's scalars come as text."""
+    if isinstance(value, list):
+        return [_as_written(each) for each in value]
+    if not isinstance(value, str):
+        return value
+    if _NUMBER.fullmatch(value):
+        return float(value) if any(sign in value for sign in ".eE") else int(value)
+    return {"true": True, "false": False}.get(value.lower(), value)
+
+
+Parameter = Annotated[Any, BeforeValidator(_as_written)]
 Prefix = Annotated[str, AfterValidator(_prefix)]
 
 
@@ -41,7 +54,7 @@ class ManagedModel(Section):
     """What it is good for."""
     is_active: bool = True
     """Whether it may be used by this API."""
-    parameters: dict[str, Any] = Field(default={})
+    parameters: dict[str, Parameter] = Field(default={})
     """Defaults of requests, such as temperature, top_p and max_tokens."""
 
 
@@ -75,3 +88,15 @@ class Surfaces(Section):
     root: Root = Root()
     management: Management = Management()
     chat: Chat = Chat()
+
+    @model_validator(mode="after")
+    def _different_prefixes(self) -> "Surfaces":
+        both = self.management.enabled and self.chat.enabled
+        if both and self.management.prefix == self.chat.prefix:
+            prefix = self.chat.prefix or "the root"
+            raise about_key(
+                "management",
+                f"management and chat are both at {prefix}, and both have /chat; give one of them "
+                "another prefix, or switch it off",
+            )
+        return self

@@ -158,6 +158,9 @@ class ManagementSurface:
             shape = _chat_answer if isinstance(wanted, ChatRequest) else _text_answer
             shown = shape(_object(asked, await answer.body()), asked, wanted)
             return json_response(shown, headers=dict(answer.told()))
+        except Failed as failed:
+            asked.record.failure = failed.failure
+            return error_response(failed.failure, _OPENAI, answer.told())
         finally:
             answer.leave()
 
