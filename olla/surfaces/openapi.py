@@ -27,6 +27,7 @@ _HEADERS = {
     "X-RateLimit-Reset": "When all of it is back: Unix time, elsewhere than on the management API "
     "seconds.",
 }
+_STREAM = {"description": "Pieces of the answer as they come, each a JSON object."}
 _KEYED: list[dict[str, list[str]]] = [{"bearer": []}, {"key": []}, {}]
 """Whether the last is enough depends on the configuration, and on where the caller is."""
 
@@ -109,11 +110,11 @@ def _responses(row: Row) -> dict[str, Any]:
     for status, shape in row.answers.items():
         content: dict[str, Any] = {}
         if isinstance(shape, str):
-            content[shape] = {"schema": {"type": "string"}}
+            content[shape] = {"schema": _STREAM}
         else:
             content["application/json"] = {"schema": {} if shape is None else _reference(shape)}
         if row.streams:
-            content[row.streams] = {"schema": {"type": "string"}}
+            content[row.streams] = {"schema": _STREAM}
         found[str(status)] = _response(status, content, row)
     for status in sorted({405, *row.errors}):
         if status not in row.answers:

@@ -46,6 +46,9 @@ ELSEWHERE = {
     "store/migrations/versions/v0001_keys_and_usage.py": "store/test_schema.py",
     "surfaces/answers.py": "surfaces/test_status.py",
     "surfaces/fleet_report.py": "surfaces/test_status.py",
+    "surfaces/key_pages.py": "surfaces/test_management.py",
+    "surfaces/openapi_table.py": "surfaces/test_openapi.py",
+    "surfaces/wire.py": "surfaces/test_asking.py",
     "telemetry/live_gauges.py": "telemetry/test_metrics.py",
 }
 """Modules whose promises are kept by tests of another name."""
