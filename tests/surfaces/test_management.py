@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from olla.settings import SettingsError, parse
 from olla.simulation.faults import Fault
 from tests.routers import Fleet
 
@@ -307,3 +308,10 @@ async def test_long_bodies_are_held_while_they_are_used(
                 assert answer.status == expected
             await until(lambda: fleet.app.downstream.active == 0)
             assert room.taken == 0
+
+
+def test_two_surfaces_cannot_be_at_one_place() -> None:
+    """Both have `/chat`: the file says which gets another prefix."""
+    with pytest.raises(SettingsError, match="both at the root"):
+        parse("surfaces: {management: {prefix: ''}}", {})
+    parse("surfaces: {management: {prefix: ''}, chat: {enabled: false}}", {})

@@ -1,10 +1,14 @@
 """The pages: whole, safe, and of one piece with the API they ask."""
 
+import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -143,3 +147,39 @@ def test_static_files_are_part_of_the_package() -> None:
     assert '"web/*"' in project
     there = {each.name for each in (files("olla") / "web").iterdir()}
     assert there == set(PAGES.values())
+
+
+def run(fleet: ThreadedFleet, page: str) -> dict[str, Any]:
+    """What a page shows after it was used; see `browser.mjs`."""
+    browser = Path(__file__).with_name("browser.mjs")
+    command = ["node", str(browser), fleet.url, page, str(files("olla") / "web")]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=15)
+    assert ran.returncode == 0, ran.stderr
+    shown: dict[str, Any] = json.loads(ran.stdout)
+    return shown
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="Node.js is not installed")
+def test_a_key_is_made_and_revoked_on_its_page(fleet: ThreadedFleet) -> None:
+    """Shown once, listed without its secret and with its name as it is, and gone once revoked."""
+    shown = run(fleet, "api-keys")
+    assert shown["key"].startswith("oa-")
+    assert shown["row"][0] == "<b>mine</b>"
+    assert shown["key"].startswith(shown["row"][1].rstrip("…"))
+    assert shown["row"][3:6] == ["premium", "embed, generate, list", "llama3*, mistral"]
+    assert "was revoked" in shown["message"]
+
+
+@pytest.mark.skipif(
+    shutil.which("node") is None or shutil.which("curl") is None,
+    reason="Node.js or curl is not installed",
+)
+def test_the_playground_asks_and_its_curl_does_the_same(fleet: ThreadedFleet) -> None:
+    """Streaming and whole: the text, where it was made, and a command that works as it stands."""
+    shown = run(fleet, "playground")
+    for way in ("stream", "whole"):
+        assert shown[way]["answer"].strip()
+        assert "only" in shown[way]["facts"]
+        ran = subprocess.run(shown[way]["curl"], shell=True, capture_output=True, timeout=15)
+        assert shown[way]["answer"].split()[0].encode() in ran.stdout
+    assert shown["message"] == ""
