@@ -1,5 +1,6 @@
 """Settings as text: what is in force, secrets masked."""
 
+import re
 from typing import Any
 
 import yaml
@@ -12,12 +13,20 @@ __all__ = ["effective_yaml"]
 _SECRET = frozenset({"token", "key", "password"})
 
 
+_PASSWORD = re.compile(r"(://[^:/@]*):.*@")
+
+
 def effective_yaml(settings: Settings) -> str:
     """The settings in force as YAML, defaults included. Secrets and the values of headers are
     masked; keys that have neither a value nor a default are left out."""
     data = settings.model_dump(mode="json", exclude_none=True)
     static = data["discovery"]["static"]
     static["endpoints"] = [_shown(each) for each in settings.discovery.static.endpoints]
+    for key in data["access"]["keys"]:
+        key["key"] = "***"
+    for section in ("store", "state"):
+        if "url" in data[section]:
+            data[section]["url"] = _PASSWORD.sub(r"\1:***@", data[section]["url"])
     return yaml.safe_dump(_escaped(data), sort_keys=False, allow_unicode=True)
 
 

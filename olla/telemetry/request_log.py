@@ -176,6 +176,7 @@ class JsonLines:
             self._second_text = f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}".encode()
         key = (
             record.client,
+            record.caller,
             record.method,
             record.path,
             record.dialect,
@@ -230,7 +231,7 @@ class JsonLines:
 
 
 _SAME = (
-    *(b"client", b"method", b"path", b"dialect", b"operation"),
+    *(b"client", b"caller", b"method", b"path", b"dialect", b"operation"),
     *(b"model", b"stream", b"endpoint", b"status", b"reason"),
 )
 _REMEMBERED_MAX = 1024

@@ -32,3 +32,16 @@ def test_secrets_are_masked(endpoints: Callable[..., str]) -> None:
     assert "hush" not in shown
     assert "X-Tenant: '***'" in shown
     assert "username: ann" in shown
+
+
+def test_keys_and_passwords_of_access_are_masked() -> None:
+    """What is printed may be pasted anywhere."""
+    text = """
+access: {keys: [{name: ci, key: very-secret-key}]}
+store: {url: "postgresql://olla:very-secret-word@db/olla"}
+state: {url: "redis://:very-secret-word@cache:6379/0"}
+"""
+    shown = effective_yaml(parse(text, {}).settings)
+    assert "very-secret" not in shown
+    assert "postgresql://olla:***@db/olla" in shown
+    assert "redis://:***@cache:6379/0" in shown

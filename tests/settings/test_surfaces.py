@@ -17,7 +17,7 @@ def test_all_are_there_by_default() -> None:
 @pytest.mark.parametrize("prefix", ["/api", "/a/b-c", "/a/", ""])
 def test_a_prefix_is_a_path(prefix: str) -> None:
     """A slash at its end does not count."""
-    text = f"surfaces: {{management: {{prefix: '{prefix}'}}}}"
+    text = f"surfaces: {{management: {{prefix: '{prefix}'}}, chat: {{prefix: /chat-service}}}}"
     assert parse(text, {}).settings.surfaces.management.prefix == prefix.rstrip("/")
 
 

@@ -208,6 +208,7 @@ def test_a_line_has_all_that_happened() -> None:
         "ts": "2023-11-14T22:13:20.250000Z",
         "id": "r-1",
         "client": "192.0.2.7",
+        "caller": "",
         "method": "POST",
         "path": "/api/chat",
         "dialect": "ollama",
