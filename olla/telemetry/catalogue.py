@@ -79,7 +79,8 @@ CATALOGUE: tuple[MetricRow, ...] = (
         _COUNTER,
         ("endpoint", "model", "direction"),
         "Tokens as endpoints counted them, or as estimated where they did not; `direction` is"
-        " `prompt` or `output`. `model` is `other` for a name no endpoint lists and past the first 200 names.",
+        " `prompt` or `output`. `model` is `other` for a name no endpoint lists and past the first"
+        " 200 names.",
     ),
     MetricRow(
         "olla_model_load_seconds",
