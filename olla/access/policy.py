@@ -61,10 +61,16 @@ class AccessPolicy(msgspec.Struct, dict=True):
         if known is None:
             tier: tuple[Limit, ...] = ()
             if own is not None:
-                tier = self.tiers.get(caller.tier) or own.get(caller.tier, ())
+                tier = self.of_tier(caller.tier, own)
             known = (*self.everybody, *tier, *self.categories.get(category, ()))
             self._known[key] = known
         return known
+
+    def of_tier(self, tier: str, own: Mapping[str, tuple[Limit, ...]]) -> tuple[Limit, ...]:
+        """The limits of a tier: the configuration's where it says anything of that tier, be it
+        that there are none, else a surface's `own`."""
+        known = self.tiers.get(tier)
+        return own.get(tier, ()) if known is None else known
 
 
 def category_of(operation: Operation) -> Category:

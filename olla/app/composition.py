@@ -17,6 +17,7 @@ from structlog.typing import FilteringBoundLogger
 
 from olla import __version__
 from olla.admission.dispatcher import Dispatcher
+from olla.app.chat_service import chat_status
 from olla.app.guarding import Guarding
 from olla.app.options import (
     aliases,
@@ -47,6 +48,7 @@ from olla.settings import Loaded, Settings, endpoint_specs
 from olla.surfaces.key_book import KeyBook
 from olla.surfaces.lists import ListSurface
 from olla.surfaces.status import StatusSurface
+from olla.telemetry.addresses import Addresses
 from olla.telemetry.decision_log import DecisionLog
 from olla.telemetry.logging import Level, LogStyle, bridge_stdlib, make_logger
 from olla.telemetry.loop_lag import LoopLag
@@ -300,6 +302,10 @@ class App:
         )
         self.guarding = Guarding(settings, clock, self.logger, self.metrics)
         self.traffic = Traffic(lambda: self.prober.snapshot)
+        self.addresses = Addresses(clock)
+        self.chat_status = chat_status(
+            self.guarding, self.traffic, self.addresses, lambda: self.prober.snapshot, clock
+        )
         self.request_log = RequestLog(
             self._output,
             LogFormat.JSON if settings.logging.format == "json" else LogFormat.TEXT,
@@ -405,7 +411,8 @@ class App:
             ) from None
 
     def _sink(self) -> Sink:
-        sinks: list[Sink] = [self.metrics, self.traffic, self.request_log, self.guarding.keeping]
+        sinks: list[Sink] = [self.metrics, self.traffic, self.request_log]
+        sinks += [self.guarding.keeping, self.addresses]
         path = self.settings.routing.decision_log
         if path is not None:
             self.decision_log = self._open_decision_log(Path(path))

@@ -5,6 +5,7 @@ bounded memory, and what needs the store itself says 503.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
@@ -18,6 +19,7 @@ from olla.access.limiter import DAY, Limiter
 from olla.clock import Clock
 from olla.failures import Failed, Failure, Kind
 from olla.record import RequestRecord
+from olla.settings.store_url import exists
 from olla.state.shared import SharedLimits
 from olla.store.database import Store
 from olla.store.errors import StoreError
@@ -30,6 +32,8 @@ T = TypeVar("T")
 LOOK_AGAIN = 1.0
 """Seconds after which a key that another process has made or revoked is noticed, at the latest;
 and between two tries to open a store that is away."""
+_EARLY_MAX = 1000
+"""Requests that are remembered while no store is open; older ones are forgotten."""
 _STOP = 3.0
 """Seconds that the last usage may take to be written."""
 _RETRY_AFTER = 2.0
@@ -64,6 +68,7 @@ class Keeping:
         self._spent = spent
         self._store: Store | None = None
         self._revision = -1
+        self._early: deque[RequestRecord] = deque(maxlen=_EARLY_MAX)
         self._opening = asyncio.Lock()
         self._reading: asyncio.Task[None] | None = None
         self._away: str | None = None
@@ -91,9 +96,14 @@ class Keeping:
             await self._store.close()
 
     def __call__(self, record: RequestRecord) -> None:
-        """Record the usage of a request, where a store is open. A sink."""
-        if self.recording is not None and record.caller:
+        """Record the usage of a request, of the last before a store is open as well. A sink."""
+        if not record.caller:
+            return
+        if self.recording is not None:
             self.recording(record)
+        else:
+            record.content = None
+            self._early.append(record)
 
     @property
     def away(self) -> str | None:
@@ -127,6 +137,9 @@ class Keeping:
         self._store = store
         self._back()
         self.recording = UsageRecording(store, self._logger, self._clock, retention=self._retention)
+        for record in self._early:
+            self.recording(record)
+        self._early.clear()
         self.recording.start()
         self._follow()
         self._logger.info("store opened", store=store.url_shown)
@@ -140,7 +153,7 @@ class Keeping:
         Raises:
             Failed: the store is away.
         """
-        if self._store is None and not self._wanted:
+        if self._store is None and not self._wanted and not exists(self.url):
             return  # nobody has made a key
         await self.store()
         if self._reading is not None and not self._reading.done():

@@ -6,6 +6,7 @@ from typing import Protocol
 from aiohttp import web
 
 from olla import __version__
+from olla.app.chat_service import ChatParts, chat_paths
 from olla.dialects.dialect import Right
 from olla.proxy.answering import Asked, OwnPath
 from olla.proxy.gate import Own
@@ -26,7 +27,7 @@ _OPERATORS = Own("internal", None)
 """The router's own state: limits of tiers are for what is asked of the fleet."""
 
 
-class Parts(Protocol):
+class Parts(ChatParts, Protocol):
     """What answers them is made of."""
 
     lists: ListSurface
@@ -52,6 +53,7 @@ def own_paths(settings: Settings, parts: Parts) -> dict[str, OwnPath]:
         management = settings.surfaces.management
         paths |= ManagementSurface(management, parts.prober, parts.book).paths()
         paths |= pages(management.prefix)
+    paths |= chat_paths(settings, parts)
     return paths | OpenApi(settings.surfaces, __version__).paths()
 
 

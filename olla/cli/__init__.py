@@ -14,6 +14,7 @@ _COMMANDS = {
     "simulate-node": ("simulate_node", "Run one simulated Ollama node."),
     "replay": ("replay", "Play a decision log again under other policies."),
     "status": ("status", "Show the fleet, from a running router."),
+    "keys": ("keys", "Make, list and revoke API keys."),
 }
 
 

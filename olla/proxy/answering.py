@@ -6,13 +6,13 @@ gateways' surfaces) come by here. What they say is the business of the surfaces.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from typing import Protocol
 
 import structlog
 from aiohttp import web
 from aiohttp.web_exceptions import HTTPException
 
+from olla.access.caller import Caller
 from olla.access.keyring import UnknownKey
 from olla.access.policy import Category
 from olla.dialects.dialect import Dialect, Operation, Right
@@ -66,6 +66,14 @@ class Asked:
         """
         return await self._asker.read(self.incoming)
 
+    def entitled(self, right: Right, what: str) -> Caller:
+        """The caller, who has a right beyond that of the path; `what` says in errors what for.
+
+        Raises:
+            Failed: it has not.
+        """
+        return entitled(self.visit.gate, self.visit.caller, self.incoming, right, what)
+
     def ask(self, path: str, body: bytes) -> InnerAnswer:
         """Have the fleet answer a POST to one of the proxied paths (such as `/api/chat`), as if
         the client had sent it: the caller's rights and limits hold, and it is recorded once.
@@ -90,10 +98,12 @@ class OwnPath:
     request is the one that counts. `key_needed` says that `require_key`
     holds for it, `strict` that a key which nobody knows is refused even where keys are not in use,
     `recorded` that it is a request like those to the fleet: in the log, metrics and usage.
+    `decides` says that the surface itself knows what each caller may: `right` is none then, and
+    who asks is found out, and limited, all the same.
     """
 
     __slots__ = (
-        *("answer", "asks", "category", "dialect", "key_needed", "operation", "own"),
+        *("answer", "asks", "category", "decides", "dialect", "key_needed", "operation", "own"),
         *("recorded", "right", "strict"),
     )
 
@@ -110,8 +120,10 @@ class OwnPath:
         key_needed: bool = True,
         strict: bool = False,
         recorded: bool = False,
+        decides: bool = False,
     ) -> None:
         self.answer = answer
+        self.decides = decides
         self.right = right
         self.category = category
         self.asks = asks
@@ -179,7 +191,7 @@ class Answering:
         """Answer one of olla's own paths."""
         record.dialect = own.dialect.name
         record.operation = own.operation
-        if own.right is None:
+        if own.right is None and not own.decides:
             gate = self.stations.gate
             unlimited = Visit(gate, gate.anonymous(incoming), None, False)
             return await own.answer(request, Asked(incoming, unlimited, record, self._asker))
@@ -191,13 +203,18 @@ class Answering:
             visit.note(record)
             if not own.asks:
                 await visit.paid()
-            return await own.answer(request, Asked(incoming, visit, record, self._asker))
+            try:
+                response = await own.answer(request, Asked(incoming, visit, record, self._asker))
+            except Failed:
+                await visit.paid()  # what is wrong before the fleet is asked counts as well
+                raise
+            if not response.prepared:
+                await visit.paid()
+            return response
 
         try:
             response = await self._guarded(answered, own.dialect, record)
             if visit is not None and not response.prepared:
-                with suppress(Failed):  # what was wrong before the fleet was asked counts as well
-                    await visit.paid()
                 response.headers.update(visit.headers())
         finally:
             if visit is not None:
@@ -244,8 +261,8 @@ class Answering:
             Failed: it may not.
         """
         gate, right = self.stations.gate, own.right
-        assert right is not None
-        needed = own.key_needed and gate.local(incoming) is None
+        # As with the proxied paths: what is asked of models needs a key from here, too.
+        needed = own.key_needed and (own.asks or gate.local(incoming) is None)
         try:
             caller = gate.identify(incoming, key_needed=needed, strict=own.strict)
         except UnknownKey:
@@ -253,7 +270,8 @@ class Answering:
                 raise
             await gate.renew()
             caller = gate.identify(incoming, key_needed=needed, strict=own.strict)
-        caller = entitled(gate, caller, incoming, right, own.operation or incoming.path)
+        if right is not None:
+            caller = entitled(gate, caller, incoming, right, own.operation or incoming.path)
         return gate.visit(caller, own.category, incoming, own.own)
 
     async def _guarded(
@@ -284,7 +302,8 @@ class Answering:
             return response
         now = self.stations.clock.now()
         record.status = response.status
-        record.first_byte = record.first_byte or now
+        if record.failure is None:
+            record.first_byte = record.first_byte or now
         response.headers["X-Olla-Request-ID"] = record.id
         response.headers["X-Olla-Response-Time"] = seconds(now - record.started)
         if isinstance(response, web.Response) and isinstance(response.body, bytes):

@@ -32,9 +32,9 @@ from olla.proxy.exchange import Exchange
 from olla.proxy.fast_path import FastPath, HotIncoming, HotRequest
 from olla.proxy.gate import Visit
 from olla.proxy.giving_up import give_up_on, moving
-from olla.proxy.incoming import Incoming, no_room, read_body, request_id
+from olla.proxy.incoming import Incoming, read_body, request_id
 from olla.proxy.inner import InnerAnswer, InnerHost, InnerIncoming
-from olla.proxy.room import HELD_MIN, overloaded
+from olla.proxy.room import HELD_MIN, no_room, overloaded
 from olla.proxy.stations import Stations
 from olla.proxy.written import written
 from olla.record import RequestRecord
@@ -257,13 +257,13 @@ class Downstream:
         """See `Asker.ask`.
 
         Raises:
-            Failed: no such path is served, or nothing is taken in any more.
+            Failed: no such path is served, or there is no room, or no time any more.
         """
-        target = self._paths.resolve(method, path)
         if self.draining:
             raise Failed(_draining())
+        target = self._paths.resolve(method, path)
         if len(body) >= HELD_MIN and not self._stations.room.take(len(body)):
-            raise Failed(no_room())  # the exchange gives back what it holds
+            raise Failed(no_room())
         incoming = InnerIncoming(method, path, body, peer)
         answer = InnerAnswer(record)
         exchange = Exchange(

@@ -170,12 +170,12 @@ class Gate:
 class Visit:
     """One request of a caller, with what it is charged."""
 
-    __slots__ = ("_charge", "_dated", "_gate", "_left", "_task", "account", "caller")
+    __slots__ = ("_charge", "_dated", "_left", "_task", "account", "caller", "gate")
 
     def __init__(self, gate: Gate, caller: Caller, account: Account | None, unix: bool) -> None:
         self.caller = caller
         self.account = account
-        self._gate = gate
+        self.gate = gate
         self._dated = unix
         self._charge: Charge | None = None
         self._task: asyncio.Task[None] | None = None
@@ -205,7 +205,7 @@ class Visit:
             tokens = reserve(
                 account.limits, features.prompt_tokens, features.prompt_bytes, features.output_max
             )
-        gate = self._gate
+        gate = self.gate
         if gate.shared is not None:
             self._task = asyncio.get_running_loop().create_task(
                 self._pay_shared(gate.shared, account, tokens, then)
@@ -220,7 +220,7 @@ class Visit:
         Raises:
             Failed: a limit is reached.
         """
-        account, gate = self.account, self._gate
+        account, gate = self.account, self.gate
         if account is None or self._charge is not None:
             return
         clock = gate.clock
@@ -249,11 +249,11 @@ class Visit:
     def _charged(self, charge: Charge) -> Failure | None:
         self._charge = charge
         for over in charge.exceeded:
-            self._gate.exceeded(over.limit.name, True)
+            self.gate.exceeded(over.limit.name, True)
         meter = charge.refused
         if meter is None:
             return None
-        self._gate.exceeded(meter.limit.name, False)
+        self.gate.exceeded(meter.limit.name, False)
         return Failure(
             Kind.LIMITED,
             f"Rate limit exceeded: {_shown(meter.limit)} for this {_who(self.caller)} "
@@ -268,7 +268,7 @@ class Visit:
         if charge is None or not charge.held:
             return
         tokens = (record.prompt_tokens or 0) + (record.output_tokens or 0)
-        gate = self._gate
+        gate = self.gate
         if gate.shared is not None:
             gate.shared.settle(charge, tokens)
         else:
@@ -292,7 +292,7 @@ class Visit:
         account = self.account
         if account is None:
             return None
-        clock = self._gate.clock
+        clock = self.gate.clock
         now, wall = clock.now(), clock.wall()
         charge = self._charge
         refused = charge.refused if charge is not None else None

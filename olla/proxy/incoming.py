@@ -11,9 +11,9 @@ from olla.dialects.paths import Target
 from olla.failures import Failed, Failure, Kind
 from olla.fleet.endpoint import EndpointSpec
 from olla.proxy.credentials import Credential
-from olla.proxy.room import HELD_MIN, Room, overloaded
+from olla.proxy.room import HELD_MIN, Room, no_room
 
-__all__ = ["Incoming", "no_room", "read_body", "request_id"]
+__all__ = ["Incoming", "read_body", "request_id"]
 
 _SANE_ID = re.compile(r"[!-~]{1,128}")
 
@@ -123,11 +123,6 @@ async def read_body(incoming: Incoming, limit: int, room: Room) -> bytes:
         room.give(held)
         raise
     return b"".join(pieces)
-
-
-def no_room() -> Failure:
-    """The refusal of a body for which there is no room."""
-    return overloaded("too many long requests at once", "server.request_limits.max_buffered_size")
 
 
 def _too_large(limit: int) -> Failure:

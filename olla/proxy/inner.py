@@ -100,7 +100,7 @@ class InnerAnswer:
         self.wants_trailers = False
         self.closing = False
         self.record = record
-        self.leave: Callable[[], None] = lambda: None
+        self.leave: Callable[[], None] = _nothing
         """Give up on it: the exchange is abandoned."""
         self._raw = b""
         self._head: ResponseHead | None = None
@@ -114,18 +114,22 @@ class InnerAnswer:
     # --- for the surface --------------------------------------------------------------------
 
     async def status(self) -> int:
-        """The answer's status, once its head is there.
+        """The answer's status, once its head is there. What breaks it off after that, the body
+        tells, however soon.
 
         Raises:
             Failed: olla refuses the request, or no endpoint could answer it.
         """
         while self._head is None and not self._over:
             await self._wait()
-        if self.record.failure is not None and self.record.failure.endpoint_status is None:
-            raise Failed(self.record.failure)
-        if self._head is None:
+        head, failure = self._head, self.record.failure
+        if head is not None and head.status < 400:
+            return head.status
+        if failure is not None and failure.endpoint_status is None:
+            raise Failed(failure)
+        if head is None:
             raise Failed(Failure(Kind.INTERNAL, "the router failed at this request"))
-        return self._head.status
+        return head.status
 
     def told(self) -> list[tuple[str, str]]:
         """What olla tells of itself in the answer's head: `X-Olla-*` and `X-RateLimit-*`."""
@@ -209,5 +213,10 @@ class InnerAnswer:
 
     def answered(self) -> None:
         """Nothing more will come."""
+        self.leave = _nothing  # the exchange holds this, and is not held by it: no cycle
         self._over = True
         self._changed.set()
+
+
+def _nothing() -> None:
+    """There is nothing to leave any more."""

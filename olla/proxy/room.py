@@ -9,7 +9,7 @@ import resource
 
 from olla.failures import Failure, Kind
 
-__all__ = ["HELD_MIN", "Room", "connections_max", "overloaded"]
+__all__ = ["HELD_MIN", "Room", "connections_max", "no_room", "overloaded"]
 
 _RESERVE = 64
 """Files for everything else: probes, logs, libraries."""
@@ -57,3 +57,8 @@ def overloaded(what: str, setting: str) -> Failure:
     return Failure(
         Kind.OVERLOADED, f"the router is overloaded: {what} ({setting}); try again", retry_after=1.0
     )
+
+
+def no_room() -> Failure:
+    """The failure of a request whose body finds no room."""
+    return overloaded("too many long requests at once", "server.request_limits.max_buffered_size")

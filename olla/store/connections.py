@@ -1,10 +1,12 @@
 """Connections to the database: transactions with a time limit, and errors in words."""
 
 import asyncio
+import errno
 import os
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from time import sleep
 from typing import Any
 
 import asyncpg
@@ -21,7 +23,10 @@ _CONNECT_SECONDS_MAX = 5.0
 _BUSY_SECONDS_MAX = 5.0
 _CLOSE_SECONDS_MAX = 5.0
 _CONNECTIONS_MAX = 5
-_PRAGMAS = ("foreign_keys=ON", "journal_mode=WAL", "synchronous=NORMAL")
+_TRIES = 100
+_AGAIN = 0.05
+"""Seconds between two tries to have a file write ahead, while others do the same."""
+_PRAGMAS = ("foreign_keys=ON", "synchronous=NORMAL")
 _ERRORS = (
     *(SQLAlchemyError, sqlite3.Error, asyncpg.PostgresError, asyncpg.InterfaceError, OSError),
     *(UnicodeError, OverflowError),  # a value that a driver cannot take
@@ -80,14 +85,33 @@ class Connections:
 
 
 def make_sqlite_file(file: SqliteFile) -> None:
-    """Make the file and its folder, for nobody but this user, where they are missing.
+    """Make the file and its folder, for nobody but this user, where they are missing, and have it
+    write ahead. Blocks.
 
     Raises:
         OSError: they cannot be made.
+        sqlite3.Error: it is no database, or cannot be used.
     """
     file.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # SQLite gives its other files the same mode.
-    os.close(os.open(file.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    if file.path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    with suppress(FileExistsError):
+        # Never opened where it is there: closing it would undo the locks that this process holds
+        # by SQLite. SQLite gives its other files the same mode.
+        os.close(os.open(file.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    # SQLite does not wait for others when it changes the mode, as it does otherwise; once it is
+    # changed, nobody has to do it again.
+    for left in reversed(range(_TRIES)):
+        connection = sqlite3.connect(file.path, timeout=_BUSY_SECONDS_MAX, isolation_level=None)
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if not left or error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                raise
+        finally:
+            connection.close()
+        sleep(_AGAIN)
 
 
 def _sqlite_engine(file: SqliteFile) -> AsyncEngine:

@@ -1,6 +1,7 @@
 """The store: opening and closing it. What is in it, the tables say."""
 
 import asyncio
+import sqlite3
 from typing import Self
 
 from olla.settings.store_url import SqliteFile, default_url, exists, read_url
@@ -44,7 +45,7 @@ class Store:
         if isinstance(place, SqliteFile):
             try:
                 await asyncio.to_thread(make_sqlite_file, place)
-            except OSError as error:
+            except (OSError, sqlite3.Error) as error:
                 raise StoreError(f"{place.shown}: {in_words(error)}") from None
         connections = Connections(place, patience)
         try:

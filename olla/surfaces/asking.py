@@ -28,7 +28,7 @@ _SHOWN_MAX = 300
 def by_method(dialect: str, answers: Mapping[str, Answer]) -> Answer:
     """Whoever answers a method, GET also for HEAD; 405 for the rest."""
     speaks: Dialect = DIALECTS[dialect]
-    allowed = ", ".join([*answers, *(["HEAD"] if "GET" in answers else [])])
+    allowed = ", ".join(sorted({*answers, *(["HEAD"] if "GET" in answers else [])}))
 
     async def answer(request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
         method = "GET" if request.method == "HEAD" else request.method

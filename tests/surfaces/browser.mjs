@@ -3,7 +3,7 @@
 
 import { readFile } from "node:fs/promises";
 
-const [base, page, folder] = process.argv.slice(2);
+const [base, page, folder, key] = process.argv.slice(2);
 
 class Element {
   constructor() {
@@ -42,7 +42,7 @@ globalThis.document = {
     selector.startsWith("meta") ? { content: found(/name="olla-prefix" content="([^"]*)"/) } : checked("kind")[0],
   querySelectorAll: () => checked("operation"),
 };
-globalThis.sessionStorage = { getItem: () => null, setItem() {}, removeItem() {} };
+globalThis.sessionStorage = { getItem: () => key || null, setItem() {}, removeItem() {} };
 globalThis.location = { origin: base };
 const really = fetch;
 globalThis.fetch = (path, options) => really(base + path, options);

@@ -184,7 +184,7 @@ async def test_two_models_in_one_body_are_refused(
 async def test_other_methods_are_refused(tmp_path: Path, session: aiohttp.ClientSession) -> None:
     """405 with what is possible."""
     allowed = {"/models": "GET, HEAD", "/chat": "POST", "/generate": "POST"}
-    allowed |= {"/api-keys": "GET, POST, HEAD", "/api-keys/1": "DELETE"}
+    allowed |= {"/api-keys": "GET, HEAD, POST", "/api-keys/1": "DELETE"}
     async with Fleet(nodes(), settings(tmp_path)) as fleet:
         for path, methods in allowed.items():
             async with session.put(url(fleet, path), data=b"x") as answer:

@@ -1,6 +1,7 @@
 """The pages: whole, safe, and of one piece with the API they ask."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -44,7 +45,8 @@ class Page(HTMLParser):
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThreadedFleet]:
     """A router that needs keys, with the API at a prefix of its own."""
     extra = (
-        "access: {require_key: true}\nsurfaces: {management: {prefix: /api}}\n"
+        "access: {require_key: true, keys: [{name: page, key: key-of-the-page}]}\n"
+        "surfaces: {management: {prefix: /api}}\n"
         f"store: {{url: 'sqlite:///{tmp_path_factory.mktemp('store')}/keys.db'}}\n"
     )
     with threaded_fleet({"only": ("llama3.2:latest",)}, extra) as running:
@@ -152,7 +154,8 @@ def test_static_files_are_part_of_the_package() -> None:
 def run(fleet: ThreadedFleet, page: str) -> dict[str, Any]:
     """What a page shows after it was used; see `browser.mjs`."""
     browser = Path(__file__).with_name("browser.mjs")
-    command = ["node", str(browser), fleet.url, page, str(files("olla") / "web")]
+    key = "key-of-the-page" if page == "playground" else ""
+    command = ["node", str(browser), fleet.url, page, str(files("olla") / "web"), key]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=15)
     assert ran.returncode == 0, ran.stderr
     shown: dict[str, Any] = json.loads(ran.stdout)
@@ -180,6 +183,9 @@ def test_the_playground_asks_and_its_curl_does_the_same(fleet: ThreadedFleet) ->
     for way in ("stream", "whole"):
         assert shown[way]["answer"].strip()
         assert "only" in shown[way]["facts"]
-        ran = subprocess.run(shown[way]["curl"], shell=True, capture_output=True, timeout=15)
+        environment = {**os.environ, "OLLA_API_KEY": "key-of-the-page"}
+        ran = subprocess.run(
+            shown[way]["curl"], shell=True, capture_output=True, timeout=15, env=environment
+        )
         assert shown[way]["answer"].split()[0].encode() in ran.stdout
     assert shown["message"] == ""

@@ -17,6 +17,7 @@ FUNCTION_LINES_MAX = 80
 
 ELSEWHERE = {
     "__main__.py": "cli/test_serve.py",
+    "app/chat_service.py": "gateways/test_chat_service_examples.py",
     "app/composition.py": "test_app.py",
     "app/serving.py": "faults/test_reload.py",
     "app/guarding.py": "guarding/test_who_may_ask.py",
@@ -44,6 +45,7 @@ ELSEWHERE = {
     "clock.py": "test_app.py",
     "store/migrations/env.py": "store/test_migrating.py",
     "store/migrations/versions/v0001_keys_and_usage.py": "store/test_schema.py",
+    "surfaces/accounts.py": "gateways/test_chat_service_examples.py",
     "surfaces/answers.py": "surfaces/test_status.py",
     "surfaces/fleet_report.py": "surfaces/test_status.py",
     "surfaces/key_pages.py": "surfaces/test_management.py",

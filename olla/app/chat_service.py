@@ -1,0 +1,78 @@
+"""The chat service, wired: which paths it has, and what each needs."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from olla.app.guarding import Guarding
+from olla.clock import Clock
+from olla.dialects.dialect import Right
+from olla.fleet.snapshot import Snapshot
+from olla.proxy.answering import OwnPath
+from olla.proxy.gate import Own
+from olla.proxy.stations import Stations
+from olla.settings import Settings
+from olla.surfaces.accounts import AccountSurface
+from olla.surfaces.chat import TIERS, ChatSurface
+from olla.surfaces.chat_status import ChatStatus
+from olla.telemetry.addresses import Addresses
+from olla.telemetry.traffic import Traffic
+
+__all__ = ["ChatParts", "chat_paths", "chat_status"]
+
+_MODELS = Own("chat", TIERS)
+_REST = Own("chat-service", None)
+"""Limits of tiers are for what is asked of the fleet."""
+
+
+class ChatParts(Protocol):
+    """What it is made of."""
+
+    stations: Stations
+    guarding: Guarding
+    chat_status: ChatStatus
+
+
+def chat_status(
+    guarding: Guarding,
+    traffic: Traffic,
+    addresses: Addresses,
+    snapshot: Callable[[], Snapshot],
+    clock: Clock,
+) -> ChatStatus:
+    """What tells how it is, from now on."""
+    return ChatStatus(
+        snapshot=snapshot,
+        policy=lambda: guarding.gate.policy,
+        own=TIERS,
+        recorder=guarding.keeping,
+        requests=lambda: traffic.requests,
+        active=addresses.active,
+        clock=clock,
+    )
+
+
+def chat_paths(settings: Settings, parts: ChatParts) -> dict[str, OwnPath]:
+    """Its paths; none where it is switched off."""
+    chat, stations = settings.surfaces.chat, parts.stations
+    if not chat.enabled:
+        return {}
+    talk = ChatSurface(default_model=chat.default_model)
+    accounts = AccountSurface(
+        parts.guarding.keeping, stations.clock, self_service=chat.self_service
+    )
+    paths = {
+        path: OwnPath(
+            surface,
+            right=Right.GENERATE,
+            category="generation",
+            asks=True,
+            own=_MODELS,
+            operation="generate",
+            strict=True,
+            recorded=True,
+        )
+        for path, surface in talk.routes().items()
+    }
+    for path, surface in {**parts.chat_status.routes(), **accounts.routes()}.items():
+        paths[path] = OwnPath(surface, own=_REST, strict=True, decides=True)
+    return {f"{chat.prefix}{path}": own for path, own in paths.items()}

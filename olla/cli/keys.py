@@ -1,0 +1,331 @@
+"""`olla keys`: makes, lists and revokes keys in the store, without a running router.
+
+Exit status 1: the store cannot be used, or there is no such key. 2: the settings or the command
+line are wrong.
+"""
+
+import asyncio
+import json
+import secrets
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from olla.access.keys import DEFAULT_RIGHTS, Key
+from olla.access.limiter import Limiter
+from olla.app.guarding import store_url
+from olla.app.keeping import LOOK_AGAIN
+from olla.cli.running import load_or_exit
+from olla.clock import Clock, SystemClock
+from olla.dialects.dialect import Right
+from olla.failures import Failed
+from olla.settings import Settings
+from olla.settings.values import duration
+from olla.store.database import Store, StoreError
+from olla.surfaces.answers import iso_time
+from olla.surfaces.key_book import KeyBook, shown_key
+
+__all__ = ["command"]
+
+T = TypeVar("T")
+_PIPED_WIDTH = 240
+_PATIENCE = 10.0
+"""Seconds that the store may take."""
+_ORDER = [right.value for right in Right]
+
+
+def _lifetime(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
+    """A time such as `30d`, in seconds."""
+    if value is None:
+        return None
+    try:
+        seconds = duration(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    if seconds <= 0:
+        raise click.BadParameter("a key needs some time to live")
+    return seconds
+
+
+_config = click.option(
+    "--config",
+    "-c",
+    type=click.Path(path_type=Path),
+    help="The file that names the store; without it, the one that `olla serve` would take.",
+)
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group("keys")
+def command() -> None:
+    """Make, list and revoke API keys, in the store that the configuration names.
+
+    No router needs to run. One that does takes the change within a second.
+
+    \b
+    Examples:
+      olla keys create --admin --name root
+      olla keys create --name ci --tier premium --model 'llama3*' --expires 30d
+      olla keys list --owner alice
+      olla keys revoke 7
+    """
+
+
+@command.command("create")
+@_config
+@click.option("--name", default="default", show_default=True, help="How people know it.")
+@click.option("--owner", default="", help="Whose it is, in usage.")
+@click.option("--tier", default="standard", show_default=True, help="Which limits hold for it.")
+@click.option("--admin", is_flag=True, help="It may do everything, keys and usage included.")
+@click.option(
+    "--operation",
+    "operations",
+    multiple=True,
+    type=click.Choice(_ORDER),
+    help="What it may do; more than once for more. By default generate, embed and list.",
+)
+@click.option("--model", "models", multiple=True, help="Glob of models it may use; by default all.")
+@click.option(
+    "--endpoint", "endpoints", multiple=True, help="Endpoint it may be sent to; by default all."
+)
+@click.option(
+    "--expires",
+    "lifetime",
+    metavar="TIME",
+    callback=_lifetime,
+    help="It ends after this time, such as 30d.",
+)
+@_as_json
+def create(
+    config: Path | None,
+    name: str,
+    owner: str,
+    tier: str,
+    admin: bool,
+    operations: tuple[str, ...],
+    models: tuple[str, ...],
+    endpoints: tuple[str, ...],
+    lifetime: float | None,
+    as_json: bool,
+) -> None:
+    """Make a key, and show it this once.
+
+    \b
+    Examples:
+      olla keys create --admin --name root
+      olla keys create --name alice --owner alice --tier member
+      olla keys create --name ci --operation embed --model 'nomic-*' --expires 30d
+    """
+    if admin and operations:
+        raise click.UsageError("--admin is every operation; leave --operation out")
+    settings = load_or_exit(config).settings
+    rights = frozenset(map(Right, operations)) or DEFAULT_RIGHTS
+    _warn_of_tier(settings, tier)
+    unknown = set(endpoints) - {each.name for each in settings.discovery.static.endpoints}
+    for each in sorted(unknown):
+        _note(f"no endpoint is named '{each}' in the configuration")
+    secret, key = _with_store(
+        settings,
+        lambda book: book.create(
+            name=name,
+            owner=owner,
+            tier=tier,
+            rights=frozenset(Right) if admin else rights,
+            models=models,
+            endpoints=endpoints,
+            lifetime=lifetime,
+        ),
+        "keys",
+    )
+    if as_json:
+        shown = shown_key(key)
+        click.echo(json.dumps({"id": shown.pop("id"), "key": secret, **shown}, indent=2))
+        return
+    click.echo(secret)
+    until = f", until {iso_time(key.expires)}" if key.expires is not None else ""
+    may = ", ".join(each for each in _ORDER if Right(each) in key.rights)
+    click.echo(
+        f"\nKey {key.id} of tier '{tier}' may {may}{until}. It is not shown again.\n"
+        f"Send it as 'Authorization: Bearer KEY' or 'X-API-Key: KEY', such as\n"
+        f"  curl -H 'Authorization: Bearer {secret[:6]}…' {_address(settings)}/api/tags",
+        err=True,
+    )
+
+
+@command.command("list")
+@_config
+@click.option("--owner", help="Only those of this owner.")
+@_as_json
+def list_keys(config: Path | None, owner: str | None, as_json: bool) -> None:
+    """Show the keys in the store, revoked and expired ones too. Keys themselves are not kept.
+
+    \b
+    Examples:
+      olla keys list
+      olla keys list --owner alice --json
+    """
+    settings = load_or_exit(config).settings
+    keys = _with_store(settings, lambda book: book.keys(owner))
+    static = len(settings.access.keys) if settings.access is not None else 0
+    if as_json:
+        click.echo(json.dumps([shown_key(key) for key in keys], indent=2))
+    elif keys:
+        _show(keys)
+    else:
+        click.echo("no keys; make one with: olla keys create --name NAME", err=True)
+    if static:
+        _note(f"{static} more stand in the configuration (access.keys)")
+
+
+@command.command("revoke")
+@_config
+@click.argument("id")
+@click.option("--owner", help="Only if it is this owner's.")
+def revoke(config: Path | None, id: str, owner: str | None) -> None:
+    """Revoke the key with this ID, for good. `olla keys list` shows the ids.
+
+    \b
+    Examples:
+      olla keys revoke 7
+    """
+    settings = load_or_exit(config).settings
+    key = _with_store(settings, lambda book: book.revoke(id, owner), f"revoked {id}")
+    click.echo(f"key {key.id} ({_printable(key.name)}, {key.shown}…) is revoked")
+    at_once = " at once," if settings.state.url is not None else ""
+    _note(f"routers that run take it no more{at_once} within {LOOK_AGAIN:g} s at the latest")
+
+
+class _Direct:
+    """The store itself, for a `KeyBook`."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    async def create(self, key: Key) -> Key:
+        """See `Books`."""
+        return await self._store.keys.create(key)
+
+    async def revoke(self, id: str, *, owner: str | None = None) -> Key | None:
+        """See `Books`."""
+        return await self._store.keys.revoke(id, self._clock.wall(), owner=owner)
+
+    async def tried(self, work: Callable[[Store], Awaitable[T]]) -> T:
+        """See `Books`."""
+        return await work(self._store)
+
+
+def _with_store(
+    settings: Settings,
+    work: Callable[[KeyBook], Coroutine[Any, Any, T]],
+    announcement: str | None = None,
+) -> T:
+    """What is done in the store, and then announced to running routers; exits with 1 when it
+    cannot be done."""
+
+    async def main() -> T:
+        store = await Store.open(store_url(settings), patience=_PATIENCE)
+        clock = SystemClock()
+        try:
+            done = await work(KeyBook(_Direct(store, clock), clock))
+        finally:
+            await store.close()
+        if announcement is not None and settings.state.url is not None:
+            await _announce(settings.state.url, clock, announcement)
+        return done
+
+    try:
+        return asyncio.run(main())
+    except StoreError as error:
+        _fail(f"the store cannot be used: {error}")
+    except Failed as failed:
+        _fail(failed.failure.message)
+
+
+async def _announce(url: str, clock: Clock, what: str) -> None:
+    """Tell the routers that share their state; they find out by themselves where that fails."""
+    from olla.state.shared import SharedLimits
+    from olla.telemetry.logging import Level, LogStyle, make_logger
+
+    logger = make_logger(Level.ERROR, LogStyle.CONSOLE, sys.stderr, clock)
+    shared = SharedLimits(
+        url, Limiter(), clock, timeout=1.0, logger=logger, name=secrets.token_hex(8)
+    )
+    await shared.start()
+    try:
+        if shared.up:
+            await shared.announce(what)
+    finally:
+        await shared.stop()
+
+
+def _warn_of_tier(settings: Settings, tier: str) -> None:
+    tiers = settings.access.tiers if settings.access is not None else {}
+    if tier not in tiers:
+        there = f"there are {', '.join(tiers)}" if tiers else "access.tiers defines none"
+        _note(f"tier '{tier}' is not in the configuration, so it has no limits of its own; {there}")
+
+
+def _address(settings: Settings) -> str:
+    host = settings.server.host
+    shown = "localhost" if host in ("0.0.0.0", "::", "") else host
+    return f"http://{f'[{shown}]' if ':' in shown else shown}:{settings.server.port}"
+
+
+def _note(text: str) -> None:
+    click.echo(f"note: {_printable(text)}", err=True)
+
+
+def _fail(message: str) -> NoReturn:
+    click.echo(f"olla: {_printable(message)}", err=True)
+    sys.exit(1)
+
+
+def _printable(text: str) -> str:
+    """`text` with what could command a terminal written out."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode("ascii")
+        for each in text
+    )
+
+
+def _show(keys: list[Key]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    now = SystemClock().wall()
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = _PIPED_WIDTH
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("id", "name", "owner", "tier", "begins with", "may", "only", "made", "state"):
+        table.add_column(name, overflow="fold")
+    for key in keys:
+        state, style = _state(key, now)
+        cells = [
+            *(key.id, key.name, key.owner or "-", key.tier, key.shown),
+            " ".join(each for each in _ORDER if Right(each) in key.rights),
+            " ".join([*key.models, *(f"@{each}" for each in key.endpoints)]) or "-",
+            (iso_time(key.created) or "")[:10],
+            state,
+        ]
+        # Text, not markup: names may hold brackets.
+        shown = [Text(_printable(cell)) for cell in cells]
+        shown[-1].stylize(style)
+        table.add_row(*shown)
+    console.print(table)
+
+
+def _state(key: Key, now: float) -> tuple[str, str]:
+    """What to say of it, and in which colour."""
+    if key.revoked is not None:
+        return f"revoked {(iso_time(key.revoked) or '')[:10]}", "red"
+    if key.expired(now):
+        return f"expired {(iso_time(key.expires) or '')[:10]}", "red"
+    if key.expires is not None:
+        return f"until {(iso_time(key.expires) or '')[:10]}", "green"
+    return "active", "green"
