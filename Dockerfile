@@ -1,5 +1,6 @@
 # docker build --tag olla .
-# docker run --publish 40114:40114 --volume ./fleet.yaml:/etc/olla/olla.yaml:ro olla
+# docker run --publish 40114:40114 --volume ./fleet.yaml:/etc/olla/olla.yaml:ro \
+#   --volume olla:/var/lib/olla olla
 FROM python:3.11-slim AS build
 # With a compiler, what is on a request's way is compiled; the image that runs does without one.
 RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev
@@ -11,11 +12,14 @@ COPY olla ./olla
 RUN /opt/olla/bin/pip install --no-cache-dir .
 
 FROM python:3.11-slim
-RUN useradd --system --uid 10001 --create-home olla
+RUN useradd --system --uid 10001 --create-home olla && install -d -o olla -m 700 /var/lib/olla
 COPY --from=build /opt/olla /opt/olla
 COPY config/olla.yaml /etc/olla/olla.yaml
 ENV PATH=/opt/olla/bin:$PATH
 ENV OLLA_SERVER_HOST=0.0.0.0
+# Keys and usage, where no store.url says otherwise.
+ENV OLLA_HOME=/var/lib/olla
+VOLUME /var/lib/olla
 # By number, so that an orchestrator can tell that it is not root.
 USER 10001
 WORKDIR /home/olla
