@@ -89,13 +89,13 @@ class Guarding:
         """What metrics tell of it, by name."""
         keeping, recording, shared = self.keeping, self.keeping.recording, self.shared
         found = {"olla_api_keys": float(len(self.keyring))}
-        if recording is not None:
-            found["olla_usage_written_total"] = recording.written
-            found["olla_usage_lost_total"] = recording.lost
-            found["olla_usage_pending"] = recording.pending
-            found["olla_store_up"] = float(keeping.away is None and recording.failing is None)
-        elif keeping.away is not None:
-            found["olla_store_up"] = 0.0
+        if recording is not None or keeping.away is not None:
+            written, lost, pending = keeping.usage
+            found["olla_usage_written_total"] = written
+            found["olla_usage_lost_total"] = lost
+            found["olla_usage_pending"] = pending
+            failing = recording is None or recording.failing is not None
+            found["olla_store_up"] = float(keeping.away is None and not failing)
         if shared is not None:
             found["olla_shared_state_up"] = float(shared.up)
             found["olla_shared_state_fallbacks_total"] = shared.fallbacks

@@ -34,6 +34,10 @@ LOOK_AGAIN = 1.0
 and between two tries to open a store that is away."""
 _EARLY_MAX = 1000
 """Requests that are remembered while no store is open; older ones are forgotten."""
+_START = 3.0
+"""Seconds that a store may take to open, before the router starts without it."""
+_WAITING_MAX = 10_000
+"""Requests whose usage waits for a store that is away."""
 _STOP = 3.0
 """Seconds that the last usage may take to be written."""
 _RETRY_AFTER = 2.0
@@ -68,7 +72,8 @@ class Keeping:
         self._spent = spent
         self._store: Store | None = None
         self._revision = -1
-        self._early: deque[RequestRecord] = deque(maxlen=_EARLY_MAX)
+        self._early: deque[RequestRecord] = deque(maxlen=_WAITING_MAX if wanted else _EARLY_MAX)
+        self._missed = 0
         self._opening = asyncio.Lock()
         self._reading: asyncio.Task[None] | None = None
         self._away: str | None = None
@@ -80,7 +85,11 @@ class Keeping:
         """Open it if it is wanted now; try again from time to time if it is away."""
         if self._wanted:
             try:
-                await self.store()
+                async with asyncio.timeout(_START):
+                    await self.store()
+            except TimeoutError:
+                self._gone(f"it did not answer within {_START:g} s")
+                self._follow()
             except Failed:
                 self._follow()
 
@@ -103,7 +112,17 @@ class Keeping:
             self.recording(record)
         else:
             record.content = None
+            if self._wanted and len(self._early) == _WAITING_MAX:
+                self._missed += 1
             self._early.append(record)
+
+    @property
+    def usage(self) -> tuple[int, int, int]:
+        """How many requests' usage is written, lost, and waiting."""
+        recording = self.recording
+        if recording is None:
+            return 0, self._missed, len(self._early)
+        return recording.written, self._missed + recording.lost, recording.pending
 
     @property
     def away(self) -> str | None:

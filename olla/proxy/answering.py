@@ -6,7 +6,7 @@ gateways' surfaces) come by here. What they say is the business of the surfaces.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import structlog
 from aiohttp import web
@@ -29,6 +29,9 @@ from olla.proxy.stations import Stations
 from olla.record import RequestRecord
 
 __all__ = ["Answering", "Asked", "OperationSurface", "OwnPath", "Surface"]
+
+
+T = TypeVar("T")
 
 
 class Asker(Protocol):
@@ -94,17 +97,16 @@ class OwnPath:
     """One of olla's own paths.
 
     `right` is what is needed for it (None: nothing, and no key), `category` the one it is limited
-    in, `own` what its surface brings. `asks` says that the fleet is asked, and that
-    request is the one that counts. `key_needed` says that `require_key`
-    holds for it, `strict` that a key which nobody knows is refused even where keys are not in use,
-    `recorded` that it is a request like those to the fleet: in the log, metrics and usage.
+    in, `own` what its surface brings. `asks` says that the fleet is asked, and that request is the
+    one that counts; `strict` that a key which nobody knows is refused even where keys are not in
+    use; `recorded` that it is a request like those to the fleet: in the log, metrics and usage.
     `decides` says that the surface itself knows what each caller may: `right` is none then, and
     who asks is found out, and limited, all the same.
     """
 
     __slots__ = (
-        *("answer", "asks", "category", "decides", "dialect", "key_needed", "operation", "own"),
-        *("recorded", "right", "strict"),
+        *("answer", "asks", "category", "decides", "dialect", "operation", "own", "recorded"),
+        *("right", "strict"),
     )
 
     def __init__(
@@ -117,7 +119,6 @@ class OwnPath:
         own: Own | None = None,
         dialect: str = "olla",
         operation: str = "",
-        key_needed: bool = True,
         strict: bool = False,
         recorded: bool = False,
         decides: bool = False,
@@ -130,7 +131,6 @@ class OwnPath:
         self.own = own or Own()
         self.dialect: Dialect = DIALECTS[dialect]
         self.operation = operation
-        self.key_needed = key_needed
         self.strict = strict
         self.recorded = recorded
 
@@ -177,13 +177,17 @@ class Answering:
             Failed: it is not let in, or the store is away.
         """
         gate, via = self.stations.gate, self.stations.via
+        return await self._known(lambda: let_in(gate, incoming, target, via))
+
+    async def _known(self, find: Callable[[], T]) -> T:
+        """What `find` finds; where it does not know a key, once more after the store was asked."""
         try:
-            return let_in(gate, incoming, target, via)
+            return find()
         except UnknownKey:
-            if gate.renew is None:
+            if self.stations.gate.renew is None:
                 raise
-        await gate.renew()
-        return let_in(gate, incoming, target, via)
+        await self.stations.gate.renew()
+        return find()
 
     async def answer_own(
         self, own: OwnPath, request: web.BaseRequest, incoming: Incoming, record: RequestRecord
@@ -262,14 +266,10 @@ class Answering:
         """
         gate, right = self.stations.gate, own.right
         # As with the proxied paths: what is asked of models needs a key from here, too.
-        needed = own.key_needed and (own.asks or gate.local(incoming) is None)
-        try:
-            caller = gate.identify(incoming, key_needed=needed, strict=own.strict)
-        except UnknownKey:
-            if gate.renew is None:
-                raise
-            await gate.renew()
-            caller = gate.identify(incoming, key_needed=needed, strict=own.strict)
+        needed = own.asks or gate.local(incoming) is None
+        caller = await self._known(
+            lambda: gate.identify(incoming, key_needed=needed, strict=own.strict)
+        )
         if right is not None:
             caller = entitled(gate, caller, incoming, right, own.operation or incoming.path)
         return gate.visit(caller, own.category, incoming, own.own)
