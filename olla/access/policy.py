@@ -10,11 +10,14 @@ from olla.access.limit import Kind, Limit, Per
 from olla.dialects.dialect import Operation, Right
 from olla.dialects.routes import right_of
 
-__all__ = ["CATEGORIES", "AccessPolicy", "Category", "category_of", "reserve"]
+__all__ = ["CATEGORIES", "TIERS", "AccessPolicy", "Category", "category_of", "reserve"]
 
 Category = str
 """What limits tell apart: `generation`, `management` or `monitoring`."""
 CATEGORIES: tuple[Category, ...] = ("generation", "management", "monitoring")
+
+TIERS = ("anonymous", "member", "standard", "premium")
+"""Tiers that there are without a configuration; it may add others."""
 
 _NOTHING: Mapping[str, tuple[Limit, ...]] = {}
 _ABOUT_MODELS = frozenset({Operation.LIST, Operation.MODEL, Operation.SHOW})

@@ -336,7 +336,7 @@ class App:
             refresh=self.prober.refresh,
             clock=clock,
         )
-        self.book = KeyBook(self.guarding.keeping, clock)
+        self.book = KeyBook(self.guarding.keeping, clock, self.guarding.tiers)
         self.status = status = StatusSurface(
             snapshot=lambda: self.prober.snapshot,
             twins=self.dispatcher.twins,

@@ -8,6 +8,7 @@ from structlog.typing import FilteringBoundLogger
 
 from olla.access.keyring import Keyring
 from olla.access.limiter import Limiter
+from olla.access.policy import TIERS
 from olla.app.access_options import access_policy, static_keys
 from olla.app.keeping import Keeping, seed
 from olla.clock import Clock
@@ -84,6 +85,10 @@ class Guarding:
         """Keys and limits are these from now on. What was used stays used."""
         self.keyring.settle(static_keys(settings))
         self.gate.policy = access_policy(settings)
+
+    def tiers(self) -> set[str]:
+        """The tiers that there are."""
+        return {*TIERS, *self.gate.policy.tiers}
 
     def numbers(self) -> dict[str, float]:
         """What metrics tell of it, by name."""

@@ -1,19 +1,20 @@
 """What a file may say of who may ask, how much, and what is kept of it."""
 
+from collections.abc import Collection
 from ipaddress import ip_network
 from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
 from olla.access.keys import DEFAULT_RIGHTS
-from olla.access.policy import CATEGORIES
+from olla.access.policy import CATEGORIES, TIERS
 from olla.dialects.dialect import Right
 from olla.settings.section import Section, about_key
 from olla.settings.state_url import checked_state_url
 from olla.settings.store_url import checked_url
-from olla.settings.values import Duration, one_of
+from olla.settings.values import Duration, did_you_mean, one_of
 
-__all__ = ["Access", "RateLimits", "State", "StaticKey", "Store", "TierLimits"]
+__all__ = ["Access", "RateLimits", "State", "StaticKey", "Store", "TierLimits", "one_of_tiers"]
 
 _KEY_MIN = 8
 """Characters. Shorter ones can be tried out."""
@@ -29,6 +30,11 @@ def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
                 f"'{each}' is no network; write one such as 10.0.0.0/8 or 127.0.0.1"
             ) from None
     return value
+
+
+def one_of_tiers(known: Collection[str], tier: str) -> str:
+    """What to say of a tier that is none of those known."""
+    return f"'{tier}' is no tier; there are {', '.join(sorted(known))}{did_you_mean(tier, known)}"
 
 
 class StaticKey(Section):
@@ -141,6 +147,15 @@ class Access(Section):
         if len({each.key for each in value}) != len(value):
             raise ValueError("two names have the same key; each needs its own")
         return value
+
+    @model_validator(mode="after")
+    def _known_tiers(self) -> "Access":
+        known = {*TIERS, *self.tiers}
+        for each in self.keys:
+            if each.tier not in known:
+                # Its key would have no limits, which nobody would notice.
+                raise about_key("keys", f"{each.name}: {one_of_tiers(known, each.tier)}")
+        return self
 
 
 class Store(Section):

@@ -4,13 +4,14 @@ A key is shown once, when it is made. Who may do it is not decided here.
 """
 
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Protocol, TypeVar
 
 from olla.access.keys import DEFAULT_RIGHTS, SECRET_BYTES, Key, form_key
 from olla.clock import Clock
 from olla.dialects.dialect import Right
 from olla.failures import Failed, Failure, Kind
+from olla.settings.access import one_of_tiers
 from olla.store.database import Store
 from olla.surfaces.answers import iso_time
 
@@ -39,9 +40,13 @@ class Books(Protocol):
 class KeyBook:
     """Keys in the store."""
 
-    def __init__(self, books: Books, clock: Clock) -> None:
+    def __init__(
+        self, books: Books, clock: Clock, tiers: Callable[[], Collection[str]] | None = None
+    ) -> None:
+        """`tiers` are those there are: a key of another would have no limits. None to take any."""
         self._books = books
         self._clock = clock
+        self._tiers = tiers
 
     async def create(
         self,
@@ -58,12 +63,15 @@ class KeyBook:
         in seconds, None for ever.
 
         Raises:
-            Failed: a text is too long or odd, or the store is away.
+            Failed: a text is too long or odd, there is no such tier, or the store is away.
         """
         for what, text in (("name", name), ("owner", owner), ("tier", tier)):
             if len(text) > _TEXT_MAX or (text and not text.isprintable()):
                 message = f"a key's {what} is up to {_TEXT_MAX} printable characters"
                 raise Failed(Failure(Kind.BAD_REQUEST, message))
+        tiers = self._tiers() if self._tiers is not None else (tier,)
+        if tier not in tiers:
+            raise Failed(Failure(Kind.BAD_REQUEST, one_of_tiers(tiers, tier)))
         secret, digest, shown = form_key(secrets.token_bytes(SECRET_BYTES))
         now = self._clock.wall()
         made = await self._books.create(

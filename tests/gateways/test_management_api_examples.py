@@ -19,6 +19,7 @@ STANDARD, PREMIUM, ADMIN = "your_api_key_here", "a_premium_key_here", "an_admin_
 SETTINGS = f"""
 access:
   require_key: true
+  tiers: {{admin: {{}}}}
   keys:
     - {{name: standard, key: {STANDARD}}}
     - {{name: premium, key: {PREMIUM}, tier: premium}}
@@ -272,8 +273,8 @@ def test_limits_are_those_of_the_keys_tier(base: str, key: str, limit: int) -> N
 
 def test_over_the_limit_is_too_many_requests(tmp_path: Path) -> None:
     """429 with the headers and when to come again; another key is not concerned."""
-    tiers = "  tiers: {standard: {requests_per_minute: 2}, premium: {requests_per_minute: 3}}\n"
-    extra = settings(tmp_path, "/olla/management").replace("surfaces:\n", f"{tiers}surfaces:\n")
+    tiers = "standard: {requests_per_minute: 2}, premium: {requests_per_minute: 3}, admin: {}"
+    extra = settings(tmp_path, "/olla/management").replace("admin: {}", tiers)
     with threaded_fleet(NODES, extra) as running:
         base = f"{running.url}/olla/management"
         body = {**GENERATE, "max_tokens": 1}

@@ -47,6 +47,7 @@ access:
             "access: {keys: [{name: a, key: abcdefgh, operations: [mange]}]}",
             "did you mean manage",
         ),
+        ("access: {keys: [{name: a, key: abcdefgh, tier: premum}]}", "did you mean premium"),
         ("access: {tiers: {a: {burst: 5}}}", "needs requests_per_minute"),
         ("access: {tiers: {a: {requests_per_minute: 0}}}", "too small"),
         ("access: {tiers: {a: {reqests_per_minute: 5}}}", "did you mean requests_per_minute"),

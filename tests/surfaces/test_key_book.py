@@ -109,3 +109,11 @@ async def test_what_is_no_key_or_not_his_cannot_be_revoked(
     assert raised.value.failure.kind is Kind.NOT_FOUND
     assert (await book.keys())[0].revoked is None
     assert (await book.revoke("1", "alice")).revoked == 1_800_000_005.0
+
+
+async def test_a_key_of_a_tier_that_is_none_is_refused(book: KeyBook, clock: StillClock) -> None:
+    """It would have no limits, and nobody would notice."""
+    strict = KeyBook(book._books, clock, lambda: {"standard", "premium"})
+    with pytest.raises(Failed, match="did you mean premium"):
+        await strict.create(name="x", tier="premum")
+    await strict.create(name="x", tier="premium")

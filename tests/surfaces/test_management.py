@@ -24,6 +24,7 @@ surfaces:
       LLAMA3.2: {parameters: {temperature: 0.1, max_tokens: 3, model: other}}
       mistral: {is_active: false}
 access:
+  tiers: {gold: {}}
   keys:
     - {name: llama, key: only_for_llama, models: [llama3.2]}
     - {name: near, key: only_for_gpu_2, endpoints: [gpu-2]}
@@ -264,7 +265,8 @@ async def test_keys_are_as_they_were_asked_for(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
     """Tier, rights, restrictions and expiry; what cannot be is a bad request."""
-    async with Fleet(nodes(), settings(tmp_path)) as fleet:
+    tiers = "access: {tiers: {gold: {}}}"
+    async with Fleet(nodes(), settings(tmp_path, tiers)) as fleet:
         wanted = {
             **{"name": "a", "user_id": "u", "tier": "gold", "operations": ["list"]},
             **{"models": ["llama*"], "endpoints": ["only"], "expires_in_days": 0.5},
