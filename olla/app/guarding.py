@@ -3,6 +3,7 @@
 import os
 import secrets
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from structlog.typing import FilteringBoundLogger
 
@@ -14,10 +15,12 @@ from olla.app.keeping import Keeping, seed
 from olla.clock import Clock
 from olla.proxy.gate import Gate
 from olla.settings import Settings
-from olla.settings.access import Access, Store
+from olla.settings.access import Access, State, Store
 from olla.settings.store_url import default_url, exists
-from olla.state.shared import SharedLimits
 from olla.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from olla.state.shared import SharedLimits
 
 __all__ = ["Guarding", "store_url"]
 
@@ -25,6 +28,18 @@ __all__ = ["Guarding", "store_url"]
 def store_url(settings: Settings) -> str:
     """Where the store is."""
     return settings.store.url or default_url(os.environ)
+
+
+def _shared_limits(
+    state: State, limiter: Limiter, clock: Clock, logger: FilteringBoundLogger
+) -> "SharedLimits | None":
+    """The limits that are shared, where there is something to share them by."""
+    if state.url is None:
+        return None
+    from olla.state.shared import SharedLimits  # loaded only where it is used
+
+    name = secrets.token_hex(8)
+    return SharedLimits(state.url, limiter, clock, timeout=state.timeout, logger=logger, name=name)
 
 
 class Guarding:
@@ -55,17 +70,8 @@ class Guarding:
             spent=self._spent,
         )
         self.gate.renew = self.keeping.renew
-        self.shared: SharedLimits | None = None
-        state = settings.state
-        if state.url is not None:
-            self.shared = SharedLimits(
-                state.url,
-                self._limiter,
-                clock,
-                timeout=state.timeout,
-                logger=logger,
-                name=secrets.token_hex(8),
-            )
+        self.shared = _shared_limits(settings.state, self._limiter, clock, logger)
+        if self.shared is not None:
             self.shared.on_announced = self.keeping.announced
             self.gate.shared = self.keeping.shared = self.shared
 

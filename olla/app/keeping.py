@@ -7,7 +7,7 @@ bounded memory, and what needs the store itself says 503.
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from structlog.typing import FilteringBoundLogger
 
@@ -20,10 +20,12 @@ from olla.clock import Clock
 from olla.failures import Failed, Failure, Kind
 from olla.record import RequestRecord
 from olla.settings.store_url import exists
-from olla.state.shared import SharedLimits
-from olla.store.database import Store
-from olla.store.errors import StoreError
-from olla.store.recording import UsageRecording
+from olla.store import StoreError
+
+if TYPE_CHECKING:
+    from olla.state.shared import SharedLimits
+    from olla.store.database import Store
+    from olla.store.recording import UsageRecording
 
 __all__ = ["LOOK_AGAIN", "Keeping", "seed"]
 
@@ -129,7 +131,7 @@ class Keeping:
         """Why the store cannot be used, None while it can or is not needed."""
         return self._away
 
-    async def store(self) -> Store:
+    async def store(self) -> "Store":
         """The open store.
 
         Raises:
@@ -143,7 +145,11 @@ class Keeping:
             except StoreError as error:
                 raise self._unavailable(error) from None
 
-    async def _open(self) -> Store:
+    async def _open(self) -> "Store":
+        # Loaded only where a store is used: it takes a second and 40 MB.
+        from olla.store.database import Store
+        from olla.store.recording import UsageRecording
+
         store = await Store.open(self.url)
         try:
             self._revision = await store.keys.revision()
@@ -219,7 +225,7 @@ class Keeping:
         if self._store is not None and (self._reading is None or self._reading.done()):
             self._reading = asyncio.get_running_loop().create_task(self._read())
 
-    async def tried(self, work: Callable[[Store], Awaitable[T]]) -> T:
+    async def tried(self, work: "Callable[[Store], Awaitable[T]]") -> T:
         """What the store answers.
 
         Raises:

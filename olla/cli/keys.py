@@ -24,7 +24,8 @@ from olla.dialects.dialect import Right
 from olla.failures import Failed
 from olla.settings import Settings
 from olla.settings.values import duration
-from olla.store.database import Store, StoreError
+from olla.store import StoreError
+from olla.store.database import Store
 from olla.surfaces.answers import iso_time
 from olla.surfaces.key_book import KeyBook, shown_key
 

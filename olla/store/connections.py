@@ -15,7 +15,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from olla.settings.store_url import PostgresServer, SqliteFile
-from olla.store.errors import StoreError, in_words
+from olla.store import StoreError
+from olla.store.errors import in_words
 
 __all__ = ["Connections", "make_sqlite_file"]
 

@@ -5,8 +5,9 @@ import sqlite3
 from typing import Self
 
 from olla.settings.store_url import SqliteFile, default_url, exists, read_url
+from olla.store import StoreError
 from olla.store.connections import Connections, make_sqlite_file
-from olla.store.errors import StoreError, in_words
+from olla.store.errors import in_words
 from olla.store.keys import KeyTable
 from olla.store.migrating import migrate
 from olla.store.usage import UsageTable

@@ -9,7 +9,7 @@ import socket
 import asyncpg
 from sqlalchemy.exc import DBAPIError
 
-__all__ = ["StoreError", "in_words"]
+__all__ = ["in_words"]
 
 _HINTS = {
     "file is not a database": "the file belongs to something else; name another",
@@ -20,10 +20,6 @@ _HINTS = {
     "database or disk is full": "make room, or let usage be kept for a shorter time",
 }
 """What to do about it, by what databases say."""
-
-
-class StoreError(Exception):
-    """The store cannot be used, or did not do what it was asked for. The message says why."""
 
 
 def in_words(error: BaseException) -> str:

@@ -11,9 +11,8 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
-from olla.store import migrations
+from olla.store import StoreError, migrations
 from olla.store.connections import Connections
-from olla.store.errors import StoreError
 
 __all__ = ["migrate", "migration_config"]
 

@@ -1,6 +1,6 @@
 """Keys and usage by user: for admins, and for members their own where the operator wants it."""
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict
@@ -11,13 +11,15 @@ from olla.clock import Clock
 from olla.dialects.dialect import Right
 from olla.failures import Failed, Failure, Kind
 from olla.proxy.answering import Asked, Surface
-from olla.store.database import Store
-from olla.store.usage import UsageRow
 from olla.surfaces.answers import iso_time, json_response
 from olla.surfaces.asking import by_method, parsed
 from olla.surfaces.chat import MEMBER
 from olla.surfaces.chat_status import Recorder
 from olla.surfaces.key_book import Books, KeyBook, shown_key
+
+if TYPE_CHECKING:
+    from olla.store.database import Store
+    from olla.store.usage import UsageRow
 
 __all__ = ["AccountSurface", "Accounts"]
 
@@ -60,7 +62,7 @@ class AccountSurface:
         owner = self._whose(asked, request.query.get("user_id"))
         limit = _limit(request.query.get("limit"))
 
-        async def newest(store: Store) -> list[UsageRow]:
+        async def newest(store: "Store") -> "list[UsageRow]":
             recording = self._accounts.recording
             if recording is not None:
                 await recording.flush()  # what was asked a moment ago is to be seen
@@ -156,7 +158,7 @@ def _limit(text: str | None) -> int:
     raise Failed(Failure(Kind.BAD_REQUEST, f"'limit' is a number from 1 to {_LIMIT_MAX}"))
 
 
-def _shown(row: UsageRow) -> dict[str, Any]:
+def _shown(row: "UsageRow") -> dict[str, Any]:
     tokens = (row.prompt_tokens, row.output_tokens)
     return {
         "id": row.request_id,

@@ -6,7 +6,7 @@ For people who use it. What operators watch is on `/internal`.
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import psutil
 from aiohttp import web
@@ -18,11 +18,13 @@ from olla.failures import Failed
 from olla.fleet.profiles import ListFormat
 from olla.fleet.snapshot import Snapshot
 from olla.proxy.answering import Asked, Surface
-from olla.store.database import Store
-from olla.store.recording import UsageRecording
 from olla.surfaces.answers import json_response
 from olla.surfaces.asking import by_method
 from olla.surfaces.merge import merged
+
+if TYPE_CHECKING:
+    from olla.store.database import Store
+    from olla.store.recording import UsageRecording
 
 __all__ = ["ChatStatus", "Recorder"]
 
@@ -40,7 +42,7 @@ class Recorder(Protocol):
     """Whoever has the store, as `Keeping`."""
 
     @property
-    def recording(self) -> UsageRecording | None:
+    def recording(self) -> "UsageRecording | None":
         """Writes usage, where the store is open."""
         ...
 
@@ -49,7 +51,7 @@ class Recorder(Protocol):
         """Why the store cannot be used."""
         ...
 
-    async def tried(self, work: Callable[[Store], Awaitable[T]]) -> T:
+    async def tried(self, work: "Callable[[Store], Awaitable[T]]") -> T:
         """What the store answers. Raises `Failed` when it is away."""
         ...
 

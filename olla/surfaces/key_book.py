@@ -5,15 +5,17 @@ A key is shown once, when it is made. Who may do it is not decided here.
 
 import secrets
 from collections.abc import Awaitable, Callable, Collection
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from olla.access.keys import DEFAULT_RIGHTS, SECRET_BYTES, Key, form_key
 from olla.clock import Clock
 from olla.dialects.dialect import Right
 from olla.failures import Failed, Failure, Kind
 from olla.settings.access import one_of_tiers
-from olla.store.database import Store
 from olla.surfaces.answers import iso_time
+
+if TYPE_CHECKING:
+    from olla.store.database import Store
 
 __all__ = ["Books", "KeyBook", "shown_key"]
 
@@ -32,7 +34,7 @@ class Books(Protocol):
         """Revoke a key, of one owner where one is named; None when there is none such."""
         ...
 
-    async def tried(self, work: Callable[[Store], Awaitable[T]]) -> T:
+    async def tried(self, work: "Callable[[Store], Awaitable[T]]") -> T:
         """What the store answers."""
         ...
 

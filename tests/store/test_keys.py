@@ -7,7 +7,8 @@ import pytest
 
 from olla.access.keys import Key, form_key
 from olla.dialects.dialect import Right
-from olla.store.database import Store, StoreError
+from olla.store import StoreError
+from olla.store.database import Store
 from tests.store.conftest import Open
 
 

@@ -8,8 +8,9 @@ import pytest
 from sqlalchemy import text
 
 from olla.settings.store_url import read_url
+from olla.store import StoreError
 from olla.store.connections import Connections
-from olla.store.database import Store, StoreError
+from olla.store.database import Store
 from tests.store.conftest import Open
 
 

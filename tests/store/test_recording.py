@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from structlog.testing import LogCapture
 
-from olla.store.database import Store, StoreError
+from olla.store import StoreError
+from olla.store.database import Store
 from olla.store.recording import UsageRecording
 from olla.store.usage import UsageRow
 from tests.probing.logs import capturing_logger
