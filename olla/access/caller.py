@@ -48,6 +48,7 @@ FORWARDING_HEADERS = (
 )
 """What proxies add: any of these says that somebody else asks than the peer."""
 
+_OWN_SITES: Final = frozenset({"same-origin", "none"})
 _OPEN: Final = frozenset({Right.GENERATE, Right.EMBED, Right.LIST})
 _LOCAL: Final = frozenset(Right)
 _ADMIN_WORDS = "keys and usage, and choosing the endpoint with X-Olla-Endpoint,"
@@ -58,16 +59,20 @@ class Peer(msgspec.Struct, frozen=True):
 
     `address` is the peer's IP address; `forwarded` says that the request came through a proxy
     (it carries one of `FORWARDING_HEADERS`), so that the peer's address is the proxy's;
-    `origin` is the `Origin` header, which browsers send for the page that asks.
+    `origin` is the `Origin` header, which browsers send for the page that asks, `site` their
+    `Sec-Fetch-Site`, and `host` the `Host` that was asked for.
     """
 
     address: str
     forwarded: bool = False
     origin: str | None = None
+    site: str | None = None
+    host: str | None = None
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """Who asks: `id` is what limits and usage are counted under.
+    """Who asks: `id` is what usage is recorded under, `account` what limits are counted under:
+    keys of one owner share theirs, so that more keys are no way to more.
 
     `key` is what it showed, None for none. `models` matches the names (as Ollama shows them, in
     lower case) of the models it may use, `endpoints` has the names of those it may be sent to;
@@ -77,6 +82,7 @@ class Caller(msgspec.Struct, frozen=True):
     id: str
     tier: str
     rights: frozenset[Right]
+    account: str
     key: Key | None = None
     models: re.Pattern[str] | None = None
     endpoints: frozenset[str] | None = None
@@ -90,10 +96,13 @@ class Caller(msgspec.Struct, frozen=True):
 def of_key(key: Key) -> Caller:
     """The caller that shows a key."""
     globs = [_plain(glob) if _is_name(glob) else glob.lower() for glob in key.models]
+    static = key.id.startswith("static:")
+    id = key.id if static else f"key:{key.id}"
     return Caller(
-        key.id if key.id.startswith("static:") else f"key:{key.id}",
+        id,
         key.tier,
         key.rights,
+        f"owner:{key.owner}" if key.owner and not static else id,
         key,
         re.compile("|".join(map(translate, globs))) if globs else None,
         frozenset(key.endpoints) if key.endpoints else None,
@@ -113,7 +122,8 @@ def of_address(address: str, *, local: bool) -> Caller:
             shown = f"{IPv6Network((int(ip), 64), strict=False).network_address}/64"
         else:
             shown = str(mapped or ip)
-    return Caller(f"addr:{shown}", ANONYMOUS, _LOCAL if local else _OPEN)
+    id = f"addr:{shown}"
+    return Caller(id, ANONYMOUS, _LOCAL if local else _OPEN, id)
 
 
 def client_address(peer: str, forwarded_for: str | None, trusted: tuple[Network, ...]) -> str:
@@ -140,9 +150,14 @@ def is_local(peer: Peer) -> bool:
     """Whether a program on this machine asks.
 
     A proxy on this machine does not make its clients local, and neither does a browser here make
-    the pages it shows local.
+    the pages it shows local: not by a form or an image (`Origin`, `Sec-Fetch-Site`), and not under
+    a name of the page's own that leads here (DNS rebinding), which needs a dot in it.
     """
     if peer.forwarded or not _is_loopback(peer.address):
+        return False
+    if peer.site is not None and peer.site.strip().lower() not in _OWN_SITES:
+        return False
+    if peer.host is not None and not _is_local_name(peer.host):
         return False
     return peer.origin is None or _is_local_origin(peer.origin)
 
@@ -209,6 +224,23 @@ def _is_loopback(address: str) -> bool:
         return False
     mapped = getattr(ip, "ipv4_mapped", None)
     return bool((mapped or ip).is_loopback)
+
+
+def _is_local_name(host: str) -> bool:
+    """Whether a `Host` is an address, or a name that nobody elsewhere can own."""
+    name = host.strip().lower()
+    if name.startswith("["):
+        name = name[1:].partition("]")[0]
+    elif name.count(":") == 1:
+        name = name.partition(":")[0]
+    name = name.removesuffix(".")
+    if "." not in name or name.endswith(".localhost"):
+        return True
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_local_origin(origin: str) -> bool:

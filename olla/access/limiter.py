@@ -184,7 +184,7 @@ class Charge:
 
 
 class Limiter:
-    """The meters of one router. Everything is bounded: meters that say nothing are forgotten.
+    """The meters of one router. Meters that say nothing are forgotten.
 
     An account is good until the next is asked for; one whose charge is held, or that is `asking`,
     is good until that is over.
@@ -206,15 +206,15 @@ class Limiter:
         wall: float,
         address: str = "",
     ) -> Account:
-        """The account of a caller for a category; `limits` are those that hold, `address` is where
-        it asks from, where that matters to one of them."""
+        """The account of a caller for a category; `limits` are those that hold, `address` is the
+        id of the caller that it would be without a key, where that matters to one of them."""
         key = (caller, category, address)
         known = self._accounts.get(key)
         if known is not None and known[0] == limits:
             return known[1]
         if len(self._meters) + len(self._accounts) >= self._swept_at:
             self._sweep(now, wall)
-        counted = {Per.CALLER: caller, Per.ADDRESS: f"addr:{address}", Per.ALL: "*"}
+        counted = {Per.CALLER: caller, Per.ADDRESS: address, Per.ALL: "*"}
         meters = [self._meter(counted[limit.per], limit, now) for limit in limits]
         account = Account(caller, tuple(meters))
         self._accounts[key] = (limits, account)

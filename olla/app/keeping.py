@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from structlog.typing import FilteringBoundLogger
 
-from olla.access.caller import Caller
+from olla.access.caller import ANONYMOUS, Caller
 from olla.access.keyring import Keyring
 from olla.access.keys import Key
 from olla.access.limit import Limit
@@ -296,8 +296,9 @@ def seed(
     used: Mapping[str, int],
     wall: float,
 ) -> None:
-    """Tell the limiter what callers with keys have used today, before this process."""
-    for caller in keyring.callers():
+    """Tell the limiter what callers have used today, before this process."""
+    addresses = [Caller(id, ANONYMOUS, frozenset(), id) for id in used if id.startswith("addr:")]
+    for caller in [*keyring.callers(), *addresses]:
         tokens = used.get(caller.id)
         if tokens:
-            limiter.spent(caller.id, limits(caller), tokens, wall)
+            limiter.spent(caller.account, limits(caller), tokens, wall)

@@ -57,11 +57,9 @@ def hinted(
         if raw is not None:
             keep_alive = keep_alive_seconds(_value(raw))
     else:
-        for key in _OUTPUT_MAX:
-            raw = fields.get(key)
-            if raw is not None:
-                output_max = _value(raw)
-                break
+        # Which of them a server obeys is its own business: the longest is what it may come to.
+        told = [_value(raw) for key in _OUTPUT_MAX if (raw := fields.get(key)) is not None]
+        output_max = max((each for each in told if type(each) is int), default=None)
     return Peek(
         model,
         stream,

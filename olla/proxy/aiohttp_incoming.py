@@ -54,7 +54,7 @@ class AiohttpIncoming:
             if name.lower() in _OBEYED:
                 self.plain = False
                 break
-        self.hidden: bytes | None = None
+        self.hidden: frozenset[bytes] | None = None
         self.has_body = request.body_exists
         self.length = request.content_length
 
@@ -71,6 +71,10 @@ class AiohttpIncoming:
     def header(self, name: str) -> str | None:
         """The first value of a header."""
         return self._request.headers.get(name)
+
+    def listed(self, name: str) -> str | None:
+        """See `Incoming.listed`."""
+        return ", ".join(self._request.headers.getall(name, ())) or None
 
     def outgoing(self, target: Target, spec: EndpointSpec, via: str | None) -> bytes:
         """See `Incoming.outgoing`."""

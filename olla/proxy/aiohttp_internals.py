@@ -210,7 +210,7 @@ class Connection(RequestHandler):
         return self._waiter is None and not self._request_in_progress and self._turns < _TURNS_MAX
 
     def _take(self, fast_path: FastPath, data: bytes) -> bool:
-        taken = fast_path.take(data, self._server.clock.now())
+        taken = fast_path.take(data, self._server.clock.now(), self.peer)
         if taken is None:
             return False
         request, rest = taken

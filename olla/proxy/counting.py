@@ -12,6 +12,8 @@ __all__ = ["estimate_tokens"]
 
 _BYTES_A_TOKEN = 4.0
 """Of English text with most tokenizers."""
+_ENDING: Final = {b"data:": 2}
+"""Records that end a stream, by how its records begin: a reason and `[DONE]`; else one."""
 _CLIENT_GONE: Final = Kind.CLIENT_GONE
 
 
@@ -44,7 +46,7 @@ def estimate_tokens(
     else:
         return
     record.prompt_tokens = round(prompt)
-    record.output_tokens = round(min(output, features.output_max))
+    record.output_tokens = round(output)
     record.estimated = True
 
 
@@ -54,4 +56,6 @@ def _passed_on(relay: Relay) -> float:
         return relay.bytes_out / _BYTES_A_TOKEN
     last = relay.last_records()
     lines = sum(1 for line in last.splitlines() if line.strip())
-    return relay.bytes_out * lines / len(last) if last else 0.0
+    records = relay.bytes_out * lines / len(last) if last else 0.0
+    ended = relay.failure is None  # then what ends a stream is not of the text
+    return max(records - (_ENDING.get(last[:5], 1) if ended else 0), 0.0)

@@ -32,6 +32,7 @@ from olla.proxy.exchange import Exchange
 from olla.proxy.fast_path import FastPath, HotIncoming, HotRequest
 from olla.proxy.gate import Visit
 from olla.proxy.giving_up import give_up_on, moving
+from olla.proxy.hot_head import HotHead
 from olla.proxy.incoming import Incoming, read_body, request_id
 from olla.proxy.inner import InnerAnswer, InnerHost, InnerIncoming
 from olla.proxy.room import HELD_MIN, no_room, overloaded
@@ -111,7 +112,16 @@ class Downstream:
 
     def _new_fast_path(self) -> FastPath:
         stations, answering = self._stations, self.answering
-        return FastPath(self._paths, stations.max_body, stations.room, answering.is_own)
+        return FastPath(
+            self._paths, stations.max_body, stations.room, answering.is_own, self._would_admit
+        )
+
+    def _would_admit(self, head: HotHead, peer: str) -> bool:
+        try:
+            let_in(self._stations.gate, HotIncoming(head, peer, 0), head.target, None)
+        except Failed:
+            return False
+        return True
 
     @property
     def connections(self) -> int:

@@ -35,7 +35,7 @@ class HotIncoming:
         self.has_body = True
         self.plain = head.plain
         self.credentials = head.credentials
-        self.hidden: bytes | None = None
+        self.hidden: frozenset[bytes] | None = None
 
     @property
     def path(self) -> str:
@@ -45,6 +45,10 @@ class HotIncoming:
     def header(self, name: str) -> str | None:
         """The first value of a header."""
         return self._head.fields.get(name.lower())
+
+    def listed(self, name: str) -> str | None:
+        """See `Incoming.listed`: a hot request has no field twice."""
+        return self.header(name)
 
     def outgoing(self, target: Target, spec: EndpointSpec, via: str | None) -> bytes:
         """See `Incoming.outgoing`."""
@@ -103,7 +107,7 @@ class HotRequest:
 class FastPath:
     """Tells which requests are hot. One for all connections."""
 
-    __slots__ = ("_body_max", "_heads", "room")
+    __slots__ = ("_admits", "_body_max", "_heads", "room")
 
     def __init__(
         self,
@@ -111,23 +115,28 @@ class FastPath:
         body_max: int,
         room: Room,
         is_own: Callable[[str], bool] | None = None,
+        admits: Callable[[HotHead, str], bool] = lambda head, peer: True,
     ) -> None:
         """`body_max` is bytes: a longer body is refused, which is aiohttp's affair, and so is one
-        that `room` has no place for. `is_own`: see `HotHeads`."""
+        that `room` has no place for. `is_own`: see `HotHeads`. `admits` tells whether a request
+        from an address would be let in: a long body is held for no other."""
+        self._admits = admits
         self._heads = HotHeads(paths, is_own)
         self._body_max = body_max
         self.room = room
 
-    def take(self, data: bytes, now: float) -> tuple[HotRequest, bytes] | None:
+    def take(self, data: bytes, now: float, peer: str = "") -> tuple[HotRequest, bytes] | None:
         """The hot request that `data` begins with, and what comes after it; None for another.
 
-        `now` is monotonic seconds.
+        `now` is monotonic seconds, `peer` the address it comes from.
         """
         found = self._heads.find(data)
         if found is None:
             return None
         head, body_at, length = found
-        if length > self._body_max or (length >= HELD_MIN and not self.room.take(length)):
+        if length > self._body_max:
+            return None
+        if length >= HELD_MIN and not (self._admits(head, peer) and self.room.take(length)):
             return None
         request = HotRequest(head, length, now)
         rest = request.add(data[body_at:]) if len(data) > body_at else b""

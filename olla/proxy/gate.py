@@ -32,6 +32,7 @@ from olla.routing.features import Features
 __all__ = ["Gate", "Own", "Shared", "Visit"]
 
 _NOTHING: Mapping[str, tuple[Limit, ...]] = {}
+_HIDES: Final = {name: frozenset({name}) for name in (b"authorization", b"x-api-key")}
 _ADDRESSES_MAX = 10_000
 _FIELDS = b"X-RateLimit-Limit: %d\r\nX-RateLimit-Remaining: %d\r\nX-RateLimit-Reset: %d\r\n"
 _REQUESTS: Final = LimitKind.REQUESTS
@@ -110,14 +111,19 @@ class Gate:
         shown = incoming.credentials
         policy = self.policy
         if shown:
+            found: Caller | None = None
             for field, key in shown:
                 caller = self.keyring.find(key)
-                if caller is not None:
-                    refusal = self.keyring.refusal(caller, self.clock.wall())
-                    if refusal is not None:
-                        raise Failed(refusal)
-                    incoming.hidden = field
-                    return caller
+                if caller is None and not key.startswith(KEY_PREFIX):
+                    continue
+                hidden = incoming.hidden
+                incoming.hidden = _HIDES[field] if hidden is None else hidden | _HIDES[field]
+                found = found or caller
+            if found is not None:
+                refusal = self.keyring.refusal(found, self.clock.wall())
+                if refusal is not None:
+                    raise Failed(refusal)
+                return found
             first = shown[0][1]
             if strict or policy.guarded or first.startswith(KEY_PREFIX):
                 raise UnknownKey(refuse_key(first))
@@ -128,7 +134,14 @@ class Gate:
     def local(self, incoming: Incoming) -> Caller | None:
         """The caller as a program on this machine, where it is one."""
         forwarded = any(incoming.header(name) for name in FORWARDING_HEADERS)
-        if is_local(Peer(incoming.peer, forwarded, incoming.header("Origin"))):
+        peer = Peer(
+            incoming.peer,
+            forwarded,
+            incoming.header("Origin"),
+            incoming.header("Sec-Fetch-Site"),
+            incoming.header("Host"),
+        )
+        if is_local(peer):
             return of_address(incoming.peer, local=True)
         return None
 
@@ -141,12 +154,12 @@ class Gate:
         if limits:
             clock = self.clock
             account = self.limiter.account(
-                caller.id,
+                caller.account,
                 category + own.name,
                 limits,
                 clock.now(),
                 clock.wall(),
-                self._address(incoming) if self.policy.per_address else "",
+                self.anonymous(incoming).id if self.policy.per_address else "",
             )
         return Visit(self, caller, account, own.unix_reset)
 
@@ -164,7 +177,7 @@ class Gate:
         trusted = self.policy.trusted
         if not trusted:
             return incoming.peer
-        return client_address(incoming.peer, incoming.header("X-Forwarded-For"), trusted)
+        return client_address(incoming.peer, incoming.listed("X-Forwarded-For"), trusted)
 
 
 class Visit:

@@ -34,13 +34,13 @@ def unchanging_head(
     peer: str,
     scheme: str = "http",
     via: str | None = None,
-    hidden: bytes | None = None,
+    hidden: frozenset[bytes] | None = None,
 ) -> bytes:
     """The part of a request's head that is the same for all requests with these fields.
 
     `target` is path and query without the endpoint's base path; `via` this router's own name in
     the `Via` field (RFC 9110, section 7.6.3), by which it knows its own requests again;
-    `hidden` the field that showed olla a key.
+    `hidden` the fields (in lower case) that showed olla a key.
     """
     connection = host = b""
     forwarded_for = peer.encode("latin-1", "replace")
@@ -67,7 +67,7 @@ def unchanging_head(
     if not spec.forward_authorization:
         dropped = dropped | _CREDENTIALS
     elif hidden is not None:
-        dropped = dropped | {hidden}
+        dropped = dropped | hidden
     if spec.headers:
         dropped = dropped | {name.lower().encode() for name, _ in spec.headers}
     parts = [f"{method} {spec.base_path}{target} HTTP/1.1\r\nHost: {spec.authority}\r\n".encode()]

@@ -66,10 +66,17 @@ class HotHead:
             self.fields.setdefault(name.decode().lower(), value.decode())
         self.plain = _OBEYED.isdisjoint(self.fields)
         self.credentials = credentials(headers)
-        self._outgoing: dict[tuple[str, str, bytes | None], tuple[EndpointSpec, bytes]] = {}
+        self._outgoing: dict[
+            tuple[str, str, frozenset[bytes] | None], tuple[EndpointSpec, bytes]
+        ] = {}
 
     def outgoing(
-        self, target: Target, spec: EndpointSpec, peer: str, via: str | None, hidden: bytes | None
+        self,
+        target: Target,
+        spec: EndpointSpec,
+        peer: str,
+        via: str | None,
+        hidden: frozenset[bytes] | None,
     ) -> bytes:
         """See `headers.unchanging_head`; put together once for each endpoint and client."""
         key = (spec.name, peer, hidden)

@@ -32,8 +32,8 @@ class Incoming(Protocol):
     has_body: bool
     plain: bool
     """It is known to have none of the headers that olla itself obeys, keys apart."""
-    hidden: bytes | None
-    """The field (in lower case) that showed olla a key: it is for nobody else."""
+    hidden: frozenset[bytes] | None
+    """The fields (in lower case) that showed olla a key: they are for nobody else."""
 
     @property
     def credentials(self) -> tuple[Credential, ...]:
@@ -42,6 +42,10 @@ class Incoming(Protocol):
 
     def header(self, name: str) -> str | None:
         """The first value of a header, whatever its case."""
+        ...
+
+    def listed(self, name: str) -> str | None:
+        """All values of a header that is a list, joined in their order."""
         ...
 
     @property

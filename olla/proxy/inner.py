@@ -37,7 +37,7 @@ class InnerIncoming:
         self.length: int | None = len(body)
         self.has_body = True
         self.plain = True
-        self.hidden: bytes | None = None
+        self.hidden: frozenset[bytes] | None = None
         self.credentials: tuple[Credential, ...] = ()
 
     @property
@@ -48,6 +48,10 @@ class InnerIncoming:
     def header(self, name: str) -> str | None:
         """The value of a header."""
         return "application/json" if name.lower() == "content-type" else None
+
+    def listed(self, name: str) -> str | None:
+        """See `Incoming.listed`."""
+        return self.header(name)
 
     def outgoing(self, target: Target, spec: EndpointSpec, via: str | None) -> bytes:
         """See `Incoming.outgoing`."""

@@ -17,6 +17,7 @@ from olla.store.usage import UsageRow, row_of
 
 __all__ = ["Usage", "UsageRecording", "UsageStore", "Wait"]
 
+_BACKLOG_BATCHES = 10
 _BACK_OFF_MIN = 1.0
 _BACK_OFF_MAX = 30.0
 _FORGETTING_EVERY = 3600.0
@@ -120,7 +121,7 @@ class UsageRecording:
                 return
             self._content_room -= size
         pending.append(record)
-        if len(pending) == self._batch:
+        if len(pending) >= self._batch:
             self._due.set()
 
     def start(self) -> None:
@@ -164,7 +165,8 @@ class UsageRecording:
         async with self._writing:
             left = len(self._pending)
             while left > 0:
-                left -= await self._write_batch(min(left, self._batch))
+                # A loop that is busy lets few transactions through: a backlog goes in few.
+                left -= await self._write_batch(min(left, _BACKLOG_BATCHES * self._batch))
 
     async def _write_batch(self, size: int) -> int:
         records = self._pending[:size]

@@ -1,5 +1,6 @@
 """Keys and usage by user: for admins, and for members their own where the operator wants it."""
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Protocol
 
 from aiohttp import web
@@ -49,6 +50,7 @@ class AccountSurface:
         self._book = KeyBook(accounts, clock)
         self._clock = clock
         self._self_service = self_service
+        self._making = asyncio.Lock()
 
     def routes(self) -> dict[str, Surface]:
         """What is answered, by path below the prefix."""
@@ -83,6 +85,10 @@ class AccountSurface:
         if owner is None:
             message = "'user_id' is required: it says whose the key is"
             raise Failed(Failure(Kind.BAD_REQUEST, message))
+        async with self._making:  # or several at once would each find room for one more
+            return await self._made(asked, owner, query.get("name") or body.name or _NAME)
+
+    async def _made(self, asked: Asked, owner: str, name: str) -> web.StreamResponse:
         by, rights, lifetime = asked.visit.caller.key, DEFAULT_RIGHTS, None
         models: tuple[str, ...] = ()
         endpoints: tuple[str, ...] = ()
@@ -92,7 +98,7 @@ class AccountSurface:
             if by.expires is not None:
                 lifetime = by.expires - self._clock.wall()
         secret, key = await self._book.create(
-            name=query.get("name") or body.name or _NAME,
+            name=name,
             owner=owner,
             tier=MEMBER,
             rights=rights,

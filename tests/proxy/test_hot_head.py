@@ -128,7 +128,9 @@ def test_what_goes_to_an_endpoint_is_kept_for_each_client_and_endpoint() -> None
     assert b"10.0.0.2" in hot_head.outgoing(hot_head.target, spec, "10.0.0.2", None, None)
     taking = EndpointSpec("a", "n", 1, authority="n:1", forward_authorization=True)
     assert b"Authorization" in hot_head.outgoing(hot_head.target, taking, "10.0.0.1", None, None)
-    hidden = hot_head.outgoing(hot_head.target, taking, "10.0.0.1", None, b"authorization")
+    hidden = hot_head.outgoing(
+        hot_head.target, taking, "10.0.0.1", None, frozenset({b"authorization"})
+    )
     assert b"Authorization" not in hidden
 
 
