@@ -85,7 +85,8 @@ class Peek(msgspec.Struct, frozen=True):
     """What olla needs to know of a request's body.
 
     `model` as the client spelled it, None where the operation takes none; `stream` whether the
-    answer will be a stream, the dialect's default applied.
+    answer will be a stream, the dialect's default applied; `others` are further models that the
+    operation reads or makes.
 
     The rest is for routing, and empty where the body does not say: `load_options` are Ollama's
     options that belong to a loaded model, sorted, without those that say nothing; `keep_alive`
@@ -101,6 +102,7 @@ class Peek(msgspec.Struct, frozen=True):
     prompt: memoryview | None = None
     output_max: int | None = None
     only_loads: bool = False
+    others: tuple[str, ...] = ()
 
 
 class Ending(enum.Enum):

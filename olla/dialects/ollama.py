@@ -6,7 +6,7 @@ import msgspec
 
 from olla.dialects.dialect import Ending, Operation, Peek, Summary
 from olla.dialects.final_record import FINAL
-from olla.dialects.peek import model_keys, peek_json, peek_leniently
+from olla.dialects.peek import model_keys, other_keys, peek_json, peek_leniently
 from olla.dialects.records import encoded, json_object, last_line, value, whole
 from olla.dialects.top_level import TopLevel
 from olla.failures import Failure
@@ -33,6 +33,7 @@ class Ollama:
         return peek_json(
             body,
             model_keys(operation),
+            others=other_keys(operation),
             streams_by_default=operation in _STREAM_BY_DEFAULT,
             model_required=True,
             hints_for=operation,

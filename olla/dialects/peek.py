@@ -17,7 +17,14 @@ from olla.dialects.hints import hinted
 from olla.dialects.top_level import NotAnObject, TopLevel, top_level
 from olla.failures import Failed, Failure, Kind
 
-__all__ = ["MODEL_LENGTH_MAX", "check_model", "model_keys", "peek_json", "peek_leniently"]
+__all__ = [
+    "MODEL_LENGTH_MAX",
+    "check_model",
+    "model_keys",
+    "other_keys",
+    "peek_json",
+    "peek_leniently",
+]
 
 MODEL_LENGTH_MAX = 512
 """Characters. Ollama's own names are bounded at about 590 with a host of 350."""
@@ -47,7 +54,7 @@ _PAIRED_MAX = 2 * 1024 * 1024
 """Bytes. Reading pair by pair takes some 70 ms a megabyte."""
 _PAIR_MIN = len('"name":1,')
 """Bytes that a second value for the shortest key of a model takes."""
-_QUOTED = {"model": b'"model"', "name": b'"name"', "source": b'"source"'}
+_QUOTED = {key: f'"{key}"'.encode() for key in ("model", "name", "source", "destination", "from")}
 _BACKSLASH = 0x5C
 
 _MODEL = ("model",)
@@ -59,6 +66,10 @@ _MODEL_KEYS: dict[Operation, tuple[str, ...]] = {
     Operation.DELETE: ("model", "name"),
     Operation.COPY: ("source",),
 }
+_OTHER_KEYS: dict[Operation, tuple[str, ...]] = {
+    Operation.CREATE: ("name", "from"),
+    Operation.COPY: ("destination",),
+}
 
 
 def model_keys(operation: Operation) -> tuple[str, ...]:
@@ -69,16 +80,23 @@ def model_keys(operation: Operation) -> tuple[str, ...]:
     return _MODEL_KEYS.get(operation, _MODEL)
 
 
+def other_keys(operation: Operation) -> tuple[str, ...]:
+    """Where an operation's body names models that it reads or makes besides the first."""
+    return _OTHER_KEYS.get(operation, ())
+
+
 def peek_json(
     body: bytes,
     keys: tuple[str, ...],
     *,
+    others: tuple[str, ...] = (),
     streams_by_default: bool,
     model_required: bool,
     hints_for: Operation | None = None,
     native: bool = False,
 ) -> Peek:
-    """Read a body. `keys` are where the model may stand, see `model_keys`.
+    """Read a body. `keys` are where the model may stand, see `model_keys`; `others` where there
+    may be more of them, see `other_keys`.
 
     `hints_for` is the operation, where routing wants to know more than the model (see `hints`);
     `native` says that the body is in Ollama's own format.
@@ -88,7 +106,7 @@ def peek_json(
             could be read in two ways, or there is no model although one is required.
     """
     fields = _fields(body)
-    _refuse_ambiguity(body, fields, keys)
+    _refuse_ambiguity(body, fields, keys + others if others else keys)
     raw = fields.get("stream")
     stream = streams_by_default if raw is None else _flag(raw, streams_by_default)
     for key in keys:
@@ -96,6 +114,8 @@ def peek_json(
         if raw is not None:
             model = _model(raw)
             if model:
+                if others:
+                    return Peek(model, stream, others=_named(fields, others))
                 if hints_for is None or not hints_for.occupies_slot:
                     return Peek(model, stream)
                 return hinted(model, stream, hints_for, fields, native=native)
@@ -224,6 +244,12 @@ def _model(raw: msgspec.Raw) -> str | None:
     if not name or (len(name) <= MODEL_LENGTH_MAX and name.isprintable() and name[0] != " "):
         return name
     return check_model(name)
+
+
+def _named(fields: TopLevel, keys: tuple[str, ...]) -> tuple[str, ...]:
+    """The models that stand under these keys."""
+    found = (_model(fields[key]) for key in keys if key in fields)
+    return tuple(name for name in found if name)
 
 
 def _flag(raw: msgspec.Raw, default: bool) -> bool:

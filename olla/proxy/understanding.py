@@ -47,9 +47,10 @@ def understand(
         peek, body, record.rewritten = fit_context(stations.context, peek, body)
     record.model = peek.model
     if caller.models is not None:
-        refusal = refuse_model(caller, peek.model, needed=target.needs_model)
-        if refusal is not None:
-            raise Failed(refusal)
+        for name in (peek.model, *peek.others):
+            refusal = refuse_model(caller, name, needed=target.needs_model)
+            if refusal is not None:
+                raise Failed(refusal)
     record.streaming = peek.stream
     record.inference = target.inference
     record.load_options = peek.load_options

@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from olla.dialects.dialect import Operation, Peek
-from olla.dialects.peek import MODEL_LENGTH_MAX, check_model, model_keys, peek_json, peek_leniently
+from olla.dialects.peek import (
+    MODEL_LENGTH_MAX,
+    check_model,
+    model_keys,
+    other_keys,
+    peek_json,
+    peek_leniently,
+)
 from olla.failures import Failed, Kind
 
 MODEL = ("model",)
@@ -188,6 +195,28 @@ def test_each_operation_knows_its_keys() -> None:
     assert model_keys(Operation.COPY) == ("source",)
     assert model_keys(Operation.DELETE) == NAMED
     assert model_keys(Operation.CHAT) == MODEL
+    assert other_keys(Operation.COPY) == ("destination",)
+    assert other_keys(Operation.CHAT) == ()
+
+
+def test_further_models_are_told() -> None:
+    """All that stand there, and none that could be read in two ways."""
+
+    def others(body: bytes) -> tuple[str, ...]:
+        return peek_json(
+            body,
+            NAMED,
+            others=("name", "from"),
+            streams_by_default=False,
+            model_required=True,
+        ).others
+
+    assert others(b'{"model":"m","from":"base","name":"n"}') == ("n", "base")
+    assert others(b'{"model":"m","files":{"a":"sha256:1"}}') == ()
+    assert others(b'{"model":"m","from":""}') == ()
+    for body in (b'{"model":"m","from":"a","FROM":"b"}', b'{"model":"m","from":"a","from":"b"}'):
+        with pytest.raises(Failed):
+            others(body)
 
 
 def test_unusual_names_are_names() -> None:

@@ -119,6 +119,30 @@ async def test_a_key_for_other_models_is_refused(
     assert status != 403
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("copy", {"source": MODEL, "destination": "llama3.2:mine"}, 200),
+        ("copy", {"source": MODEL, "destination": "mistral"}, 403),
+        ("copy", {"source": OTHER, "destination": "llama3.2:mine"}, 403),
+        ("create", {"model": "llama3.2:mine", "from": MODEL, "stream": False}, 200),
+        ("create", {"model": "llama3.2:mine", "from": OTHER}, 403),
+        ("create", {"model": "llama3.2:mine", "name": OTHER}, 403),
+        ("create", {"model": OTHER, "from": MODEL}, 403),
+        ("create", {"model": "llama3.2:mine", "From": OTHER}, 400),
+    ],
+)
+async def test_every_model_that_is_read_or_made_must_be_the_keys(
+    path: str, body: Any, status: int, make_fleet: MakeFleet, session: aiohttp.ClientSession
+) -> None:
+    """A key for some models copies and creates none of the others, nor from them."""
+    fleet = await make_fleet(GUARDED)
+    secret = await new_key(fleet, rights=frozenset(Right), models=("llama3.2*",))
+    url = f"{fleet.url}/api/{path}"
+    async with session.post(url, json=body, headers=bearer(secret)) as response:
+        assert response.status == status, await response.text()
+
+
 async def test_a_key_for_some_endpoints_goes_nowhere_else(
     make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
