@@ -43,11 +43,10 @@ class Parts(ChatParts, Protocol):
 def own_paths(settings: Settings, parts: Parts) -> dict[str, OwnPath]:
     """All paths that olla answers itself, by path."""
     paths: dict[str, OwnPath] = {}
-    for path, surface in {**parts.lists.routes(), **parts.status.routes()}.items():
+    state = {path: _plain(surface) for path, surface in parts.status.routes().items()}
+    for path, surface in {**parts.lists.routes(), **state}.items():
         paths[path] = OwnPath(
-            _plain(surface),
-            right=None if path in _OPEN_TO_ALL else Right.LIST,
-            own=_OPERATORS,
+            surface, right=None if path in _OPEN_TO_ALL else Right.LIST, own=_OPERATORS
         )
     if settings.surfaces.management.enabled:
         management = settings.surfaces.management

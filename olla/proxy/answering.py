@@ -89,8 +89,8 @@ class Asked:
 
 Surface = Callable[[web.BaseRequest, Asked], Awaitable[web.StreamResponse]]
 """Answers one of olla's own paths."""
-OperationSurface = Callable[[web.BaseRequest, Target], Awaitable[web.Response]]
-"""Answers an operation of a dialect for the whole fleet."""
+OperationSurface = Callable[[web.BaseRequest, Target, Caller], Awaitable[web.Response]]
+"""Answers an operation of a dialect for the whole fleet, as far as the caller may see it."""
 
 
 class OwnPath:
@@ -246,7 +246,7 @@ class Answering:
             visit = await self.let_in(incoming, target)
             visit.note(record)
             await visit.paid()
-            return await answer(request, target)
+            return await answer(request, target, visit.caller)
 
         try:
             response = await self._guarded(answered, target.dialect, record)

@@ -255,6 +255,12 @@ def refusal(features: Features, snapshot: Snapshot, asked_for: str, now: float) 
             Reason.NO_ENDPOINT,
         )
     in_scope = [view for view in snapshot.endpoints if _in_scope(features, view)]
+    if features.allowed is not None and not in_scope:
+        names = ", ".join(sorted(features.allowed))
+        return Refuse(
+            Failure(Kind.FORBIDDEN, f"this key is for the endpoints {names} only"),
+            Reason.NO_ENDPOINT,
+        )
     if features.profiles is not None and features.pinned is None and not in_scope:
         kinds = " or ".join(sorted(features.profiles))
         return Refuse(
@@ -263,12 +269,6 @@ def refusal(features: Features, snapshot: Snapshot, asked_for: str, now: float) 
                 f"no endpoint of type {kinds} is configured; add one to the configuration's "
                 "discovery.static.endpoints",
             ),
-            Reason.NO_ENDPOINT,
-        )
-    if features.allowed is not None and not in_scope:
-        names = ", ".join(sorted(features.allowed))
-        return Refuse(
-            Failure(Kind.FORBIDDEN, f"this key is for the endpoints {names} only"),
             Reason.NO_ENDPOINT,
         )
     having = [

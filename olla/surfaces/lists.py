@@ -2,13 +2,15 @@
 
 Asks for fresh knowledge, merges it (`merge`) and answers in the dialect that was spoken. An empty
 list would say that there are no models; when nobody can tell, the answer is a failure instead.
+Whoever may use some models or endpoints only sees no others.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Protocol
 
 from aiohttp import web
 
+from olla.access.caller import Caller, refuse_model
 from olla.clock import Clock
 from olla.dialects.dialect import Dialect, Operation
 from olla.dialects.own import Own
@@ -17,17 +19,17 @@ from olla.failures import Failure, Kind
 from olla.fleet.names import canonical
 from olla.fleet.profiles import PROFILES
 from olla.fleet.snapshot import EndpointView, Snapshot
+from olla.proxy.answering import Asked, OperationSurface
+from olla.proxy.answering import Surface as OwnSurface
 from olla.proxy.error_response import error_response
 from olla.routing.candidates import exclusion
 from olla.routing.decision import refusal
 from olla.routing.features import Features
 from olla.surfaces import merge
-from olla.surfaces.answers import JSON, JSON_UTF8, Surface, json_response, read_only
+from olla.surfaces.answers import JSON, JSON_UTF8, json_response
+from olla.surfaces.asking import by_method
 
-__all__ = ["ListSurface", "OperationSurface", "Refresh"]
-
-OperationSurface = Callable[[web.BaseRequest, Target], Awaitable[web.Response]]
-"""Answers an operation of a dialect for the whole fleet."""
+__all__ = ["ListSurface", "Refresh"]
 
 _RETRY_AFTER = 1.0
 """Seconds; an endpoint's version is asked for soon after it came up."""
@@ -74,17 +76,17 @@ class ListSurface:
             Operation.HEARTBEAT: self._heartbeat,
         }
 
-    def routes(self) -> dict[str, Surface]:
+    def routes(self) -> dict[str, OwnSurface]:
         """The paths that are answered here and belong to no dialect."""
-        return {"/olla/models": read_only(self._unified)}
+        return {"/olla/models": by_method("olla", {"GET": self._unified})}
 
-    async def _list(self, request: web.BaseRequest, target: Target) -> web.Response:
+    async def _list(self, request: web.BaseRequest, target: Target, caller: Caller) -> web.Response:
         snapshot = await self._fresh("models")
-        scope = _Scope(target.dialect, target.profiles)
+        scope = _Scope(target.dialect, target.profiles, caller)
         failure = self._refusal(scope, snapshot)
         if failure is not None:
             return error_response(failure, target.dialect)
-        models = merge.merged(scope.routable(snapshot))
+        models = scope.models(snapshot)
         if target.dialect.name == "ollama":
             tags = [merge.ollama_entry(one) for one in models if one.from_ollama]
             return json_response({"models": tags}, content_type=JSON_UTF8)
@@ -94,11 +96,15 @@ class ListSurface:
             {"object": "list", "data": [merge.openai_model(one) for one in models]}
         )
 
-    async def _model(self, request: web.BaseRequest, target: Target) -> web.Response:
+    async def _model(
+        self, request: web.BaseRequest, target: Target, caller: Caller
+    ) -> web.Response:
         snapshot = await self._fresh("models")
-        scope = _Scope(target.dialect, target.profiles)
+        scope = _Scope(target.dialect, target.profiles, caller)
         asked_for = target.name or ""
-        failure = self._refusal(scope, snapshot, asked_for)
+        failure = refuse_model(caller, asked_for, needed=True) or self._refusal(
+            scope, snapshot, asked_for
+        )
         if failure is not None:
             return error_response(failure, target.dialect)
         name = canonical(asked_for)
@@ -108,18 +114,22 @@ class ListSurface:
             return json_response(merge.anthropic_model(one))
         return json_response(merge.openai_model(one))
 
-    async def _running(self, request: web.BaseRequest, target: Target) -> web.Response:
+    async def _running(
+        self, request: web.BaseRequest, target: Target, caller: Caller
+    ) -> web.Response:
         snapshot = await self._fresh("resident")
-        scope = _Scope(target.dialect, target.profiles)
+        scope = _Scope(target.dialect, target.profiles, caller)
         failure = self._refusal(scope, snapshot)
         if failure is not None:
             return error_response(failure, target.dialect)
-        models = merge.running(scope.routable(snapshot))
+        models = merge.running(scope.routable(snapshot), scope.sees)
         return json_response({"models": models}, content_type=JSON_UTF8)
 
-    async def _version(self, request: web.BaseRequest, target: Target) -> web.Response:
+    async def _version(
+        self, request: web.BaseRequest, target: Target, caller: Caller
+    ) -> web.Response:
         snapshot = self._snapshot()
-        scope = _Scope(target.dialect, target.profiles)
+        scope = _Scope(target.dialect, target.profiles, caller)
         failure = self._refusal(scope, snapshot)
         if failure is not None:
             return error_response(failure, target.dialect)
@@ -135,22 +145,24 @@ class ListSurface:
             return error_response(failure, target.dialect)
         return json_response({"version": version}, content_type=JSON_UTF8)
 
-    async def _heartbeat(self, request: web.BaseRequest, target: Target) -> web.Response:
-        failure = self._refusal(_Scope(target.dialect, target.profiles), self._snapshot())
+    async def _heartbeat(
+        self, request: web.BaseRequest, target: Target, caller: Caller
+    ) -> web.Response:
+        failure = self._refusal(_Scope(target.dialect, target.profiles, caller), self._snapshot())
         if failure is not None:
             return error_response(failure, target.dialect)
         return web.Response(
             body=b"Ollama is running", headers={"Content-Type": "text/plain; charset=utf-8"}
         )
 
-    async def _unified(self, request: web.BaseRequest) -> web.Response:
+    async def _unified(self, request: web.BaseRequest, asked: Asked) -> web.Response:
         await self._fresh("resident")
         snapshot = await self._fresh("models")
-        scope = _Scope(Own(), frozenset(PROFILES))
+        scope = _Scope(Own(), frozenset(PROFILES), asked.visit.caller)
         failure = self._refusal(scope, snapshot)
         if failure is not None:
             return error_response(failure, scope.dialect)
-        models = merge.merged(scope.routable(snapshot))
+        models = scope.models(snapshot)
         return json_response(
             {"object": "list", "data": [merge.unified_model(one) for one in models]},
             content_type=JSON,
@@ -167,6 +179,7 @@ class ListSurface:
             models=() if model is None else (canonical(model),),
             dialect=scope.dialect.name,
             profiles=scope.profiles,
+            allowed=scope.caller.endpoints,
         )
         views = snapshot.endpoints
         if features.models:
@@ -178,18 +191,30 @@ class ListSurface:
 
 
 class _Scope:
-    """Which endpoints a path is about: those of `profiles`, or all that speak `dialect`."""
+    """Which endpoints a path is about: those of `profiles`, or all that speak `dialect`, as far as
+    they are for the caller."""
 
-    def __init__(self, dialect: Dialect, profiles: frozenset[str] | None) -> None:
+    def __init__(self, dialect: Dialect, profiles: frozenset[str] | None, caller: Caller) -> None:
         self.dialect = dialect
         self.profiles = profiles
+        self.caller = caller
+
+    def models(self, snapshot: Snapshot) -> list[merge.Merged]:
+        """What they have that is for the caller."""
+        found = merge.merged(self.routable(snapshot))
+        return [one for one in found if self.sees(one.model.name)]
+
+    def sees(self, model: str) -> bool:
+        """Whether a model is for the caller."""
+        return refuse_model(self.caller, model, needed=True) is None
 
     def routable(self, snapshot: Snapshot) -> list[EndpointView]:
         """Those of them that can be routed to."""
         return [view for view in snapshot.endpoints if view.routable and self._holds(view)]
 
     def _holds(self, view: EndpointView) -> bool:
-        if view.profile is None:
+        endpoints = self.caller.endpoints
+        if view.profile is None or (endpoints is not None and view.name not in endpoints):
             return False
         if self.profiles is None:
             return self.dialect.name in view.profile.dialects

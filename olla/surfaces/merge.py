@@ -4,7 +4,7 @@ Plain functions of what is known of the endpoints; which endpoints count, and HT
 business.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -80,8 +80,11 @@ def ollama_entry(one: Merged) -> Mapping[str, Any]:
     return one.model.entry or {"name": one.model.name, "model": one.model.name}
 
 
-def running(views: Iterable[EndpointView]) -> list[dict[str, Any]]:
-    """What `/api/ps` shows: one entry per endpoint and instance, longest-lived first.
+def running(
+    views: Iterable[EndpointView], seen: Callable[[str], bool] = lambda model: True
+) -> list[dict[str, Any]]:
+    """What `/api/ps` shows: one entry per endpoint and instance of a model that may be `seen`,
+    longest-lived first.
 
     Each is its endpoint's own, with the endpoint's name added.
     """
@@ -89,7 +92,7 @@ def running(views: Iterable[EndpointView]) -> list[dict[str, Any]]:
     for view in views:
         # A snapshot lists an instance under every name of its model file.
         once = {instance.name: instance for instance in view.resident.values()}
-        for instance in once.values():
+        for instance in filter(lambda each: seen(each.name), once.values()):
             entry = {**_instance_entry(instance), "endpoint": view.name}
             found.append((instance.expires_at or 0.0, entry))
     found.sort(key=lambda each: -each[0])

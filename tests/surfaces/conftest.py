@@ -7,13 +7,15 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import RawTestServer, TestClient
 
+from olla.access.caller import Caller, of_address
 from olla.dialects.dialect import Operation
-from olla.dialects.paths import Paths, ScopeSpec, Target
+from olla.dialects.paths import Paths, ScopeSpec
 from olla.fleet.profiles import PROFILES
+from olla.proxy.answering import OperationSurface
 from tests.surfaces.known_fleet import KnownFleet, StillClock
 
-Surface = Callable[[web.BaseRequest], Awaitable[web.Response]]
-OperationSurface = Callable[[web.BaseRequest, Target], Awaitable[web.Response]]
+Surface = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+ANYBODY = of_address("192.0.2.1", local=False)
 Serve = Callable[..., Awaitable[TestClient[Any, Any]]]
 
 
@@ -39,13 +41,14 @@ async def serve() -> AsyncIterator[Serve]:
     async def started(
         routes: Mapping[str, Surface],
         operations: Mapping[Operation, OperationSurface] | None = None,
+        caller: Caller = ANYBODY,
     ) -> TestClient[Any, Any]:
-        async def handle(request: web.BaseRequest) -> web.Response:
+        async def handle(request: web.BaseRequest) -> web.StreamResponse:
             surface = routes.get(request.path)
             if surface is not None:
                 return await surface(request)
             target = paths.resolve(request.method, request.raw_path)
-            return await (operations or {})[target.operation](request, target)
+            return await (operations or {})[target.operation](request, target, caller)
 
         client = TestClient(RawTestServer(handle))
         clients.append(client)

@@ -1,22 +1,76 @@
 """Lists, single models, versions and the heartbeat, over HTTP and in every dialect."""
 
 import asyncio
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiohttp import web
 
+from olla.access.caller import Caller, of_key
+from olla.access.keys import Key
 from olla.fleet.breaker import BreakerState
 from olla.fleet.health import Health
 from olla.surfaces.lists import ListSurface
-from tests.surfaces.conftest import Serve
+from tests.surfaces.conftest import ANYBODY, Serve
 from tests.surfaces.known_fleet import NEWER, OLDER, KnownFleet, StillClock, loaded, tag, view
 
 
 @pytest.fixture
 async def client(serve: Serve, fleet: KnownFleet, clock: StillClock) -> Any:
     """A client of the lists alone."""
+    return await lists_for(ANYBODY, serve, fleet, clock)
+
+
+async def lists_for(caller: Caller, serve: Serve, fleet: KnownFleet, clock: StillClock) -> Any:
+    """A client of the lists, as this caller."""
     surface = ListSurface(snapshot=lambda: fleet.snapshot, refresh=fleet.refresh, clock=clock)
-    return await serve(surface.routes(), surface.operations())
+    asked: Any = SimpleNamespace(visit=SimpleNamespace(caller=caller))
+    own = {path: partial(_asked, answer, asked) for path, answer in surface.routes().items()}
+    return await serve(own, surface.operations(), caller)
+
+
+async def _asked(answer: Any, asked: Any, request: web.BaseRequest) -> Any:
+    return await answer(request, asked)
+
+
+async def test_a_key_sees_what_it_may_use(
+    serve: Serve, fleet: KnownFleet, clock: StillClock
+) -> None:
+    """No other models, no other endpoints, and not what is on those only."""
+    key = Key("1", b"d", "oa-", "n", models=("llama*", "phi"), endpoints=("a",))
+    client = await lists_for(of_key(key), serve, fleet, clock)
+    ours, theirs = loaded("llama3:latest"), loaded("mistral:latest")
+    fleet.set(
+        view("a", tag("llama3:latest"), tag("mistral:latest"), resident=(ours, theirs)),
+        view("b", tag("llama3:latest"), tag("phi:latest"), resident=(ours,)),
+    )
+    for path, list_of, name in (
+        ("/api/tags", "models", "name"),
+        ("/api/ps", "models", "name"),
+        ("/v1/models", "data", "id"),
+        ("/olla/anthropic/v1/models", "data", "id"),
+        ("/olla/models", "data", "id"),
+    ):
+        listed = (await (await client.get(path)).json())[list_of]
+        assert [entry[name] for entry in listed] == ["llama3:latest"], path
+    found = (await (await client.get("/olla/models")).json())["data"][0]["olla"]
+    assert [each["endpoint"] for each in found["availability"]] == ["a"]
+    assert [
+        (await client.get(f"/v1/models/{name}")).status for name in ("llama3", "mistral", "phi")
+    ] == [200, 403, 404]
+
+
+async def test_a_key_for_no_endpoint_here_hears_so(
+    serve: Serve, fleet: KnownFleet, clock: StillClock
+) -> None:
+    """An empty list would say that there are no models."""
+    key = Key("1", b"d", "oa-", "n", endpoints=("gone",))
+    client = await lists_for(of_key(key), serve, fleet, clock)
+    fleet.set(view("a", tag("llama3:latest")))
+    for path in ("/api/tags", "/api/ps", "/v1/models", "/olla/models"):
+        assert (await client.get(path)).status == 403
 
 
 async def test_tags_have_each_model_once_with_its_own_entry(client: Any, fleet: KnownFleet) -> None:
