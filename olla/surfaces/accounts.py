@@ -16,7 +16,7 @@ from olla.surfaces.answers import iso_time, json_response
 from olla.surfaces.asking import by_method, parsed
 from olla.surfaces.chat import MEMBER
 from olla.surfaces.chat_status import Recorder
-from olla.surfaces.key_book import Books, KeyBook, shown_key
+from olla.surfaces.key_book import Books, KeyBook, id_in, shown_key
 
 if TYPE_CHECKING:
     from olla.store.database import Store
@@ -111,15 +111,18 @@ class AccountSurface:
 
     async def _revoke(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
         owner = self._whose(asked, request.query.get("user_id"))
-        id = request.path.rpartition("/")[2]
-        return json_response(shown_key(await self._book.revoke(id, owner)))
+        revoked = await self._book.revoke(id_in(request.raw_path), owner)
+        return json_response(shown_key(revoked))
 
     def _whose(self, asked: Asked, user: str | None) -> str | None:
         """Whose keys or usage are meant; None for everybody's.
 
         Raises:
-            Failed: they are none of the caller's business.
+            Failed: they are none of the caller's business, or no user can be called so.
         """
+        if user and not user.isprintable():
+            message = "'user_id' is printable characters"
+            raise Failed(Failure(Kind.BAD_REQUEST, message))
         key = asked.visit.caller.key
         if not self._self_service or (key is not None and Right.ADMIN in key.rights):
             asked.entitled(Right.ADMIN, asked.incoming.path)

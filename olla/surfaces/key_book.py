@@ -6,6 +6,7 @@ A key is shown once, when it is made. Who may do it is not decided here.
 import secrets
 from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from urllib.parse import unquote
 
 from olla.access.keys import DEFAULT_RIGHTS, SECRET_BYTES, Key, form_key
 from olla.clock import Clock
@@ -17,10 +18,11 @@ from olla.surfaces.answers import iso_time
 if TYPE_CHECKING:
     from olla.store.database import Store
 
-__all__ = ["Books", "KeyBook", "shown_key"]
+__all__ = ["Books", "KeyBook", "id_in", "shown_key"]
 
 T = TypeVar("T")
 _TEXT_MAX = 100
+_STATIC = "static:"
 
 
 class Books(Protocol):
@@ -108,10 +110,19 @@ class KeyBook:
             Failed: there is none such, or the store is away.
         """
         revoked = await self._books.revoke(id, owner=owner)
+        if revoked is None and id.startswith(_STATIC):
+            message = f"what begins with {_STATIC} stands in the configuration, and ends there: "
+            raise Failed(Failure(Kind.NOT_FOUND, f"{message}take it out of access.keys"))
         if revoked is None:
             whose = f" of '{owner}'" if owner is not None else ""
             raise Failed(Failure(Kind.NOT_FOUND, f"there is no key{whose} with the id {id[:40]}"))
         return revoked
+
+
+def id_in(target: str) -> str:
+    """The id that a request's target, as it was sent, ends with. A slash that is encoded is part
+    of it: it makes no other key's id of the rest."""
+    return unquote(target.partition("?")[0].rpartition("/")[2])
 
 
 def shown_key(key: Key) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from olla.dialects.dialect import Right
 from olla.proxy.answering import Asked
 from olla.surfaces.answers import json_response
 from olla.surfaces.asking import parsed
-from olla.surfaces.key_book import KeyBook, shown_key
+from olla.surfaces.key_book import KeyBook, id_in, shown_key
 from olla.surfaces.wire import KeyRequest
 
 __all__ = ["KeyPages"]
@@ -44,4 +44,4 @@ class KeyPages:
 
     async def revoke(self, request: web.BaseRequest, asked: Asked) -> web.Response:
         """The key of the path's last part, which is not taken any more."""
-        return json_response(shown_key(await self._book.revoke(request.path.rpartition("/")[2])))
+        return json_response(shown_key(await self._book.revoke(id_in(request.raw_path))))

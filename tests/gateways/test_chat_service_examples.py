@@ -318,6 +318,16 @@ def test_a_limit_out_of_bounds_is_400(fleet: ThreadedFleet, limit: str) -> None:
     assert "1 to 1000" in answer.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("user", ["%00", "a%0ab", "%1b[31m", "%7F"])
+def test_a_user_that_cannot_be_is_400(fleet: ThreadedFleet, user: str) -> None:
+    """No database is asked for what it cannot hold."""
+    for method, path in (("GET", "usage"), ("GET", "keys"), ("DELETE", "keys/1"), ("POST", "keys")):
+        url = f"{fleet.url}/api/{path}?user_id={user}"
+        answer = requests.request(method, url, timeout=10)
+        assert answer.status_code == 400, (method, path)
+        assert "user_id" in answer.json()["error"]["message"]
+
+
 def test_keys_and_usage_are_for_this_machine_and_for_admins(fleet: ThreadedFleet) -> None:
     """Who comes from elsewhere, or with a member's key, gets 403; the status is open."""
     url = fleet.url

@@ -8,6 +8,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from yarl import URL
 
 from olla.settings import SettingsError, parse
 from olla.simulation.faults import Fault
@@ -283,6 +284,37 @@ async def test_keys_are_as_they_were_asked_for(
         for id in ("7", "x", "1" * 40):
             async with session.delete(url(fleet, f"/api-keys/{id}")) as answer:
                 assert answer.status == 404
+
+
+async def test_a_key_is_revoked_by_its_own_id_only(
+    tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    """An encoded slash makes no other id of it; a key of the configuration is not ended here."""
+    async with Fleet(nodes(), settings(tmp_path)) as fleet:
+        for name in ("a", "b"):
+            async with session.post(url(fleet, "/api-keys"), json={"name": name}) as answer:
+                assert answer.status == 201
+        for base in (url(fleet, "/api-keys"), f"{fleet.url}/api/keys"):
+            for id in ("1%2F2", "1%2f2", "%2F2", "1%3F/2"):
+                async with session.delete(URL(f"{base}/{id}", encoded=True)) as answer:
+                    assert answer.status in (400, 404), id
+            for id in ("static:root", "static%3Aroot"):
+                async with session.delete(URL(f"{base}/{id}", encoded=True)) as answer:
+                    assert answer.status == 404
+                    assert "stands in the configuration" in await answer.text()
+        async with session.get(url(fleet, "/api-keys")) as answer:
+            assert all(key["is_active"] for key in (await answer.json())["keys"])
+        async with session.delete(url(fleet, "/api-keys/2?x=/1")) as answer:
+            assert (await answer.json())["id"] == 2
+
+
+async def test_an_encoded_body_is_415(tmp_path: Path, session: aiohttp.ClientSession) -> None:
+    """As at the proxied paths."""
+    async with Fleet(nodes(), settings(tmp_path)) as fleet:
+        for path in ("/olla/management/chat", "/chat", "/api/chat"):
+            body, headers = b'{"model": "m"}', {"Content-Encoding": "gzip"}
+            async with session.post(fleet.url + path, data=body, headers=headers) as answer:
+                assert answer.status == 415, path
 
 
 async def test_a_draining_router_asks_nothing_more(
