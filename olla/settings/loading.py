@@ -13,6 +13,7 @@ from olla.settings.explaining import explain
 from olla.settings.foreign import take_out
 from olla.settings.model import Settings
 from olla.settings.problems import Problem, SettingsError
+from olla.settings.surfaces import taken_over
 
 __all__ = ["Loaded", "load", "parse"]
 
@@ -79,6 +80,8 @@ def parse(text: str, environ: Mapping[str, str], file: str = "<string>") -> Load
     check_all(document)
     if document.problems or settings is None:
         raise SettingsError(_in_order(document.problems))
+    for key, message in taken_over(settings.surfaces):
+        document.note(key, message)
     return Loaded(settings, _in_order(document.notices), file)
 
 

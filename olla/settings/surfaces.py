@@ -1,17 +1,28 @@
 """What a file may say of the surfaces: what olla serves besides the prefixed paths."""
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from olla.dialects.routes import native_routes
+from olla.fleet.profiles import PROFILES
+from olla.settings.problems import Key
 from olla.settings.section import Section, about_key
 
-__all__ = ["Chat", "ManagedModel", "Management", "Surfaces"]
+__all__ = ["Chat", "ManagedModel", "Management", "Surfaces", "taken_over"]
 
 _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 _NUMBER = re.compile(r"[-+]?\d{1,18}(\.\d{1,18})?([eE][-+]?\d{1,2})?")
-_TAKEN = ("/internal", "/metrics", "/version", "/olla/models")
+_TAKEN = ("/internal", "/metrics", "/version", "/admin", "/olla/models", "/olla/openapi.json")
+_PROXIED = (
+    "/v1",
+    *(f"/olla/{name}" for name in ("openai", "proxy", "anthropic")),
+    *(f"/olla/{name}" for row in PROFILES.values() for name in row.prefixes),
+)
+_MANAGEMENT_PATHS = ("/models", "/chat", "/generate", "/api-keys")
+_CHAT_PATHS = ("/chat", "/chat/stream", "/api/status", "/api/usage", "/api/keys")
 
 
 def _prefix(value: str) -> str:
@@ -20,6 +31,12 @@ def _prefix(value: str) -> str:
         raise ValueError(f"'{value}' is no prefix; write a path such as /olla/management")
     if any(path == taken or path.startswith(f"{taken}/") for taken in _TAKEN):
         raise ValueError(f"'{value}' is olla's own; take another prefix")
+    for proxied in _PROXIED:
+        if path == proxied or path.startswith(f"{proxied}/"):
+            message = f"'{value}' would hide what is passed on to endpoints at {proxied}"
+            raise ValueError(f"{message}; take another prefix")
+    if path == "/olla":
+        raise ValueError(f"'{value}' has olla's other paths below it; write such as /olla/chat")
     return path
 
 
@@ -100,3 +117,19 @@ class Surfaces(Section):
                 "another prefix, or switch it off",
             )
         return self
+
+
+def taken_over(surfaces: Surfaces) -> Iterator[tuple[Key, str]]:
+    """Which paths of Ollama's own API, at the root, a surface answers in its place: said to who
+    has set that prefix."""
+    native = native_routes() if surfaces.root.enabled else {}
+    management, chat = surfaces.management, surfaces.chat
+    for word, whose, enabled, prefix, paths in (
+        ("management", "management API", management.enabled, management.prefix, _MANAGEMENT_PATHS),
+        ("chat", "chat service", chat.enabled, chat.prefix, _CHAT_PATHS),
+    ):
+        taken = [f"{prefix}{path}" for path in paths if f"{prefix}{path}" in native]
+        if enabled and taken:
+            be = "are" if len(taken) > 1 else "is"
+            message = f"{' and '.join(taken)} {be} the {whose}'s here, not Ollama's"
+            yield ("surfaces", word, "prefix"), f"{message}; that is at /olla/ollama{prefix}"

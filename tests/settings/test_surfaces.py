@@ -21,8 +21,47 @@ def test_a_prefix_is_a_path(prefix: str) -> None:
     assert parse(text, {}).settings.surfaces.management.prefix == prefix.rstrip("/")
 
 
-@pytest.mark.parametrize("prefix", ["api", "/a b", "/a?b", "/../x%2f", "/internal", "/metrics/x"])
-def test_other_texts_are_none(prefix: str) -> None:
-    """Nor may it hide what is olla's own."""
-    with pytest.raises(SettingsError):
-        parse(f"surfaces: {{chat: {{prefix: '{prefix}'}}}}", {})
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        *("api", "/a b", "/a?b", "/../x%2f", "/internal", "/metrics/x", "/admin", "/olla"),
+        *("/v1", "/v1/chat", "/olla/ollama", "/olla/ollama/api/", "/olla/openai/v1", "/olla/proxy"),
+        *("/olla/anthropic", "/olla/llama.cpp/x", "/olla/vllm", "/olla/openapi.json"),
+    ],
+)
+@pytest.mark.parametrize("surface", ["chat", "management"])
+def test_other_texts_are_none(prefix: str, surface: str) -> None:
+    """Nor may it hide what is olla's own, or passed on."""
+    with pytest.raises(SettingsError) as caught:
+        parse(f"surfaces: {{{surface}: {{prefix: '{prefix}'}}}}", {})
+    assert [each.key for each in caught.value.problems] == [f"surfaces.{surface}.prefix"]
+
+
+@pytest.mark.parametrize(
+    ("surface", "more", "message"),
+    [
+        (
+            "management: {prefix: /api}",
+            "",
+            "/api/chat and /api/generate are the management API's here, not Ollama's; "
+            "that is at /olla/ollama/api",
+        ),
+        (
+            "chat: {prefix: /api}",
+            "",
+            "/api/chat is the chat service's here, not Ollama's; that is at /olla/ollama/api",
+        ),
+        ("chat: {prefix: /api}", "root: {enabled: false}", None),
+        ("chat: {prefix: /api, enabled: false}", "", None),
+        ("management: {prefix: /api/v9}", "", None),
+        ("chat: {prefix: ''}", "", None),
+    ],
+)
+def test_who_takes_over_paths_of_ollama_is_told(
+    surface: str, more: str, message: str | None
+) -> None:
+    """Clients of Ollama's at the root hear something else then."""
+    text = "surfaces:\n  " + "\n  ".join((surface, more))
+    found = [(each.key, each.line, each.message) for each in parse(text, {}).notices]
+    key = f"surfaces.{surface.partition(':')[0]}.prefix"
+    assert found == ([] if message is None else [(key, 2, message)])
