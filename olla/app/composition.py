@@ -96,7 +96,7 @@ class App:
         self.logger = self._make_logger()
         self._wire(loaded)
         for notice in loaded.notices:
-            self.logger.warning("setting without effect", setting=str(notice))
+            self.logger.warning("settings noticed", setting=str(notice))
         self._detach = bridge_stdlib(self.logger)
 
     @property
@@ -197,7 +197,7 @@ class App:
             specs, patience=_FIRST_ANSWERS, at_once=lambda: self._apply(loaded)
         )
         for notice in loaded.notices:
-            self.logger.warning("setting without effect", setting=str(notice))
+            self.logger.warning("settings noticed", setting=str(notice))
         self.logger.info(
             "settings loaded", source=loaded.source, endpoints=len(self.prober.snapshot.endpoints)
         )
@@ -336,7 +336,12 @@ class App:
             refresh=self.prober.refresh,
             clock=clock,
         )
-        self.book = KeyBook(self.guarding.keeping, clock, self.guarding.tiers)
+        self.book = KeyBook(
+            self.guarding.keeping,
+            clock,
+            self.guarding.tiers,
+            lambda: self.prober.snapshot.by_name,
+        )
         self.status = status = StatusSurface(
             snapshot=lambda: self.prober.snapshot,
             twins=self.dispatcher.twins,

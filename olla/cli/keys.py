@@ -16,6 +16,7 @@ import click
 
 from olla.access.keys import DEFAULT_RIGHTS, Key
 from olla.access.limiter import Limiter
+from olla.access.policy import TIERS
 from olla.app.guarding import store_url
 from olla.app.keeping import LOOK_AGAIN
 from olla.cli.running import load_or_exit
@@ -23,9 +24,11 @@ from olla.clock import Clock, SystemClock
 from olla.dialects.dialect import Right
 from olla.failures import Failed
 from olla.settings import Settings
+from olla.settings.access import one_of_tiers
 from olla.settings.values import duration
 from olla.store import StoreError
 from olla.store.database import Store
+from olla.surfaces import chat, management
 from olla.surfaces.answers import iso_time
 from olla.surfaces.key_book import KeyBook, shown_key
 
@@ -124,7 +127,11 @@ def create(
         raise click.UsageError("--admin is every operation; leave --operation out")
     settings = load_or_exit(config).settings
     rights = frozenset(map(Right, operations)) or DEFAULT_RIGHTS
-    _warn_of_tier(settings, tier)
+    if not all(each.strip() for each in (*models, *endpoints)):
+        raise click.UsageError(
+            "an empty name is nothing's; leave --model and --endpoint out for all"
+        )
+    _check_tier(settings, tier)
     unknown = set(endpoints) - {each.name for each in settings.discovery.static.endpoints}
     for each in sorted(unknown):
         _note(f"no endpoint is named '{each}' in the configuration")
@@ -263,11 +270,30 @@ async def _announce(url: str, clock: Clock, what: str) -> None:
         await shared.stop()
 
 
-def _warn_of_tier(settings: Settings, tier: str) -> None:
-    tiers = settings.access.tiers if settings.access is not None else {}
-    if tier not in tiers:
-        there = f"there are {', '.join(tiers)}" if tiers else "access.tiers defines none"
-        _note(f"tier '{tier}' is not in the configuration, so it has no limits of its own; {there}")
+def _check_tier(settings: Settings, tier: str) -> None:
+    """Say which limits hold for a tier that the configuration does not name.
+
+    Raises:
+        click.UsageError: there is no such tier.
+    """
+    tiers = settings.access.tiers
+    known = {*TIERS, *tiers}
+    if tier not in known:
+        raise click.UsageError(one_of_tiers(known, tier))
+    if tier in tiers:
+        return
+    surfaces = settings.surfaces
+    brought = [
+        f"{limit.amount} requests a minute {where}"
+        for where, enabled, limits in (
+            ("at the management API", surfaces.management.enabled, management.OWN.tiers),
+            ("at the chat service", surfaces.chat.enabled, chat.TIERS),
+        )
+        if enabled and limits is not None
+        for limit in limits.get(tier, ())
+    ]
+    but = f" but {' and '.join(brought)}" if brought else ""
+    _note(f"access.tiers says nothing of '{tier}', so it has no limits{but}")
 
 
 def _address(settings: Settings) -> str:
@@ -309,8 +335,9 @@ def _show(keys: list[Key]) -> None:
         state, style = _state(key, now)
         cells = [
             *(key.id, key.name, key.owner or "-", key.tier, key.shown),
-            " ".join(each for each in _ORDER if Right(each) in key.rights),
-            " ".join([*key.models, *(f"@{each}" for each in key.endpoints)]) or "-",
+            " ".join(each for each in _ORDER if Right(each) in key.rights) or "nothing",
+            " ".join([each or "''" for each in (*key.models, *(f"@{at}" for at in key.endpoints))])
+            or "-",
             (iso_time(key.created) or "")[:10],
             state,
         ]

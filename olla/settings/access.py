@@ -71,9 +71,18 @@ class StaticKey(Section):
             raise ValueError(f"a key needs at least {_KEY_MIN} characters, or it can be guessed")
         return value
 
+    @field_validator("models", "endpoints")
+    @classmethod
+    def _some_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(each.strip() for each in value):
+            raise ValueError("an empty name is nothing's; name some, or leave the key out for all")
+        return value
+
     @field_validator("operations")
     @classmethod
     def _known_operations(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError("such a key may do nothing; name an operation, or leave the key out")
         known = [right.value for right in Right]
         return tuple(one_of(known, each.strip().lower(), "operation") for each in value)
 

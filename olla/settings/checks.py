@@ -20,8 +20,9 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def check_all(document: Document) -> None:
-    """Find endpoints that share a name or an address or are kept for embeddings without being
-    there, aliases that are one name, and files with secrets that cannot be read."""
+    """Find endpoints that share a name or an address, or that are named (as kept for embeddings,
+    as a key's) without being there, aliases that are one name, and files with secrets that cannot
+    be read."""
     names: dict[Hashable, str] = {}
     addresses: dict[Hashable, str] = {}
     all_named = True
@@ -44,7 +45,9 @@ def check_all(document: Document) -> None:
             all_named = False
         _check_secret_files(document, key, endpoint.get("auth"))
     if all_named:
-        _check_reserved(document, {str(name) for name in names} or _default_names(document))
+        there = {str(name) for name in names} or _default_names(document)
+        _check_reserved(document, there)
+        _check_of_keys(document, there)
     aliases = document.data.get("model_aliases")
     seen: dict[Hashable, str] = {}
     for alias in aliases if isinstance(aliases, dict) else ():
@@ -105,12 +108,26 @@ def _check_reserved(document: Document, names: set[str]) -> None:
     if not isinstance(reserved, list) or not names:
         return
     key: Key = ("routing", "embedding_endpoints")
-    for at, name in enumerate(reserved):
-        if isinstance(name, str) and name not in names:
-            message = f"no endpoint is named '{name}'{did_you_mean(name, sorted(names))}"
-            document.add((*key, at), message)
+    _check_named(document, key, reserved, names)
     if names <= {*map(str, reserved)}:
         document.add(key, "this keeps every endpoint for embeddings; nothing else could be served")
+
+
+def _check_of_keys(document: Document, names: set[str]) -> None:
+    """The endpoints that a key is for must exist: it could be sent nowhere."""
+    access = document.data.get("access")
+    keys = access.get("keys") if isinstance(access, dict) else None
+    for at, each in enumerate(keys if isinstance(keys, list) and names else ()):
+        wanted = each.get("endpoints") if isinstance(each, dict) else None
+        if isinstance(wanted, list):
+            _check_named(document, ("access", "keys", at, "endpoints"), wanted, names)
+
+
+def _check_named(document: Document, key: Key, wanted: list[Any], names: set[str]) -> None:
+    for at, name in enumerate(wanted):
+        if isinstance(name, str) and name.strip() and name not in names:
+            message = f"no endpoint is named '{name}'{did_you_mean(name, sorted(names))}"
+            document.add((*key, at), message)
 
 
 def _check_secret_files(document: Document, key: Key, auth: Any) -> None:

@@ -45,12 +45,18 @@ class KeyBook:
     """Keys in the store."""
 
     def __init__(
-        self, books: Books, clock: Clock, tiers: Callable[[], Collection[str]] | None = None
+        self,
+        books: Books,
+        clock: Clock,
+        tiers: Callable[[], Collection[str]] | None = None,
+        endpoints: Callable[[], Collection[str]] | None = None,
     ) -> None:
-        """`tiers` are those there are: a key of another would have no limits. None to take any."""
+        """`tiers` and `endpoints` are those there are: a key of another tier would have no limits,
+        one for another endpoint could be sent nowhere. None to take any."""
         self._books = books
         self._clock = clock
         self._tiers = tiers
+        self._endpoints = endpoints
 
     async def create(
         self,
@@ -67,12 +73,21 @@ class KeyBook:
         in seconds, None for ever.
 
         Raises:
-            Failed: a text is too long or odd, there is no such tier, or the store is away.
+            Failed: a text is empty, too long or odd, there is no such tier or endpoint, or the
+                store is away.
         """
         for what, text in (("name", name), ("owner", owner), ("tier", tier)):
             if len(text) > _TEXT_MAX or (text and not text.isprintable()):
                 message = f"a key's {what} is up to {_TEXT_MAX} printable characters"
                 raise Failed(Failure(Kind.BAD_REQUEST, message))
+        if not all(each.strip() for each in (*models, *endpoints)):
+            message = "an empty name is no model's and no endpoint's; leave it out for all"
+            raise Failed(Failure(Kind.BAD_REQUEST, message))
+        known = endpoints if self._endpoints is None else self._endpoints()
+        for each in endpoints:
+            if each not in known:
+                message = f"no endpoint is named '{each[:_TEXT_MAX]}'; there are "
+                raise Failed(Failure(Kind.BAD_REQUEST, message + ", ".join(sorted(known))))
         tiers = self._tiers() if self._tiers is not None else (tier,)
         if tier not in tiers:
             raise Failed(Failure(Kind.BAD_REQUEST, one_of_tiers(tiers, tier)))

@@ -187,9 +187,9 @@ class KeyRequest(Wire):
         default=["generate", "embed", "list"], min_length=1, max_length=5
     )
     """What it may do."""
-    models: list[Text] = Field(default=[], max_length=100)
+    models: list[Annotated[Text, Field(min_length=1)]] = Field(default=[], max_length=100)
     """Globs of models it may use; empty is all."""
-    endpoints: list[Text] = Field(default=[], max_length=100)
+    endpoints: list[Annotated[Text, Field(min_length=1)]] = Field(default=[], max_length=100)
     """Names of endpoints it may be sent to; empty is all."""
     expires_in_days: Annotated[float, Field(gt=0, le=36500)] | None = None
     """How long it is good for; null is for ever."""

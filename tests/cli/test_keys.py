@@ -72,13 +72,19 @@ def test_what_a_key_may_is_as_it_was_asked_for(keys: Invoke) -> None:
     assert set(plain["operations"]) == {"generate", "embed", "list"}
 
 
-def test_a_tier_or_an_endpoint_that_nobody_defined_is_noted(keys: Invoke) -> None:
-    """The key is made; the note names the tiers that there are."""
-    result = keys("create", "--tier", "premum", "--endpoint", "gpu-9")
+def test_a_tier_without_limits_or_an_endpoint_that_nobody_defined_is_noted(
+    keys: Invoke, tmp_path: Path
+) -> None:
+    """The key is made; the note says which limits hold all the same."""
+    result = keys("create", "--endpoint", "gpu-9")
     assert result.exit_code == 0
-    assert "'premum' is not in the configuration" in result.stderr
-    assert "premium, member" in result.stderr
+    note = "access.tiers says nothing of 'standard', so it has no limits"
+    assert f"{note} but 60 requests a minute at the management API\n" in result.stderr
     assert "'gpu-9'" in result.stderr
+    result = keys("create", "--tier", "anonymous")
+    assert "but 10 requests a minute at the chat service\n" in result.stderr
+    (tmp_path / "olla.yaml").write_text(SETTINGS + "surfaces: {management: {enabled: false}}\n")
+    assert f"{note}\n" in keys("create").stderr
     assert "note" not in keys("create", "--tier", "premium").stderr
 
 
@@ -96,6 +102,19 @@ def test_the_list_tells_what_there_is(keys: Invoke) -> None:
     assert "revoked" in second
     shown = json.loads(keys("list", "--owner", "bob", "--json").stdout)
     assert [(each["id"], each["is_active"]) for each in shown] == [(2, False)]
+
+
+def test_the_list_tells_a_key_for_nothing_from_one_for_all(keys: Invoke, tmp_path: Path) -> None:
+    """Such keys may have been made before they were refused."""
+    for name in ("all", "none"):
+        keys("create", "--name", name)
+    with sqlite3.connect(tmp_path / "keys.db") as connection:
+        connection.execute("update keys set models = '[\"\"]', rights = '[]' where id = 2")
+    connection.close()
+    first, second = keys("list").stdout.splitlines()[1:]
+    assert " - " in first
+    assert "''" in second
+    assert "nothing" in second
 
 
 def test_keys_of_the_configuration_are_counted_beside_it(keys: Invoke, tmp_path: Path) -> None:
@@ -124,6 +143,9 @@ def test_a_revoked_key_stays_so_and_what_is_none_is_told(keys: Invoke) -> None:
         ("create", "--expires", "0s"),
         ("create", "--operation", "fly"),
         ("create", "--admin", "--operation", "list"),
+        ("create", "--model", ""),
+        ("create", "--model", "llama*", "--endpoint", " "),
+        ("create", "--tier", "premum"),
         ("revoke",),
         ("list", "--config", "nowhere.yaml"),
     ],

@@ -125,6 +125,7 @@ async def test_a_key_for_other_models_is_refused(
         ("copy", {"source": MODEL, "destination": "llama3.2:mine"}, 200),
         ("copy", {"source": MODEL, "destination": "mistral"}, 403),
         ("copy", {"source": OTHER, "destination": "llama3.2:mine"}, 403),
+        ("show", {"model": OTHER}, 403),
         ("create", {"model": "llama3.2:mine", "from": MODEL, "stream": False}, 200),
         ("create", {"model": "llama3.2:mine", "from": OTHER}, 403),
         ("create", {"model": "llama3.2:mine", "name": OTHER}, 403),

@@ -111,6 +111,25 @@ async def test_what_is_no_key_or_not_his_cannot_be_revoked(
     assert (await book.revoke("1", "alice")).revoked == 1_800_000_005.0
 
 
+@pytest.mark.parametrize("what", ["models", "endpoints"])
+async def test_a_key_for_an_empty_name_is_refused(book: KeyBook, what: str) -> None:
+    """It could use nothing, and would look like one that may use all."""
+    for names in (("",), ("llama*", " ")):
+        with pytest.raises(Failed, match="empty name"):
+            await book.create(**{"name": "x", what: names})
+    assert await book.keys() == []
+
+
+async def test_a_key_for_an_endpoint_that_is_none_is_refused(
+    book: KeyBook, clock: StillClock
+) -> None:
+    """Where it is known which there are."""
+    strict = KeyBook(book._books, clock, None, lambda: {"gpu-1", "gpu-2"})
+    with pytest.raises(Failed, match="'gpu-9'; there are gpu-1, gpu-2"):
+        await strict.create(name="x", endpoints=("gpu-1", "gpu-9"))
+    await strict.create(name="x", endpoints=("gpu-2",))
+
+
 async def test_a_key_of_a_tier_that_is_none_is_refused(book: KeyBook, clock: StillClock) -> None:
     """It would have no limits, and nobody would notice."""
     strict = KeyBook(book._books, clock, lambda: {"standard", "premium"})

@@ -28,8 +28,9 @@ access:
   tiers: {gold: {}}
   keys:
     - {name: llama, key: only_for_llama, models: [llama3.2]}
-    - {name: near, key: only_for_gpu_2, endpoints: [gpu-2]}
 """
+NEAR = "    - {name: near, key: only_for_gpu_2, endpoints: [gpu-2]}\n"
+"""One more key, where there is such an endpoint."""
 
 
 @pytest.fixture
@@ -103,7 +104,7 @@ async def test_a_key_sees_what_it_may_use(
 ) -> None:
     """Only models, and only those on endpoints, that the key is for."""
     fleets = {"gpu-1": (MODEL, "mistral:latest"), "gpu-2": (MODEL, "nomic-embed-text:latest")}
-    async with Fleet(fleets, settings(tmp_path, MANAGED)) as fleet:
+    async with Fleet(fleets, settings(tmp_path, MANAGED + NEAR)) as fleet:
         headers = {"X-API-Key": key}
         async with session.get(url(fleet, "/models"), headers=headers) as answer:
             assert {each["id"] for each in (await answer.json())["models"]} == expected
@@ -277,7 +278,14 @@ async def test_keys_are_as_they_were_asked_for(
         assert made["expires_at"] > made["created_at"]
         same = ("name", "user_id", "tier", "operations", "models", "endpoints")
         assert {name: made[name] for name in same} == {name: wanted[name] for name in same}
-        wrong = ({}, {"name": ""}, {"name": "\x00"}, {"name": "a", "operations": ["fly"]})
+        wrong: tuple[dict[str, Any], ...] = (
+            {},
+            {"name": ""},
+            {"name": "\x00"},
+            {"name": "a", "operations": ["fly"]},
+        )
+        wrong += tuple({"name": "a", "models": [each]} for each in ("", " "))
+        wrong += tuple({"name": "a", "endpoints": [each]} for each in ("", "onyl"))
         for body in (*wrong, {"name": "a", "expires_in_days": -1}, {"name": "a", "other": 1}):
             async with session.post(url(fleet, "/api-keys"), json=body) as answer:
                 assert answer.status == 400
