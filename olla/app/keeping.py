@@ -19,7 +19,7 @@ from olla.access.limiter import DAY, Limiter
 from olla.clock import Clock
 from olla.failures import Failed, Failure, Kind
 from olla.record import RequestRecord
-from olla.settings.store_url import exists
+from olla.settings.store_url import SqliteFile, exists, read_url
 from olla.store import StoreError
 
 if TYPE_CHECKING:
@@ -73,6 +73,10 @@ class Keeping:
         self._retention = retention
         self._spent = spent
         self._store: Store | None = None
+        self._file: tuple[int, int] | None = None
+        """Which file is open, where it is one."""
+        self._file_gone = False
+        self._written = 0
         self._revision = -1
         self._early: deque[RequestRecord] = deque(maxlen=_WAITING_MAX if wanted else _EARLY_MAX)
         self._missed = 0
@@ -123,8 +127,8 @@ class Keeping:
         """How many requests' usage is written, lost, and waiting."""
         recording = self.recording
         if recording is None:
-            return 0, self._missed, len(self._early)
-        return recording.written, self._missed + recording.lost, recording.pending
+            return self._written, self._missed, len(self._early)
+        return self._written + recording.written, self._missed + recording.lost, recording.pending
 
     @property
     def away(self) -> str | None:
@@ -141,6 +145,9 @@ class Keeping:
             return self._store
         async with self._opening:
             try:
+                if self._file_gone and not exists(self.url):
+                    raise StoreError("its file is gone; put it back, or start anew without it")
+                self._file_gone = False
                 return self._store or await self._open()
             except StoreError as error:
                 raise self._unavailable(error) from None
@@ -160,6 +167,7 @@ class Keeping:
             await store.close()
             raise
         self._store = store
+        self._file = _file_of(self.url)
         self._back()
         self.recording = UsageRecording(store, self._logger, self._clock, retention=self._retention)
         for record in self._early:
@@ -262,15 +270,36 @@ class Keeping:
     async def _look_again(self) -> None:
         while True:
             await asyncio.sleep(LOOK_AGAIN)
-            if self._store is not None:
-                await self._read()
-                continue
             try:
-                await self.store()
+                await self.look()
             except Failed:
                 pass
             except Exception as error:
                 self._logger.error("the store cannot be opened", exc_info=error)
+
+    async def look(self) -> None:
+        """Look after the store: keys that have changed, a file that was replaced or is gone.
+
+        Raises:
+            Failed: it cannot be opened.
+        """
+        store = self._store
+        if store is not None:
+            found = _file_of(self.url)
+            if found == self._file:
+                await self._read()
+                return
+            # What is open now, nobody else sees any more.
+            self._logger.warning("the store's file was replaced", gone=found is None)
+            self._file_gone = found is None
+            self._store = None
+            recording, self.recording = self.recording, None
+            if recording is not None:
+                self._written += recording.written
+                self._missed += recording.lost
+                self._early.extend(await recording.leave())
+            await store.close()
+        await self.store()
 
     def _gone(self, reason: str) -> None:
         if self._away is None:
@@ -285,8 +314,20 @@ class Keeping:
     def _unavailable(self, error: StoreError | None) -> Failed:
         if error is not None:
             self._gone(str(error))
-        message = "the store of keys and usage cannot be reached; try again shortly"
+        message = "the store of keys and usage cannot be used now; try again shortly"
         return Failed(Failure(Kind.STORE_AWAY, message, retry_after=_RETRY_AFTER))
+
+
+def _file_of(url: str) -> tuple[int, int] | None:
+    """Which file a store is, now; None where it is none, or not there."""
+    place = read_url(url)
+    if not isinstance(place, SqliteFile):
+        return None
+    try:
+        found = place.path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def seed(

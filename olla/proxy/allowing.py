@@ -10,10 +10,12 @@ from olla.failures import Failed, Failure, Kind
 from olla.proxy.gate import Gate, Visit
 from olla.proxy.incoming import Incoming
 
-__all__ = ["entitled", "let_in"]
+__all__ = ["CATEGORIES", "NOT_LET_IN", "entitled", "let_in"]
 _ADMIN: Final = Right.ADMIN
-_CATEGORIES: Final = {operation: category_of(operation) for operation in Operation}
+CATEGORIES: Final = {operation: category_of(operation) for operation in Operation}
 _STREAMED: Final = BodyUse.STREAMED
+NOT_LET_IN: Final = frozenset({401, 403})
+"""The statuses of refusals that count against the limits of who asked."""
 
 
 def let_in(gate: Gate, incoming: Incoming, target: Target, via: str | None) -> Visit:
@@ -25,7 +27,7 @@ def let_in(gate: Gate, incoming: Incoming, target: Target, via: str | None) -> V
             encoded, or its key is not taken.
     """
     caller = _allowed(gate, gate.identify(incoming), incoming, target, via)
-    return gate.visit(caller, _CATEGORIES[target.operation], incoming)
+    return gate.visit(caller, CATEGORIES[target.operation], incoming)
 
 
 def _allowed(

@@ -19,7 +19,7 @@ from olla.dialects.dialect import Dialect, Operation, Right
 from olla.dialects.paths import Target
 from olla.dialects.registry import DIALECTS
 from olla.failures import Failed, Failure, Kind
-from olla.proxy.allowing import entitled, let_in
+from olla.proxy.allowing import CATEGORIES, NOT_LET_IN, entitled, let_in
 from olla.proxy.error_response import error_response
 from olla.proxy.gate import Own, Visit
 from olla.proxy.headers import seconds
@@ -203,7 +203,14 @@ class Answering:
 
         async def answered() -> web.StreamResponse:
             nonlocal visit
-            visit = await self._enter(own, incoming)
+            try:
+                visit = await self._enter(own, incoming)
+            except Failed as failed:
+                if failed.failure.status in NOT_LET_IN:
+                    visit = self.stations.gate.turned_away(incoming, own.category, own.own)
+                    visit.note(record)
+                    await visit.paid()
+                raise
             visit.note(record)
             if not own.asks:
                 await visit.paid()
@@ -243,7 +250,15 @@ class Answering:
 
         async def answered() -> web.StreamResponse:
             nonlocal visit
-            visit = await self.let_in(incoming, target)
+            try:
+                visit = await self.let_in(incoming, target)
+            except Failed as failed:
+                if failed.failure.status in NOT_LET_IN:
+                    category = CATEGORIES[target.operation]
+                    visit = self.stations.gate.turned_away(incoming, category)
+                    visit.note(record)
+                    await visit.paid()
+                raise
             visit.note(record)
             await visit.paid()
             return await answer(request, target, visit.caller)

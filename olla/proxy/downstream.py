@@ -37,6 +37,7 @@ from olla.proxy.incoming import Incoming, read_body, request_id
 from olla.proxy.inner import InnerAnswer, InnerHost, InnerIncoming
 from olla.proxy.room import HELD_MIN, no_room, overloaded
 from olla.proxy.stations import Stations
+from olla.proxy.turning_away import turn_away
 from olla.proxy.written import written
 from olla.record import RequestRecord
 
@@ -182,12 +183,12 @@ class Downstream:
             visit = let_in(gate, incoming, head.target, self._stations.via)
         except UnknownKey as unknown:
             if gate.renew is None:
-                self._turn_away(exchange, request, unknown.failure)
+                self._turn_away(exchange, incoming, request, unknown.failure)
             else:
                 late = self._begin_late(exchange, incoming, request)
                 exchange.task = asyncio.get_running_loop().create_task(late)
         except Failed as failed:
-            self._turn_away(exchange, request, failed.failure)
+            self._turn_away(exchange, incoming, request, failed.failure)
         else:
             exchange.enter(visit)
             exchange.begin(request.body())
@@ -199,7 +200,7 @@ class Downstream:
         try:
             visit = await self.answering.let_in(incoming, request.head.target)
         except Failed as failed:
-            self._turn_away(exchange, request, failed.failure)
+            self._turn_away(exchange, incoming, request, failed.failure)
         except asyncio.CancelledError:
             request.give_back(self._stations.room)
             raise
@@ -207,9 +208,11 @@ class Downstream:
             exchange.enter(visit)
             exchange.begin(request.body())
 
-    def _turn_away(self, exchange: Exchange, request: HotRequest, failure: Failure) -> None:
+    def _turn_away(
+        self, exchange: Exchange, incoming: Incoming, request: HotRequest, failure: Failure
+    ) -> None:
         request.give_back(self._stations.room)
-        exchange.refuse(failure)
+        turn_away(self._stations.gate, exchange, incoming, request.head.target, failure)
 
     def _admit(self, connection: Connection) -> None:
         """Raises Failed: nothing is taken in any more, or not on this connection."""
@@ -346,7 +349,7 @@ class Downstream:
                     most = self._stations.max_body
                     body = await read_body(incoming, most, self._stations.room)
             except Failed as failed:
-                exchange.refuse(failed.failure)
+                turn_away(self._stations.gate, exchange, incoming, target, failed.failure)
             else:
                 exchange.begin(body)
             await answered

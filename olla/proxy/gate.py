@@ -163,6 +163,12 @@ class Gate:
             )
         return Visit(self, caller, account, own.unix_reset)
 
+    def turned_away(self, incoming: Incoming, category: str, own: Own = _PLAIN) -> "Visit":
+        """The visit of somebody who is not let in: it counts against its key, where that is known,
+        else against its address."""
+        known = [caller for _, key in incoming.credentials if (caller := self.keyring.find(key))]
+        return self.visit(known[0] if known else self.anonymous(incoming), category, incoming, own)
+
     def anonymous(self, incoming: Incoming) -> Caller:
         """Whoever asks from where it comes from."""
         address = self._address(incoming)

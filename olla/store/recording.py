@@ -156,6 +156,15 @@ class UsageRecording:
             )
             self._pending.clear()
 
+    async def leave(self) -> list[RequestRecord]:
+        """End at once, writing nothing more; returns what waits to be written."""
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        left, self._pending = self._pending, []
+        return left
+
     async def flush(self) -> None:
         """Write what has gathered so far.
 

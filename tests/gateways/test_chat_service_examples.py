@@ -226,7 +226,9 @@ def test_the_configuration_s_limits_come_first(tmp_path: Path) -> None:
 def test_a_revoked_key_is_refused_at_once(fleet: ThreadedFleet) -> None:
     """And one that has never been is, too, though this router asks for none."""
     url = fleet.url
-    made = requests.post(url + "/api/keys", json={"user_id": "leaver", "name": "k"}, timeout=10).json()
+    made = requests.post(
+        url + "/api/keys", json={"user_id": "leaver", "name": "k"}, timeout=10
+    ).json()
     headers = {"Authorization": f"Bearer {made['key']}"}
     answer = requests.post(url + "/chat", json=MESSAGE, headers=headers, timeout=10)
     assert (answer.json()["user"], answer.json()["tier"]) == ("leaver", "member")

@@ -102,6 +102,8 @@ async def test_an_endpoint_that_takes_credentials_never_gets_ollas_key(
                 {"Authorization": f"Bearer {OTHERS}", "X-API-Key": good},
                 {"Authorization": f"Bearer {good}", "X-API-Key": OTHERS},
                 {"Authorization": f"Bearer {good}"},
+                {"Authorization": f"Bearer {good}", "X-API-Key": good},
+                {"Authorization": f"Bearer {STATIC}", "X-API-Key": good},
             ]
             path, body = CALLS["native"]
             async with aiohttp.ClientSession() as session:

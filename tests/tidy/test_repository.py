@@ -39,6 +39,7 @@ ELSEWHERE = {
     "proxy/retrying.py": "wire/test_failover.py",
     "proxy/settling.py": "wire/test_failover.py",
     "proxy/stations.py": "test_app.py",
+    "proxy/turning_away.py": "guarding/test_ways_around.py",
     "proxy/waiting.py": "faults/test_waiting.py",
     "proxy/written.py": "proxy/test_aiohttp_internals.py",
     "proxy/understanding.py": "faults/test_bad_requests.py",

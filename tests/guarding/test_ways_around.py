@@ -1,0 +1,197 @@
+"""Ways around keys and limits that are none."""
+
+import asyncio
+from pathlib import Path
+
+import aiohttp
+import pytest
+from multidict import CIMultiDict
+
+from olla.failures import Failed
+from tests.guarding.conftest import MODEL, MakeFleet, bearer, new_key
+from tests.guarding.test_limits import GENERATE, post, stopped
+from tests.guarding.test_usage import CHAT, recorded
+
+GUARDED = "access: {require_key: true, keys: [{name: ci, key: static-key-of-ci}]}\n"
+
+
+async def test_a_long_body_is_held_for_nobody_who_is_not_let_in(make_fleet: MakeFleet) -> None:
+    """The refusal comes before the body, and no room is taken for what was announced."""
+    fleet = await make_fleet(GUARDED)
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(fleet.url.rsplit(":", 1)[1]))
+    try:
+        head = b"POST /api/generate HTTP/1.1\r\nHost: x\r\nContent-Length: 90000000\r\n\r\n{"
+        writer.write(head)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 401 ")
+        assert fleet.app.stations.room.taken == 0
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_a_long_body_with_a_key_is_read(
+    make_fleet: MakeFleet, session: aiohttp.ClientSession
+) -> None:
+    """By either way in."""
+    fleet = await make_fleet(GUARDED)
+    body = {**GENERATE, "prompt": "x" * 200_000}
+    assert (await post(session, fleet, body, **bearer("static-key-of-ci"))).status == 200
+    assert fleet.app.stations.room.taken == 0
+
+
+async def test_more_keys_are_no_way_to_more(
+    make_fleet: MakeFleet, session: aiohttp.ClientSession
+) -> None:
+    """Those of one owner count together; those of nobody by themselves."""
+    fleet = await make_fleet("access: {tiers: {member: {requests_per_minute: 1}}}")
+    stopped(fleet.app)
+    mine = [await new_key(fleet, number, owner="me", tier="member") for number in (1, 2)]
+    assert [(await post(session, fleet, **bearer(key))).status for key in mine] == [200, 429]
+    free = [await new_key(fleet, number, tier="member") for number in (3, 4)]
+    assert [(await post(session, fleet, **bearer(key))).status for key in free] == [200, 200]
+
+
+async def test_an_address_counts_as_its_network_and_from_all_lines(
+    make_fleet: MakeFleet, session: aiohttp.ClientSession
+) -> None:
+    """Of IPv6 the first half, and of several lines the last one that was added."""
+    fleet = await make_fleet("access: {trusted_proxies: [127.0.0.1]}")
+    settings = fleet.app.settings
+    rates = settings.server.rate_limits.model_copy(update={"per_ip_requests_per_minute": 2})
+    server = settings.server.model_copy(update={"rate_limits": rates})
+    fleet.app.guarding.apply(settings.model_copy(update={"server": server}))
+    stopped(fleet.app)
+    for lines in (
+        [f"2001:db8:0:1::{last}" for last in range(3)],
+        ["203.0.113.1", "1.2.3.4, 203.0.113.1", "5.6.7.8, 203.0.113.1"],
+    ):
+        answers = [await post(session, fleet, **{"X-Forwarded-For": line}) for line in lines]
+        assert [answer.status for answer in answers] == [200, 200, 429]
+    url = f"{fleet.url}/api/generate"
+    statuses = []
+    for number in range(3):
+        twice = [("X-Forwarded-For", f"1.2.3.{number}"), ("X-Forwarded-For", "203.0.113.9")]
+        async with session.post(url, json=GENERATE, headers=CIMultiDict(twice)) as response:
+            statuses.append(response.status)
+    assert statuses == [200, 200, 429]
+
+
+@pytest.mark.parametrize(
+    ("host", "site", "origin", "status"),
+    [
+        ("localhost:1", None, None, 200),
+        ("127.0.0.1:1", "same-origin", None, 200),
+        ("[::1]:1", "none", None, 200),
+        ("gpu-box", None, None, 200),
+        ("evil.example:1", None, None, 403),
+        ("evil.example", "same-origin", None, 403),
+        ("localhost", "cross-site", None, 403),
+        ("localhost", "same-site", None, 403),
+        ("localhost", None, "http://evil.example", 403),
+    ],
+)
+async def test_a_page_is_not_from_here_under_any_name(
+    host: str, site: str | None, origin: str | None, status: int, make_fleet: MakeFleet
+) -> None:
+    """Reading keys and usage is for programs here: not for a page by another name, nor for an image
+    in one."""
+    fleet = await make_fleet()
+    headers = {"Host": host}
+    if site is not None:
+        headers["Sec-Fetch-Site"] = site
+    if origin is not None:
+        headers["Origin"] = origin
+    async with aiohttp.ClientSession() as session:
+        for path in ("/api/keys", "/api/usage"):
+            async with session.get(fleet.url + path, headers=headers) as response:
+                assert response.status == status
+
+
+async def test_what_was_passed_on_counts_whatever_was_announced(
+    make_fleet: MakeFleet, session: aiohttp.ClientSession
+) -> None:
+    """A client says that it wants one token, in a word that the endpoint does not obey."""
+    fleet = await make_fleet("access: {}\n")
+    body = {**CHAT, "stream": True, "max_tokens": 60, "max_completion_tokens": 1}
+    async with session.post(f"{fleet.url}/v1/chat/completions", json=body) as response:
+        events = (await response.text()).count("data: ")
+    (row,) = await recorded(fleet)
+    assert row.output_tokens is not None
+    assert abs(row.output_tokens - events) <= max(5, events // 5)
+
+
+async def test_a_day_s_budget_of_an_address_survives_a_restart(
+    make_fleet: MakeFleet, session: aiohttp.ClientSession
+) -> None:
+    """As that of a key does."""
+    limits = "access: {tiers: {anonymous: {tokens_per_day: 500}}}"
+    body = {"model": MODEL, "prompt": "x", "stream": False, "options": {"num_predict": 400}}
+    first = await make_fleet(limits)
+    assert (await post(session, first, body)).status == 200
+    (row,) = await recorded(first)
+    used = (row.prompt_tokens or 0) + (row.output_tokens or 0)
+    second = await make_fleet(limits)
+    async with session.get(f"{second.url}/api/tags") as response:
+        assert int(response.headers["X-RateLimit-Remaining"]) == 500 - used
+
+
+async def test_a_store_that_is_replaced_is_opened_anew(
+    make_fleet: MakeFleet, session: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    """A backup that is put back holds, and what is revoked in it is revoked."""
+    fleet = await make_fleet("access: {require_key: true}")
+    secret = await new_key(fleet)
+    assert (await post(session, fleet, **bearer(secret))).status == 200
+    keeping = fleet.app.guarding.keeping
+    other = tmp_path / "other"
+    other.mkdir()
+    second = await make_fleet("access: {}", store=f"sqlite:///{other}/olla.db")
+    fresh = await new_key(second, 9)
+    await second.app.guarding.stop()
+    for name in ("olla.db-wal", "olla.db-shm"):
+        (tmp_path / name).unlink(missing_ok=True)
+    (other / "olla.db").replace(tmp_path / "olla.db")
+    await keeping.look()
+    assert (await post(session, fleet, **bearer(fresh))).status == 200
+    assert (await post(session, fleet, **bearer(secret))).status == 401
+    assert "replaced" in fleet.log.getvalue()
+
+
+async def test_a_store_that_is_gone_is_said_to_be(
+    make_fleet: MakeFleet, session: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    """Known keys go on; nothing is written into a file that nobody sees."""
+    fleet = await make_fleet("access: {require_key: true}")
+    secret = await new_key(fleet)
+    for path in tmp_path.glob("olla.db*"):
+        path.unlink()
+    with pytest.raises(Failed, match="store"):
+        await fleet.app.guarding.keeping.look()
+    assert (await post(session, fleet, **bearer(secret))).status == 200
+    assert fleet.app.guarding.numbers()["olla_store_up"] == 0
+
+
+@pytest.mark.parametrize("path", ["/api/generate", "/api/tags", "/olla/management/models", "/chat"])
+async def test_trying_keys_counts_against_the_address(
+    path: str, make_fleet: MakeFleet, session: aiohttp.ClientSession
+) -> None:
+    """Whoever has none, or a wrong one, comes to a limit as well, and a key that asks for what it
+    may not comes to its own."""
+    fleet = await make_fleet(
+        "access: {require_key: true, tiers: {anonymous: {requests_per_minute: 2}, "
+        "standard: {requests_per_minute: 3}}}"
+    )
+    stopped(fleet.app)
+    ask = session.get if path in ("/api/tags", "/olla/management/models") else session.post
+    statuses = []
+    for headers in ({"X-Forwarded-For": "9.9.9.9"}, bearer("oa-wrong"), bearer("oa-other")):
+        async with ask(fleet.url + path, headers=headers, data=None) as response:
+            statuses.append(response.status)
+            assert response.headers["X-RateLimit-Limit"] == "2"
+    assert statuses == [401, 401, 429]
+    secret = await new_key(fleet, rights=frozenset())
+    statuses = []
+    for _ in range(4):
+        async with ask(fleet.url + path, headers=bearer(secret)) as response:
+            statuses.append(response.status)
+    assert statuses == [403, 403, 403, 429]
