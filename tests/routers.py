@@ -67,6 +67,7 @@ class Fleet:
         self.app = App(parse(settings_text(urls, self.extra), {}), output=self.log)
         await self.app.start()
         await self.app.prober.first_pass()
+        await self._known()
         self.url = self.app.url
         return self
 
@@ -74,6 +75,13 @@ class Fleet:
         await self.app.stop()
         for node in self.nodes.values():
             await node.stop()
+
+    async def _known(self) -> None:
+        """Wait until all nodes are routable: on a busy machine a first probe may time out."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(5):
+                while not all(view.routable for view in self.app.prober.snapshot.endpoints):
+                    await asyncio.sleep(0.005)
 
     async def settled(self) -> None:
         """Wait until requests have ended whose answers a client in another thread has read."""

@@ -25,8 +25,12 @@ async def generate(
 
 
 def settings(fleet: Fleet, *names: str, extra: str = "") -> Loaded:
-    """Settings over some of the fleet's nodes."""
-    return parse(settings_text({name: fleet.nodes[name].url for name in names}, extra), {})
+    """Settings over some of the fleet's nodes, which may be slow to answer probes: all of this is
+    one busy loop."""
+    text = settings_text({name: fleet.nodes[name].url for name in names}, extra)
+    hasty, patient = "check_interval: 1s, check_timeout: 500ms", "check_timeout: 4s"
+    assert hasty in text
+    return parse(text.replace(hasty, patient), {})
 
 
 async def test_an_endpoint_that_is_added_is_used_at_once() -> None:
