@@ -211,7 +211,7 @@ def stations(*, quick: bool) -> dict[str, dict[str, float]]:
         path = f"{Path(where).absolute()}:{Path.cwd()}"
         done = subprocess.run(
             [sys.executable, "-P", "-m", "benchmarks.proxy.budget", str(count)],
-            env={**os.environ, "PYTHONPATH": path},
+            env={**os.environ, "PYTHONPATH": path, "OLLA_HOME": os.devnull},
             capture_output=True,
             text=True,
             check=True,

@@ -90,7 +90,7 @@ def start_olla(
         port,
         folder / f"olla-{port}.log",
         core=PROXY_CORE,
-        environment={"PYTHONPATH": str(where)},
+        environment={"PYTHONPATH": str(where), "OLLA_HOME": str(folder)},
     )
 
 

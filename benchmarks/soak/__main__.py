@@ -141,7 +141,7 @@ async def run(options: argparse.Namespace) -> int:
         urls = json.loads(await nodes.stdout.readline())
         file = Path(folder) / "olla.yaml"
         file.write_text(configuration(urls[:-1]))
-        environ = {"OLLA_LOGGING_LEVEL": "info"}
+        environ = {"OLLA_LOGGING_LEVEL": "info", "OLLA_HOME": folder}
         log = Path(folder) / "olla.log"
         router = await _started("olla", "serve", "--config", str(file), out=log, **environ)
         try:
