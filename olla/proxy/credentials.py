@@ -14,9 +14,9 @@ def credentials(headers: Sequence[tuple[bytes, bytes]]) -> tuple[Credential, ...
     for name, value in headers:
         size = len(name)
         if size == 13 and name.lower() == b"authorization":
-            scheme, _, shown = value.strip().partition(b" ")
-            if scheme.lower() == b"bearer" and shown.strip():
-                found.append((b"authorization", shown.strip().decode("latin-1")))
+            parts = value.split(None, 1)
+            if len(parts) == 2 and parts[0].lower() == b"bearer":
+                found.append((b"authorization", parts[1].strip().decode("latin-1")))
         elif size == 9 and name.lower() == b"x-api-key" and value.strip():
             found.append((b"x-api-key", value.strip().decode("latin-1")))
     return tuple(found)

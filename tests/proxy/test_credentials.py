@@ -12,6 +12,7 @@ AUTH, KEY = b"Authorization", b"X-API-Key"
     [
         ([(AUTH, b"Bearer abc")], ((b"authorization", "abc"),)),
         ([(b"AUTHORIZATION", b"bearer   abc ")], ((b"authorization", "abc"),)),
+        ([(AUTH, b"Bearer\tabc")], ((b"authorization", "abc"),)),
         ([(b"x-api-key", b" abc ")], ((b"x-api-key", "abc"),)),
         ([(KEY, b"b"), (AUTH, b"Bearer a")], ((b"x-api-key", "b"), (b"authorization", "a"))),
         ([(AUTH, b"Basic abc")], ()),
