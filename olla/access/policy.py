@@ -10,7 +10,15 @@ from olla.access.limit import Kind, Limit, Per
 from olla.dialects.dialect import Operation, Right
 from olla.dialects.routes import right_of
 
-__all__ = ["CATEGORIES", "TIERS", "AccessPolicy", "Category", "category_of", "reserve"]
+__all__ = [
+    "BYTES_A_TOKEN",
+    "CATEGORIES",
+    "TIERS",
+    "AccessPolicy",
+    "Category",
+    "category_of",
+    "reserve",
+]
 
 Category = str
 """What limits tell apart: `generation`, `management` or `monitoring`."""
@@ -23,7 +31,7 @@ _NOTHING: Mapping[str, tuple[Limit, ...]] = {}
 _ABOUT_MODELS = frozenset({Operation.LIST, Operation.MODEL, Operation.SHOW})
 _OUTPUT_UNSAID = 1024
 """Tokens that are reserved for an answer of a length nobody named."""
-_BYTES_A_TOKEN = 4.0
+BYTES_A_TOKEN = 4.0
 """Of English text with most tokenizers, until answers have told better."""
 
 
@@ -101,5 +109,5 @@ def reserve(
         default=0,
     )
     output = _OUTPUT_UNSAID if output_max == inf else output_max
-    prompt = prompt_tokens or prompt_bytes / _BYTES_A_TOKEN
+    prompt = prompt_tokens or prompt_bytes / BYTES_A_TOKEN
     return int(min(prompt + output, most))

@@ -76,6 +76,7 @@ class Keeping:
         self._file: tuple[int, int] | None = None
         """Which file is open, where it is one."""
         self._file_gone = False
+        self._seeded = False
         self._written = 0
         self._revision = -1
         self._early: deque[RequestRecord] = deque(maxlen=_WAITING_MAX if wanted else _EARLY_MAX)
@@ -161,8 +162,10 @@ class Keeping:
         try:
             self._revision = await store.keys.revision()
             self._keyring.renew(await store.keys.every())
-            wall = self._clock.wall()
-            self._spent(await store.usage.tokens_since(wall - wall % DAY))
+            if not self._seeded:  # what this process has seen is counted already
+                wall = self._clock.wall()
+                self._spent(await store.usage.tokens_since(wall - wall % DAY))
+                self._seeded = True
         except BaseException:
             await store.close()
             raise
@@ -297,7 +300,10 @@ class Keeping:
             if recording is not None:
                 self._written += recording.written
                 self._missed += recording.lost
-                self._early.extend(await recording.leave())
+                left = await recording.leave()
+                room = (self._early.maxlen or 0) - len(self._early)
+                self._missed += max(len(left) - room, 0)
+                self._early.extend(left)
             await store.close()
         await self.store()
 

@@ -203,17 +203,13 @@ class Answering:
 
         async def answered() -> web.StreamResponse:
             nonlocal visit
-            try:
-                visit = await self._enter(own, incoming)
-            except Failed as failed:
-                if failed.failure.status in NOT_LET_IN:
-                    visit = self.stations.gate.turned_away(incoming, own.category, own.own)
-                    visit.note(record)
-                    await visit.paid()
-                raise
+            entering = self._enter(own, incoming)
+            visit, refused = await self._visited(entering, incoming, own.category, own.own)
             visit.note(record)
-            if not own.asks:
+            if refused is not None or not own.asks:
                 await visit.paid()
+            if refused is not None:
+                raise refused
             try:
                 response = await own.answer(request, Asked(incoming, visit, record, self._asker))
             except Failed:
@@ -250,17 +246,13 @@ class Answering:
 
         async def answered() -> web.StreamResponse:
             nonlocal visit
-            try:
-                visit = await self.let_in(incoming, target)
-            except Failed as failed:
-                if failed.failure.status in NOT_LET_IN:
-                    category = CATEGORIES[target.operation]
-                    visit = self.stations.gate.turned_away(incoming, category)
-                    visit.note(record)
-                    await visit.paid()
-                raise
+            entering = self.let_in(incoming, target)
+            category = CATEGORIES[target.operation]
+            visit, refused = await self._visited(entering, incoming, category, Own())
             visit.note(record)
             await visit.paid()
+            if refused is not None:
+                raise refused
             return await answer(request, target, visit.caller)
 
         try:
@@ -272,6 +264,17 @@ class Answering:
                 visit.settle(record)
             self._over(record)
         return response
+
+    async def _visited(
+        self, entering: Awaitable[Visit], incoming: Incoming, category: Category, own: Own
+    ) -> tuple[Visit, Failed | None]:
+        """The visit, and why it is not let in where it has no right to: asking counts then."""
+        try:
+            return await entering, None
+        except Failed as failed:
+            if failed.failure.status not in NOT_LET_IN:
+                raise
+            return self.stations.gate.turned_away(incoming, category, own), failed
 
     async def _enter(self, own: OwnPath, incoming: Incoming) -> Visit:
         """Who asks for one of olla's own paths, and may.

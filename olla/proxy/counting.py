@@ -3,6 +3,7 @@ around a quota."""
 
 from typing import Final
 
+from olla.access.policy import BYTES_A_TOKEN
 from olla.admission.tickets import Lease
 from olla.failures import Failure, Kind
 from olla.proxy.relay import Relay
@@ -10,8 +11,6 @@ from olla.record import RequestRecord
 
 __all__ = ["estimate_tokens"]
 
-_BYTES_A_TOKEN = 4.0
-"""Of English text with most tokenizers."""
 _ENDING: Final = {b"data:": 2}
 """Records that end a stream, by how its records begin: a reason and `[DONE]`; else one."""
 _CLIENT_GONE: Final = Kind.CLIENT_GONE
@@ -30,7 +29,7 @@ def estimate_tokens(
     if record.prompt_tokens is not None:
         prompt = float(record.prompt_tokens)
     else:
-        prompt = features.prompt_tokens or features.prompt_bytes / _BYTES_A_TOKEN
+        prompt = features.prompt_tokens or features.prompt_bytes / BYTES_A_TOKEN
     if relay is not None:
         if record.status != 200:
             return
@@ -53,7 +52,7 @@ def estimate_tokens(
 def _passed_on(relay: Relay) -> float:
     """How many tokens have gone to the client, by the size of the last records."""
     if not relay.streams:
-        return relay.bytes_out / _BYTES_A_TOKEN
+        return relay.bytes_out / BYTES_A_TOKEN
     last = relay.last_records()
     lines = sum(1 for line in last.splitlines() if line.strip())
     records = relay.bytes_out * lines / len(last) if last else 0.0

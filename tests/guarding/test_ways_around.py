@@ -1,6 +1,7 @@
 """Ways around keys and limits that are none."""
 
 import asyncio
+import sqlite3
 from pathlib import Path
 
 import aiohttp
@@ -195,3 +196,27 @@ async def test_trying_keys_counts_against_the_address(
         async with ask(fleet.url + path, headers=bearer(secret)) as response:
             statuses.append(response.status)
     assert statuses == [403, 403, 403, 429]
+
+
+async def test_a_store_that_comes_back_charges_nothing_twice(
+    make_fleet: MakeFleet, session: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    """What this process has seen today is counted already when the file is opened anew."""
+    fleet = await make_fleet("access: {tiers: {anonymous: {tokens_per_day: 500}}}")
+    body = {"model": MODEL, "prompt": "x", "stream": False, "options": {"num_predict": 100}}
+    assert (await post(session, fleet, body)).status == 200
+    (row,) = await recorded(fleet)
+    used = (row.prompt_tokens or 0) + (row.output_tokens or 0)
+    file = tmp_path / "olla.db"
+    copy = tmp_path / "copy.db"
+    with sqlite3.connect(file) as source, sqlite3.connect(copy) as target:
+        source.backup(target)
+    source.close()
+    target.close()
+    for name in ("olla.db-wal", "olla.db-shm"):
+        (tmp_path / name).unlink(missing_ok=True)
+    copy.replace(file)
+    await fleet.app.guarding.keeping.look()
+    assert "replaced" in fleet.log.getvalue()
+    async with session.get(f"{fleet.url}/api/tags") as response:
+        assert int(response.headers["X-RateLimit-Remaining"]) == 500 - used
