@@ -12,7 +12,6 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "olla").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
-FILE_LINES_MAX = 450
 FUNCTION_LINES_MAX = 80
 
 ELSEWHERE = {
@@ -79,12 +78,10 @@ def tracked() -> list[Path]:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
-def test_a_module_says_what_it_is_for_and_keeps_its_size(path: Path) -> None:
-    """A docstring, so many lines a file, so many a function."""
-    text = path.read_text()
-    tree = ast.parse(text)
+def test_a_module_says_what_it_is_for_and_keeps_functions_short(path: Path) -> None:
+    """Every module has a docstring, and no function is longer than the limit."""
+    tree = ast.parse(path.read_text())
     assert ast.get_docstring(tree)
-    assert text.count("\n") <= FILE_LINES_MAX
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert (node.end_lineno or 0) - node.lineno < FUNCTION_LINES_MAX, node.name
