@@ -1,17 +1,29 @@
 # docker build --tag olla .
 # docker run --publish 40114:40114 --volume ./fleet.yaml:/etc/olla/olla.yaml:ro \
 #   --volume olla:/var/lib/olla olla
-FROM python:3.11-slim AS build
+# --build-arg PYTHON_IMAGE=python:3.11-slim@sha256:… pins the base by its digest.
+ARG PYTHON_IMAGE=python:3.11-slim
+FROM ${PYTHON_IMAGE} AS build
 # With a compiler, what is on a request's way is compiled; the image that runs does without one.
-RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev
-RUN python -m venv /opt/olla
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev \
+  && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
-COPY pyproject.toml setup.py README.md LICENSE ./
+# Exact versions with their hashes, so that two builds are alike; before the sources, so that an
+# edit installs nothing again.
 COPY packaging ./packaging
+RUN python -m venv /opt/build \
+  && /opt/build/bin/pip install --no-cache-dir --require-hashes -r packaging/build.lock \
+  && python -m venv /opt/olla \
+  && /opt/olla/bin/pip install --no-cache-dir --require-hashes -r packaging/run.lock
+COPY pyproject.toml setup.py README.md LICENSE ./
 COPY olla ./olla
-RUN /opt/olla/bin/pip install --no-cache-dir .
+RUN /opt/build/bin/pip wheel --no-cache-dir --no-build-isolation --no-deps --wheel-dir /wheels . \
+  && /opt/olla/bin/pip install --no-cache-dir --no-deps /wheels/*.whl
 
-FROM python:3.11-slim
+FROM ${PYTHON_IMAGE}
+LABEL org.opencontainers.image.title="olla" \
+  org.opencontainers.image.description="Load-balancing router for Ollama fleets" \
+  org.opencontainers.image.licenses="Apache-2.0"
 RUN useradd --system --uid 10001 --create-home olla && install -d -o olla -m 700 /var/lib/olla
 COPY --from=build /opt/olla /opt/olla
 COPY config/olla.yaml /etc/olla/olla.yaml

@@ -9,7 +9,7 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3
     && echo $$python && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-compiled compiled check format bench bench-access bench-routing soak fuzz docker clean
+.PHONY: help run test test-compiled compiled check format bench bench-access bench-routing soak fuzz dist lock docker clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -24,7 +24,7 @@ $(BIN)/python:
 # Not order-only: an environment that was made anew has nothing installed.
 $(VENV)/.run: pyproject.toml $(BIN)/python
 	@echo "installing olla"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[all]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml $(BIN)/python
@@ -99,6 +99,17 @@ soak: $(VENV)/.dev ## Let everything break under load for ten minutes (QUICK=1: 
 
 fuzz: $(VENV)/.fuzz ## Fuzz the parsers against reference parsers (SECONDS=n for each; SEED=n)
 	@$(BIN)/python -m tests.fuzz $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
+
+dist: $(VENV)/.dev ## Build sdist and wheel, and try each in a bare environment
+	@$(BIN)/python packaging/try_dist.py
+
+# With hashes and for every platform: what the image installs, and what makes a build repeatable.
+LOCK := $(BIN)/uv pip compile --quiet pyproject.toml --universal --python-version 3.11 \
+  --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
+lock: $(VENV)/.dev ## Renew the lists of exact versions (packaging/*.lock; UPGRADE=1: newest)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(LOCK) $(if $(UPGRADE),--upgrade) --extra all --output-file packaging/run.lock
+	@$(LOCK) $(if $(UPGRADE),--upgrade) --extra all --extra build --output-file packaging/build.lock
 
 docker: ## Build the container image
 	docker build --tag olla .

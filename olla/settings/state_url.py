@@ -2,6 +2,8 @@
 
 from urllib.parse import parse_qs, urlsplit
 
+from olla.settings.extras import require_extra
+
 __all__ = ["checked_state_url"]
 
 _SHAPE = "write redis://host:6379/0, rediss://host:6379/0 for TLS, or unix:///path/to/redis.sock"
@@ -48,4 +50,5 @@ def checked_state_url(text: str) -> str:
         raise ValueError(f"the state's URL may set {', '.join(sorted(_OPTIONS))}, and nothing else")
     if not all(number.isdigit() for number in options.get("db", [])):
         raise ValueError("db in the state's URL is the number of a database")
+    require_extra("redis", "a state that routers share")
     return text

@@ -9,6 +9,8 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import msgspec
 
+from olla.settings.extras import require_extra
+
 __all__ = [
     "PostgresServer",
     "SqliteFile",
@@ -150,6 +152,7 @@ def _read_postgres(text: str) -> PostgresServer:
     database = unquote(parts.path.removeprefix("/"))
     if not database:
         raise ValueError(f"the store's URL names no database; {_WRITE}")
+    require_extra("postgresql", "a store on PostgreSQL")
     return PostgresServer(
         options.get("host") or parts.hostname,
         port,

@@ -9,14 +9,13 @@ from contextlib import asynccontextmanager, suppress
 from time import sleep
 from typing import Any
 
-import asyncpg
 from sqlalchemy import URL, Connection, event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from olla.settings.store_url import PostgresServer, SqliteFile
 from olla.store import StoreError
-from olla.store.errors import in_words
+from olla.store.errors import POSTGRES_ERRORS, in_words
 
 __all__ = ["Connections", "make_sqlite_file"]
 
@@ -28,8 +27,8 @@ _TRIES = 100
 _AGAIN = 0.05
 """Seconds between two tries to have a file write ahead, while others do the same."""
 _PRAGMAS = ("foreign_keys=ON", "synchronous=NORMAL")
-_ERRORS = (
-    *(SQLAlchemyError, sqlite3.Error, asyncpg.PostgresError, asyncpg.InterfaceError, OSError),
+_ERRORS: tuple[type[Exception], ...] = (
+    *(SQLAlchemyError, sqlite3.Error, *POSTGRES_ERRORS, OSError),
     *(UnicodeError, OverflowError),  # a value that a driver cannot take
 )
 

@@ -6,10 +6,18 @@ Neither credentials nor SQL nor what was to be written stand in them.
 import os
 import socket
 
-import asyncpg
 from sqlalchemy.exc import DBAPIError
 
-__all__ = ["in_words"]
+try:
+    from asyncpg import DataError, InterfaceError, PostgresError
+except ImportError:  # only SQLite can be opened without the extra
+    POSTGRES_ERRORS: tuple[type[Exception], ...] = ()
+    _UNFIT: tuple[type[Exception], ...] = (UnicodeError, OverflowError)
+else:
+    POSTGRES_ERRORS = (PostgresError, InterfaceError)
+    _UNFIT = (DataError, UnicodeError, OverflowError)
+
+__all__ = ["POSTGRES_ERRORS", "in_words"]
 
 _HINTS = {
     "file is not a database": "the file belongs to something else; name another",
@@ -42,6 +50,6 @@ def _said(error: BaseException) -> str:
         where = f"'{error.filename}' " if error.filename else ""
         return f"{where}cannot be reached: {why}"
     # What asyncpg says of a value repeats it.
-    if isinstance(error, asyncpg.DataError | UnicodeError | OverflowError):
+    if isinstance(error, _UNFIT):
         return "a value does not fit its column"
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
