@@ -1,5 +1,7 @@
 """The Anthropic dialect: named server-sent events that end with `message_stop`."""
 
+from typing import Any
+
 from olla.dialects.dialect import Ending, Operation, Peek, Summary
 from olla.dialects.peek import model_keys, peek_json, peek_leniently
 from olla.dialects.records import (
@@ -27,12 +29,15 @@ _TYPES = {
     503: "overloaded_error",
     504: "timeout_error",
 }
+_CACHED = ("cache_read_input_tokens", "cache_creation_input_tokens")
+"""Parts of the prompt that `input_tokens` leaves out."""
 
 
 class Anthropic:
     """`/v1/messages`."""
 
     name = "anthropic"
+    counts_at_start = True
 
     def peek(self, operation: Operation, body: bytes) -> Peek:
         """See `Dialect.peek`. `stream` absent means false."""
@@ -60,7 +65,9 @@ class Anthropic:
         """See `Dialect.waiting`."""
         return f": {text}\n\n".encode() if operation is Operation.MESSAGES else None
 
-    def summary(self, operation: Operation, streaming: bool, tail: bytes) -> Summary:
+    def summary(
+        self, operation: Operation, streaming: bool, tail: bytes, start: bytes = b""
+    ) -> Summary:
         """See `Dialect.summary`. Complete is what ends with `message_stop`."""
         if not streaming:
             return _counted(Ending.COMPLETE, json_object(tail))
@@ -73,11 +80,32 @@ class Anthropic:
         else:
             ending = Ending.ERROR if last == "error" else Ending.INCOMPLETE
         with_usage = (event for event in events if event is not None and "usage" in event)
-        return _counted(ending, next(with_usage, None))
+        last_counts = _counted(ending, next(with_usage, None))
+        if last_counts.prompt_tokens is not None:
+            return last_counts
+        # As documented, `message_delta` counts the output alone, and `message_start` the input.
+        return Summary(ending, _prompt_at_start(start), last_counts.output_tokens)
 
 
 def _counted(ending: Ending, event: TopLevel | None) -> Summary:
     usage = value(event, "usage")
     if not isinstance(usage, dict):
         return Summary(ending)
-    return Summary(ending, whole(usage.get("input_tokens")), whole(usage.get("output_tokens")))
+    return Summary(ending, _prompt_tokens(usage), whole(usage.get("output_tokens")))
+
+
+def _prompt_tokens(usage: dict[str, Any]) -> int | None:
+    """All tokens of the prompt, read from a cache or not, as the other dialects count them."""
+    count = whole(usage.get("input_tokens"))
+    if count is None:
+        return None
+    return count + sum(whole(usage.get(name)) or 0 for name in _CACHED)
+
+
+def _prompt_at_start(start: bytes) -> int | None:
+    for data in reversed(sse_data(start)):
+        message = value(json_object(data), "message")
+        usage = message.get("usage") if isinstance(message, dict) else None
+        if isinstance(usage, dict):
+            return _prompt_tokens(usage)
+    return None

@@ -165,11 +165,19 @@ class Dialect(Protocol):
         no client takes it for a part of the answer. None where the format has no such thing."""
         ...
 
-    def summary(self, operation: Operation, streaming: bool, tail: bytes) -> Summary:
-        """What the end of an answer with status 200 tells.
+    @property
+    def counts_at_start(self) -> bool:
+        """Whether the first record of a stream has counts that the last ones may lack."""
+        ...
+
+    def summary(
+        self, operation: Operation, streaming: bool, tail: bytes, start: bytes = b""
+    ) -> Summary:
+        """Read the end of an answer with status 200: how it ended, tokens, durations.
 
         `tail` is the whole body of a short answer, or the last records of a stream, without
-        framing. INCOMPLETE only comes of streams whose format has an end of its own (inference,
-        not progress): such an answer has failed, however cleanly it ended. Garbage raises nothing.
+        framing; `start` the first bytes of a stream where `counts_at_start`. INCOMPLETE only
+        comes of streams whose format has an end of its own (inference, not progress): such an
+        answer has failed, however cleanly it ended. Garbage raises nothing.
         """
         ...

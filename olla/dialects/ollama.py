@@ -25,6 +25,7 @@ class Ollama:
     """`/api/*`."""
 
     name = "ollama"
+    counts_at_start = False
 
     def peek(self, operation: Operation, body: bytes) -> Peek:
         """See `Dialect.peek`. `stream` absent means true where an operation streams."""
@@ -53,7 +54,9 @@ class Ollama:
         """See `Dialect.waiting`."""
         return None  # a line of NDJSON is a record
 
-    def summary(self, operation: Operation, streaming: bool, tail: bytes) -> Summary:
+    def summary(
+        self, operation: Operation, streaming: bool, tail: bytes, start: bytes = b""
+    ) -> Summary:
         """See `Dialect.summary`. Complete is what ends with `done: true`."""
         must_end = streaming and operation in _MUST_END
         line = last_line(tail) if streaming else tail

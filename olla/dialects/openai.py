@@ -23,6 +23,7 @@ _MODEL_OPTIONAL = frozenset({Operation.TOKENIZE, Operation.INFER})
 _WAITED_FOR = frozenset({Operation.CHAT, Operation.GENERATE, Operation.RESPONSES})
 _MUST_END = frozenset({Operation.CHAT, Operation.GENERATE})
 _DONE = b"[DONE]"
+_OUTPUT = ("content", "text", "tool_calls", "reasoning_content", "reasoning", "refusal")
 _RESPONSE_ENDS = {
     "response.completed": Ending.COMPLETE,
     "response.incomplete": Ending.COMPLETE,
@@ -49,6 +50,7 @@ class OpenAI:
     """`/v1/*`."""
 
     name = "openai"
+    counts_at_start = False
 
     def peek(self, operation: Operation, body: bytes) -> Peek:
         """See `Dialect.peek`. `stream` absent means false."""
@@ -74,20 +76,23 @@ class OpenAI:
         """See `Dialect.waiting`."""
         return f": {text}\n\n".encode() if operation in _WAITED_FOR else None
 
-    def summary(self, operation: Operation, streaming: bool, tail: bytes) -> Summary:
-        """See `Dialect.summary`. Complete: a finish reason and `[DONE]`, both."""
+    def summary(
+        self, operation: Operation, streaming: bool, tail: bytes, start: bytes = b""
+    ) -> Summary:
+        """See `Dialect.summary`. Complete: a finish reason or `[DONE]`, and no error after it.
+
+        TGI, Xinference, ik_llama.cpp and others send no `[DONE]`: taken for broken, each of their
+        answers ended in an error and opened the breaker.
+        """
         if not streaming:
             return _counted(Ending.COMPLETE, [json_object(tail)])
-        data = sse_data(tail)
+        data = [each for each in sse_data(tail) if each]
         events = [json_object(each) for each in data if each != _DONE]
         if operation is Operation.RESPONSES:
             return _response_summary(events)
         ending = Ending.COMPLETE
-        if operation in _MUST_END and not (
-            data and data[0] == _DONE and any(map(_finished, events))
-        ):
-            failed = any(value(event, "error") is not None for event in events[:2])
-            ending = Ending.ERROR if failed else Ending.INCOMPLETE
+        if operation in _MUST_END:
+            ending = _ending(done=bool(data) and data[0] == _DONE, events=events)
         return _counted(ending, events)
 
 
@@ -100,11 +105,29 @@ def _error(failure: Failure) -> dict[str, Any]:
     }
 
 
-def _finished(event: TopLevel | None) -> bool:
-    choices = value(event, "choices")
-    if not isinstance(choices, list):
-        return False
-    return any(isinstance(each, dict) and each.get("finish_reason") for each in choices)
+def _ending(*, done: bool, events: list[TopLevel | None]) -> Ending:
+    """How a stream of choices ended; `events` are its last ones without `[DONE]`, last first."""
+    if any(value(event, "error") is not None for event in events[: 1 if done else 2]):
+        return Ending.ERROR
+    if done:
+        return Ending.COMPLETE
+    for event in events:
+        choices = value(event, "choices")
+        if event is None or not isinstance(choices, list):
+            break  # half a record, or none of a choice's
+        parts = [each for each in choices if isinstance(each, dict)]
+        if any(each.get("finish_reason") for each in parts):
+            return Ending.COMPLETE
+        if any(map(_has_output, parts)):
+            break  # of another choice than the one that has ended, or there was no end
+    return Ending.INCOMPLETE
+
+
+def _has_output(choice: dict[str, Any]) -> bool:
+    """Whether a choice brings output, and not only a role or counts."""
+    delta = choice.get("delta")
+    parts = delta if isinstance(delta, dict) else choice
+    return any(parts.get(key) for key in _OUTPUT)
 
 
 def _response_summary(events: list[TopLevel | None]) -> Summary:

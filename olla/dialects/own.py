@@ -13,6 +13,7 @@ class Own:
     """olla's own paths. Nothing is relayed in it."""
 
     name = "olla"
+    counts_at_start = False
 
     def peek(self, operation: Operation, body: bytes) -> Peek:
         """See `Dialect.peek`: nothing is asked of a model here."""
@@ -44,6 +45,8 @@ class Own:
         """See `Dialect.waiting`."""
         return None
 
-    def summary(self, operation: Operation, streaming: bool, tail: bytes) -> Summary:
+    def summary(
+        self, operation: Operation, streaming: bool, tail: bytes, start: bytes = b""
+    ) -> Summary:
         """See `Dialect.summary`."""
         return Summary(Ending.COMPLETE)

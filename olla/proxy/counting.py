@@ -11,19 +11,21 @@ from olla.record import RequestRecord
 
 __all__ = ["estimate_tokens"]
 
-_ENDING: Final = {b"data:": 2}
-"""Records that end a stream, by how its records begin: a reason and `[DONE]`; else one."""
+_FRAME: Final = {b"data:": 2, b"event": 5}
+"""Records of a stream that carry no text, by how its records begin: OpenAI's finish reason and
+`[DONE]`; Anthropic's start and stop of message and block, and its reason; else one (Ollama's
+last)."""
 _CLIENT_GONE: Final = Kind.CLIENT_GONE
 
 
 def estimate_tokens(
     record: RequestRecord, lease: Lease, relay: Relay | None, failure: Failure | None, now: float
 ) -> None:
-    """Estimate what an answer without counts has taken, and mark it in the record.
+    """Estimate the tokens of an answer without counts, and mark it in the record.
 
-    Of a stream the records that went to the client are counted, one token each; of an answer that
-    came whole, its bytes. Where the client left before a byte came, the endpoint has worked for it
-    meanwhile: as fast as it is known to. What an endpoint failed at costs nobody anything.
+    A stream counts by its records, one token each; an answer that came whole counts by its bytes;
+    neither counts more than the request allows. If the client left before the first byte, the
+    endpoint has worked meanwhile, at the speed learned of it. An endpoint's failure costs nothing.
     """
     features = lease.features
     if record.prompt_tokens is not None:
@@ -45,16 +47,21 @@ def estimate_tokens(
     else:
         return
     record.prompt_tokens = round(prompt)
-    record.output_tokens = round(output)
+    record.output_tokens = round(min(output, features.output_max))
     record.estimated = True
 
 
 def _passed_on(relay: Relay) -> float:
-    """How many tokens have gone to the client, by the size of the last records."""
+    """How many tokens have gone to the client: the records of a stream, by its lines and by how
+    many of them the last records take."""
     if not relay.streams:
         return relay.bytes_out / BYTES_A_TOKEN
     last = relay.last_records()
-    lines = sum(1 for line in last.splitlines() if line.strip())
-    records = relay.bytes_out * lines / len(last) if last else 0.0
-    ended = relay.failure is None  # then what ends a stream is not of the text
-    return max(records - (_ENDING.get(last[:5], 1) if ended else 0), 0.0)
+    begin = last[:5]
+    if begin in _FRAME:
+        lines = last.count(b"\n")
+        records = relay.lines * last.count(b"data:") / lines if lines else 0.0
+    else:
+        records = float(relay.lines)
+    ended = relay.failure is None  # a stream that broke off had only some of its frame
+    return max(records - (_FRAME.get(begin, 1) if ended else 0), 0.0)

@@ -112,7 +112,11 @@ class Relay:
         self._unfit = begun and not head.streams
         self._stream = head.streams or begun
         self._sized = head.length is not None
-        self._tail = Tail() if head.readable and head.status == 200 else None
+        self._tail = (
+            Tail(with_start=self._stream and dialect.counts_at_start)
+            if head.readable and head.status == 200
+            else None
+        )
         self._kept: list[bytes] | None = [] if keep else None
         self._kept_size = 0
         self.bytes_out = 0
@@ -131,6 +135,11 @@ class Relay:
     def last_records(self) -> bytes:
         """The end of what has come, without framing."""
         return b"" if self._tail is None or self._tail.overflowed else self._tail.value()
+
+    @property
+    def lines(self) -> int:
+        """Line ends in what has come, without framing."""
+        return 0 if self._tail is None else self._tail.lines
 
     def kept(self) -> str:
         """What was passed on, as far as it was to be kept."""
@@ -164,7 +173,9 @@ class Relay:
         """The framing is complete: see whether the answer is, and end it accordingly."""
         tail = self._tail
         if tail is not None and not tail.overflowed:
-            self.summary = self._dialect.summary(self._operation, self._stream, tail.value())
+            self.summary = self._dialect.summary(
+                self._operation, self._stream, tail.value(), tail.start()
+            )
             if self._stream and self.summary.ending is not _COMPLETE:
                 self._cut_short(self.summary.ending)
                 return

@@ -196,7 +196,7 @@ class JsonLines:
         return (
             b'{"ts":"%b.%06dZ","id":%b,%b,"attempts":%d,"ttfb_ms":%b,"duration_ms":%.3f,'
             b'"bytes_in":%d,"bytes_out":%d,"prompt_tokens":%b,"output_tokens":%b,"queue_ms":%b,'
-            b'"predicted_ms":%b,"rewritten":%b,"failure":%b%b}\n'
+            b'"predicted_ms":%b,"rewritten":%b,"failure":%b%b%b}\n'
         ) % (
             self._second_text,
             (wall - second) * 1e6,
@@ -213,6 +213,7 @@ class JsonLines:
             b"null" if predicted is None else b"%.3f" % (predicted * 1000),
             b"null" if rewritten is None else _quoted(rewritten),
             b"null" if record.failure is None else _quoted(record.failure.kind.value),
+            b',"estimated":true' if record.estimated else b"",
             b"" if record.failure is None and len(record.attempts) < 2 else _trouble(record),
         )
 

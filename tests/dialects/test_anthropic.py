@@ -57,6 +57,26 @@ def test_counts_come_from_usage() -> None:
     )
 
 
+def test_the_prompt_of_a_stream_is_counted_where_it_begins() -> None:
+    """`message_start` has the input; a delta that counts it as well is the later word."""
+    usage = {"input_tokens": 1, "cache_read_input_tokens": 1281, "output_tokens": 1}
+    start = event("ping") + event("message_start", message={"usage": usage}) + TOKEN
+    told = ANTHROPIC.summary(Operation.MESSAGES, True, DELTA + STOP, start)
+    assert told == Summary(Ending.COMPLETE, 1282, 15)
+    both = event("message_delta", usage={"input_tokens": 3, "output_tokens": 4})
+    told = ANTHROPIC.summary(Operation.MESSAGES, True, both + STOP, start)
+    assert told == Summary(Ending.COMPLETE, 3, 4)
+    told = ANTHROPIC.summary(Operation.MESSAGES, True, DELTA + STOP, start[:60])
+    assert told == Summary(Ending.COMPLETE, None, 15)
+
+
+def test_cached_input_is_input() -> None:
+    """A prompt that was read from a cache counts as in the other dialects."""
+    usage = {"input_tokens": 1, "cache_read_input_tokens": 1281, "cache_creation_input_tokens": 8}
+    body = json.dumps({"usage": {**usage, "output_tokens": 4}}).encode()
+    assert ANTHROPIC.summary(Operation.MESSAGES, False, body) == Summary(Ending.COMPLETE, 1290, 4)
+
+
 @pytest.mark.parametrize(
     ("kind", "type_"),
     [

@@ -51,22 +51,30 @@ def test_servers_with_one_model_are_asked_without_naming_it() -> None:
         (FINISH + DONE + b": bye\n\n", Ending.COMPLETE),
         ((FINISH + DONE).replace(b"\n", b"\r\n"), Ending.COMPLETE),
         ((FINISH + DONE).replace(b"data: ", b"data:"), Ending.COMPLETE),
-        (TOKEN + DONE, Ending.INCOMPLETE),
-        (DONE, Ending.INCOMPLETE),
-        (TOKEN + FINISH, Ending.INCOMPLETE),
+        (TOKEN + DONE, Ending.COMPLETE),
+        (DONE, Ending.COMPLETE),
+        (TOKEN + FINISH, Ending.COMPLETE),
+        (TOKEN + FINISH + USAGE, Ending.COMPLETE),
+        (FINISH + event({"choices": [{"delta": {"role": "a", "content": ""}}]}), Ending.COMPLETE),
+        (TOKEN + FINISH + b"data: \n\n", Ending.COMPLETE),
         (FINISH + DONE + TOKEN, Ending.INCOMPLETE),
+        (FINISH + TOKEN, Ending.INCOMPLETE),
+        (FINISH + event({"choices": [{"text": "x"}]}), Ending.INCOMPLETE),
+        (TOKEN + FINISH + USAGE[:-9], Ending.INCOMPLETE),
+        (TOKEN + FINISH + ERROR, Ending.ERROR),
+        (TOKEN + USAGE, Ending.INCOMPLETE),
         (TOKEN, Ending.INCOMPLETE),
         (TOKEN[:-9], Ending.INCOMPLETE),
         (b"", Ending.INCOMPLETE),
         (TOKEN + ERROR, Ending.ERROR),
         (TOKEN + ERROR + DONE, Ending.ERROR),
-        (event({"choices": "x"}) + event({"choices": [1, None]}) + DONE, Ending.INCOMPLETE),
+        (event({"choices": "x"}) + event({"choices": [1, None]}), Ending.INCOMPLETE),
     ],
 )
-def test_a_stream_ends_with_a_reason_and_done(
+def test_a_stream_ends_with_a_reason_or_done(
     operation: Operation, tail: bytes, ending: Ending
 ) -> None:
-    """Interrupted servers send one without the other; only both are an end."""
+    """Several servers send no `[DONE]`: a finish reason that no output follows is an end too."""
     assert OPENAI.summary(operation, True, tail).ending is ending
 
 

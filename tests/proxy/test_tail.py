@@ -46,3 +46,16 @@ def test_an_endless_record_is_bounded_and_said_to_be_cut() -> None:
     tail.add(b"\n")
     tail.add(b"next\n")
     assert not tail.overflowed
+
+
+@given(pieces=st.lists(st.binary(min_size=1, max_size=9000), min_size=1, max_size=8))
+def test_the_start_and_the_lines_are_those_of_the_whole(pieces: list[bytes]) -> None:
+    """The first 16 KB are kept where they are wanted, and every line end is counted."""
+    whole = b"".join(pieces)
+    wanted, plain = Tail(with_start=True), Tail()
+    for piece in pieces:
+        wanted.add(piece)
+        plain.add(piece)
+    assert wanted.start() == whole[:16_384]
+    assert plain.start() == b""
+    assert wanted.lines == plain.lines == whole.count(b"\n")

@@ -291,3 +291,11 @@ def test_a_request_that_was_tried_again_tells_what_failed_first() -> None:
     line = json.loads(JsonLines().line(record()))
     assert "failed" not in line
     assert "error" not in line
+
+
+def test_estimated_counts_are_marked() -> None:
+    """A line says when its token counts are the router's own estimates, and only then."""
+    made = record()
+    assert "estimated" not in json.loads(JsonLines().line(made))
+    made.estimated = True
+    assert json.loads(JsonLines().line(made))["estimated"] is True
