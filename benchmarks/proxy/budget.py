@@ -25,8 +25,9 @@ __all__ = ["Harness", "stations"]
 
 _ANSWER = (
     b'{"model":"bench:latest","created_at":"2026-01-01T00:00:00Z","response":"%b","done":true,'
-    b'"done_reason":"stop","total_duration":1,"load_duration":1,"prompt_eval_count":10,'
-    b'"prompt_eval_duration":1,"eval_count":40,"eval_duration":1}' % (b"x" * 190)
+    b'"done_reason":"stop","total_duration":4102345678,"load_duration":52345678,'
+    b'"prompt_eval_count":10,"prompt_eval_duration":350123456,"eval_count":40,'
+    b'"eval_duration":3700123456}' % (b"x" * 190)
 )
 _HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=utf-8\r\n"
