@@ -11,6 +11,7 @@ from aiohttp import web
 from olla.clock import Clock, SystemClock
 from olla.simulation.answering import TROUBLE, ApiError, as_json, reset, spoil
 from olla.simulation.catalogue import ModelSpec, model_spec
+from olla.simulation.cross_origin import add_cors_fields, guard
 from olla.simulation.events import NodeLimits
 from olla.simulation.faults import Fault, Faults, Trouble
 from olla.simulation.managing import ManagingApi
@@ -137,6 +138,7 @@ class SimulatedNode:
             OSError: the address cannot be listened on.
         """
         app = web.Application(middlewares=[self._middleware], client_max_size=1 << 40)
+        app.on_response_prepare.append(add_cors_fields)
         for api in (NativeApi(self), ManagingApi(self), V1Api(self), TypedEventsApi(self)):
             app.add_routes(api.routes())
         app.add_routes(
@@ -228,8 +230,12 @@ class SimulatedNode:
             return await self._answer(request, handler)
         seen = Seen(request.method, request.raw_path, tuple(request.headers.items()))
         self.seen.append(seen)
-        try:
+
+        async def answer(request: web.Request) -> web.StreamResponse:
             return await self._answer(request, handler)
+
+        try:
+            return await guard(request, answer)
         finally:
             seen.body_bytes = request.content.total_bytes
 

@@ -40,7 +40,7 @@ async def test_reset_before_is_a_reset_without_a_byte(node: SimulatedNode) -> No
     """The other end sees a reset, not an end."""
     node.faults.set("reset_before")
     reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
-    writer.write(b"POST /api/generate HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")
+    writer.write(b"POST /api/generate HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}")
     with pytest.raises(ConnectionResetError):
         await reader.read()
     writer.close()
