@@ -63,6 +63,10 @@ class Kind(enum.Enum):
     NOT_FOUND = "not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     FORBIDDEN = "forbidden"
+    ORIGIN_FORBIDDEN = "origin_not_allowed"
+    """A web page asks that may not use the router."""
+    HOST_FORBIDDEN = "host_not_allowed"
+    """The name that was asked for may be a foreign page's, and lead here all the same."""
     KEY_MISSING = "api_key_required"
     KEY_INVALID = "invalid_api_key"
     KEY_REVOKED = "api_key_revoked"
@@ -142,6 +146,8 @@ FACTS: dict[Kind, Facts] = {
     Kind.NOT_FOUND: Facts(_CLIENT, Phase.ROUTE, 404),
     Kind.METHOD_NOT_ALLOWED: Facts(_CLIENT, Phase.ROUTE, 405),
     Kind.FORBIDDEN: Facts(_CLIENT, Phase.ROUTE, 403),
+    Kind.ORIGIN_FORBIDDEN: Facts(_CLIENT, Phase.REQUEST, 403),
+    Kind.HOST_FORBIDDEN: Facts(_CLIENT, Phase.REQUEST, 403),
     Kind.KEY_MISSING: Facts(_CLIENT, Phase.ROUTE, 401),
     Kind.KEY_INVALID: Facts(_CLIENT, Phase.ROUTE, 401),
     Kind.KEY_REVOKED: Facts(_CLIENT, Phase.ROUTE, 401),

@@ -16,6 +16,7 @@ from olla.settings.values import did_you_mean
 
 __all__ = ["check_all"]
 
+_NO = ("false", "no", "off", "0", "n", "f")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -48,6 +49,7 @@ def check_all(document: Document) -> None:
         there = {str(name) for name in names} or _default_names(document)
         _check_reserved(document, there)
         _check_of_keys(document, there)
+    _note_open_to_pages(document)
     aliases = document.data.get("model_aliases")
     seen: dict[Hashable, str] = {}
     for alias in aliases if isinstance(aliases, dict) else ():
@@ -58,6 +60,22 @@ def check_all(document: Document) -> None:
             canonical(alias),
             f"'{alias}'",
             f"'{alias}' is, for Ollama, the name",
+        )
+
+
+def _note_open_to_pages(document: Document) -> None:
+    """Say so when every web page may use a router that asks for no keys."""
+    server, access = document.data.get("server"), document.data.get("access")
+    cors = server.get("cors") if isinstance(server, dict) else None
+    if not isinstance(cors, dict) or str(cors.get("enabled", True)).lower() in _NO:
+        return
+    origins = cors.get("allowed_origins")
+    keyed = isinstance(access, dict) and str(access.get("require_key", False)).lower() not in _NO
+    if isinstance(origins, list) and "*" in origins and not keyed:
+        document.note(
+            ("server", "cors", "allowed_origins"),
+            "every web page that somebody opens in a browser may use this router without a key; "
+            "name the origins, or set access.require_key",
         )
 
 

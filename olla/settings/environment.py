@@ -1,4 +1,7 @@
-"""Environment variables that override keys: `OLLA_SERVER_PORT` for `server.port`."""
+"""Environment variables that override keys: `OLLA_SERVER_PORT` for `server.port`.
+
+A list of texts is written with commas: `OLLA_SERVER_CORS_ALLOWED_ORIGINS=https://a,https://b`.
+"""
 
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -6,7 +9,7 @@ from difflib import get_close_matches
 from olla.settings.document import Document
 from olla.settings.foreign import foreign_variable
 from olla.settings.problems import Problem
-from olla.settings.tree import scalar_keys
+from olla.settings.tree import list_keys, scalar_keys
 
 __all__ = ["override"]
 
@@ -25,18 +28,27 @@ _OTHER_NAMES = {
 def override(document: Document, environ: Mapping[str, str]) -> None:
     """Set the keys that variables name. An empty variable is none; one that names nothing is
     reported where it was probably meant for olla, and ignored."""
-    keys = {"OLLA_" + "_".join(key).upper(): key for key in scalar_keys()} | _OTHER_NAMES
+    keys = {_variable(key): key for key in scalar_keys()} | _OTHER_NAMES
+    lists = {_variable(key): key for key in list_keys()}
     for name in sorted(environ):
         text = environ[name]
         if not name.startswith("OLLA_") or name in _RESERVED or not text.strip():
             continue
         if name in keys:
             _set(document, keys[name], name, text)
+        elif name in lists:
+            _set(document, lists[name], name, text, listed=True)
         else:
-            _note_unknown(document, name, list(keys))
+            _note_unknown(document, name, [*keys, *lists])
 
 
-def _set(document: Document, key: tuple[str, ...], name: str, text: str) -> None:
+def _variable(key: tuple[str, ...]) -> str:
+    return "OLLA_" + "_".join(key).upper()
+
+
+def _set(
+    document: Document, key: tuple[str, ...], name: str, text: str, *, listed: bool = False
+) -> None:
     below = document.data
     for part in key[:-1]:
         inner = below.get(part)
@@ -46,7 +58,8 @@ def _set(document: Document, key: tuple[str, ...], name: str, text: str) -> None
             return  # the section itself is wrong, which is reported
         below = inner
     document.variables[key] = name
-    below[key[-1]] = document.plain(key, text)
+    plain = document.plain(key, text)
+    below[key[-1]] = [each.strip() for each in plain.split(",")] if listed else plain
 
 
 def _note_unknown(document: Document, name: str, known: list[str]) -> None:

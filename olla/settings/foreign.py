@@ -23,7 +23,6 @@ FOREIGN: dict[str, str] = {
     "server.rate_limits.cleanup_interval": "what is not used any more is forgotten by itself",
     "server.rate_limits.health_requests_per_minute": "/internal/health is cheap and not limited",
     "server.rate_limits.per_endpoint": "endpoints are not limited, callers are",
-    "server.cors": "answers carry the endpoint's own CORS headers",
     "proxy.engine": "there is one engine",
     "proxy.profile": "every answer is passed on as it comes",
     "proxy.stream_buffer_size": _FIXED,

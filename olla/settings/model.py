@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 from olla.admission.retries import SHARE
 from olla.routing.policies import DEFAULT, POLICIES
 from olla.settings.access import Access, RateLimits, State, Store
+from olla.settings.cors import Cors, checked_hosts
 from olla.settings.endpoint import Endpoint
 from olla.settings.routing import Routing
 from olla.settings.section import Section, about_key
@@ -53,6 +54,10 @@ class Server(Section):
     process may have open."""
     shutdown_timeout: Duration = 10.0
     """How long running requests may go on after SIGTERM."""
+    allowed_hosts: tuple[str, ...] = ()
+    """While only loopback is listened on: names in a request's Host, without port, that are
+    accepted besides local ones. *.example.com covers all names below it, a lone * every name."""
+    cors: Cors = Cors()
     request_limits: RequestLimits = RequestLimits()
     rate_limits: RateLimits = RateLimits()
     fast_path: Literal["auto", "off"] = "auto"
@@ -63,6 +68,11 @@ class Server(Section):
     @classmethod
     def _off_is_a_word(cls, value: object) -> object:
         return "off" if value is False else value  # YAML reads a bare off as false
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return checked_hosts(value)
 
     @field_validator("host")
     @classmethod

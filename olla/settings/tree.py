@@ -9,7 +9,15 @@ from olla.settings.model import Settings
 from olla.settings.problems import Key
 from olla.settings.values import Duration
 
-__all__ = ["all_paths", "is_duration", "keys_below", "places_of", "scalar_keys", "section_in"]
+__all__ = [
+    "all_paths",
+    "is_duration",
+    "keys_below",
+    "list_keys",
+    "places_of",
+    "scalar_keys",
+    "section_in",
+]
 
 _DURATION_MARKS = get_args(Duration)[1:]
 
@@ -48,6 +56,18 @@ def scalar_keys(
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             yield from scalar_keys(inner, (*above, name))
         elif section_in(inner) is None and not _holds_many(inner):
+            yield (*above, name)
+
+
+def list_keys(
+    model: type[BaseModel] = Settings, above: tuple[str, ...] = ()
+) -> Iterator[tuple[str, ...]]:
+    """Every key with a list of texts, those of the endpoints left out."""
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from list_keys(inner, (*above, name))
+        elif inner == tuple[str, ...]:
             yield (*above, name)
 
 

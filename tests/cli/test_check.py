@@ -15,12 +15,12 @@ def test_a_right_file_ends_with_zero_and_shows_what_is_in_force(
     invoke: Invoke, tmp_path: Path
 ) -> None:
     """The settings go to standard output as YAML, the notices to standard error."""
-    (tmp_path / "f.yaml").write_text("server: {port: 1234, cors: {enabled: true}}")
+    (tmp_path / "f.yaml").write_text("server: {port: 1234, request_logging: true}")
     told = invoke("check", "--config", "f.yaml")
     assert told.exit_code == 0
     assert yaml.safe_load(told.stdout)["server"]["port"] == 1234
     assert told.stdout.startswith("# in force, from f.yaml\n")
-    assert told.stderr.startswith("note: f.yaml:1:22: server.cors: has no effect here: ")
+    assert told.stderr.startswith("note: f.yaml:1:22: server.request_logging: has no effect here: ")
 
 
 def test_a_wrong_file_ends_with_two_and_lists_every_problem(invoke: Invoke, tmp_path: Path) -> None:

@@ -53,3 +53,20 @@ def test_an_endpoint_that_is_the_router_itself_is_told(host: str) -> None:
             {},
         )
     assert "router's own address" in str(caught.value.problems[0])
+
+
+@pytest.mark.parametrize(
+    ("text", "noted"),
+    [
+        ("server: {cors: {allowed_origins: ['*']}}", True),
+        ("server: {cors: {enabled: true, allowed_origins: ['https://a.example', '*']}}", True),
+        ("server: {cors: {enabled: false, allowed_origins: ['*']}}", False),
+        ("server: {cors: {allowed_origins: ['https://*']}}", False),
+        ("server: {cors: {allowed_origins: ['*']}}\naccess: {require_key: true}", False),
+        ("server: {cors: {}}", False),
+    ],
+)
+def test_a_router_that_is_open_to_every_page_is_noted(text: str, noted: bool) -> None:
+    """Where neither origins nor keys keep them out."""
+    notices = parse(text, {}).notices
+    assert [each.key for each in notices] == ["server.cors.allowed_origins"] * noted

@@ -50,6 +50,28 @@ def test_a_variable_overrides_its_key(name: str, value: str, key: str, expected:
     assert found == expected
 
 
+def test_a_list_is_written_with_commas() -> None:
+    """As the Go router's documentation has it; blanks do not count."""
+    variables = {
+        "OLLA_SERVER_CORS_ENABLED": "true",
+        "OLLA_SERVER_CORS_ALLOWED_ORIGINS": "https://a.example, https://b.example",
+        "OLLA_SERVER_CORS_MAX_AGE": "600",
+        "OLLA_SERVER_ALLOWED_HOSTS": "llm.example",
+    }
+    server = parse("server: {cors: {allowed_origins: ['https://c.example']}}", variables)
+    assert server.notices == []
+    cors = server.settings.server.cors
+    assert cors.allowed_origins == ("https://a.example", "https://b.example")
+    assert cors.max_age == 600
+    assert server.settings.server.allowed_hosts == ("llm.example",)
+
+
+def test_a_wrong_list_is_a_problem_of_the_variable(problems: Problems) -> None:
+    """Not of the file, which says nothing of it."""
+    (found,) = problems("", {"OLLA_SERVER_CORS_ALLOWED_ORIGINS": "https://a.example,b"})
+    assert found.key == "OLLA_SERVER_CORS_ALLOWED_ORIGINS"
+
+
 def test_every_key_with_one_value_has_one_variable() -> None:
     """No two keys share a variable."""
     names = ["_".join(key) for key in scalar_keys()]

@@ -3,7 +3,7 @@
 import pytest
 
 from olla.settings.problems import Key
-from olla.settings.tree import is_duration, keys_below, places_of, scalar_keys
+from olla.settings.tree import is_duration, keys_below, list_keys, places_of, scalar_keys
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,12 @@ def test_a_name_is_found_wherever_it_stands() -> None:
 def test_times_are_told_from_other_numbers(key: Key, whether: bool) -> None:
     """So that messages about them can name the unit."""
     assert is_duration(key) is whether
+
+
+def test_lists_of_texts_are_told_apart() -> None:
+    """From keys with one value, and from lists of sections."""
+    keys = set(list_keys())
+    assert ("server", "cors", "allowed_origins") in keys
+    assert ("access", "trusted_proxies") in keys
+    assert ("access", "keys") not in keys
+    assert not keys & set(scalar_keys())
