@@ -8,6 +8,7 @@ import asyncio
 import io
 import json
 import os
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -34,16 +35,25 @@ def node_options(name: str, models: tuple[str, ...], **more: object) -> NodeOpti
     return NodeOptions(name=name, models=models, **more)  # type: ignore[arg-type]
 
 
-def settings_text(urls: dict[str, str], extra: str = "") -> str:
-    """A configuration over these endpoints, on a free port; `extra` is more YAML at the root."""
+def settings_text(urls: dict[str, str], extra: str = "", server: str = "") -> str:
+    """A configuration over these endpoints, on a free port; `extra` is more YAML at the root,
+    `server` more keys of the server, such as `fast_path: off, idle_timeout: 1s`."""
     endpoints = "\n".join(
         f"      - {{name: {name}, url: '{url}', type: ollama, check_interval: 1s,"
         " check_timeout: 500ms}"
         for name, url in urls.items()
     )
+    own = {
+        "host": "127.0.0.1",
+        "port": "0",
+        "shutdown_timeout": "1s",
+        "allowed_hosts": "[x]",  # what requests have that are written by hand
+        "fast_path": os.environ.get("OLLA_TEST_FAST_PATH", "auto"),
+    }
+    named = set(re.findall(r"(?:^|, )([a-z_]+): ", server))
+    keys = [f"{name}: {value}" for name, value in own.items() if name not in named]
     return (
-        "server: {host: 127.0.0.1, port: 0, shutdown_timeout: 1s, fast_path: "
-        f"{os.environ.get('OLLA_TEST_FAST_PATH', 'auto')}}}\n"
+        f"server: {{{', '.join([*keys, *([server] if server else [])])}}}\n"
         "logging: {level: debug}\n"
         f"discovery:\n  static:\n    endpoints:\n{endpoints}\n{extra}"
     )
@@ -52,19 +62,28 @@ def settings_text(urls: dict[str, str], extra: str = "") -> str:
 class Fleet:
     """Simulated nodes with a router in front, in the running loop."""
 
-    def __init__(self, nodes: dict[str, tuple[str, ...]], extra: str = "", **options: object):
+    def __init__(
+        self,
+        nodes: dict[str, tuple[str, ...]],
+        extra: str = "",
+        server: str = "",
+        **options: object,
+    ):
+        """`extra` and `server`: see `settings_text`. `options` are those of the nodes."""
         self.nodes = {
             name: SimulatedNode(node_options(name, models, **options))
             for name, models in nodes.items()
         }
         self.extra = extra
+        self.server = server
         self.log = io.StringIO()
 
     async def __aenter__(self) -> "Fleet":
         for node in self.nodes.values():
             await node.start("127.0.0.1", 0)
         urls = {name: node.url for name, node in self.nodes.items()}
-        self.app = App(parse(settings_text(urls, self.extra), {}), output=self.log)
+        text = settings_text(urls, self.extra, self.server)
+        self.app = App(parse(text, {}), output=self.log)
         await self.app.start()
         await self.app.prober.first_pass()
         await self._known()

@@ -24,6 +24,7 @@ __all__ = [
     "Network",
     "Peer",
     "client_address",
+    "is_in",
     "is_local",
     "of_address",
     "of_key",
@@ -129,7 +130,7 @@ def of_address(address: str, *, local: bool) -> Caller:
 def client_address(peer: str, forwarded_for: str | None, trusted: tuple[Network, ...]) -> str:
     """The address a request comes from, where proxies in between can be believed: the last one in
     `X-Forwarded-For` that is not itself a trusted proxy's."""
-    if forwarded_for is None or not _is_in(peer, trusted):
+    if forwarded_for is None or not is_in(peer, trusted):
         return peer
     found = peer
     for each in reversed(forwarded_for.split(",")):
@@ -141,7 +142,7 @@ def client_address(peer: str, forwarded_for: str | None, trusted: tuple[Network,
         except ValueError:
             return found
         found = address
-        if not _is_in(address, trusted):
+        if not is_in(address, trusted):
             return found
     return found
 
@@ -206,7 +207,10 @@ def _is_name(glob: str) -> bool:
     return not any(character in glob for character in "*?[")
 
 
-def _is_in(address: str, networks: tuple[Network, ...]) -> bool:
+def is_in(address: str, networks: tuple[Network, ...]) -> bool:
+    """Whether an IP address belongs to one of the networks."""
+    if not networks:
+        return False
     try:
         ip = ip_address(address.partition("%")[0])
     except ValueError:

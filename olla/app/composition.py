@@ -8,8 +8,10 @@ import asyncio
 import itertools
 import random
 import secrets
+import socket
 import sys
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TextIO
 
@@ -21,6 +23,7 @@ from olla.app.chat_service import chat_status
 from olla.app.guarding import Guarding
 from olla.app.options import (
     aliases,
+    browser_guard,
     context_rule,
     load_timeout,
     needs_restart,
@@ -36,6 +39,7 @@ from olla.fleet.line import Line
 from olla.probing.prober import Prober
 from olla.proxy.admitting import Admission
 from olla.proxy.answering import OwnPath
+from olla.proxy.browser_guard import BrowserGuard
 from olla.proxy.confirming import Confirming
 from olla.proxy.downstream import Downstream
 from olla.proxy.room import connections_max
@@ -92,6 +96,7 @@ class App:
             sys.stderr if self.settings.logging.output == "stderr" else sys.stdout
         )
         self._server: asyncio.Server | None = None
+        self._on_loopback = True  # until it is known what is listened on
         self.decision_log: DecisionLog | None = None
         self.logger = self._make_logger()
         self._wire(loaded)
@@ -122,8 +127,6 @@ class App:
                 await self.prober.first_pass()
         except TimeoutError:
             pass
-        if server.fast_path == "auto":
-            await self.downstream.enable_fast_path()
         try:
             self._server = await asyncio.get_running_loop().create_server(
                 self.downstream.server,
@@ -131,8 +134,19 @@ class App:
                 server.port,
                 backlog=_BACKLOG,
                 reuse_address=True,
+                start_serving=False,
             )
+            self._on_loopback = all(
+                ip_address(each.getsockname()[0].partition("%")[0]).is_loopback
+                for each in self._server.sockets
+            )
+            self.stations.guard = self._browser_guard(self.settings)
+            if server.fast_path == "auto":
+                await self.downstream.enable_fast_path()
+            await self._server.start_serving()
         except OSError as error:
+            if self._server is not None:  # bound, but another process listens there
+                self._server.close()
             await self._stop_parts()
             raise StartError(
                 f"cannot listen on {server.host}:{server.port}: {error.strerror or error}; "
@@ -223,6 +237,7 @@ class App:
             context=context_rule(settings),
             wait_keepalive=settings.proxy.wait_keepalive,
             bodies_max=server.request_limits.max_buffered_size,
+            guard=self._browser_guard(settings),
         )
         self.guarding.apply(settings)
         self.downstream.renew(
@@ -330,6 +345,7 @@ class App:
             wait_keepalive=settings.proxy.wait_keepalive,
             bodies_max=settings.server.request_limits.max_buffered_size,
             context=context_rule(settings),
+            guard=self._browser_guard(settings),
         )
         self.lists = ListSurface(
             snapshot=lambda: self.prober.snapshot,
@@ -366,6 +382,11 @@ class App:
             read_timeout=settings.server.read_timeout,
             connections_max=connections_max(settings.server.max_connections),
             logger=self.logger,
+        )
+
+    def _browser_guard(self, settings: Settings) -> BrowserGuard:
+        return browser_guard(
+            settings, host_name=socket.gethostname(), on_loopback=self._on_loopback
         )
 
     def _own_paths(self, settings: Settings) -> dict[str, OwnPath]:

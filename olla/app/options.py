@@ -4,13 +4,17 @@ from olla.admission.refusals import QueueLimits
 from olla.dialects.paths import Paths, ScopeSpec
 from olla.fleet.names import canonical
 from olla.fleet.profiles import PROFILES
+from olla.proxy.allowed_hosts import AllowedHosts
 from olla.proxy.attempt import Timeouts
+from olla.proxy.browser_guard import BrowserGuard
 from olla.proxy.context_length import ContextRule
+from olla.proxy.cors import CorsPolicy
 from olla.routing.decision import Fallback, RoutingOptions, Strategy
 from olla.settings import Settings
 
 __all__ = [
     "aliases",
+    "browser_guard",
     "context_rule",
     "load_timeout",
     "needs_restart",
@@ -81,6 +85,24 @@ def aliases(settings: Settings) -> dict[str, tuple[str, ...]]:
 def context_rule(settings: Settings) -> ContextRule:
     """What becomes of the context lengths that requests name."""
     return ContextRule(settings.routing.num_ctx.max, settings.routing.num_ctx.round_to)
+
+
+def browser_guard(settings: Settings, *, host_name: str, on_loopback: bool) -> BrowserGuard:
+    """Which requests browsers may send. `host_name` is the machine's; `on_loopback` says that the
+    router can only be reached from this machine."""
+    cors = settings.server.cors
+    hosts = AllowedHosts(settings.server.allowed_hosts, own=host_name, guarded=on_loopback)
+    if not cors.enabled:
+        return BrowserGuard(CorsPolicy(), hosts, enabled=False)
+    policy = CorsPolicy(
+        cors.allowed_origins,
+        methods=cors.allowed_methods,
+        headers=cors.allowed_headers,
+        exposed=cors.exposed_headers,
+        credentials=cors.allow_credentials,
+        max_age=cors.max_age,
+    )
+    return BrowserGuard(policy, hosts)
 
 
 def load_timeout(settings: Settings) -> float:

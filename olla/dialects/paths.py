@@ -190,7 +190,7 @@ class Paths:
         if (route is None or route.operation is not Operation.MODEL) and "%2f" in rest.lower():
             raise _bad("an encoded slash may only stand in a model's id")
         if method == "OPTIONS":
-            route = None  # a browser's question before it asks: the server's own rules answer it
+            route = None  # what it may be asked is for the server to say
         if route is not None and method not in route.methods:
             if name is None or not scope.passes_methods or method in _NEVER_PASSED:
                 raise WrongMethod(rest, method, route.methods)

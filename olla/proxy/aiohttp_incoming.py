@@ -29,11 +29,15 @@ class AiohttpIncoming:
         "_continued",
         "_request",
         "_silence",
+        "cors",
+        "forwarded_hosts",
         "has_body",
         "headers",
         "hidden",
+        "hosts",
         "length",
         "method",
+        "origins",
         "peer",
         "plain",
         "target",
@@ -48,12 +52,23 @@ class AiohttpIncoming:
         self.target = request.raw_path
         self.peer = peer
         self.headers: Sequence[tuple[bytes, bytes]] = request.raw_headers
+        self.cors = b""
+        self.origins: tuple[str, ...] = ()
+        """The values of the `Origin` fields."""
+        self.hosts: tuple[str, ...] = ()
+        self.forwarded_hosts: tuple[str, ...] = ()
         # One walk over the fields costs less than to look for each of those.
         self.plain = True
-        for name, _ in self.headers:
-            if name.lower() in _OBEYED:
+        for name, value in self.headers:
+            lower = name.lower()
+            if lower == b"host":
+                self.hosts += (value.decode("latin-1"),)
+            elif lower == b"origin":
+                self.origins += (value.decode("latin-1"),)
+            elif lower == b"x-forwarded-host":
+                self.forwarded_hosts += (value.decode("latin-1"),)
+            elif lower in _OBEYED:
                 self.plain = False
-                break
         self.hidden: frozenset[bytes] | None = None
         self.has_body = request.body_exists
         self.length = request.content_length
@@ -62,6 +77,16 @@ class AiohttpIncoming:
     def credentials(self) -> tuple[Credential, ...]:
         """See `Incoming.credentials`."""
         return credentials(self.headers)
+
+    @property
+    def is_preflight(self) -> bool:
+        """Whether a browser asks for leave to send another request."""
+        return (
+            self.method == "OPTIONS"
+            and bool(self.origins)
+            and not self.has_body
+            and self.header("Access-Control-Request-Method") is not None
+        )
 
     @property
     def path(self) -> str:

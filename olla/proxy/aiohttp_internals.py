@@ -309,7 +309,8 @@ class Connection(RequestHandler):
             if left > 0:
                 self._watch(left)
                 return
-            start = b"POST %b " % request.head.path.encode()
+            origin = (request.head.fields.get("origin") or "").encode()
+            start = b"POST %b HTTP/1.1\r\nOrigin: %b\r\n" % (request.head.path.encode(), origin)
             self._forget_incoming(request)
             self._time_out(start, f"the request's body stopped for {server.read_timeout:g} s")
         elif self._head_size and not (self._request_in_progress or self._messages):

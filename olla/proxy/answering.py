@@ -20,7 +20,7 @@ from olla.dialects.paths import Target
 from olla.dialects.registry import DIALECTS
 from olla.failures import Failed, Failure, Kind
 from olla.proxy.allowing import CATEGORIES, NOT_LET_IN, entitled, let_in
-from olla.proxy.error_response import error_response
+from olla.proxy.error_response import add_fields, error_response
 from olla.proxy.gate import Own, Visit
 from olla.proxy.headers import seconds
 from olla.proxy.incoming import Incoming
@@ -60,6 +60,25 @@ class Asked:
         self.visit = visit
         self.record = record
         self._asker = asker
+
+    async def stream(
+        self, request: web.BaseRequest, answer: InnerAnswer, content_type: str
+    ) -> web.StreamResponse:
+        """Begin a stream that passes on what the fleet answers: its head is sent here.
+
+        Raises:
+            ConnectionError: the client has gone.
+        """
+        response = web.StreamResponse(
+            headers={
+                "Content-Type": content_type,
+                "Cache-Control": "no-store",
+                **dict(answer.told()),
+            }
+        )
+        add_fields(response, self.incoming.cors)
+        await response.prepare(request)
+        return response
 
     async def body(self) -> bytes:
         """The whole body: to be read once, and at once made into what is asked.

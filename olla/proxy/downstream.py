@@ -9,15 +9,16 @@ answers.
 import asyncio
 import re
 from collections.abc import Awaitable, Mapping
-from typing import cast
+from typing import Final, cast
 
 import aiohttp
 import structlog
 from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError, LineTooLong
 
+from olla.access.caller import is_in
 from olla.access.keyring import UnknownKey
-from olla.dialects.dialect import Operation
+from olla.dialects.dialect import Dialect, Operation
 from olla.dialects.paths import BodyUse, Paths, Target, WrongMethod
 from olla.failures import Failed, Failure, Kind
 from olla.fleet.line import Line
@@ -27,10 +28,10 @@ from olla.proxy.aiohttp_incoming import AiohttpIncoming
 from olla.proxy.aiohttp_internals import Connection, Server
 from olla.proxy.allowing import let_in
 from olla.proxy.answering import Answering, OperationSurface, OwnPath
-from olla.proxy.error_response import error_answer
+from olla.proxy.error_response import add_fields, error_answer, error_response
 from olla.proxy.exchange import Exchange
 from olla.proxy.fast_path import FastPath, HotIncoming, HotRequest
-from olla.proxy.gate import Visit
+from olla.proxy.gate import Own, Visit
 from olla.proxy.giving_up import give_up_on, moving
 from olla.proxy.hot_head import HotHead
 from olla.proxy.incoming import Incoming, read_body, request_id
@@ -44,6 +45,10 @@ from olla.record import RequestRecord
 __all__ = ["Downstream"]
 
 _REQUEST_LINE = re.compile(rb"[A-Z]+ ([^ \r\n]{1,2048})")
+_ORIGIN = re.compile(rb"\r\norigin:[ \t]*([!-~]*)[ \t]*(?=\r\n)", re.IGNORECASE)
+_HEAD_READ = 65536
+"""Bytes of a head that could not be parsed in which the origin is looked for."""
+_PREFLIGHTS: Final = Own("preflight")
 _VERSIONS = (HttpVersion10, HttpVersion11)
 _READ_SIZE = 262144
 _SHUTDOWN = 1.0
@@ -112,9 +117,15 @@ class Downstream:
             )
 
     def _new_fast_path(self) -> FastPath:
-        stations, answering = self._stations, self.answering
+        stations = self._stations
         return FastPath(
-            self._paths, stations.max_body, stations.room, answering.is_own, self._would_admit
+            self._paths,
+            stations.max_body,
+            stations.room,
+            self.answering.is_own,
+            self._would_admit,
+            stations.guard,
+            self._is_proxy,
         )
 
     def _would_admit(self, head: HotHead, peer: str) -> bool:
@@ -302,42 +313,50 @@ class Downstream:
     def _handle(self, request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
         if request.version not in _VERSIONS:
             raise BadHttpMessage(f"HTTP/{request.version.major}.{request.version.minor}")
-        own = self.answering.own(request.raw_path.partition("?")[0])
-        return self._answer(request) if own is None else self._own(own, request)
-
-    async def _own(self, own: OwnPath, request: web.BaseRequest) -> web.StreamResponse:
         connection = cast(Connection, request.protocol)
         incoming = AiohttpIncoming(request, connection.peer, self.server.read_timeout)
+        own = self.answering.own(incoming.path)
+        refusal = self._guarded(incoming)
+        if refusal is not None:
+            return self._refuse_page(refusal, own, request, incoming)
+        if incoming.is_preflight:
+            return self._served(self._preflight(incoming), incoming)
+        if own is None:
+            return self._answer(request, incoming)
         record = self._record(incoming, self._stations.clock.now())
+        return self._served(self.answering.answer_own(own, request, incoming, record), incoming)
+
+    async def _served(
+        self, answering: Awaitable[web.StreamResponse], incoming: AiohttpIncoming
+    ) -> web.StreamResponse:
+        """An answer of olla's own, with what it tells browsers."""
         self._answering += 1
         try:
-            return await self.answering.answer_own(own, request, incoming, record)
+            response = await answering
+        except web.HTTPException as error:
+            add_fields(error, incoming.cors)
+            raise
         finally:
             self._done()
+        if not response.prepared:
+            add_fields(response, incoming.cors)
+        return response
 
-    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        connection = cast(Connection, request.protocol)
-        incoming = AiohttpIncoming(request, connection.peer, self.server.read_timeout)
+    async def _answer(
+        self, request: web.BaseRequest, incoming: AiohttpIncoming
+    ) -> web.StreamResponse:
         record = self._record(incoming, self._stations.clock.now())
-        connection.persistent = request.keep_alive and not self.draining
-        connection.minor = 1 if request.version >= (1, 1) else 0
-        connection.wants_trailers = "trailers" in (
-            "" if incoming.plain else incoming.header("TE") or ""
-        )
+        connection = self._prepare(request, incoming)
         try:
             target = self._paths.resolve(request.method, request.raw_path)
         except Failed as failed:
-            self._write_failure(failed, request, connection, record)
+            dialect = self._paths.error_dialect(request.raw_path)
+            self._write_failure(failed, dialect, incoming, connection, record)
             return written(connection.persistent)
         answer = self.answering.operation(target.operation)
         if answer is not None:
-            self._answering += 1
-            try:
-                return await self.answering.answer_operation(
-                    answer, request, incoming, target, record
-                )
-            finally:
-                self._done()
+            answering = self.answering.answer_operation(answer, request, incoming, target, record)
+            return await self._served(answering, incoming)
         exchange = self._open(incoming, connection, target, record)
         answered = connection.until_answered()
         try:
@@ -358,10 +377,21 @@ class Downstream:
             raise
         return written(connection.persistent)
 
+    def _prepare(self, request: web.BaseRequest, incoming: AiohttpIncoming) -> Connection:
+        """The request's connection, which knows what its client can read."""
+        connection = cast(Connection, request.protocol)
+        connection.persistent = request.keep_alive and not self.draining
+        connection.minor = 1 if request.version >= (1, 1) else 0
+        connection.wants_trailers = "trailers" in (
+            "" if incoming.plain else incoming.header("TE") or ""
+        )
+        return connection
+
     def _write_failure(
         self,
         failed: Failed,
-        request: web.BaseRequest,
+        dialect: Dialect,
+        incoming: AiohttpIncoming,
         client: Connection,
         record: RequestRecord,
     ) -> None:
@@ -369,9 +399,8 @@ class Downstream:
         failure, stations = failed.failure, self._stations
         record.failure = failure
         record.status = failure.status
-        dialect = self._paths.error_dialect(request.raw_path)
         record.dialect = dialect.name
-        if request.body_exists:
+        if incoming.has_body:
             client.persistent = False
         fields = f"X-Olla-Request-ID: {record.id}\r\nX-Olla-Routing-Decision: rejected\r\n"
         if isinstance(failed, WrongMethod):
@@ -380,14 +409,75 @@ class Downstream:
             error_answer(
                 failure,
                 dialect,
-                fields.encode(),
+                fields.encode() + incoming.cors,
                 keep_alive=client.persistent,
                 minor=client.minor,
-                bodiless=request.method == "HEAD",
+                bodiless=incoming.method == "HEAD",
             )
         )
         record.ended = stations.clock.now()
         stations.sink(record)
+
+    # --- browsers ---------------------------------------------------------------------------
+
+    def _guarded(self, incoming: AiohttpIncoming) -> Failure | None:
+        """Why a request is refused because of the page that makes a browser send it, if it is."""
+        guard, method = self._stations.guard, incoming.method
+        origins, hosts = incoming.origins, incoming.hosts
+        forwarded = incoming.forwarded_hosts
+        incoming.cors, refusal = guard.check(method, origins, hosts, forwarded, from_proxy=False)
+        if refusal is not None and self._is_proxy(incoming.peer):
+            incoming.cors, refusal = guard.check(method, origins, hosts, forwarded, from_proxy=True)
+        return refusal
+
+    def _is_proxy(self, peer: str) -> bool:
+        """Whether an address is that of a trusted proxy."""
+        return is_in(peer, self._stations.gate.policy.trusted)
+
+    async def _refuse_page(
+        self,
+        refusal: Failure,
+        own: OwnPath | None,
+        request: web.BaseRequest,
+        incoming: AiohttpIncoming,
+    ) -> web.StreamResponse:
+        """Refuse a page's request. It counts against no limit: the person in front of the browser,
+        whose address it would be, has not sent it."""
+        record = self._record(incoming, self._stations.clock.now())
+        connection = self._prepare(request, incoming)
+        dialect = self._paths.error_dialect(incoming.target) if own is None else own.dialect
+        self._write_failure(Failed(refusal), dialect, incoming, connection, record)
+        return written(connection.persistent)
+
+    async def _preflight(self, incoming: AiohttpIncoming) -> web.StreamResponse:
+        """Tell a browser what the page may send. It needs no key, which a browser cannot show
+        here, and counts against the limits of its address."""
+        stations = self._stations
+        gate = stations.gate
+        record = self._record(incoming, stations.clock.now())
+        dialect = self._paths.error_dialect(incoming.target)
+        record.dialect, record.operation = dialect.name, "preflight"
+        visit = gate.visit(gate.anonymous(incoming), "monitoring", incoming, _PREFLIGHTS)
+        visit.note(record)
+        response: web.StreamResponse
+        try:
+            await visit.paid()
+        except Failed as failed:
+            record.failure = failed.failure
+            response = error_response(failed.failure, dialect)
+        else:
+            asked = incoming.listed("Access-Control-Request-Headers")
+            fields = stations.guard.cors.preflight(incoming.origins[0], asked)
+            incoming.cors = fields or incoming.cors
+            response = web.Response(status=204)
+        finally:
+            visit.settle(record)
+        response.headers.update(visit.headers())
+        response.headers["X-Olla-Request-ID"] = record.id
+        record.status = response.status
+        record.ended = stations.clock.now()
+        stations.sink(record)
+        return response
 
     def _refusal(
         self, start: bytes, peer: str, status: int, message: str, error: BaseException | None
@@ -416,6 +506,8 @@ class Downstream:
         stations = self._stations
         now = stations.clock.now()
         dialect = self._paths.error_dialect(path)
+        origin = _origin(start)
+        cors = b"" if origin is None else stations.guard.cors.answer(origin)
         record = RequestRecord(
             id=next(stations.ids),
             method=start.partition(b" ")[0].decode("latin-1") if match is not None else "",
@@ -431,7 +523,7 @@ class Downstream:
         answer = error_answer(
             failure,
             dialect,
-            f"X-Olla-Request-ID: {record.id}\r\n".encode(),
+            f"X-Olla-Request-ID: {record.id}\r\n".encode() + cors,
             keep_alive=False,
             minor=1,
             bodiless=False,
@@ -439,6 +531,14 @@ class Downstream:
         record.bytes_out = len(answer)
         stations.sink(record)
         return answer
+
+
+def _origin(start: bytes) -> str | None:
+    """The origin in a head that could not be parsed, as far as it has come; None where it has
+    none, or several."""
+    head = start[:_HEAD_READ].partition(b"\r\n\r\n")[0] + b"\r\n"
+    found: list[bytes] = _ORIGIN.findall(head)
+    return found[0].decode() if len(found) == 1 else None
 
 
 def _draining() -> Failure:

@@ -14,7 +14,7 @@ from olla.dialects.dialect import Dialect
 from olla.failures import Failure
 from olla.proxy.fields import reason_phrase
 
-__all__ = ["error_answer", "error_headers", "error_response"]
+__all__ = ["add_fields", "error_answer", "error_headers", "error_response"]
 
 _RETRIABLE_4XX = frozenset({408, 429})
 _ALWAYS_RETRY_AFTER = frozenset({429, 503})
@@ -72,3 +72,10 @@ def error_answer(
         lines.append("Connection: keep-alive")
     head = "\r\n".join(lines).encode("latin-1", "replace") + b"\r\n" + fields + b"\r\n"
     return head if bodiless else head + body
+
+
+def add_fields(response: web.StreamResponse, fields: bytes) -> None:
+    """Add header lines, each with its line end, to a response that has not begun."""
+    for line in fields.split(b"\r\n")[:-1]:
+        name, _, value = line.partition(b": ")
+        response.headers.add(name.decode(), value.decode())

@@ -128,7 +128,8 @@ class Exchange:
         self._features, self._body, self._counted, self._explanation = understood
         self._asked_for = record.model
         if stations.wait_keepalive and record.streaming:
-            self._waiting = waiting_for(stations, target, self.downstream, record)
+            cors = self._incoming.cors
+            self._waiting = waiting_for(stations, target, self.downstream, record, cors)
 
     def _paid(self, refused: Failure | None) -> None:
         """Its limits were charged, or refuse it."""
@@ -433,6 +434,9 @@ class Exchange:
 
     def _fields(self, now: float) -> bytes:
         fields = self._stations.telling.fields(self.record, now, self._explanation)
+        cors = self._incoming.cors
+        if cors:
+            fields += cors
         return fields if self.visit is None else fields + self.visit.fields()
 
     def _total_time(self) -> bytes:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from olla.dialects.paths import Paths, Target
 from olla.fleet.endpoint import EndpointSpec
+from olla.proxy.browser_guard import BrowserGuard
 from olla.proxy.hot_head import HotHead, HotHeads
 from olla.proxy.room import HELD_MIN, Room
 
@@ -21,7 +22,7 @@ class HotIncoming:
     """A request as the fast path has read it. See `Incoming`."""
 
     __slots__ = (
-        *("_head", "credentials", "has_body", "headers", "hidden", "length", "method"),
+        *("_head", "cors", "credentials", "has_body", "headers", "hidden", "length", "method"),
         *("peer", "plain", "target"),
     )
 
@@ -34,6 +35,7 @@ class HotIncoming:
         self.length: int | None = length
         self.has_body = True
         self.plain = head.plain
+        self.cors = head.cors
         self.credentials = head.credentials
         self.hidden: frozenset[bytes] | None = None
 
@@ -107,7 +109,7 @@ class HotRequest:
 class FastPath:
     """Tells which requests are hot. One for all connections."""
 
-    __slots__ = ("_admits", "_body_max", "_heads", "room")
+    __slots__ = ("_admits", "_body_max", "_heads", "_is_proxy", "room")
 
     def __init__(
         self,
@@ -116,12 +118,16 @@ class FastPath:
         room: Room,
         is_own: Callable[[str], bool] | None = None,
         admits: Callable[[HotHead, str], bool] = lambda head, peer: True,
+        guard: BrowserGuard | None = None,
+        is_proxy: Callable[[str], bool] = lambda peer: False,
     ) -> None:
         """`body_max` is bytes: a longer body is refused, which is aiohttp's affair, and so is one
-        that `room` has no place for. `is_own`: see `HotHeads`. `admits` tells whether a request
-        from an address would be let in: a long body is held for no other."""
+        that `room` has no place for. `is_own` and `guard`: see `HotHeads`. `admits` tells whether
+        a request from an address would be let in: a long body is held for no other. `is_proxy`
+        tells which addresses are those of trusted proxies."""
         self._admits = admits
-        self._heads = HotHeads(paths, is_own)
+        self._heads = HotHeads(paths, is_own, guard)
+        self._is_proxy = is_proxy
         self._body_max = body_max
         self.room = room
 
@@ -135,6 +141,8 @@ class FastPath:
             return None
         head, body_at, length = found
         if length > self._body_max:
+            return None
+        if head.from_proxy_only and not self._is_proxy(peer):
             return None
         if length >= HELD_MIN and not (self._admits(head, peer) and self.room.take(length)):
             return None

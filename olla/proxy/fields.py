@@ -23,6 +23,8 @@ HOP_BY_HOP = frozenset(
     }
 )
 _DROPPED_DOWNSTREAM = HOP_BY_HOP | {b"content-length"}
+_ROUTERS = (b"x-olla-", b"access-control-")
+"""How the names begin of fields that only the router sets: what pages may read is its policy."""
 
 
 def passed_fields(status: int, reason: bytes, headers: list[tuple[bytes, bytes, bytes]]) -> bytes:
@@ -36,7 +38,7 @@ def passed_fields(status: int, reason: bytes, headers: list[tuple[bytes, bytes, 
     parts += [
         b"%b: %b\r\n" % (name, value)
         for lower, name, value in headers
-        if lower not in dropped and not lower.startswith(b"x-olla-")
+        if lower not in dropped and not lower.startswith(_ROUTERS)
     ]
     return b"".join(parts)
 

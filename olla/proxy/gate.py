@@ -127,8 +127,7 @@ class Gate:
             first = shown[0][1]
             if strict or policy.guarded or first.startswith(KEY_PREFIX):
                 raise UnknownKey(refuse_key(first))
-        # A browser asks before it shows a key (a preflight), and cannot show it then.
-        elif key_needed and policy.require_key and incoming.method != "OPTIONS":
+        elif key_needed and policy.require_key:
             raise Failed(refuse_key(None))
         return self.anonymous(incoming)
 

@@ -20,6 +20,8 @@ _OURS_UPSTREAM = HOP_BY_HOP | {
     b"x-olla-explain",
     b"via",
     b"x-forwarded-for",
+    # Which pages may ask was decided here; an endpoint with a policy of its own would refuse them.
+    b"origin",
 }
 _CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"cookie"})
 """What a client shows to olla is not for the endpoints."""

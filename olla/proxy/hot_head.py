@@ -14,6 +14,7 @@ from olla.dialects.dialect import Right
 from olla.dialects.paths import BodyUse, Paths, Target
 from olla.failures import Failed
 from olla.fleet.endpoint import EndpointSpec
+from olla.proxy.browser_guard import BrowserGuard
 from olla.proxy.credentials import credentials
 from olla.proxy.headers import unchanging_head
 
@@ -42,8 +43,8 @@ class HotHead:
     """A head, and everything that follows from it alone."""
 
     __slots__ = (
-        *("_outgoing", "closes", "credentials", "fields", "headers", "path", "plain", "target"),
-        "uri",
+        *("_outgoing", "closes", "cors", "credentials", "fields", "from_proxy_only"),
+        *("headers", "path", "plain", "target", "uri"),
     )
 
     def __init__(
@@ -64,6 +65,10 @@ class HotHead:
         """First values by lower-case name."""
         for name, value in headers:
             self.fields.setdefault(name.decode().lower(), value.decode())
+        self.cors = b""
+        """See `Incoming.cors`."""
+        self.from_proxy_only = False
+        """Whether the head is only acceptable from a trusted proxy: any other gets an error."""
         self.plain = _OBEYED.isdisjoint(self.fields)
         self.credentials = credentials(headers)
         self._outgoing: dict[
@@ -105,12 +110,19 @@ _COLD: Final = None
 class HotHeads:
     """Finds heads for the fast path."""
 
-    __slots__ = ("_is_own", "_known", "_paths")
+    __slots__ = ("_guard", "_is_own", "_known", "_paths")
 
-    def __init__(self, paths: Paths, is_own: Callable[[str], bool] | None = None) -> None:
-        """`is_own` tells which paths olla answers itself, whatever else they could mean."""
+    def __init__(
+        self,
+        paths: Paths,
+        is_own: Callable[[str], bool] | None = None,
+        guard: BrowserGuard | None = None,
+    ) -> None:
+        """`is_own` tells which paths olla answers itself, whatever else they could mean. `guard`
+        tells which pages and hosts are accepted: the others get their refusal by way of aiohttp."""
         self._paths = paths
         self._is_own = is_own
+        self._guard = guard
         self._known: dict[bytes, HotHead | None] = {}
 
     def find(self, data: bytes) -> tuple[HotHead, int, int] | None:
@@ -172,4 +184,22 @@ class HotHeads:
             return _COLD
         if target.body is not BodyUse.JSON or target.right not in _INFERENCE:
             return _COLD
-        return HotHead(uri, tuple(headers), target, closes=closes)
+        return self._guarded(HotHead(uri, tuple(headers), target, closes=closes))
+
+    def _guarded(self, head: HotHead) -> HotHead | None:
+        """The head with what its answers tell browsers; `_COLD` when the guard refuses it."""
+        guard = self._guard
+        if guard is None:
+            return head
+        origins = _values(head, "origin")
+        hosts, forwarded = _values(head, "host"), _values(head, "x-forwarded-host")
+        head.cors, refusal = guard.check("POST", origins, hosts, forwarded, from_proxy=False)
+        if refusal is not None:
+            head.from_proxy_only = True
+            head.cors, refusal = guard.check("POST", origins, hosts, forwarded, from_proxy=True)
+        return head if refusal is None else _COLD
+
+
+def _values(head: HotHead, name: str) -> tuple[str, ...]:
+    value = head.fields.get(name)
+    return () if value is None else (value,)

@@ -32,6 +32,8 @@ class Incoming(Protocol):
     has_body: bool
     plain: bool
     """It is known to have none of the headers that olla itself obeys, keys apart."""
+    cors: bytes
+    """The fields that tell a browser who may read the answer, each with its line end."""
     hidden: frozenset[bytes] | None
     """The fields (in lower case) that showed olla a key: they are for nobody else."""
 

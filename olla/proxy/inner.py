@@ -37,6 +37,7 @@ class InnerIncoming:
         self.length: int | None = len(body)
         self.has_body = True
         self.plain = True
+        self.cors = b""
         self.hidden: frozenset[bytes] | None = None
         self.credentials: tuple[Credential, ...] = ()
 

@@ -9,8 +9,11 @@ from olla.clock import Clock
 from olla.failures import Failure
 from olla.fleet.snapshot import Snapshot
 from olla.proxy.admitting import Admission
+from olla.proxy.allowed_hosts import AllowedHosts
 from olla.proxy.attempt import Timeouts
+from olla.proxy.browser_guard import BrowserGuard
 from olla.proxy.context_length import ContextRule
+from olla.proxy.cors import CorsPolicy
 from olla.proxy.deadlines import Deadlines
 from olla.proxy.gate import Gate
 from olla.proxy.room import Room
@@ -68,6 +71,7 @@ class Stations:
         via: str | None = None,
         wait_keepalive: float = 0.0,
         bodies_max: int = 1 << 30,
+        guard: BrowserGuard | None = None,
     ) -> None:
         """`max_body` is bytes; `aliases` maps canonical names to canonical names, best first;
         `refresh_timeout` says how many seconds endpoints may be asked again for a model that none
@@ -76,7 +80,8 @@ class Stations:
         told each request's id and how its candidates were priced; `via` is this router's own name
         in `Via`, by which a request that comes back is known; `wait_keepalive` is the seconds
         between two signs of life while a stream is waited for, 0 for none; `bodies_max` is how many
-        bytes of long request bodies may be held in memory together."""
+        bytes of long request bodies may be held in memory together; `guard` decides which requests
+        browsers may send (none: those of pages that the router itself serves)."""
         self.clock = clock
         self.admission = admission
         self.gate = gate
@@ -95,6 +100,7 @@ class Stations:
         self.deadlines = Deadlines()
         self.room = Room(bodies_max)
         self.wait_keepalive = wait_keepalive
+        self.guard = guard or BrowserGuard(CorsPolicy(), AllowedHosts(), enabled=False)
         self.tickets = itertools.count()
         self.ids = ids
 
@@ -108,6 +114,7 @@ class Stations:
         context: ContextRule,
         wait_keepalive: float,
         bodies_max: int,
+        guard: BrowserGuard,
     ) -> "Stations":
         """The same stations with other limits, for requests that come from now on."""
         other = copy.copy(self)
@@ -117,6 +124,7 @@ class Stations:
         other.refresh_timeout = refresh_timeout
         other.context = context
         other.wait_keepalive = wait_keepalive
+        other.guard = guard
         self.room.limit = bodies_max
         other.strategy = self.admission.dispatcher.options.strategy.value
         return other

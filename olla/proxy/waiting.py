@@ -24,13 +24,21 @@ class Waiting:
     """Speaks for an answer until it comes. See `Watched`."""
 
     __slots__ = (
-        *("_deadlines", "_dialect", "_downstream", "_interval", "_loop", "_operation", "_record"),
+        *("_cors", "_deadlines", "_dialect", "_downstream", "_interval", "_loop", "_operation"),
+        "_record",
         *("_started", "_telling", "begun", "slot"),
     )
 
     def __init__(
-        self, stations: Stations, target: Target, downstream: Downstream, record: RequestRecord
+        self,
+        stations: Stations,
+        target: Target,
+        downstream: Downstream,
+        record: RequestRecord,
+        cors: bytes,
     ) -> None:
+        """`cors`: see `Incoming.cors`."""
+        self._cors = cors
         self._deadlines = stations.deadlines
         self._telling = stations.telling
         self._dialect = target.dialect
@@ -84,7 +92,8 @@ class Waiting:
             framing = b""
         if not downstream.persistent:
             framing += b"Connection: close\r\n"
-        downstream.write(_HEAD + framing + self._telling.fields(self._record, now, None) + b"\r\n")
+        fields = self._telling.fields(self._record, now, None) + self._cors
+        downstream.write(_HEAD + framing + fields + b"\r\n")
 
     def _framed(self, data: bytes) -> bytes:
         return chunk(data) if self._downstream.minor == 1 else data
@@ -100,10 +109,14 @@ class Waiting:
 
 
 def waiting_for(
-    stations: Stations, target: Target, downstream: Downstream, record: RequestRecord
+    stations: Stations,
+    target: Target,
+    downstream: Downstream,
+    record: RequestRecord,
+    cors: bytes,
 ) -> Waiting | None:
     """Whoever speaks for a stream while it is waited for; None where its format has no words for
     that."""
     if not target.inference or target.dialect.waiting(target.operation, "") is None:
         return None
-    return Waiting(stations, target, downstream, record)
+    return Waiting(stations, target, downstream, record, cors)

@@ -122,7 +122,7 @@ class ChatSurface:
             status = await answer.status()
             if status >= 400:
                 return _refused(status, await answer.body(), answer)
-            return await _relayed(request, answer)
+            return await _relayed(request, asked, answer)
         except Failed as failed:
             return _failed(failed.failure, answer)
         except ConnectionError:
@@ -138,16 +138,15 @@ class ChatSurface:
         return asked.ask(_GENERATE, msgspec.json.encode(body))
 
 
-async def _relayed(request: web.BaseRequest, answer: InnerAnswer) -> web.StreamResponse:
+async def _relayed(
+    request: web.BaseRequest, asked: Asked, answer: InnerAnswer
+) -> web.StreamResponse:
     """The stream, line by line as it comes.
 
     Raises:
         ConnectionError: the client has gone.
     """
-    response = web.StreamResponse(
-        headers={"Content-Type": _NDJSON, "Cache-Control": "no-store", **dict(answer.told())}
-    )
-    await response.prepare(request)
+    response = await asked.stream(request, answer, _NDJSON)
     error: str | None = None
     async for raw in answer.lines():
         try:

@@ -183,10 +183,8 @@ async def _relayed(
     request: web.BaseRequest, asked: Asked, answer: InnerAnswer
 ) -> web.StreamResponse:
     """A stream as it comes; one that breaks off ends without the terminating chunk."""
-    headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
-    response = web.StreamResponse(headers={**headers, **dict(answer.told())})
     try:
-        await response.prepare(request)
+        response = await asked.stream(request, answer, "text/event-stream")
         async for piece in answer.pieces():
             await response.write(piece)
         if asked.record.failure is not None:

@@ -173,7 +173,7 @@ def test_a_second_signal_ends_it_at_once(fleet: ThreadedFleet, tmp_path: Path) -
     with served(config) as (process, port), socket.create_connection(("127.0.0.1", port)) as asking:
         assert process.stdout is not None
         body = b'{"model": "llama3.2", "prompt": "x", "stream": false}'
-        head = b"POST /api/generate HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+        head = b"POST /api/generate HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
         asking.sendall(head % len(body) + body)
         connection = http.client.HTTPConnection("127.0.0.1", port)
         while True:

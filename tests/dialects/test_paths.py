@@ -302,7 +302,7 @@ def test_an_unknown_path_of_a_server_is_passed_on(path: str, upstream: str, dial
 
 
 @pytest.mark.parametrize("path", ["/api/chat", "/v1/models/x", "/olla/openai/v1/embeddings"])
-def test_a_browsers_preflight_is_the_servers_to_answer(path: str) -> None:
+def test_options_that_is_no_preflight_is_the_servers_to_answer(path: str) -> None:
     """OPTIONS is passed on, and asks for no right to change anything."""
     target = PATHS.resolve("OPTIONS", path)
     assert target.operation is Operation.OTHER

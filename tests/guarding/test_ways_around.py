@@ -83,7 +83,7 @@ async def test_an_address_counts_as_its_network_and_from_all_lines(
         ("localhost:1", None, None, 200),
         ("127.0.0.1:1", "same-origin", None, 200),
         ("[::1]:1", "none", None, 200),
-        ("gpu-box", None, None, 200),
+        ("gpu-box", None, None, 403),
         ("evil.example:1", None, None, 403),
         ("evil.example", "same-origin", None, 403),
         ("localhost", "cross-site", None, 403),

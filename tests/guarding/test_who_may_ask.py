@@ -244,14 +244,3 @@ async def test_without_its_store_known_keys_go_on_and_others_hear_why(
     assert "store" in said(dialect, body)
     assert int(headers["Retry-After"]) >= 1
     assert "the store is away" in fleet.log.getvalue()
-
-
-async def test_a_browser_may_ask_whether_it_may_ask(
-    make_fleet: MakeFleet, session: aiohttp.ClientSession
-) -> None:
-    """A preflight shows no key, and goes to the endpoint, whose rules it asks for."""
-    fleet = await make_fleet(GUARDED)
-    headers = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
-    async with session.options(f"{fleet.url}/api/chat", headers=headers) as response:
-        assert response.status not in (401, 403)
-    assert "OPTIONS" in {seen.method for node in fleet.nodes.values() for seen in node.seen}

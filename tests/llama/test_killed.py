@@ -55,7 +55,7 @@ async def begin_stream(app: App) -> tuple[asyncio.StreamReader, asyncio.StreamWr
     """An endless answer, as raw bytes, of which the first words have come."""
     reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(app.url).port)
     body = json.dumps(ENDLESS).encode()
-    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
     writer.write(head.encode() + body)
     assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
     await reader.readuntil(b"data: ")

@@ -5,6 +5,9 @@ from hypothesis import strategies as st
 
 from olla.dialects.paths import Paths, ScopeSpec
 from olla.fleet.profiles import PROFILES
+from olla.proxy.allowed_hosts import AllowedHosts
+from olla.proxy.browser_guard import BrowserGuard
+from olla.proxy.cors import CorsPolicy
 from olla.proxy.fast_path import FastPath, HotIncoming
 from olla.proxy.room import Room
 
@@ -56,3 +59,15 @@ def test_it_is_a_request_like_any_other() -> None:
     assert incoming.header("via") is None
     assert incoming.has_body
     assert not incoming.expects_continue()
+
+
+def test_a_foreign_host_is_only_taken_from_a_trusted_proxy() -> None:
+    """Of the same bytes from two connections."""
+    guard = BrowserGuard(CorsPolicy(), AllowedHosts(guarded=True))
+    path = FastPath(
+        PATHS, 1000, Room(1 << 30), guard=guard, is_proxy=lambda peer: peer == "10.0.0.1"
+    )
+    raw = request(b"{}").replace(b"Host: x", b"Host: llm.example")
+    assert path.take(raw, 0.0, "10.0.0.2") is None
+    assert path.take(raw, 0.0, "10.0.0.1") is not None
+    assert path.take(raw, 0.0, "10.0.0.2") is None

@@ -7,6 +7,9 @@ from hypothesis import strategies as st
 from olla.dialects.paths import Paths, ScopeSpec
 from olla.fleet.endpoint import EndpointSpec
 from olla.fleet.profiles import PROFILES
+from olla.proxy.allowed_hosts import AllowedHosts
+from olla.proxy.browser_guard import BrowserGuard
+from olla.proxy.cors import CorsPolicy
 from olla.proxy.hot_head import HotHeads
 
 PATHS = Paths(
@@ -148,3 +151,49 @@ def test_arbitrary_bytes_raise_nothing(raw: bytes) -> None:
     heads = HotHeads(PATHS)
     for data in (raw, head()[:-2] + raw, b"POST /api/chat HTTP/1.1\r\n" + raw + b"\r\n\r\n"):
         heads.find(data)
+
+
+GUARD = BrowserGuard(
+    CorsPolicy(["http://localhost:*"], methods=["POST"]), AllowedHosts(guarded=True)
+)
+
+
+def test_a_head_from_a_page_has_what_its_answers_tell_the_browser() -> None:
+    """Put together once; a head from elsewhere has nothing of it."""
+    heads = HotHeads(PATHS, guard=GUARD)
+    found = heads.find(head("Origin: http://localhost:3000", host="Host: localhost"))
+    assert found is not None
+    assert found[0].cors == GUARD.cors.answer("http://localhost:3000")
+    assert not found[0].from_proxy_only
+    plain = heads.find(head(host="Host: localhost"))
+    assert plain is not None
+    assert plain[0].cors == b""
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        head("Origin: https://evil.example", host="Host: localhost"),
+        head("origin: null", host="Host: localhost"),
+        head("Origin: http://localhost:1", "Origin: http://localhost:1", host="Host: localhost"),
+        head("Origin: https://evil.example", host="Host: llm.example"),
+    ],
+)
+def test_what_a_foreign_page_sends_is_aiohttps_to_refuse(raw: bytes) -> None:
+    """Whoever passes it on."""
+    assert HotHeads(PATHS, guard=GUARD).find(raw) is None
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        head(host="Host: llm.example"),
+        head("Origin: https://llm.example", host="Host: llm.example"),
+        head("Origin: https://a.example", "X-Forwarded-Host: a.example", host="Host: localhost"),
+    ],
+)
+def test_what_only_a_proxy_may_pass_on_is_marked(raw: bytes) -> None:
+    """It depends on the connection, and not only on the bytes, whether it is accepted."""
+    found = HotHeads(PATHS, guard=GUARD).find(raw)
+    assert found is not None
+    assert found[0].from_proxy_only

@@ -18,6 +18,7 @@ from olla.fleet.profiles import PROFILES
 from olla.fleet.snapshot import EndpointView, Instance, Model, Snapshot
 from olla.proxy.admitting import Admission
 from olla.proxy.attempt import Timeouts
+from olla.proxy.browser_guard import BrowserGuard
 from olla.proxy.downstream import Downstream
 from olla.proxy.stations import Stations
 from olla.proxy.upstream import Pool
@@ -143,6 +144,7 @@ class Router:
         wait_keepalive: float = 0.0,
         connections_max: int = 10_000,
         bodies_max: int = 1 << 30,
+        guard: BrowserGuard | None = None,
         **spec: object,
     ) -> None:
         clock = SystemClock()
@@ -193,6 +195,7 @@ class Router:
             ids=ids,
             wait_keepalive=wait_keepalive,
             bodies_max=bodies_max,
+            guard=guard,
         )
         self.downstream = Downstream(
             self.stations,
