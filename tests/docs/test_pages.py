@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from olla.settings import parse
+
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -56,3 +58,10 @@ def test_the_architecture_tells_the_layers_of_the_contract() -> None:
     """The order in which packages may know each other, word for word."""
     layers = PYPROJECT["tool"]["importlinter"]["contracts"][0]["layers"]
     assert f"`{' > '.join(layers)}`" in (ROOT / "ARCHITECTURE.md").read_text()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_the_configuration_that_is_shown_is_right(page: Path) -> None:
+    """Every YAML block loads by itself, without a notice."""
+    for block in re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+        assert parse(block, {}).notices == []
