@@ -44,8 +44,9 @@ class BrowserGuard:
         refused (None where it is not).
 
         `origins`, `hosts` and `forwarded_hosts` are the values of the `Origin`, `Host` and
-        `X-Forwarded-Host` fields. `from_proxy` says that a trusted proxy has sent the request: it
-        may pass on any `Host`, and its `X-Forwarded-Host` is believed.
+        `X-Forwarded-Host` fields. `from_proxy` says that a trusted proxy has sent the request, so
+        that its `X-Forwarded-Host` is believed. Its `Host` is checked like any other: a browser
+        on the proxy's machine has the proxy's address.
         """
         fields, refusal = b"", None
         if origins:
@@ -53,7 +54,7 @@ class BrowserGuard:
             fields, refusal = self._of_page(method, origins, (*hosts, *believed))
         elif method in _CACHED:
             fields = VARY
-        if refusal is None and self.hosts.guarded and not from_proxy:
+        if refusal is None and self.hosts.guarded:
             for host in hosts:
                 if not self.hosts.accepts(host):
                     refusal = _foreign_host(host)
@@ -101,7 +102,6 @@ def _foreign_method(method: str) -> Failure:
 def _foreign_host(host: str) -> Failure:
     message = (
         f"this router listens on loopback only and does not answer to '{host[:_SHOWN_MAX]}'; use "
-        "localhost, or add the name to server.allowed_hosts (or the address of the proxy that "
-        "passes it on to access.trusted_proxies)"
+        "localhost, or add the name to server.allowed_hosts"
     )
     return Failure(Kind.HOST_FORBIDDEN, message)

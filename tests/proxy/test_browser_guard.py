@@ -87,12 +87,14 @@ def test_a_page_behind_a_proxy_is_the_routers_own_when_a_trusted_proxy_says_so(
     assert refusal(GUARD, origin, forwarded=forwarded, from_proxy=from_proxy) is kind
 
 
-def test_a_trusted_proxy_may_pass_any_host_on() -> None:
-    """Caddy and others do so by default. Its pages still have to be the router's own."""
+def test_a_trusted_proxy_may_not_pass_any_host_on() -> None:
+    """A browser on the proxy's machine has the proxy's address: names are listed, not trusted."""
     host = "llm.example"
-    assert refusal(GUARD, host=host, from_proxy=True) is None
-    assert refusal(GUARD, f"https://{host}", host=host, from_proxy=True) is None
-    assert refusal(GUARD, EVIL, host=host, from_proxy=True) is Kind.ORIGIN_FORBIDDEN
+    assert refusal(GUARD, host=host, from_proxy=True) is Kind.HOST_FORBIDDEN
+    assert refusal(GUARD, f"https://{host}", host=host, from_proxy=True) is Kind.HOST_FORBIDDEN
+    forwarded = ("evil.example",)
+    found = refusal(GUARD, EVIL, host="evil.example", forwarded=forwarded, from_proxy=True)
+    assert found is Kind.HOST_FORBIDDEN
 
 
 def test_methods_that_pages_may_not_use_are_refused() -> None:
@@ -119,7 +121,6 @@ def test_a_page_that_is_allowed_can_read_why_it_was_refused() -> None:
         (GUARD, "null", "localhost", "server.cors.allowed_origins"),
         (OFF, LOCAL, "localhost:1", "server.cors.enabled"),
         (GUARD, LOCAL, "llm.example", "server.allowed_hosts"),
-        (GUARD, LOCAL, "llm.example", "access.trusted_proxies"),
     ],
 )
 def test_a_refusal_says_what_to_set(

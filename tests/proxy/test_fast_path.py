@@ -61,13 +61,14 @@ def test_it_is_a_request_like_any_other() -> None:
     assert not incoming.expects_continue()
 
 
-def test_a_foreign_host_is_only_taken_from_a_trusted_proxy() -> None:
+def test_a_forwarded_host_is_only_believed_of_a_trusted_proxy() -> None:
     """Of the same bytes from two connections."""
     guard = BrowserGuard(CorsPolicy(), AllowedHosts(guarded=True))
     path = FastPath(
         PATHS, 1000, Room(1 << 30), guard=guard, is_proxy=lambda peer: peer == "10.0.0.1"
     )
-    raw = request(b"{}").replace(b"Host: x", b"Host: llm.example")
+    fields = b"Host: localhost\r\nOrigin: https://a.example\r\nX-Forwarded-Host: a.example"
+    raw = request(b"{}").replace(b"Host: x", fields)
     assert path.take(raw, 0.0, "10.0.0.2") is None
     assert path.take(raw, 0.0, "10.0.0.1") is not None
     assert path.take(raw, 0.0, "10.0.0.2") is None
