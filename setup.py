@@ -18,7 +18,9 @@ from setuptools.errors import CCompilerError, ExecError, PlatformError
 HOT = {
     "": ("clock", "record"),
     "access/": ("limiter",),
-    "admission/": ("dispatcher", "fairness", "learning", "placement", "tickets"),
+    "admission/": (
+        *("dispatcher", "fairness", "learning", "loads", "placement", "queue", "tickets"),
+    ),
     "dialects/": ("hints", "ollama", "openai", "peek", "records", "top_level"),
     "fleet/": ("estimates", "line", "slots", "twin", "twins"),
     "proxy/": (

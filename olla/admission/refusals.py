@@ -14,12 +14,17 @@ _RETRY_AFTER_MAX = 60.0
 
 
 class QueueLimits(msgspec.Struct, frozen=True):
-    """How many may wait (`max_queue`), how long (`timeout`, seconds), and for how many seconds a
-    load of olla's own goes on that nobody waits for (`load_grace`)."""
+    """The queue's bounds.
+
+    `max_queue` requests may wait, for `timeout` seconds each; a load of olla's own goes on for
+    `load_grace` seconds after the last request that waited for it. `repriced` is how many waiting
+    requests are priced again at a change; the others stay where they are, if they still can.
+    """
 
     max_queue: int = 1000
     timeout: float = 600.0
     load_grace: float = 120.0
+    repriced: int = 64
 
 
 def queue_full(waiting: int, expected: float, limits: QueueLimits) -> Refuse:

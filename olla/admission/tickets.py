@@ -1,10 +1,12 @@
 """What the dispatcher gives out: leases and tickets; and what it asks its shell to do."""
 
+from typing import assert_never
+
 import msgspec
 
 from olla.failures import Failure
 from olla.fleet.line import Flight, Line, Loading
-from olla.routing.decision import Choose, Refuse
+from olla.routing.decision import Choice, ChooseEndpoint, ChooseFallback, ChooseLine, Refuse
 from olla.routing.features import Features
 
 __all__ = [
@@ -12,6 +14,7 @@ __all__ = [
     "Action",
     "Answer",
     "BeginLoad",
+    "Entered",
     "Granted",
     "Lease",
     "LeaseError",
@@ -30,6 +33,8 @@ class Lease:
     `counted` is False for operations that occupy no slot; `trial` is True when it tries out an
     endpoint whose breaker is half-open. `asked_at` is when the request came, `granted_at` when it
     got the lease; `predicted` the seconds to the first token that were expected when it came.
+    `line` and `model` are those of the choice; None where the endpoint does not list the model, or
+    none is needed.
     """
 
     __slots__ = (
@@ -38,6 +43,8 @@ class Lease:
         "features",
         "flight",
         "granted_at",
+        "line",
+        "model",
         "predicted",
         "released",
         "trial",
@@ -45,9 +52,8 @@ class Lease:
 
     def __init__(
         self,
-        choice: Choose,
+        choice: Choice,
         features: Features,
-        flight: Flight | None,
         *,
         asked_at: float,
         granted_at: float,
@@ -55,8 +61,16 @@ class Lease:
         predicted: float | None,
     ) -> None:
         self.choice = choice
+        match choice:
+            case ChooseLine():
+                self.line: Line | None = choice.line
+                self.model: str | None = choice.model
+            case ChooseEndpoint() | ChooseFallback():
+                self.line = self.model = None
+            case never:
+                assert_never(never)
         self.features = features
-        self.flight = flight
+        self.flight: Flight | None = None
         self.asked_at = asked_at
         self.granted_at = granted_at
         self.trial = trial
@@ -70,8 +84,7 @@ class Lease:
 
     def concerns(self, endpoint: str, line: Line | None) -> bool:
         """Whether it is for an endpoint, and there for a model where one is given."""
-        choice = self.choice
-        return choice.twin.name == endpoint and (line is None or choice.line is line)
+        return self.choice.twin.name == endpoint and (line is None or self.line is line)
 
     @property
     def waited(self) -> float:
@@ -80,7 +93,11 @@ class Lease:
 
 
 class Ticket:
-    """A place in the queue, assigned to a line for now. See `Waiting` in `fleet.twin`."""
+    """A place in the queue, assigned to a line for now. `Queue` alone assigns it.
+
+    `model` is the name under which the line's endpoint lists it: one of several that the request
+    may name. `order` and `work` are those of `fleet.line.Waiting`.
+    """
 
     __slots__ = (
         "asked_at",
@@ -90,6 +107,7 @@ class Ticket:
         "features",
         "line",
         "loaded_for",
+        "model",
         "order",
         "predicted",
         "work",
@@ -100,6 +118,7 @@ class Ticket:
         features: Features,
         asked_for: str,
         line: Line,
+        model: str,
         *,
         work: float,
         asked_at: float,
@@ -109,6 +128,7 @@ class Ticket:
         self.features = features
         self.asked_for = asked_for
         self.line = line
+        self.model = model
         self.order = features.order
         self.work = work
         self.asked_at = asked_at
@@ -144,7 +164,7 @@ class Granted(msgspec.Struct, frozen=True):
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """A ticket waits in vain."""
+    """A ticket is refused: no endpoint can serve it, or its time is up."""
 
     ticket: Ticket
     refusal: Refuse
@@ -167,3 +187,6 @@ class AbandonLoad(msgspec.Struct, frozen=True):
 
 
 Action = Granted | Refused | BeginLoad | AbandonLoad
+"""What a shell is asked to do."""
+Entered = Lease | Ticket | Refuse
+"""What becomes of a request that comes in."""

@@ -4,6 +4,7 @@ What the node as a whole does with its lines (room, victims, loads) is `twin`'s 
 monotonic seconds, sizes bytes.
 """
 
+from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING, Protocol
 
@@ -90,7 +91,8 @@ class Flight:
 class Line:
     """A model on an endpoint: whether it is in memory, its slots, and what is under way for it.
 
-    `waiting` are the requests that wait in olla for it.
+    `waiting` are the requests that wait in olla for it, by their order. `admission.queue` keeps
+    them, and nobody else writes them.
     """
 
     __slots__ = (
@@ -145,7 +147,7 @@ class Line:
         self.embedding = False
         self.flights: dict[Flight, None] = {}
         self.finished = 0
-        self.waiting: list[Waiting] = []
+        self.waiting: Sequence[Waiting] = ()
         self.draining = False
         """Nothing more is started on it, because it is to make room."""
         self.refusals = 0
@@ -225,7 +227,7 @@ class Loading:
     so that how long it takes can be learned from.
     """
 
-    __slots__ = ("alone", "began", "line", "options", "owned", "ready_at", "unwanted_since", "warm")
+    __slots__ = ("alone", "began", "line", "options", "owned", "ready_at", "warm")
 
     def __init__(self, line: Line, options: LoadOptions, began: float, *, owned: bool) -> None:
         self.line = line
@@ -235,7 +237,6 @@ class Loading:
         self.alone = True
         self.warm = line.warm(began)
         self.ready_at = began + line.rates.load_seconds(warm=self.warm)
-        self.unwanted_since: float | None = None
 
     def left(self, now: float) -> float:
         """Expected seconds until it is done; an overdue one still takes a while."""

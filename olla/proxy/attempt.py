@@ -8,7 +8,7 @@ and to send a body that comes in pieces.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Protocol
+from typing import Protocol, assert_never
 
 import msgspec
 
@@ -19,7 +19,7 @@ from olla.proxy.framing import chunk
 from olla.proxy.head import ResponseHead
 from olla.proxy.relay import Relay
 from olla.proxy.upstream import Pool, UpstreamConnection
-from olla.routing.decision import Choose
+from olla.routing.decision import Choice, ChooseEndpoint, ChooseFallback, ChooseLine
 
 __all__ = ["Attempt", "OutgoingRequest", "Owner", "Timeouts", "load_patience"]
 
@@ -42,17 +42,22 @@ class Timeouts(msgspec.Struct, frozen=True):
     total: float = 0.0
 
 
-def load_patience(choice: Choose, first_byte: float, now: float) -> float:
+def load_patience(choice: Choice, first_byte: float, now: float) -> float:
     """Seconds to wait longer for the first byte because a model may have to be loaded: 0 where it
     is in memory, else `first_byte` once more, or three times what that load and those before it
     are expected to take."""
-    line = choice.line
-    if choice.ready or (line is None and not choice.fallback):
-        return 0.0
-    expected = choice.delay or 0.0
-    if line is not None:
-        expected = max(expected, line.load_seconds(now))
-    return max(first_byte, LOAD_PATIENCE * expected)
+    match choice:
+        case ChooseLine():
+            if choice.ready:
+                return 0.0
+            expected = max(choice.delay or 0.0, choice.line.load_seconds(now))
+            return max(first_byte, LOAD_PATIENCE * expected)
+        case ChooseFallback():
+            return first_byte
+        case ChooseEndpoint():
+            return 0.0
+        case never:
+            assert_never(never)
 
 
 class OutgoingRequest(msgspec.Struct):

@@ -37,7 +37,7 @@ def estimate_tokens(
             return
         output = 0.0 if features.embedding else _passed_on(relay)
     elif failure is not None and failure.kind is _CLIENT_GONE:
-        line = lease.choice.line
+        line = lease.line
         if line is None:
             return
         worked = now - lease.granted_at - prompt * line.rates.prefill

@@ -1,6 +1,6 @@
 """The request as an endpoint gets it, and the head of its answer as the client gets it."""
 
-from typing import Final
+from typing import Final, assert_never
 
 from olla.dialects.dialect import Right
 from olla.dialects.multipart import replace_multipart_model
@@ -12,7 +12,7 @@ from olla.proxy.head import ResponseHead
 from olla.proxy.headers import request_head, response_head
 from olla.proxy.incoming import Incoming
 from olla.proxy.relay import Downstream
-from olla.routing.decision import Choose
+from olla.routing.decision import Choice, ChooseEndpoint, ChooseFallback, ChooseLine
 
 __all__ = ["form_answer", "form_request"]
 _MANAGE: Final = Right.MANAGE
@@ -25,7 +25,7 @@ def form_request(
     target: Target,
     body: bytes,
     asked_for: str | None,
-    choice: Choose,
+    choice: Choice,
     request_id: str,
     via: str | None = None,
 ) -> OutgoingRequest:
@@ -80,11 +80,17 @@ def form_answer(
 
 
 def _body_for(
-    incoming: Incoming, target: Target, body: bytes, asked_for: str | None, choice: Choose
+    incoming: Incoming, target: Target, body: bytes, asked_for: str | None, choice: Choice
 ) -> bytes:
     """The body, with the model spelled as the endpoint spells it where that matters."""
-    view, model = choice.view, choice.model
-    if model is None or asked_for is None:
+    match choice:
+        case ChooseLine():
+            view, model = choice.view, choice.model
+        case ChooseEndpoint() | ChooseFallback():
+            return body
+        case never:
+            assert_never(never)
+    if asked_for is None:
         return body
     own = view.models[model].name
     if own == asked_for:

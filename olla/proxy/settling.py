@@ -53,7 +53,7 @@ def settle(
             record.load_seconds = summary.load_seconds
     if record.inference and record.output_tokens is None:
         estimate_tokens(record, lease, relay, failure, now)
-    line = lease.choice.line
+    line, model = lease.line, lease.model
     if failure is not None and line is not None and failure.kind in _REFUSALS:
         line.twin.refused(line, now, failure.retry_after)
     if not lease.released:
@@ -62,8 +62,6 @@ def settle(
             learnt = answer_of(lease.features, summary, streamed=record.streaming)
         stations.admission.release(lease, now, learnt)
     if failure is None or failure.kind is not _CLIENT_GONE:
-        stations.fleet.observe(
-            trace.endpoint, failure, lease.choice.model if lease.counted else None
-        )
+        stations.fleet.observe(trace.endpoint, failure, model if lease.counted else None)
     if target.operation in _CHANGES_MODELS:
         stations.fleet.probe_now(trace.endpoint)

@@ -1,7 +1,9 @@
 """The decision: one endpoint with a reason, or a refusal with one.
 
 Pure: filter, order, choose. Nothing is remembered; a retry asks again with the failed endpoint
-among `tried`.
+among `tried`. The outcomes are a closed union: code that needs to know which one it has takes it
+apart with `match` and ends with `assert_never`, so that mypy finds the case that is missing. A
+queued request once was lost because an `if` chain knew no fallback.
 """
 
 import enum
@@ -22,8 +24,12 @@ from olla.routing.features import Features
 from olla.routing.policy import Policy
 
 __all__ = [
-    "Choose",
+    "Choice",
+    "ChooseEndpoint",
+    "ChooseFallback",
+    "ChooseLine",
     "Considered",
+    "Decision",
     "Fallback",
     "Reason",
     "Refuse",
@@ -91,30 +97,52 @@ class Reason(enum.Enum):
     NO_ENDPOINT = "no_endpoint"
 
 
-_NO_MODEL: Final = Reason.NO_MODEL
 _MODEL_FOUND: Final = Reason.MODEL_FOUND
 _MODEL_LOADED: Final = Reason.MODEL_LOADED
 
 
-class Choose(msgspec.Struct, frozen=True):
-    """Send it there. `fallback` when the endpoint does not list the model.
+class ChooseLine(msgspec.Struct, frozen=True):
+    """Send it to an endpoint that has the model.
 
-    `line` is what is known of the model on that endpoint (None without a model); `delay` the
-    expected seconds by which it was chosen, where the policy goes by them; `ready` says that the
-    model is in memory as the request needs it.
+    `model` is the canonical name that the endpoint lists, `line` what is known of the model there;
+    `delay` the expected seconds by which it was chosen, None where the policy does not go by them;
+    `ready` says that the model is in memory as the request needs it.
     """
 
     twin: Twin
-    line: Line | None
-    model: str | None
+    line: Line
+    model: str
     reason: Reason
-    fallback: bool = False
     delay: float | None = None
     ready: bool = False
 
     @property
     def view(self) -> EndpointView:
-        """What is known of the endpoint."""
+        """The endpoint as it is known."""
+        return self.twin.view
+
+
+class ChooseEndpoint(msgspec.Struct, frozen=True):
+    """Send a request that needs no model to an endpoint."""
+
+    twin: Twin
+    reason: Reason = Reason.NO_MODEL
+
+    @property
+    def view(self) -> EndpointView:
+        """The endpoint as it is known."""
+        return self.twin.view
+
+
+class ChooseFallback(msgspec.Struct, frozen=True):
+    """Send it to an endpoint that does not list the model: no endpoint that lists it can serve."""
+
+    twin: Twin
+    reason: Reason = Reason.FALLBACK
+
+    @property
+    def view(self) -> EndpointView:
+        """The endpoint as it is known."""
         return self.twin.view
 
 
@@ -123,6 +151,10 @@ class Refuse(msgspec.Struct, frozen=True):
 
     failure: Failure
     reason: Reason
+
+
+Choice = ChooseLine | ChooseEndpoint | ChooseFallback
+Decision = Choice | Refuse
 
 
 class Considered(msgspec.Struct, frozen=True):
@@ -147,23 +179,24 @@ def decide(
     options: RoutingOptions,
     asked_for: str,
     now: float,
-) -> Choose | Refuse:
-    """Where the request goes now (`now`: monotonic seconds).
+) -> Decision:
+    """Choose where the request goes now (`now`: monotonic seconds).
 
     `asked_for` is the model as the client spelled it, for the message of a refusal.
     """
     able = _able(features, twins, policy, options, now)
     if able:
         best = _best(able, features, policy)
-        delay = best.delay if policy.priced and best.line is not None else None
-        reason = _reason(best)
-        return Choose(best.twin, best.line, best.model, reason, False, delay, best.ready)
+        line, model = best.line, best.model
+        if line is None or model is None:
+            return ChooseEndpoint(best.twin)
+        delay = best.delay if policy.priced else None
+        return ChooseLine(best.twin, line, model, _reason(best, line), delay, best.ready)
     if options.strategy is Strategy.OPTIMISTIC and options.fallback is Fallback.ALL:
         anyone = msgspec.structs.replace(features, models=())
         able = _able(anyone, twins, policy, options, now)
         if able:
-            best = _best(able, features, policy)
-            return Choose(best.twin, None, None, Reason.FALLBACK, fallback=True)
+            return ChooseFallback(_best(able, features, policy).twin)
     return refusal(features, twins.snapshot, asked_for, now)
 
 
@@ -230,10 +263,7 @@ def _best(able: Sequence[Candidate], features: Features, policy: Policy) -> Cand
     return min(able, key=lambda each: policy.key(each, features, count))
 
 
-def _reason(best: Candidate) -> Reason:
-    line = best.line
-    if line is None:
-        return _NO_MODEL
+def _reason(best: Candidate, line: Line) -> Reason:
     if not best.twin.tells_residency:
         return _MODEL_FOUND
     if best.ready:

@@ -116,8 +116,12 @@ def work_ahead(line: Line, features: Features, now: float) -> float:
 
 def _queued(line: Line, features: Features) -> float:
     """Seconds of service of those that wait in olla for the line and come before the request."""
-    order = features.order
-    return sum(each.work for each in line.waiting if each.order < order)
+    order, total = features.order, 0.0
+    for each in line.waiting:  # by their order: of a long queue the first ones look at little
+        if each.order >= order:
+            break
+        total += each.work
+    return total
 
 
 def _cold(

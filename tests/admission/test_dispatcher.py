@@ -1,11 +1,27 @@
-"""Choice and lease in one step."""
+"""Choice and lease in one step, or a place in the queue that ends in one of three ways."""
 
+import msgspec
 import pytest
 
 from olla.admission.dispatcher import Dispatcher
-from olla.admission.tickets import Lease, LeaseError, Ticket
+from olla.admission.refusals import QueueLimits
+from olla.admission.tickets import (
+    AbandonLoad,
+    BeginLoad,
+    Granted,
+    Lease,
+    LeaseError,
+    Refused,
+    Ticket,
+)
+from olla.failures import Failure, Kind
 from olla.fleet.breaker import BreakerState
-from olla.routing.decision import Refuse, RoutingOptions
+from olla.fleet.health import Health
+from olla.fleet.line import Loading
+from olla.fleet.names import canonical
+from olla.fleet.snapshot import Snapshot
+from olla.routing.decision import ChooseFallback, Fallback, Refuse, RoutingOptions, Strategy
+from olla.routing.delay import expected_delay
 from olla.routing.policies import POLICIES
 from olla.routing.policies.steady import Steady
 from tests.views import MODEL, features, fleet, view
@@ -83,3 +99,252 @@ def test_another_policy_can_stand_in() -> None:
         for ticket in range(3)
     ]
     assert names == ["a", "a", "a"]
+
+
+# --- requests that wait -------------------------------------------------------------------------
+
+LIMITS = QueueLimits(max_queue=100, timeout=50.0, load_grace=2.0)
+OPTIMISTIC = RoutingOptions(Strategy.OPTIMISTIC, Fallback.ALL)
+
+
+def late(options: RoutingOptions | None = None, limits: QueueLimits = LIMITS) -> Dispatcher:
+    """One that lets requests wait."""
+    return Dispatcher(POLICIES["shortest-expected-delay"], options or RoutingOptions(), limits)
+
+
+def queued(outcome: Lease | Ticket | Refuse) -> Ticket:
+    """A place in the queue, which it must be."""
+    assert isinstance(outcome, Ticket)
+    return outcome
+
+
+def loading(dispatch: Dispatcher) -> Loading:
+    """The load that the dispatcher asks for, and nothing else."""
+    (action,) = dispatch.take_actions()
+    assert isinstance(action, BeginLoad)
+    return action.loading
+
+
+def answers(dispatch: Dispatcher) -> dict[Ticket, Lease | Refuse]:
+    """The tickets that are answered now, each once."""
+    found: dict[Ticket, Lease | Refuse] = {}
+    for action in dispatch.take_actions():
+        if isinstance(action, Granted | Refused):
+            assert action.ticket not in found
+            found[action.ticket] = action.lease if isinstance(action, Granted) else action.refusal
+    return found
+
+
+HAS, HAS_NOT = view("a"), view("b", 1, models=["x"])
+
+
+@pytest.mark.parametrize(
+    "then",
+    [
+        fleet(view("a", models=["x"]), HAS_NOT),
+        fleet(view("a", health=Health.OFFLINE), HAS_NOT),
+        fleet(HAS_NOT),
+        None,
+    ],
+    ids=["the model is removed", "the endpoint goes offline", "it is removed", "the load fails"],
+)
+def test_what_waits_falls_back_when_its_endpoint_is_lost(then: Snapshot | None) -> None:
+    """With an optimistic strategy that falls back to all: nobody is left without an answer."""
+    dispatch, snapshot = late(OPTIMISTIC), fleet(HAS, HAS_NOT)
+    waiting = [queued(dispatch.ask(features(ticket=n), snapshot, "m", 0.0)) for n in range(2)]
+    load = loading(dispatch)
+    if then is not None:
+        dispatch.changed(then, 1.0)
+    else:
+        dispatch.load_ended(load, 1.0, Failure(Kind.RESET, "it died", "a"))
+    found = answers(dispatch)
+    assert [*found] == waiting
+    for lease in found.values():
+        assert isinstance(lease, Lease)
+        assert isinstance(lease.choice, ChooseFallback)
+        assert lease.choice.view.routable
+        dispatch.release(lease, 2.0)
+    assert dispatch.waiting == dispatch.leases == dispatch.twins.total() == 0
+
+
+def test_what_waits_is_refused_when_its_endpoint_is_lost_and_nothing_may_fall_back() -> None:
+    """With what broke the load, where that is known."""
+    dispatch, snapshot = late(), fleet(HAS, HAS_NOT)
+    ticket = queued(dispatch.ask(features(), snapshot, "m", 0.0))
+    died = Failure(Kind.RESET, "it died", "a")
+    dispatch.load_ended(loading(dispatch), 1.0, died)
+    refusal = answers(dispatch)[ticket]
+    assert isinstance(refusal, Refuse)
+    assert refusal.failure is died
+    assert dispatch.waiting == 0
+
+
+def test_whatever_waits_is_answered_by_its_deadline() -> None:
+    """At the first tick after it."""
+    dispatch, snapshot = late(), fleet(HAS)
+    ticket = queued(dispatch.ask(features(), snapshot, "m", 0.0))
+    dispatch.tick(49.9)
+    assert not answers(dispatch)
+    dispatch.tick(50.0)
+    refusal = answers(dispatch)[ticket]
+    assert isinstance(refusal, Refuse)
+    assert refusal.failure.kind is Kind.QUEUE_TIMEOUT
+
+
+def test_an_alias_is_served_as_the_model_that_its_endpoint_has() -> None:
+    """Whichever of its models that is, and although it was not priced again."""
+    dispatch = late()
+    snapshot = fleet(view("a", models=["y"], resident=["y"], num_parallel=1))
+    lease = granted(dispatch.ask(features("x", "y"), snapshot, "alias", 0.0))
+    for number in range(3):
+        queued(dispatch.ask(features("x", "y", ticket=number), snapshot, "alias", 0.0))
+    for turn in range(3):
+        dispatch.release(lease, 0.001 * turn)  # within the time between two pricings
+        ((_, answer),) = answers(dispatch).items()
+        assert isinstance(answer, Lease)
+        assert answer.model == canonical("y")
+        lease = answer
+
+
+def test_what_waits_moves_to_an_endpoint_that_is_configured_anew() -> None:
+    """It does not go to the old address because that is as good as the new one."""
+    dispatch = late()
+    busy = view("a", resident=["m"], num_parallel=1)
+    first = granted(dispatch.ask(features(), fleet(busy), "m", 0.0))
+    ticket = queued(dispatch.ask(features(ticket=1), fleet(busy), "m", 0.0))
+    moved = msgspec.structs.replace(busy, spec=msgspec.structs.replace(busy.spec, host="new"))
+    dispatch.changed(fleet(moved), 1.0)
+    answer = answers(dispatch)[ticket]
+    assert isinstance(answer, Lease)
+    assert answer.choice.view.spec.host == "new"
+    dispatch.release(first, 2.0)
+
+
+@pytest.mark.parametrize("how", ["offline", "removed", "model removed"])
+def test_nothing_is_started_on_an_endpoint_that_is_lost_however_long_the_queue(how: str) -> None:
+    """Also where more wait than are priced again: they are, when their place is gone."""
+    limits = msgspec.structs.replace(LIMITS, repriced=1)
+    dispatch = late(limits=limits)
+    here = view("a", profile="vllm", num_parallel=1)
+    there = view("b", 1, profile="vllm", num_parallel=1)
+    about = features(dialect="openai")
+    running = [granted(dispatch.ask(about, fleet(here, there), "m", 0.0)) for _ in range(2)]
+    for number in range(6):
+        each = msgspec.structs.replace(about, ticket=number)
+        queued(dispatch.ask(each, fleet(here, there), "m", 0.0))
+    lost = {
+        "offline": fleet(msgspec.structs.replace(here, health=Health.OFFLINE), there),
+        "removed": fleet(there),
+        "model removed": fleet(msgspec.structs.replace(here, models={}), there),
+    }[how]
+    dispatch.changed(lost, 1.0)
+    assert {ticket.line.twin.name for ticket in dispatch.queue.tickets} == {"b"}
+    for lease in running:
+        dispatch.release(lease, 2.0)
+    for answer in answers(dispatch).values():
+        assert isinstance(answer, Lease)
+        assert answer.choice.twin.name == "b"
+
+
+# --- requests that leave ------------------------------------------------------------------------
+
+
+def test_equal_idle_endpoints_share_requests_after_others_have_left_the_queue() -> None:
+    """Somebody who waited at one of them and hung up is not counted there any more."""
+    dispatch = late()
+    both = fleet(*(view(name, at, resident=["m"], num_parallel=1) for at, name in enumerate("ab")))
+    running = [granted(dispatch.ask(features(ticket=n), both, "m", 0.0)) for n in range(2)]
+    for number in range(5):
+        dispatch.leave(queued(dispatch.ask(features(ticket=number), both, "m", 0.0)), 0.1)
+    for lease in running:
+        dispatch.release(lease, 1.0)
+    served = []
+    for number in range(10):
+        lease = granted(dispatch.ask(features(ticket=number), both, "m", 2.0))
+        served.append(lease.choice.twin.name)
+        dispatch.release(lease, 2.0)
+    assert served.count("a") == served.count("b") == 5
+
+
+def test_short_waits_that_are_given_up_do_not_add_up() -> None:
+    """However many have left, the wait is that of what waits now, and nobody is refused for it."""
+    dispatch = late(limits=msgspec.structs.replace(LIMITS, timeout=20.0))
+    snapshot = fleet(view("a", resident=["m"], num_parallel=1))
+    running = granted(dispatch.ask(features(), snapshot, "m", 0.0))
+    line = dispatch.twins.lines(MODEL)[0]
+    alone = expected_delay(line, features(), dispatch.twins, 0.0).wait
+    for number in range(100):
+        ticket = queued(dispatch.ask(features(ticket=number), snapshot, "m", 0.0))
+        dispatch.leave(ticket, 0.0)
+    assert expected_delay(line, features(), dispatch.twins, 0.0).wait == alone
+    dispatch.release(running, 1.0)
+    assert expected_delay(line, features(), dispatch.twins, 1.0).wait == 0.0
+
+
+def test_a_model_is_not_drained_any_more_for_a_request_that_has_left() -> None:
+    """What needed its room is gone, so the next request for it starts at once."""
+    dispatch = late()
+    there = view("a", models=["m", "n"], resident=["m"], num_parallel=1)
+    spec = msgspec.structs.replace(there.spec, max_loaded_models=1)
+    snapshot = fleet(msgspec.structs.replace(there, spec=spec))
+    running = granted(dispatch.ask(features("m"), snapshot, "m", 0.0))
+    dispatch.leave(queued(dispatch.ask(features("n"), snapshot, "n", 0.0)), 0.1)
+    dispatch.release(running, 0.2)
+    again = granted(dispatch.ask(features("m", ticket=2), snapshot, "m", 0.3))
+    assert again.choice.twin.wanted == {}
+    dispatch.release(again, 0.4)
+
+
+def test_a_load_that_nobody_waits_for_any_more_is_given_up_after_the_grace() -> None:
+    """`routing.load_grace` after the last one left; the shell is told to hang up."""
+    dispatch = late()
+    ticket = queued(dispatch.ask(features(), fleet(HAS), "m", 0.0))
+    load = loading(dispatch)
+    dispatch.leave(ticket, 0.5)
+    for now in (0.5, 1.5, 2.4):
+        dispatch.tick(now)
+        assert dispatch.take_actions() == ()
+        assert dispatch.next_tick(now) is not None
+    dispatch.tick(2.5)
+    (action,) = dispatch.take_actions()
+    assert isinstance(action, AbandonLoad)
+    assert action.loading is load
+    assert dispatch.loads == 0
+    assert dispatch.next_tick(2.5) is None
+    dispatch.load_ended(load, 2.6, Failure(Kind.RESET, "hung up", "a"))
+    again = queued(dispatch.ask(features(ticket=1), fleet(HAS), "m", 3.0))
+    assert loading(dispatch) is not load
+    dispatch.leave(again, 3.0)
+
+
+def test_a_load_that_somebody_waits_for_goes_on() -> None:
+    """For as long as it takes, whoever else leaves."""
+    dispatch = late()
+    leaving, staying = (
+        queued(dispatch.ask(features(ticket=n), fleet(HAS), "m", 0.0)) for n in range(2)
+    )
+    load = loading(dispatch)
+    dispatch.leave(leaving, 0.5)
+    for now in range(1, 40):
+        dispatch.tick(float(now))
+    assert not dispatch.take_actions()
+    dispatch.load_ended(load, 40.0)
+    answer = answers(dispatch)[staying]
+    assert isinstance(answer, Lease)
+
+
+def test_the_next_load_begins_when_one_is_given_up() -> None:
+    """A node loads one model at a time: whatever waits behind an unwanted load waits no more."""
+    dispatch = late()
+    snapshot = fleet(view("a", models=["m", "n"]))
+    leaving = queued(dispatch.ask(features("m"), snapshot, "m", 0.0))
+    unwanted = loading(dispatch)
+    queued(dispatch.ask(features("n", ticket=1), snapshot, "n", 0.0))
+    assert not dispatch.take_actions()
+    dispatch.leave(leaving, 0.0)
+    dispatch.tick(2.0)
+    abandon, begin = dispatch.take_actions()
+    assert isinstance(abandon, AbandonLoad)
+    assert abandon.loading is unwanted
+    assert isinstance(begin, BeginLoad)
+    assert begin.loading.line.model == canonical("n")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from olla.fleet.breaker import BreakerState
 from olla.fleet.health import Health
 from olla.fleet.snapshot import EndpointView, Instance
-from olla.routing.decision import Choose, RoutingOptions, decide
+from olla.routing.decision import Refuse, RoutingOptions, decide
 from olla.routing.policies import DEFAULT, POLICIES
 from olla.routing.policy import Policy
 from tests.views import MODEL, features, send, twins, view
@@ -62,7 +62,7 @@ def choice(policy: Policy, views: list[EndpointView], load: Busy, **about: objec
         "m",
         0.0,
     )
-    return outcome.view.name if isinstance(outcome, Choose) else None
+    return None if isinstance(outcome, Refuse) else outcome.view.name
 
 
 def test_the_default_is_one_of_them() -> None:

@@ -14,7 +14,7 @@ from olla.proxy.attempt import OutgoingRequest
 from olla.proxy.forming import form_answer, form_request
 from olla.proxy.head import parse_head
 from olla.proxy.headers import unchanging_head
-from olla.routing.decision import Choose, Reason
+from olla.routing.decision import Choice, ChooseEndpoint, ChooseFallback, ChooseLine, Reason
 from tests.views import twins, view
 
 PATHS = Paths(
@@ -76,12 +76,15 @@ def formed(
     own: str = "m:latest",
     asked: str | None = "m",
     profile: str = "ollama",
+    fallback: bool = False,
 ) -> OutgoingRequest:
     """The request for an endpoint that spells the model its own way."""
     there = msgspec.structs.replace(view("a", profile=profile), models={canonical(own): Model(own)})
     twin = twins(there).by_name["a"]
     name = canonical(own)
-    choice = Choose(twin, twin.names[name], name if asked else None, Reason.MODEL_FOUND)
+    choice: Choice = ChooseLine(twin, twin.names[name], name, Reason.MODEL_FOUND)
+    if fallback:
+        choice = ChooseFallback(twin)
     incoming = Request(path, body)
     return form_request(incoming, target(path), body, asked, choice, "id")
 
@@ -108,6 +111,12 @@ def test_an_alias_becomes_the_model_it_stands_for() -> None:
     assert b"Content-Length: 33\r\n" in request.head
 
 
+def test_an_endpoint_that_does_not_list_the_model_gets_the_name_as_the_client_spelled_it() -> None:
+    """A fallback knows no other spelling."""
+    body = b'{"model":"FAST","prompt":"x"}'
+    assert formed("/api/generate", body, asked="FAST", fallback=True).body == body
+
+
 @pytest.mark.parametrize(("profile", "model"), [("vllm", b"org/Model"), ("ollama", b"ORG/model")])
 def test_a_server_that_minds_the_spelling_gets_its_own(profile: str, model: bytes) -> None:
     """Ollama does not mind, others do."""
@@ -124,7 +133,7 @@ def test_a_streamed_body_is_told_to_come_when_an_endpoint_is_chosen() -> None:
     twin = twins(view("a")).by_name["a"]
     incoming = Request(path, b"", length=5)
     incoming.expected = True
-    choice = Choose(twin, None, None, Reason.NO_MODEL)
+    choice = ChooseEndpoint(twin)
     request = form_request(incoming, target(path), b"", None, choice, "id")
     assert incoming.continued
     assert request.pieces is not None

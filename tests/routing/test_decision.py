@@ -7,7 +7,9 @@ from olla.fleet.health import Health
 from olla.fleet.snapshot import EndpointView
 from olla.routing.candidates import Exclusion
 from olla.routing.decision import (
-    Choose,
+    ChooseEndpoint,
+    ChooseFallback,
+    Decision,
     Fallback,
     Reason,
     Refuse,
@@ -28,7 +30,7 @@ def decision(
     about: Features | None = None,
     options: RoutingOptions | None = None,
     now: float = 0.0,
-) -> Choose | Refuse:
+) -> Decision:
     """Decide about a request for `m`."""
     return decide(about or features(), twins(*views), POLICY, options or RoutingOptions(), "m", now)
 
@@ -52,8 +54,7 @@ def test_the_reason_tells_what_is_known_of_the_model() -> None:
 def test_a_request_without_a_model_needs_only_an_endpoint() -> None:
     """Any that is routable."""
     outcome = decision(view("a"), about=Features(models=(), dialect="ollama"))
-    assert isinstance(outcome, Choose)
-    assert outcome.model is None
+    assert isinstance(outcome, ChooseEndpoint)
     assert outcome.reason is Reason.NO_MODEL
 
 
@@ -98,8 +99,7 @@ def test_optimistic_routing_falls_back_only_when_told_to() -> None:
     other = view("a", models=["other"])
     everywhere = RoutingOptions(Strategy.OPTIMISTIC, Fallback.ALL)
     outcome = decision(other, options=everywhere)
-    assert isinstance(outcome, Choose)
-    assert outcome.fallback
+    assert isinstance(outcome, ChooseFallback)
     assert outcome.reason is Reason.FALLBACK
     for fallback in (Fallback.NONE, Fallback.COMPATIBLE_ONLY):
         options = RoutingOptions(Strategy.OPTIMISTIC, fallback)

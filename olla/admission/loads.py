@@ -1,0 +1,124 @@
+"""Loads by olla's own requests: which one a waiting request needs, and when one is given up.
+
+A node loads one model at a time, so the first request in order whose line is not ready gets its
+load begun, or has busy victims drained for it; what others need is noted on the twin, so that
+pricing counts it. That demand is worked out anew in every round over the queue. Who waits where is
+the queue's; the requests themselves are sent by the shell.
+"""
+
+from math import inf
+
+from olla.admission.placement import propose
+from olla.admission.tickets import AbandonLoad, BeginLoad, Ticket
+from olla.failures import Failure
+from olla.fleet.line import Line, Loading
+from olla.fleet.twin import Twin
+from olla.fleet.twins import Twins
+from olla.routing.decision import RoutingOptions
+
+__all__ = ["Loads"]
+
+_PREWARM_INTERVAL = 2.0
+"""Seconds between two looks at whether one more copy of a model would pay."""
+
+
+class Loads:
+    """The loads under way, and those that waiting requests need. Times are monotonic seconds."""
+
+    __slots__ = ("_draining", "_owned", "_prewarmed", "_prewarmed_at", "_wanting")
+
+    def __init__(self) -> None:
+        self._owned: dict[Loading, float | None] = {}
+        """Loads under way, with since when no request waits for them."""
+        self._prewarmed: set[Loading] = set()
+        """Those of them that were begun before any request waited."""
+        self._prewarmed_at = -inf
+        self._wanting: list[Twin] = []
+        self._draining: list[Line] = []
+
+    def __len__(self) -> int:
+        return len(self._owned)
+
+    def reset_demand(self) -> None:
+        """Begin a round: no waiting request needs a load, as far as is known."""
+        for twin in self._wanting:
+            twin.wanted.clear()
+        for line in self._draining:
+            line.draining = False
+        self._wanting.clear()
+        self._draining.clear()
+
+    def demand(self, ticket: Ticket, now: float) -> BeginLoad | None:
+        """Note that a waiting request needs its line loaded; the load, if it begins now."""
+        line = ticket.line
+        twin = line.twin
+        loading = twin.loading
+        if loading is not None and loading.line is line:
+            ticket.loaded_for = True
+            return None
+        if line in twin.wanted:
+            return None
+        options = ticket.features.load_options
+        if not twin.wanted and loading is None and not twin.pending:
+            victims = twin.victims(line, options)
+            if not any(victim.flights for victim in victims):
+                ticket.loaded_for = True
+                return self._begin(BeginLoad(twin.start_load(line, options, now), ticket.features))
+            # Nothing new starts on them: whatever comes before this request has started already.
+            for victim in victims:
+                victim.draining = True
+            self._draining.extend(victims)
+        if not twin.wanted:
+            self._wanting.append(twin)
+        twin.wanted[line] = line.load_seconds(now)
+        return None
+
+    def prewarm_due(self, now: float) -> bool:
+        """Whether it is time to look again at whether one more copy would pay."""
+        return now - self._prewarmed_at >= _PREWARM_INTERVAL
+
+    def prewarm(self, twins: Twins, options: RoutingOptions, now: float) -> BeginLoad | None:
+        """Begin to load one more copy of a model where that pays, with no request waiting for it.
+
+        No client's patience carries such a load, so `abandon` never gives it up.
+        """
+        if not options.prewarm:
+            return None
+        self._prewarmed_at = now
+        proposal = propose(twins, options, now)
+        if proposal is None:
+            return None
+        line = proposal.line
+        loading = line.twin.start_load(line, proposal.options, now)
+        self._prewarmed.add(loading)
+        return self._begin(BeginLoad(loading, proposal.features))
+
+    def ended(self, loading: Loading, now: float, failure: Failure | None) -> bool:
+        """Take in that a load is over; False when it had been given up before."""
+        if loading not in self._owned:
+            return False
+        self._forget(loading, now, loaded=failure is None)
+        return True
+
+    def abandon(self, now: float, grace: float) -> list[AbandonLoad]:
+        """Give up the loads for which no request has waited for `grace` seconds."""
+        abandoned: list[AbandonLoad] = []
+        for loading, since in [*self._owned.items()]:
+            if loading.line.waiting or loading in self._prewarmed:
+                self._owned[loading] = None
+                continue
+            if since is None:
+                self._owned[loading] = since = now
+            if now - since >= grace:
+                self._forget(loading, now, loaded=False)
+                abandoned.append(AbandonLoad(loading))
+        return abandoned
+
+    def _begin(self, action: BeginLoad) -> BeginLoad:
+        self._owned[action.loading] = None
+        return action
+
+    def _forget(self, loading: Loading, now: float, *, loaded: bool) -> None:
+        del self._owned[loading]
+        self._prewarmed.discard(loading)
+        loading.line.twin.load_ended(loading, now, loaded=loaded)
