@@ -6,9 +6,19 @@ what it asks for, and decides nothing.
 
 import asyncio
 from collections.abc import Callable
+from typing import assert_never
 
 from olla.admission.dispatcher import Dispatcher
-from olla.admission.tickets import Answer, BeginLoad, Granted, Lease, Refused, Ticket
+from olla.admission.tickets import (
+    AbandonLoad,
+    Answer,
+    BeginLoad,
+    Entered,
+    Granted,
+    Lease,
+    Refused,
+    Ticket,
+)
 from olla.clock import Clock
 from olla.failures import Failure
 from olla.fleet.line import Loading
@@ -55,7 +65,7 @@ class Admission:
         policy: Policy | None = None,
         counted: bool = True,
         asked_at: float | None = None,
-    ) -> Lease | Refuse | Ticket:
+    ) -> Entered:
         """A lease or a refusal, or else a place in the queue. See `Dispatcher.ask`.
 
         Whoever gets a ticket is told through `granted`, in a turn of the loop of its own, or
@@ -71,8 +81,13 @@ class Admission:
             counted=counted,
             asked_at=asked_at,
         )
-        if isinstance(entered, Ticket):
-            self._waiting[entered] = granted
+        match entered:
+            case Lease() | Refuse():
+                pass
+            case Ticket():
+                self._waiting[entered] = granted
+            case never:
+                assert_never(never)
         if not self.dispatcher.quiet:
             self._obey(now)
         return entered
@@ -134,15 +149,18 @@ class Admission:
     def _obey(self, now: float) -> None:
         """Do what the dispatcher wants done."""
         for action in self.dispatcher.take_actions():
-            if isinstance(action, Granted):
-                # In a turn of its own: what one request does next is not this one's affair.
-                self._loop.call_soon(self._waiting.pop(action.ticket), action.lease)
-            elif isinstance(action, Refused):
-                self._loop.call_soon(self._waiting.pop(action.ticket), action.refusal)
-            elif isinstance(action, BeginLoad):
-                self._loads.begin(action)
-            else:
-                self._loads.abandon(action.loading)
+            match action:
+                case Granted():
+                    # In a turn of its own: what one request does next is not this one's affair.
+                    self._loop.call_soon(self._waiting.pop(action.ticket), action.lease)
+                case Refused():
+                    self._loop.call_soon(self._waiting.pop(action.ticket), action.refusal)
+                case BeginLoad():
+                    self._loads.begin(action)
+                case AbandonLoad():
+                    self._loads.abandon(action.loading)
+                case never:
+                    assert_never(never)
         if self._timer is None:
             at = self.dispatcher.next_tick(now)
             if at is not None:

@@ -9,7 +9,7 @@ waits for one of: its turn in the queue, an attempt, lists that are being renewe
 """
 
 import asyncio
-from typing import Final
+from typing import Final, assert_never
 
 from olla.admission.tickets import Lease, Ticket
 from olla.dialects.dialect import Right
@@ -237,19 +237,28 @@ class Exchange:
             self._counted,
             self.record.started,
         )
-        if isinstance(entered, Ticket):
-            self._ticket = entered
-            self.record.predicted = self.record.predicted or entered.predicted
-        else:
-            self._entered(entered)
+        match entered:
+            case Lease() | Refuse():
+                self._entered(entered)
+            case Ticket():
+                self._ticket = entered
+                self.record.predicted = self.record.predicted or entered.predicted
+            case never:
+                assert_never(never)
 
     def _granted(self, granted: Lease | Refuse) -> None:
         """Its turn in the queue has come, perhaps as its client left."""
         self._ticket = None
         if not self.finished:
             self._guarded(granted)
-        elif isinstance(granted, Lease):
-            self._stations.admission.release(granted, self._stations.clock.now())
+            return
+        match granted:
+            case Lease():
+                self._stations.admission.release(granted, self._stations.clock.now())
+            case Refuse():
+                pass
+            case never:
+                assert_never(never)
 
     def _guarded(self, granted: Lease | Refuse | None, over: Failure | None = None) -> None:
         """Go on, from a callback: None is to ask again, after the try that ended so (`over`)."""
@@ -266,25 +275,35 @@ class Exchange:
             self._crash(error)
 
     def _entered(self, granted: Lease | Refuse) -> None:
+        match granted:
+            case Lease():
+                self._leased(granted)
+            case Refuse():
+                self._turned_away(granted)
+            case never:
+                assert_never(never)
+
+    def _leased(self, lease: Lease) -> None:
         record = self.record
-        if isinstance(granted, Lease):
-            if granted.waited > 0 and granted.choice.reason in _WAITED:
-                record.queue_seconds = granted.waited
-            if record.predicted is None:
-                record.predicted = granted.predicted
-            self._features = granted.features
-            self._try(granted)
-            return
+        if lease.waited > 0 and lease.choice.reason in _WAITED:
+            record.queue_seconds = lease.waited
+        if record.predicted is None:
+            record.predicted = lease.predicted
+        self._features = lease.features
+        self._try(lease)
+
+    def _turned_away(self, refusal: Refuse) -> None:
         if self._failure is not None:
             self.refuse(self._failure)  # of the last endpoint that was tried
             return
-        if granted.reason is Reason.MODEL_NOT_FOUND and not self._refreshed:
+        if refusal.reason is Reason.MODEL_NOT_FOUND and not self._refreshed:
             # Somebody may have pulled it a moment ago.
             self._refreshed = True
             self.task = asyncio.get_running_loop().create_task(self._renew_lists())
             return
-        record.decision, record.reason = "rejected", granted.reason.value
-        self.refuse(granted.failure)
+        record = self.record
+        record.decision, record.reason = "rejected", refusal.reason.value
+        self.refuse(refusal.failure)
 
     async def _renew_lists(self) -> None:
         fleet, timeout = self._stations.fleet, self._stations.refresh_timeout

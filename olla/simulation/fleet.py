@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import count
 from math import inf
+from typing import assert_never
 
 import msgspec
 
@@ -31,7 +32,7 @@ from olla.fleet.names import canonical
 from olla.fleet.snapshot import Instance, Snapshot, resident_by_name
 from olla.routing.decision import Refuse
 from olla.routing.features import Features
-from olla.simulation.events import Job, LoadBegan, Outcome, Started
+from olla.simulation.events import Job, LoadAborted, LoadBegan, Loaded, Outcome, Started, Unloaded
 from olla.simulation.events import Refused as NodeRefused
 from olla.simulation.machine import (
     Arrival,
@@ -165,16 +166,19 @@ class FleetRun:
         granted = self.dispatcher.ask(
             request.features, self._snapshot, arrival.model, self.now, asked_at=arrival.at
         )
-        if isinstance(granted, Refuse):
-            self._end(request, granted.failure.kind.value)
-        elif isinstance(granted, Ticket):
-            request.ticket = granted
-            request.features = granted.features
-            self._by_ticket[granted] = request
-            if request.result.predicted is None:
-                request.result.predicted = granted.predicted
-        else:
-            self._send(request, granted)
+        match granted:
+            case Lease():
+                self._send(request, granted)
+            case Ticket():
+                request.ticket = granted
+                request.features = granted.features
+                self._by_ticket[granted] = request
+                if request.result.predicted is None:
+                    request.result.predicted = granted.predicted
+            case Refuse():
+                self._end(request, granted.failure.kind.value)
+            case never:
+                assert_never(never)
 
     def _send(self, request: RunningRequest, lease: Lease) -> None:
         result = request.result
@@ -209,14 +213,19 @@ class FleetRun:
     def _on_node(self, machine: RunningMachine, outcomes: list[Outcome]) -> None:
         """What the node's scheduler has done, and when it wants to be called again."""
         for outcome in outcomes:
-            if isinstance(outcome, Started):
-                self._started(machine, outcome)
-            elif isinstance(outcome, LoadBegan):
-                machine.loads += 1
-            elif isinstance(outcome, NodeRefused):
-                request = machine.jobs.pop(outcome.job.id)
-                if isinstance(request, RunningRequest) and request.lease is not None:
-                    self._broken(request)
+            match outcome:
+                case Started():
+                    self._started(machine, outcome)
+                case LoadBegan():
+                    machine.loads += 1
+                case NodeRefused():
+                    name = machine.shape.spec.name
+                    busy = Failure(Kind.UPSTREAM_BUSY, f"endpoint '{name}' is busy", name)
+                    self._failed(machine.jobs.pop(outcome.job.id), busy)
+                case Loaded() | LoadAborted() | Unloaded():
+                    pass
+                case never:
+                    assert_never(never)
         wake = machine.node.next_event()
         if wake is not None and wake < machine.wake_at:
             machine.wake_at = wake
@@ -234,9 +243,16 @@ class FleetRun:
         owner = machine.jobs.get(job.id)
         if owner is None:
             return  # it leaves in this very moment
-        if isinstance(owner, Loading):
-            self._at(outcome.at, lambda: self._loaded(machine, job, owner))
-            return
+        match owner:
+            case Loading():
+                self._at(outcome.at, lambda: self._loaded(machine, job, owner))
+            case RunningRequest():
+                self._working(machine, outcome, owner)
+            case never:
+                assert_never(never)
+
+    def _working(self, machine: RunningMachine, outcome: Started, owner: RunningRequest) -> None:
+        job = outcome.job
         arrival = owner.result.arrival
         prompt, output = machine.speed(job.model)
         share = outcome.gpu_share + (1 - outcome.gpu_share) * _OFFLOADED_SPEED
@@ -315,6 +331,17 @@ class FleetRun:
         request.features = msgspec.structs.replace(request.features, tried=tried)
         self._ask(request)
 
+    def _failed(self, owner: RunningRequest | Loading, failure: Failure) -> None:
+        """A node does not do what it was asked for."""
+        match owner:
+            case Loading():
+                self.dispatcher.load_ended(owner, self.now, failure)
+            case RunningRequest():
+                if owner.lease is not None:
+                    self._broken(owner)
+            case never:
+                assert_never(never)
+
     def _down(self, name: str) -> None:
         machine = self._by_name[name]
         machine.up = False
@@ -326,11 +353,7 @@ class FleetRun:
         )
         self._publish(machine)
         for owner in jobs.values():
-            if isinstance(owner, Loading):
-                gone = Failure(Kind.RESET, f"endpoint '{name}' went away", name)
-                self.dispatcher.load_ended(owner, self.now, gone)
-            elif owner.lease is not None:
-                self._broken(owner)
+            self._failed(owner, Failure(Kind.RESET, f"endpoint '{name}' went away", name))
 
     def _back(self, name: str) -> None:
         machine = self._by_name[name]
@@ -381,17 +404,20 @@ class FleetRun:
         """Do what the dispatcher asks for, until it asks for nothing more."""
         while actions := self.dispatcher.take_actions():
             for action in actions:
-                if isinstance(action, Granted):
-                    request = self._by_ticket.pop(action.ticket)
-                    self._send(request, action.lease)
-                elif isinstance(action, Refused):
-                    request = self._by_ticket.pop(action.ticket)
-                    request.ticket = None
-                    self._end(request, action.refusal.failure.kind.value)
-                elif isinstance(action, BeginLoad):
-                    self._begin_load(action)
-                else:
-                    self._abandon_load(action)
+                match action:
+                    case Granted():
+                        request = self._by_ticket.pop(action.ticket)
+                        self._send(request, action.lease)
+                    case Refused():
+                        request = self._by_ticket.pop(action.ticket)
+                        request.ticket = None
+                        self._end(request, action.refusal.failure.kind.value)
+                    case BeginLoad():
+                        self._begin_load(action)
+                    case AbandonLoad():
+                        self._abandon_load(action)
+                    case never:
+                        assert_never(never)
         if self._tick_at is None:
             tick = self.dispatcher.next_tick(self.now)
             if tick is not None:

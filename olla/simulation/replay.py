@@ -6,6 +6,7 @@ estimates; replaying the recorded policy itself shows how good that is.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import assert_never
 
 import msgspec
 
@@ -72,10 +73,13 @@ def read_journal(lines: Iterable[bytes]) -> Journal:
             read: JournalLine = _DECODER.decode(line)
         except msgspec.MsgspecError as error:
             raise JournalError(f"line {number} is no line of a decision log: {error}") from None
-        if isinstance(read, FleetFacts):
-            fleet = read
-        else:
-            requests.append(read)
+        match read:
+            case FleetFacts():
+                fleet = read
+            case Decided():
+                requests.append(read)
+            case never:
+                assert_never(never)
     if fleet is None or not requests:
         raise JournalError("there is no fleet or no request in it")
     return Journal(fleet, tuple(sorted(requests, key=lambda each: each.at)))

@@ -7,12 +7,24 @@ import asyncio
 import itertools
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from typing import assert_never
 
 import msgspec
 
 from olla.clock import Clock
 from olla.simulation.catalogue import ModelSpec
-from olla.simulation.events import Job, NodeLimits, Outcome, Refused, Resident, Started
+from olla.simulation.events import (
+    Job,
+    LoadAborted,
+    LoadBegan,
+    Loaded,
+    NodeLimits,
+    Outcome,
+    Refused,
+    Resident,
+    Started,
+    Unloaded,
+)
 from olla.simulation.node import Node
 from olla.simulation.shape import Options
 
@@ -181,14 +193,19 @@ class Workshop:
 
     def _perform(self, outcomes: list[Outcome]) -> None:
         for outcome in outcomes:
-            if isinstance(outcome, Started | Refused):
-                future = self._waiting.get(outcome.job.id)
-                if future is None or future.done():
-                    continue
-                if isinstance(outcome, Started):
-                    future.set_result(outcome)
-                else:
-                    future.set_exception(Busy())
+            match outcome:
+                case Started():
+                    future = self._waiting.get(outcome.job.id)
+                    if future is not None and not future.done():
+                        future.set_result(outcome)
+                case Refused():
+                    future = self._waiting.get(outcome.job.id)
+                    if future is not None and not future.done():
+                        future.set_exception(Busy())
+                case LoadBegan() | Loaded() | LoadAborted() | Unloaded():
+                    pass
+                case never:
+                    assert_never(never)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
