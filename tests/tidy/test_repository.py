@@ -6,8 +6,14 @@ import shutil
 import subprocess
 import tomllib
 from pathlib import Path
+from typing import get_args
 
 import pytest
+
+from olla.admission.tickets import Action, Entered
+from olla.routing.decision import Decision
+from olla.routing.journal import JournalLine
+from olla.simulation.events import Outcome
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "olla").rglob("*.py"))
@@ -115,6 +121,48 @@ def test_every_test_states_its_promise(path: Path) -> None:
         is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         if is_function and node.name.startswith("test_"):
             assert ast.get_docstring(node), node.name
+
+
+OUTCOMES = {
+    member.__name__
+    for union in (Action, Decision, Entered, JournalLine, Outcome)
+    for member in get_args(union)
+}
+"""Classes that are the cases of a closed union."""
+
+
+def names_in(node: ast.AST) -> set[str]:
+    """The names that stand in a piece of code."""
+    return {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_outcomes_are_taken_apart_so_that_no_case_can_be_forgotten(path: Path) -> None:
+    """By a `match` that ends with `assert_never`, so that mypy names the case that is missing. An
+    `if` chain once had no branch for a fallback, and queued requests vanished."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and names_in(node.func) == {"isinstance"}:
+            assert not names_in(node.args[1]) & OUTCOMES, f"line {node.lineno}"
+        if isinstance(node, ast.Match):
+            patterns = [each for case in node.cases for each in ast.walk(case.pattern)]
+            classes = [each.cls for each in patterns if isinstance(each, ast.MatchClass)]
+            if any(names_in(each) & OUTCOMES for each in classes):
+                last = node.cases[-1]
+                assert isinstance(last.pattern, ast.MatchAs), f"line {node.lineno}"
+                assert "assert_never" in names_in(last.body[0]), f"line {node.lineno}"
+
+
+def test_what_waits_where_is_written_by_the_queue_alone() -> None:
+    """A ticket's line and a line's waiting requests are one fact: written in two places, they once
+    disagreed, and idle endpoints were priced as busy."""
+    writers = set()
+    for path in SOURCES:
+        if relative(path).startswith("simulation/"):
+            continue  # a node's own queue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+                writers |= {relative(path)} if node.attr == "waiting" else set()
+    assert writers == {"admission/queue.py", "fleet/line.py"}
 
 
 def test_no_module_is_named_after_nothing() -> None:
