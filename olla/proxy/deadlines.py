@@ -1,56 +1,66 @@
-"""Coarse timers, shared by all that wait for something that will most likely not happen.
+"""A timer wheel: coarse timers, shared by everything that waits for what will most likely not
+happen.
 
-A timer of its own for each attempt costs a microsecond to set and to cancel, for limits of
-minutes that are hardly ever reached. Here whoever waits is put into the slot of the moment at
-which it has to be looked at, and taken out when it is done; the loop has one timer for the
-earliest slot. Whoever was heard of meanwhile is put into a later slot when its slot comes: a
-stream of an hour is looked at six times with a limit of ten minutes.
+A timer for each attempt costs a microsecond to set and to cancel, for limits of minutes that are
+hardly ever reached. Here each entry is put into the slot in which it has to be looked at, and
+taken out when it is done; the loop has one timer, for the earliest slot. An entry that was heard
+of meanwhile is put into a later slot when its slot comes: with a limit of ten minutes a stream of
+an hour is looked at six times.
 """
 
 import asyncio
 import heapq
-from math import ceil
+from math import ceil, floor
 from typing import Protocol
 
 __all__ = ["Deadlines", "Watched"]
 
-_FINE = 0.05
-_COARSE = 1.0
-"""Seconds by which a deadline is late at most, near and far."""
+_SLOTS_A_SECOND = 20
 _FAR = 20.0
+"""Seconds. What is nearer is late by one slot at most, what is farther by a second."""
+_EARLY = 0.001
+"""Seconds by which the loop may call a timer too early: uvloop counts whole milliseconds."""
 
 
 class Watched(Protocol):
     """Something with a deadline."""
 
     slot: float
-    """Where it is put: the business of `Deadlines`; 0 while it is nowhere."""
+    """The slot it is in: written by `Deadlines` only; 0 while it is in none."""
 
     def due(self) -> None:
-        """Its time has come, as far as was known when it was put in."""
+        """Called when its deadline has come, as far as was known when it was watched."""
         ...
 
 
 class Deadlines:
     """All deadlines of one router, in the loop's time."""
 
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """Timers are those of `loop`, by default the running one."""
+        self._loop = loop or asyncio.get_running_loop()
+        # Slots are whole numbers: in seconds, the noise of floats put an entry into the slot that
+        # was being drained.
         self._slots: dict[float, dict[Watched, None]] = {}
         self._order: list[float] = []
+        self._drained = 0.0
+        """The last slot that was drained, or is being drained: no entry goes there again."""
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
+        self._timer_slot = 0.0
 
     def __len__(self) -> int:
-        """How many are watched."""
+        """How many entries are watched."""
         return sum(map(len, self._slots.values()))
 
     def watch(self, watched: Watched, deadline: float) -> None:
-        """Call `due` at `deadline` (the loop's seconds), or a little later."""
+        """Call `due` at `deadline` (the loop's seconds), or a little later: within `_fire` never
+        before the next turn of the loop."""
         if deadline - self._loop.time() > _FAR:
-            slot = float(ceil(deadline / _COARSE)) * _COARSE
+            slot = float(ceil(deadline) * _SLOTS_A_SECOND)
         else:
-            slot = ceil(deadline / _FINE) * _FINE
+            slot = float(ceil(deadline * _SLOTS_A_SECOND))
+        if slot <= self._drained:
+            slot = self._drained + 1.0
         if watched.slot:
             if watched.slot == slot:
                 return
@@ -60,12 +70,12 @@ class Deadlines:
         if there is None:
             there = self._slots[slot] = {}
             heapq.heappush(self._order, slot)
-            if self._timer is None or slot < self._timer_at:
+            if self._timer is None or slot < self._timer_slot:
                 self._arm()
         there[watched] = None
 
     def forget(self, watched: Watched) -> None:
-        """It need not be looked at any more."""
+        """Do not look at it any more."""
         if watched.slot:
             del self._slots[watched.slot][watched]
             watched.slot = 0.0
@@ -79,19 +89,29 @@ class Deadlines:
     def _arm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer_at = self._order[0]
-        self._timer = self._loop.call_at(self._timer_at, self._fire)
+        self._timer_slot = self._order[0]
+        self._timer = self._loop.call_at(self._timer_slot / _SLOTS_A_SECOND, self._fire)
 
     def _fire(self) -> None:
-        self._timer = None
-        now = self._loop.time()
-        while self._order and self._order[0] <= now + 0.001:
-            slot = heapq.heappop(self._order)
-            there = self._slots[slot]
-            while there:  # one that is due may end others
-                watched = next(iter(there))
-                self.forget(watched)
+        self._timer_slot = 0.0  # what is watched meanwhile needs no timer yet
+        self._drained = float(floor((self._loop.time() + _EARLY) * _SLOTS_A_SECOND))
+        try:
+            while self._order and self._order[0] <= self._drained:
+                self._drain(self._slots[self._order[0]])
+                del self._slots[heapq.heappop(self._order)]
+        finally:
+            self._timer = None
+            if self._order:
+                self._arm()
+
+    def _drain(self, there: dict[Watched, None]) -> None:
+        while there:  # one that is due may end others
+            watched = next(iter(there))
+            self.forget(watched)
+            try:
                 watched.due()
-            del self._slots[slot]
-        if self._order and self._timer is None:
-            self._arm()
+            except Exception as error:
+                # It must not cost the others their time-outs.
+                self._loop.call_exception_handler(
+                    {"message": f"a time-out failed: {watched!r}", "exception": error}
+                )
