@@ -21,6 +21,7 @@ from olla.failures import Failed, Failure, Kind
 from olla.record import RequestRecord
 from olla.settings.store_url import SqliteFile, exists, read_url
 from olla.store import StoreError
+from olla.tasks import joined, spawn
 
 if TYPE_CHECKING:
     from olla.state.shared import SharedLimits
@@ -195,8 +196,7 @@ class Keeping:
         if self._reading is not None and not self._reading.done():
             await asyncio.shield(self._reading)  # has begun before this key was shown
         if self._reading is None or self._reading.done():
-            loop = asyncio.get_running_loop()
-            self._reading = loop.create_task(self._read())
+            self._reading = spawn(self._read(), joined)
         await asyncio.shield(self._reading)
         if self._away is not None:
             raise self._unavailable(None)
@@ -234,7 +234,7 @@ class Keeping:
         if word == "revoked" and id:
             self._keyring.revoke(id)
         if self._store is not None and (self._reading is None or self._reading.done()):
-            self._reading = asyncio.get_running_loop().create_task(self._read())
+            self._reading = spawn(self._read())
 
     async def tried(self, work: "Callable[[Store], Awaitable[T]]") -> T:
         """What the store answers.
@@ -268,7 +268,7 @@ class Keeping:
 
     def _follow(self) -> None:
         if self._following is None:
-            self._following = asyncio.get_running_loop().create_task(self._look_again())
+            self._following = spawn(self._look_again())
 
     async def _look_again(self) -> None:
         while True:

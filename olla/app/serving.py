@@ -8,6 +8,7 @@ from pathlib import Path
 
 from olla.app.composition import App
 from olla.settings import Loaded, Problem, SettingsError
+from olla.tasks import spawn
 
 __all__ = ["follow", "serve"]
 
@@ -49,7 +50,7 @@ async def serve(
         ready(app.url)
     following = None
     if reload is not None:
-        following = loop.create_task(follow(app, reload, Path(loaded.source), hangup))
+        following = spawn(follow(app, reload, Path(loaded.source), hangup))
     await stopping.wait()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.remove_signal_handler(signum)  # whoever asks a second time does not want to wait

@@ -14,6 +14,7 @@ from olla.fleet.profiles import Profile
 from olla.fleet.snapshot import Instance, Model
 from olla.probing.asking import Asker, Reply, Verdict
 from olla.probing.reading import instances, models
+from olla.tasks import joined, spawn
 
 __all__ = ["Inventory", "Question"]
 
@@ -114,7 +115,7 @@ class Inventory:
     async def _join(self, question: Question) -> Reply:
         task = self._under_way.get(question)
         if task is None:
-            task = self._loop.create_task(self._put(question))
+            task = spawn(self._put(question), joined)
             self._under_way[question] = task
             task.add_done_callback(lambda _: self._under_way.pop(question, None))
         # Whoever stops waiting must not take the answer from the others.

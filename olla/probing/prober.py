@@ -13,6 +13,7 @@ from olla.fleet.snapshot import EndpointView, Snapshot
 from olla.probing.asking import Asker
 from olla.probing.inventory import Question
 from olla.probing.watch import Watch
+from olla.tasks import spawn
 
 __all__ = ["Prober"]
 
@@ -84,7 +85,7 @@ class Prober:
             watch.start()
         try:
             if fresh and patience:
-                rounds = [asyncio.ensure_future(each.first_round()) for each in fresh.values()]
+                rounds = [spawn(each.first_round()) for each in fresh.values()]
                 await asyncio.wait(rounds, timeout=patience)
                 for each in rounds:
                     each.cancel()
@@ -136,10 +137,7 @@ class Prober:
         longer are shown as they were, and what they answer later is not lost.
         """
         question = Question(what)
-        loop = asyncio.get_running_loop()
-        asking = [
-            loop.create_task(watch.renew(question, max_age)) for watch in self._watches.values()
-        ]
+        asking = [spawn(watch.renew(question, max_age)) for watch in self._watches.values()]
         try:
             if asking:
                 await asyncio.wait(asking, timeout=timeout)

@@ -8,6 +8,7 @@ the asking of another. What was answered is kept by `inventory`.
 import asyncio
 import random
 from collections.abc import Callable, Mapping
+from functools import partial
 from math import inf
 
 from structlog.typing import FilteringBoundLogger
@@ -22,6 +23,7 @@ from olla.fleet.snapshot import EndpointView, resident_by_name
 from olla.probing.asking import Asker, Reply, Verdict
 from olla.probing.detecting import detect
 from olla.probing.inventory import Inventory, Question
+from olla.tasks import spawn
 
 __all__ = ["Watch"]
 
@@ -103,7 +105,7 @@ class Watch:
 
     def start(self) -> None:
         """Begin to ask."""
-        self._task = self._loop.create_task(self._run())
+        self._task = spawn(self._run())
 
     async def stop(self) -> None:
         """Ask no more. Whoever waits for a round goes on with what is known."""
@@ -196,7 +198,7 @@ class Watch:
             return
         self._inventory.mark_stale(Question.RESIDENT)
         if self._looking is None or self._looking.done():
-            self._looking = self._loop.create_task(self._look())
+            self._looking = spawn(self._look())
 
     async def _look(self) -> None:
         await asyncio.sleep(self._looked_at + _SPACING - self._clock.now())
@@ -234,20 +236,32 @@ class Watch:
             self._wanted_at = inf
             self._started_at = self._clock.now()
             self._in_round = True
+            # A fault of ours must not end the watch: the endpoint's health would stand still for
+            # ever, and nobody would be told.
             try:
                 await self._round()
             except Exception as error:
-                # A fault of ours must not end the watch: the endpoint's health would stand still
-                # for ever, and nobody would be told.
-                self._logger.error("probe failed", endpoint=self.spec.name, exc_info=error)
-                self._learn(Event.BROKEN, f"olla could not ask it: {error!r}")
+                self._log_fault(error)
+                self._guarded(
+                    partial(self._learn, Event.BROKEN, f"olla could not ask it: {error!r}")
+                )
             self._in_round = False
             self._checked_at = self._clock.now()
             self._rounds += 1
-            self._schedule()
+            self._guarded(self._schedule)
             done, self._round_done = self._round_done, asyncio.Event()
             done.set()
             await self._until_due()
+
+    def _guarded(self, step: Callable[[], None]) -> None:
+        """Do something that tells others what was learnt, whatever they make of it."""
+        try:
+            step()
+        except Exception as error:
+            self._log_fault(error)
+
+    def _log_fault(self, error: Exception) -> None:
+        self._logger.error("probe failed", endpoint=self.spec.name, exc_info=error)
 
     async def _until_due(self) -> None:
         while (left := min(self._next_check_at, self._wanted_at) - self._clock.now()) > 0:

@@ -20,6 +20,7 @@ from olla.proxy.head import ResponseHead
 from olla.proxy.relay import Relay
 from olla.proxy.upstream import Pool, UpstreamConnection
 from olla.routing.decision import Choice, ChooseEndpoint, ChooseFallback, ChooseLine
+from olla.tasks import report, spawn
 
 __all__ = ["Attempt", "OutgoingRequest", "Owner", "Timeouts", "load_patience"]
 
@@ -74,8 +75,8 @@ class OutgoingRequest(msgspec.Struct):
 
 
 class Owner(Protocol):
-    """Who wants to know how a try ends. Exactly one of `failed` and `relayed` is called, once, or
-    neither after `Attempt.abort`."""
+    """Who wants to know how a try ends. Exactly one of `failed`, `relayed` and `crashed` is
+    called, once, or none of them after `Attempt.abort`."""
 
     def relay(self, connection: UpstreamConnection, head: ResponseHead) -> Relay:
         """The answer's head is there and will be relayed: by what."""
@@ -91,6 +92,10 @@ class Owner(Protocol):
 
     def relayed(self) -> None:
         """The answer went to the client; the relay tells how that ended."""
+        ...
+
+    def crashed(self, error: Exception) -> None:
+        """Olla's own code has failed at this try."""
         ...
 
 
@@ -151,7 +156,7 @@ class Attempt:
         if not self._request.fresh_connection:
             connection = self._pool.take_idle(self._spec)
         if connection is None:
-            self._task = self._loop.create_task(self._connect())
+            self._task = spawn(self._connect(), self._crashed)
         else:
             self._send(connection)
 
@@ -225,7 +230,7 @@ class Attempt:
             # The endpoint had closed the idle connection meanwhile. Others that idle may be as
             # dead, so make a new one; the client need not know.
             self._clear()
-            self._task = self._loop.create_task(self._connect())
+            self._task = spawn(self._connect(), self._crashed)
             return
         self._fail(Failure(kind, f"endpoint '{self._spec.name}' {message}", self._spec.name))
 
@@ -247,7 +252,7 @@ class Attempt:
         connection.begin(request.method, self)
         if request.pieces is not None:
             connection.write(request.head)
-            self._task = self._loop.create_task(self._send_pieces(connection, request.pieces))
+            self._task = spawn(self._send_pieces(connection, request.pieces), self._crashed)
         else:
             connection.write_all(request.head, request.body)
             connection.sent = True
@@ -302,6 +307,16 @@ class Attempt:
         if owner is not None:
             owner.failed(failure)
 
+    def _crashed(self, error: Exception) -> None:
+        self._clear()
+        if self._connection is not None:
+            self._connection.abort()
+        owner, self._owner = self._owner, None
+        if owner is None:
+            report(error)
+        else:
+            owner.crashed(error)
+
     def _clear(self) -> None:
         if self.slot:
             self._deadlines.forget(self)
@@ -342,6 +357,12 @@ class Attempt:
 
     def due(self) -> None:
         """A deadline has come, unless something was heard meanwhile. See `Watched`."""
+        try:
+            self._time_out()
+        except Exception as error:
+            self._crashed(error)
+
+    def _time_out(self) -> None:
         now = self._loop.time()
         deadline, kind = self._deadline(now)
         connection = self._connection

@@ -21,6 +21,7 @@ from olla.fleet.stalls import Moving, Patience, suspects
 from olla.proxy.admitting import Admission
 from olla.proxy.asking import ask_endpoint, number
 from olla.proxy.upstream import Pool
+from olla.tasks import spawn
 
 __all__ = ["Confirming", "Looking"]
 
@@ -75,7 +76,7 @@ class Confirming:
 
     def start(self) -> None:
         """Begin to look."""
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._task = spawn(self._run())
 
     async def stop(self) -> None:
         """Look no more."""
@@ -89,11 +90,16 @@ class Confirming:
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(self.interval)
-            twins, now = self._dispatcher.twins, self._clock.now()
-            for line in suspects(self._moving(), twins, now, self.patience):
-                if line not in self._suspicions:
-                    task = asyncio.get_running_loop().create_task(self._suspect(line))
-                    self._suspicions[line] = task
+            try:
+                self._look()
+            except Exception as error:
+                self._logger.error("looking for stuck models failed", exc_info=error)
+
+    def _look(self) -> None:
+        twins, now = self._dispatcher.twins, self._clock.now()
+        for line in suspects(self._moving(), twins, now, self.patience):
+            if line not in self._suspicions:
+                self._suspicions[line] = spawn(self._suspect(line))
 
     async def _suspect(self, line: Line) -> None:
         try:

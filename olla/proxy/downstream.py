@@ -41,6 +41,7 @@ from olla.proxy.stations import Stations
 from olla.proxy.turning_away import turn_away
 from olla.proxy.written import written
 from olla.record import RequestRecord
+from olla.tasks import spawn
 
 __all__ = ["Downstream"]
 
@@ -197,9 +198,12 @@ class Downstream:
                 self._turn_away(exchange, incoming, request, unknown.failure)
             else:
                 late = self._begin_late(exchange, incoming, request)
-                exchange.task = asyncio.get_running_loop().create_task(late)
+                exchange.task = spawn(late, exchange.crashed)
         except Failed as failed:
             self._turn_away(exchange, incoming, request, failed.failure)
+        except Exception as error:
+            request.give_back(self._stations.room)
+            exchange.crashed(error)
         else:
             exchange.enter(visit)
             exchange.begin(request.body())
@@ -212,7 +216,7 @@ class Downstream:
             visit = await self.answering.let_in(incoming, request.head.target)
         except Failed as failed:
             self._turn_away(exchange, incoming, request, failed.failure)
-        except asyncio.CancelledError:
+        except BaseException:  # the client left, or olla's own code has failed
             request.give_back(self._stations.room)
             raise
         else:
@@ -369,6 +373,8 @@ class Downstream:
                     body = await read_body(incoming, most, self._stations.room)
             except Failed as failed:
                 turn_away(self._stations.gate, exchange, incoming, target, failed.failure)
+            except Exception as error:
+                exchange.crashed(error)
             else:
                 exchange.begin(body)
             await answered

@@ -36,6 +36,7 @@ from olla.record import AttemptRecord, RequestRecord
 from olla.routing.decision import Reason, Refuse
 from olla.routing.features import Features
 from olla.routing.policies.steady import Steady
+from olla.tasks import spawn
 
 __all__ = ["Exchange"]
 
@@ -120,7 +121,7 @@ class Exchange:
                 self._failure = failed.failure  # counts against the limits all the same
             self.visit.pay(self._features, self._paid)
         except Exception as error:
-            self._crash(error)
+            self.crashed(error)
 
     def _understand(self, body: bytes, visit: Visit) -> None:
         stations, target, record = self._stations, self._target, self.record
@@ -185,8 +186,11 @@ class Exchange:
         downstream.write(answer)
         self._over()
 
-    def _crash(self, error: Exception) -> None:
+    def crashed(self, error: Exception) -> None:
+        """Olla's own code has failed at it: answer, and give everything back."""
         self._host.crashed(self.record, error)
+        if self.finished:
+            return
         failure = Failure(Kind.INTERNAL, "the router failed at this request; its log has more")
         self._let_go(failure)
         if self.record.first_byte is None:
@@ -272,7 +276,7 @@ class Exchange:
         except Failed as failed:
             self.refuse(failed.failure)
         except Exception as error:
-            self._crash(error)
+            self.crashed(error)
 
     def _entered(self, granted: Lease | Refuse) -> None:
         match granted:
@@ -299,7 +303,7 @@ class Exchange:
         if refusal.reason is Reason.MODEL_NOT_FOUND and not self._refreshed:
             # Somebody may have pulled it a moment ago.
             self._refreshed = True
-            self.task = asyncio.get_running_loop().create_task(self._renew_lists())
+            self.task = spawn(self._renew_lists(), self.crashed)
             return
         record = self.record
         record.decision, record.reason = "rejected", refusal.reason.value
@@ -307,11 +311,7 @@ class Exchange:
 
     async def _renew_lists(self) -> None:
         fleet, timeout = self._stations.fleet, self._stations.refresh_timeout
-        try:
-            await fleet.refresh("models", _LISTS_AGE_MAX, timeout)
-        except Exception as error:
-            self._crash(error)
-            return
+        await fleet.refresh("models", _LISTS_AGE_MAX, timeout)
         self.task = None
         self._guarded(None)
 
@@ -391,7 +391,7 @@ class Exchange:
         try:
             self._attempt_over(failure)
         except Exception as error:
-            self._crash(error)
+            self.crashed(error)
         else:
             self._over()
 
@@ -433,7 +433,7 @@ class Exchange:
                 self._attempt_over(failure)
                 self.refuse(failure)
         except Exception as error:
-            self._crash(error)
+            self.crashed(error)
 
     def elsewhere(self, failure: Failure) -> bool:
         """Whether another endpoint is to be tried after this; if so it will not be this one."""

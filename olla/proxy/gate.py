@@ -28,6 +28,7 @@ from olla.failures import Failed, Failure, Kind
 from olla.proxy.incoming import Incoming
 from olla.record import RequestRecord
 from olla.routing.features import Features
+from olla.tasks import report, spawn
 
 __all__ = ["Gate", "Own", "Shared", "Visit"]
 
@@ -226,9 +227,7 @@ class Visit:
             )
         gate = self.gate
         if gate.shared is not None:
-            self._task = asyncio.get_running_loop().create_task(
-                self._pay_shared(gate.shared, account, tokens, then)
-            )
+            self._task = spawn(self._pay_shared(gate.shared, account, tokens, then))
             return
         clock = gate.clock
         then(self._charged(gate.limiter.charge(account, tokens, clock.now(), clock.wall())))
@@ -258,7 +257,12 @@ class Visit:
         tokens: int,
         then: Callable[[Failure | None], None],
     ) -> None:
-        charge = await shared.charge(account, tokens)
+        try:
+            charge = await shared.charge(account, tokens)
+        except Exception as error:  # the limits are not known, and the client waits for an answer
+            report(error)
+            then(Failure(Kind.INTERNAL, "the router failed at this request; its log has more"))
+            return
         self._task = None
         if self._left:
             shared.settle(charge, 0)

@@ -17,6 +17,7 @@ from olla.fleet.line import Loading
 from olla.proxy.asking import ask_endpoint, number
 from olla.proxy.attempt import LOAD_PATIENCE
 from olla.proxy.upstream import Pool
+from olla.tasks import report, spawn
 
 __all__ = ["ModelLoads"]
 
@@ -44,7 +45,7 @@ class ModelLoads:
     def begin(self, action: BeginLoad) -> None:
         """Have a model loaded."""
         loading = action.loading
-        task = asyncio.get_running_loop().create_task(self._load(action))
+        task = spawn(self._load(action), lambda error: self._crashed(loading, error))
         self._tasks[loading] = task
         task.add_done_callback(lambda _: self._tasks.pop(loading, None))
 
@@ -85,6 +86,11 @@ class ModelLoads:
                 view.name,
             )
         self._ended(loading, failure)
+
+    def _crashed(self, loading: Loading, error: Exception) -> None:
+        """Olla's own code has failed at it: whoever waits for the model is not left waiting."""
+        report(error)
+        self._ended(loading, Failure(Kind.INTERNAL, f"the router failed to load it: {error!r}"))
 
 
 def _empty_request(action: BeginLoad) -> tuple[str, bytes]:

@@ -20,6 +20,7 @@ from olla.simulation.storage import Storage
 from olla.simulation.typed_events import TypedEventsApi, anthropic_error
 from olla.simulation.v1 import V1Api, openai_error
 from olla.simulation.work import Workshop
+from olla.tasks import spawn
 
 __all__ = ["NodeOptions", "Seen", "SimulatedNode"]
 
@@ -327,8 +328,7 @@ class SimulatedNode:
         if refuse is not None:
             await response.prepare(request)
             await response.write_eof()
-            loop = asyncio.get_running_loop()
-            self._refusing = loop.create_task(self._refuse_for(refuse.seconds))
+            self._refusing = spawn(self._refuse_for(refuse.seconds))
         return response
 
     async def _refuse_for(self, seconds: float) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 from olla.state.keeping import CONNECTING, Connected, Keeper
+from olla.tasks import joined, spawn
 
 __all__ = ["CHANNEL", "Announcements"]
 
@@ -49,7 +50,8 @@ class Announcements:
         if self._again:
             self._heard("")
         self._again = True
-        asking = asyncio.get_running_loop().create_task(self._ask(connection))
+        # What breaks the one breaks the other, and listening ends by it.
+        asking = spawn(self._ask(connection), joined)
         try:
             await self._listen(connection)
         finally:

@@ -11,6 +11,8 @@ from urllib.parse import unquote, urlsplit
 
 from redis.asyncio.connection import Connection, parse_url
 
+from olla.tasks import spawn
+
 __all__ = ["CONNECTING", "Connected", "Keeper"]
 
 CONNECTING = 1.0
@@ -78,7 +80,7 @@ class Keeper:
 
     def start(self) -> None:
         """Begin to connect."""
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._task = spawn(self._run())
 
     async def stop(self) -> None:
         """Close the connection, and connect no more."""

@@ -14,6 +14,7 @@ from structlog.typing import FilteringBoundLogger
 
 from olla.state.keeping import CONNECTING, Connected, Keeper
 from olla.state.scripts import CHARGE, RENEW, SETTLE, Script
+from olla.tasks import joined, spawn
 
 __all__ = ["Answer", "Link", "Word"]
 
@@ -120,7 +121,7 @@ class Link:
             self._told_away = False
             self._logger.info("redis is back: limits hold for all routers together")
         self._returned()
-        works = [self._loop.create_task(work) for work in (self._write(), self._read())]
+        works = [spawn(work, joined) for work in (self._write(), self._read())]
         try:
             done, _ = await asyncio.wait(
                 [*works, self._broken], return_when=asyncio.FIRST_COMPLETED
@@ -132,9 +133,6 @@ class Link:
             for work in works:
                 work.cancel()
             await asyncio.wait(works)
-            for work in works:
-                if not work.cancelled():
-                    work.exception()
 
     async def _greet(self, connection: Connected) -> None:
         """Try everything that is needed: a Redis that only reads, or may not run scripts, is

@@ -26,6 +26,7 @@ from olla.clock import Clock
 from olla.state.announcements import CHANNEL, Announcements
 from olla.state.link import Answer, Link, Word
 from olla.state.scripts import CHARGE, RENEW, SETTLE
+from olla.tasks import spawn
 
 __all__ = ["SharedLimits"]
 
@@ -92,7 +93,7 @@ class SharedLimits:
     async def start(self) -> None:
         """Connect. Without Redis, this router's own limits hold until it is there."""
         await asyncio.gather(self._link.start(), self._announcements.start())
-        self._renewing = asyncio.get_running_loop().create_task(self._renew_for_ever())
+        self._renewing = spawn(self._renew_for_ever())
 
     async def stop(self) -> None:
         """Disconnect, after what has been settled was told."""

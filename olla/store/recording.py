@@ -14,6 +14,7 @@ from structlog.typing import FilteringBoundLogger
 from olla.clock import Clock
 from olla.record import RequestRecord
 from olla.store.usage import UsageRow, row_of
+from olla.tasks import spawn
 
 __all__ = ["Usage", "UsageRecording", "UsageStore", "Wait"]
 
@@ -126,10 +127,9 @@ class UsageRecording:
 
     def start(self) -> None:
         """Begin to write, in the running loop."""
-        loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._write_on())]
+        self._tasks = [spawn(self._write_on())]
         if self._retention is not None:
-            self._tasks.append(loop.create_task(self._forget_on(self._retention)))
+            self._tasks.append(spawn(self._forget_on(self._retention)))
 
     async def stop(self, timeout: float) -> None:
         """Write what is left, in so many seconds at most; what comes later is lost.

@@ -4,7 +4,7 @@ import asyncio
 
 import aiohttp
 
-from olla.fleet.stalls import Patience
+from olla.fleet.stalls import Moving, Patience
 from tests.routers import Fleet
 
 MODEL, OTHER = "llama3.2:latest", "mistral:latest"
@@ -66,6 +66,28 @@ async def test_a_stuck_model_is_left_alone_and_what_it_holds_goes_elsewhere() ->
         assert "model stuck" in fleet.log.getvalue()
         assert "model moves again" in fleet.log.getvalue()
         await fleet.check_clean()
+
+
+async def test_a_fault_while_looking_does_not_end_the_looking() -> None:
+    """The next look is as good as any."""
+    async with Fleet({"a": (MODEL,)}) as fleet:
+        confirming = fleet.app.confirming
+        await confirming.stop()
+        looks: asyncio.Queue[None] = asyncio.Queue()
+
+        def broken() -> list[Moving]:
+            looks.put_nowait(None)
+            raise RuntimeError("a fault in olla")
+
+        confirming._moving = broken
+        impatient(fleet).app.confirming.start()
+        async with asyncio.timeout(10):
+            for _ in range(3):
+                await looks.get()
+        told = fleet.log.getvalue()
+        assert "a fault in olla" in told
+        fleet.log.seek(0)
+        fleet.log.truncate()
 
 
 async def test_a_slow_answer_is_confirmed_to_be_slow_and_stays() -> None:

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from olla.fleet.names import canonical
+from olla.fleet.snapshot import EndpointView
 from olla.probing.asking import Reply, Verdict
 from olla.probing.inventory import Question
 from tests.probing.virtual_time import Watched, in_virtual_time
@@ -302,6 +303,29 @@ async def test_a_fault_of_our_own_does_not_end_the_watch() -> None:
         assert [each["event"] for each in errors] == ["probe failed"]
         endpoint.asker.broken = None
         await asyncio.sleep(6.0)
+        assert endpoint.health == "healthy"
+
+
+@in_virtual_time
+async def test_whoever_cannot_take_what_was_learnt_does_not_end_the_watch() -> None:
+    """A fault of those who are told is logged; whoever waits for a round goes on, and the
+    endpoint is asked again."""
+    async with Watched(check_interval=5.0) as endpoint:
+        views, broken = endpoint.views, True
+
+        def publish(view: EndpointView) -> None:
+            if broken:
+                raise ZeroDivisionError("oh")
+            views.append(view)
+
+        endpoint.watch._publish_view = publish
+        await endpoint.watch.next_round()
+        errors = [each for each in endpoint.log.entries if each["log_level"] == "error"]
+        assert {each["event"] for each in errors} == {"probe failed"}
+        broken = False
+        told = len(views)
+        await asyncio.sleep(6.0)
+        assert len(views) > told
         assert endpoint.health == "healthy"
 
 

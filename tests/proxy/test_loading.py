@@ -107,6 +107,27 @@ async def test_an_abandoned_load_is_given_up_by_the_node() -> None:
         await loader.close()
 
 
+async def test_a_fault_in_olla_ends_a_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for the model hears of it, and the fault is reported."""
+    reported: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, told: reported.append(told["exception"])
+    )
+    loader = Loader(1)
+
+    async def broken(_: EndpointSpec) -> None:
+        raise RuntimeError("a fault in olla")
+
+    monkeypatch.setattr(loader.pool, "connect", broken)
+    loader.begin()
+    failure = await loader.outcome()
+    assert failure is not None
+    assert failure.kind is Kind.INTERNAL
+    assert "a fault in olla" in failure.message
+    assert [type(error) for error in reported] == [RuntimeError]
+    await loader.close()
+
+
 async def serve(answer: bytes) -> asyncio.Server:
     """A server that answers anything with these bytes, and closes."""
 

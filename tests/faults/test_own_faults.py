@@ -1,0 +1,149 @@
+"""Faults in olla's own code: a client gets an answer all the same, and everything is given back."""
+
+import asyncio
+import json
+
+import pytest
+
+from olla.access.keyring import Keyring
+from olla.access.keys import KEY_PREFIX
+from olla.access.limit import Kind, Limit
+from olla.access.limiter import Account, Charge
+from olla.access.policy import AccessPolicy
+from olla.proxy.attempt import Attempt, Timeouts
+from tests.gates import open_gate
+from tests.wire.conftest import MODEL, MakeRouter, Router, answer, post, split
+
+BODY = json.dumps({"model": MODEL, "stream": False, "prompt": "p"}).encode()
+LONG = json.dumps({"model": MODEL, "stream": False, "prompt": "p" * 100_000}).encode()
+UNKNOWN = f"Authorization: Bearer {KEY_PREFIX}{'0' * 40}"
+
+
+async def broken(*_: object) -> None:
+    """A step with a fault that nobody has thought of."""
+    raise RuntimeError("a fault in olla")
+
+
+async def is_500(router: Router, request: bytes, logged: str | None = None) -> None:
+    """The client is told in its dialect, the log has the traceback, and nothing is held."""
+    async with asyncio.timeout(10):
+        head, body = split(await router.exchange(request))
+    assert head.startswith(b"HTTP/1.1 500 ")
+    assert b"its log has more" in body
+    assert json.loads(body)["error"]
+    assert "a fault in olla" in (router.log.getvalue() if logged is None else logged)
+    assert router.dispatcher.leases == 0
+    assert router.downstream.active == 0
+    assert router.stations.room.taken == 0
+    assert router.records[-1].status == 500
+    router.log.seek(0)
+    router.log.truncate()
+
+
+@pytest.mark.parametrize("body", [BODY, LONG], ids=["short", "long"])
+async def test_a_fault_while_connecting_is_a_500(
+    make_router: MakeRouter, monkeypatch: pytest.MonkeyPatch, body: bytes
+) -> None:
+    """The lease goes back, and the next request is served."""
+    router = await make_router(1)
+    monkeypatch.setattr(router.pool, "connect", broken)
+    await is_500(router, post("/api/generate", body))
+    await is_500(router, post("/v1/completions", body))
+    monkeypatch.undo()
+    head, _ = split(await router.exchange(post("/api/generate", body)))
+    assert head.startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("body", [BODY, LONG], ids=["short", "long"])
+async def test_a_fault_while_a_key_is_looked_up_is_a_500(
+    make_router: MakeRouter, body: bytes
+) -> None:
+    """Whichever way the request came in."""
+    router = await make_router(1)
+    router.stations.gate.renew = broken
+    await is_500(router, post("/api/generate", body, UNKNOWN))
+
+
+async def test_a_fault_while_shared_limits_are_charged_is_a_500(make_router: MakeRouter) -> None:
+    """The limits are not known, so the request may not pass."""
+    router = await make_router(1)
+    gate = router.stations.gate = open_gate(
+        AccessPolicy(categories={"generation": (Limit("g", Kind.REQUESTS, 10, 10),)}), Keyring()
+    )
+
+    class Shared:
+        async def charge(self, account: Account, tokens: int) -> Charge:
+            await broken()
+            raise AssertionError
+
+        def settle(self, charge: Charge, tokens: int) -> None:
+            raise AssertionError("nothing was charged")
+
+    gate.shared = Shared()
+    loop = asyncio.get_running_loop()
+    reported: list[str] = []
+    loop.set_exception_handler(lambda _, told: reported.append(repr(told["exception"])))
+    request = post("/api/generate", BODY)
+    await is_500(router, request, "a fault in olla")
+    assert len(reported) == 1
+    assert router.endpoints[0].requests == []
+
+
+async def test_a_fault_while_a_request_is_let_in_is_a_500(
+    make_router: MakeRouter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the fast path too, where no task is there to fail."""
+    router = await make_router(1)
+
+    def broken_identify(*_: object, **__: object) -> None:
+        raise RuntimeError("a fault in olla")
+
+    monkeypatch.setattr(router.stations.gate, "identify", broken_identify)
+    await is_500(router, post("/api/generate", BODY))
+
+
+async def test_a_fault_at_a_time_out_is_a_500(
+    make_router: MakeRouter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits for an endpoint that says nothing does not wait for ever."""
+    router = await make_router(1, timeouts=Timeouts(first_byte=0.1))
+
+    async def hang(_: bytes, reader: asyncio.StreamReader, __: object) -> None:
+        await reader.read()
+
+    def broken_text(*_: object) -> str:
+        raise RuntimeError("a fault in olla")
+
+    router.endpoints[0].script = hang
+    monkeypatch.setattr(Attempt, "_limit_text", broken_text)
+    await is_500(router, post("/api/generate", BODY))
+    await router.endpoints[0].lost.wait()
+
+
+async def test_a_client_that_left_before_the_fault_is_told_nothing(
+    make_router: MakeRouter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is over already: nothing is given back twice."""
+    router = await make_router(1)
+    connecting, may_fail = asyncio.Event(), asyncio.Event()
+
+    async def late(*_: object) -> None:
+        connecting.set()
+        try:
+            await may_fail.wait()
+        except asyncio.CancelledError:
+            raise RuntimeError("a fault while it is cancelled") from None
+
+    monkeypatch.setattr(router.pool, "connect", late)
+    _, writer = await asyncio.open_connection("127.0.0.1", router.port)
+    writer.write(post("/api/generate", BODY))
+    await connecting.wait()
+    writer.close()
+    async with asyncio.timeout(10):
+        while router.downstream.active:
+            await asyncio.sleep(0)
+    monkeypatch.undo()
+    assert [record.status for record in router.records] == [499]
+    router.endpoints[0].script = answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+    head, _ = split(await router.exchange(post("/api/generate", BODY)))
+    assert head.startswith(b"HTTP/1.1 200 ")
