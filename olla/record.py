@@ -12,6 +12,11 @@ from olla.failures import Failure
 __all__ = ["AttemptRecord", "RequestRecord", "Sink", "fan_out"]
 
 
+_PATH_CHARACTERS_MAX = 1024
+"""What is kept of a path. Thousands of records may wait for the log and the store, and a client
+chooses how long its path is."""
+
+
 class AttemptRecord:
     """One try against one endpoint. Times are monotonic seconds."""
 
@@ -39,6 +44,7 @@ class AttemptRecord:
 class RequestRecord:
     """One request with its answer.
 
+    `path` is without the query, and its beginning where it is very long.
     Times are monotonic seconds (`started_wall` is Unix time); `bytes_in` and `bytes_out` count
     body bytes as received from the client and as sent to it, framing included in the latter;
     token counts are what the endpoint reported, None where it reported nothing. `ended` is set
@@ -103,7 +109,7 @@ class RequestRecord:
     ) -> None:
         self.id = id
         self.method = method
-        self.path = path
+        self.path = path[:_PATH_CHARACTERS_MAX]
         self.client = client
         self.started = started
         self.started_wall = started_wall

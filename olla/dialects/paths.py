@@ -82,7 +82,7 @@ class WrongMethod(Failed):
 
     def __init__(self, path: str, method: str, allowed: Iterable[str]) -> None:
         self.allowed = tuple(sorted(allowed))
-        message = f"{path} takes {', '.join(self.allowed)}, not {method}"
+        message = f"{path[:200]} takes {', '.join(self.allowed)}, not {method[:20]}"
         super().__init__(Failure(Kind.METHOD_NOT_ALLOWED, message))
 
 

@@ -15,9 +15,16 @@ DEFAULT_NAMESPACE = "library"
 DEFAULT_TAG = "latest"
 
 
-@lru_cache(maxsize=4096)
+_REMEMBERED_CHARACTERS_MAX = 256
+"""Longer names are split anew each time: clients and nodes choose them."""
+
+
 def canonical(name: str) -> str:
     """The full lower-case form of `name`: two names are one model when these are equal."""
+    return _remembered(name) if len(name) <= _REMEMBERED_CHARACTERS_MAX else _canonical(name)
+
+
+def _canonical(name: str) -> str:
     path, tag = _split_tag(name.strip().lower())
     parts = path.split("/")
     if len(parts) == 1:
@@ -25,6 +32,9 @@ def canonical(name: str) -> str:
     elif len(parts) == 2:
         parts = [DEFAULT_HOST, *parts]
     return f"{'/'.join(parts)}:{tag}"
+
+
+_remembered = lru_cache(maxsize=4096)(_canonical)
 
 
 def display(name: str) -> str:

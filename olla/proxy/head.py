@@ -19,9 +19,12 @@ __all__ = ["HEAD_MAX", "BadHead", "HeadParser", "ResponseHead", "parse_head"]
 HEAD_MAX = 65536
 """The longest head an endpoint may send, in bytes."""
 
-_REMEMBERED_MAX = 512
 _REMEMBERED_LENGTH_MAX = 2048
-"""Heads that are remembered, and the longest of them in bytes: a megabyte at most."""
+_REMEMBERED_BYTES_MAX = 2 * 1024 * 1024
+"""Bytes of the longest head that is remembered, and of all of them together."""
+_HEAD_OVERHEAD = 512
+_FIELD_OVERHEAD = 256
+"""Bytes that Python takes beside the text itself, as measured."""
 _STREAMS = frozenset({b"application/x-ndjson", b"text/event-stream"})
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
@@ -139,10 +142,11 @@ def parse_head(raw: bytes, method: str) -> ResponseHead:
 class HeadParser:
     """Parses heads, and remembers those that may come again."""
 
-    __slots__ = ("_known",)
+    __slots__ = ("_known", "_size")
 
     def __init__(self) -> None:
         self._known: dict[bytes, ResponseHead] = {}
+        self._size = 0
 
     def parse(self, raw: bytes, method: str) -> ResponseHead:
         """See `parse_head`."""
@@ -151,8 +155,11 @@ class HeadParser:
         head = self._known.get(raw)
         if head is None:
             head = parse_head(raw, method)
-            if len(self._known) >= _REMEMBERED_MAX:
+            if self._size > _REMEMBERED_BYTES_MAX:
                 self._known.clear()
+                self._size = 0
+            # Its text is there three times: as it came, in fields, and as clients get it.
+            self._size += 3 * len(raw) + len(head.headers) * _FIELD_OVERHEAD + _HEAD_OVERHEAD
             self._known[raw] = head
         return head
 

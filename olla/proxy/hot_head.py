@@ -18,7 +18,7 @@ from olla.proxy.browser_guard import BrowserGuard
 from olla.proxy.credentials import credentials
 from olla.proxy.headers import unchanging_head
 
-__all__ = ["HotHead", "HotHeads"]
+__all__ = ["REMEMBERED_BYTES_MAX", "HotHead", "HotHeads", "Remembered"]
 
 _LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ?(\d{1,12})\r\n")
 _REQUEST_LINE = re.compile(rb"POST (/[\x21-\x7e]{0,255}) HTTP/1\.1")
@@ -32,19 +32,33 @@ _LEFT_TO_AIOHTTP = frozenset(
 _OBEYED = frozenset(
     {"via", "content-encoding", "x-olla-request-id", "x-olla-endpoint", "x-olla-explain"}
 )
-_REMEMBERED_MAX = 1024
 _LENGTH_MAX = 4096
-"""Heads that are remembered, and the longest of them in bytes: some four megabytes at most."""
-_PLACES_MAX = 256
+"""Bytes of the longest head that is looked at."""
+REMEMBERED_BYTES_MAX = 8 * 1024 * 1024
+"""Bytes that heads may take which are remembered, with what goes to endpoints because of them. A
+bound on their number let a thousand heads from forty addresses take 319 MB."""
+_HEAD_OVERHEAD = 320
+_FIELD_OVERHEAD = 320
+_OUTGOING_OVERHEAD = 256
+"""Bytes that Python takes beside the text itself, as measured."""
 _INFERENCE = frozenset({Right.GENERATE, Right.EMBED})
+
+
+class Remembered:
+    """How many bytes are remembered."""
+
+    __slots__ = ("size",)
+
+    def __init__(self) -> None:
+        self.size = 0
 
 
 class HotHead:
     """A head, and everything that follows from it alone."""
 
     __slots__ = (
-        *("_outgoing", "closes", "cors", "credentials", "fields", "from_proxy_only"),
-        *("headers", "path", "plain", "target", "uri"),
+        *("_outgoing", "_remembered", "closes", "cors", "credentials", "fields"),
+        *("from_proxy_only", "headers", "path", "plain", "target", "uri"),
     )
 
     def __init__(
@@ -52,9 +66,12 @@ class HotHead:
         uri: str,
         headers: tuple[tuple[bytes, bytes], ...],
         target: Target,
+        remembered: Remembered,
         *,
         closes: bool = False,
     ) -> None:
+        """`remembered` counts the bytes of what is kept here."""
+        self._remembered = remembered
         self.closes = closes
         """Whether the client wants the connection closed after the answer."""
         self.uri = uri
@@ -97,8 +114,8 @@ class HotHead:
             via=via,
             hidden=hidden,
         )
-        if len(self._outgoing) >= _PLACES_MAX:
-            self._outgoing.clear()
+        if known is None:
+            self._remembered.size += len(made) + _OUTGOING_OVERHEAD
         self._outgoing[key] = (spec, made)
         return made
 
@@ -110,7 +127,7 @@ _COLD: Final = None
 class HotHeads:
     """Finds heads for the fast path."""
 
-    __slots__ = ("_guard", "_is_own", "_known", "_paths")
+    __slots__ = ("_guard", "_is_own", "_known", "_paths", "_remembered")
 
     def __init__(
         self,
@@ -124,6 +141,7 @@ class HotHeads:
         self._is_own = is_own
         self._guard = guard
         self._known: dict[bytes, HotHead | None] = {}
+        self._remembered = Remembered()
 
     def find(self, data: bytes) -> tuple[HotHead, int, int] | None:
         """The head `data` begins with, where its body begins, and how long that is.
@@ -137,17 +155,24 @@ class HotHeads:
         if match is None:
             return None
         start, stop = match.span(1)
+        if self._remembered.size > REMEMBERED_BYTES_MAX:
+            self._known.clear()
+            self._remembered = Remembered()  # who still holds a head goes on counting in the old
         key = data[:start] + data[stop:end]
         try:
             head = self._known[key]
         except KeyError:
             head = self._parse(data[:end])
-            if len(self._known) >= _REMEMBERED_MAX:
-                self._known.clear()
-            self._known[key] = head
+            self._remember(key, head)
         if head is None:
             return None
         return head, end + 4, int(data[start:stop])
+
+    def _remember(self, key: bytes, head: HotHead | None) -> None:
+        fields = 0 if head is None else len(head.headers)
+        copies = 1 if head is None else 3  # the key, and the fields as bytes and as text
+        self._remembered.size += copies * len(key) + fields * _FIELD_OVERHEAD + _HEAD_OVERHEAD
+        self._known[key] = head
 
     def _parse(self, raw: bytes) -> HotHead | None:
         lines = raw.split(b"\r\n")
@@ -184,7 +209,7 @@ class HotHeads:
             return _COLD
         if target.body is not BodyUse.JSON or target.right not in _INFERENCE:
             return _COLD
-        return self._guarded(HotHead(uri, tuple(headers), target, closes=closes))
+        return self._guarded(HotHead(uri, tuple(headers), target, self._remembered, closes=closes))
 
     def _guarded(self, head: HotHead) -> HotHead | None:
         """The head with what its answers tell browsers; `_COLD` when the guard refuses it."""

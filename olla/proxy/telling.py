@@ -6,6 +6,8 @@ from olla.record import RequestRecord
 __all__ = ["Telling"]
 
 _REMEMBERED_MAX = 1024
+_REMEMBERED_BYTES_MAX = 1024
+"""How many are remembered, and the longest of them: clients choose names of models."""
 
 _Key = tuple[str | None, str | None, str | None, str, str, str]
 
@@ -59,6 +61,8 @@ class Telling:
         if reason:
             fields.append(("X-Olla-Routing-Reason", reason))
         known = "".join(f"{name}: {value}\r\n" for name, value in fields).encode()
+        if len(known) > _REMEMBERED_BYTES_MAX:
+            return known
         if len(self._known) >= _REMEMBERED_MAX:
             self._known.clear()
         self._known[key] = known

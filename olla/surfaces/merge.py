@@ -28,6 +28,8 @@ __all__ = [
 ]
 
 
+_TIME_CHARACTERS_MAX = 64
+"""Longer than any RFC 3339 time; what is longer is not read (or remembered)."""
 _CREATED_MAX = 253_402_300_799
 """The last second of the year 9999, in Unix time."""
 
@@ -166,7 +168,9 @@ def _lists_as_ollama(view: EndpointView) -> bool:
 def _created(model: Model, as_ollama: bool) -> float:
     if as_ollama:
         modified = model.entry.get("modified_at")
-        return _unix_time(modified) if isinstance(modified, str) else 0.0
+        if isinstance(modified, str) and len(modified) <= _TIME_CHARACTERS_MAX:
+            return _unix_time(modified)
+        return 0.0
     created = model.entry.get("created")
     if not isinstance(created, (int, float)):
         return 0.0

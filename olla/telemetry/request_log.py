@@ -225,6 +225,8 @@ class JsonLines:
             cut = value[:_TEXT_CHARACTERS_MAX] if isinstance(value, str) else value
             parts.append(b'"%b":%b' % (name, _quoted(cut)))
         known = b",".join(parts)
+        if sum(len(each) for each in key if isinstance(each, str)) > _REMEMBERED_CHARACTERS_MAX:
+            return known
         if len(self._known) >= _REMEMBERED_MAX:
             self._known.clear()
         self._known[key] = known
@@ -236,6 +238,8 @@ _SAME = (
     *(b"model", b"stream", b"endpoint", b"status", b"reason"),
 )
 _REMEMBERED_MAX = 1024
+_REMEMBERED_CHARACTERS_MAX = 1024
+"""How many are remembered, and the longest of them: clients choose paths and names of models."""
 
 
 def _trouble(record: RequestRecord) -> bytes:

@@ -7,7 +7,7 @@ from olla.failures import Failed, Kind
 from olla.fleet.profiles import PROFILES
 from olla.proxy.allowing import let_in
 from olla.proxy.fast_path import HotIncoming
-from olla.proxy.hot_head import HotHead
+from olla.proxy.hot_head import HotHead, Remembered
 from tests.gates import open_gate
 
 PATHS = Paths(
@@ -22,7 +22,12 @@ def allowed(path: str, peer: str = "10.0.0.1", **headers: str) -> Kind | None:
     fields = {name.replace("_", "-"): value for name, value in headers.items()}
     raw = tuple((name.encode(), value.encode()) for name, value in fields.items())
     try:
-        let_in(open_gate(), HotIncoming(HotHead(path, raw, target), peer, 2), target, "olla-abc")
+        let_in(
+            open_gate(),
+            HotIncoming(HotHead(path, raw, target, Remembered()), peer, 2),
+            target,
+            "olla-abc",
+        )
     except Failed as failed:
         return failed.failure.kind
     return None

@@ -1,5 +1,8 @@
 """Which heads the fast path understands, and how."""
 
+import gc
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +13,7 @@ from olla.fleet.profiles import PROFILES
 from olla.proxy.allowed_hosts import AllowedHosts
 from olla.proxy.browser_guard import BrowserGuard
 from olla.proxy.cors import CorsPolicy
-from olla.proxy.hot_head import HotHeads
+from olla.proxy.hot_head import REMEMBERED_BYTES_MAX, HotHeads
 
 PATHS = Paths(
     [ScopeSpec(row.name, row.prefixes, row.dialects) for row in PROFILES.values()],
@@ -137,12 +140,60 @@ def test_what_goes_to_an_endpoint_is_kept_for_each_client_and_endpoint() -> None
     assert b"Authorization" not in hidden
 
 
-def test_what_is_remembered_is_bounded() -> None:
-    """Clients choose heads."""
+FIELDS = [f"X-{number}: {number}" for number in range(120)]
+
+
+@pytest.mark.parametrize(
+    ("lines", "heads_of_each", "addresses"),
+    [
+        (["X-A: " + "y" * 3800], 500, 40),
+        (["X-A: y"], 3000, 0),
+        (["X-A: y"], 300, 100),
+        (FIELDS, 500, 2),
+        (["X-A: y"], 1, 50_000),
+        (["X-A: \x00" + "y" * 3800], 3000, 0),
+    ],
+    ids=["long", "many", "from many", "of many fields", "one from very many", "refused"],
+)
+def test_what_is_remembered_is_bounded_in_bytes(
+    lines: list[str], heads_of_each: int, addresses: int
+) -> None:
+    """Clients choose heads, and from how many addresses they send each: what is kept of them and
+    of what goes to endpoints because of them takes so many bytes at most, all together."""
+    spec = EndpointSpec("a", "n", 1, authority="n:1")
     heads = HotHeads(PATHS)
-    for number in range(3000):
-        heads.find(head(f"X-Trace: {number}"))
-    assert len(heads._known) <= 1024
+    tracemalloc.start()
+    try:
+        for number in range(heads_of_each):
+            raw = head(f"X-Trace: {number}", *lines)
+            found = heads.find(raw)
+            for address in range(addresses):
+                found = heads.find(raw)
+                assert found is not None
+                peer = f"10.0.{address // 256}.{address % 256}"
+                found[0].outgoing(found[0].target, spec, peer, "olla-1", None)
+        del found
+        gc.collect()
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 1.5 * REMEMBERED_BYTES_MAX
+
+
+def test_what_is_forgotten_is_understood_again() -> None:
+    """And a head that a request still holds works on."""
+    spec = EndpointSpec("a", "n", 1, authority="n:1")
+    heads = HotHeads(PATHS)
+    first = heads.find(head("X-A: 1"))
+    for number in range(10_000):
+        assert heads.find(head(f"X-Trace: {number}")) is not None
+    again = heads.find(head("X-A: 1"))
+    assert first is not None
+    assert again is not None
+    assert again[0] is not first[0]
+    for found in (first, again):
+        made = found[0].outgoing(found[0].target, spec, "10.0.0.1", None, None)
+        assert b"X-A: 1\r\n" in made
 
 
 @given(st.binary(max_size=300))

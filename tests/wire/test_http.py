@@ -312,3 +312,26 @@ async def test_a_blob_whose_chunks_are_broken_is_400_and_never_whole(
     )
     assert answered.startswith(b"HTTP/1.1 400 ")
     assert endpoint.requests == []
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "GET /olla/nothing/%b",
+        "GET /olla/ollama/api/new/%b",
+        "PUT /olla/ollama/api/blobs/sha256:%b",
+        "POST /api/chat/%b",
+        "POST /api/%b?x",
+    ],
+)
+async def test_what_is_kept_of_a_request_is_short_however_long_its_path(
+    make_router: MakeRouter, start: str
+) -> None:
+    """Records wait for the log and the store, ten thousand of them: a client must not choose how
+    long they are."""
+    router = await make_router()
+    path = start.encode() % (b"y" * 60_000)
+    await router.exchange(b"%b HTTP/1.1\r\nHost: olla\r\nConnection: close\r\n\r\n" % path)
+    record = router.records[-1]
+    assert len(record.path) <= 1024
+    assert record.failure is None or len(record.failure.message) <= 1024
