@@ -42,9 +42,9 @@ class Phase(enum.Enum):
     CONNECT = "connect"
     """While the connection to the endpoint was made: the endpoint has seen nothing."""
     HEAD = "head"
-    """After the request was sent, before the answer's head was complete."""
+    """After the request was sent, before the first byte of the answer went to the client."""
     BODY = "body"
-    """After the answer had begun to reach the client."""
+    """After the first byte of the answer went to the client."""
 
 
 class Kind(enum.Enum):
@@ -95,6 +95,8 @@ class Kind(enum.Enum):
 
     RESET = "reset"
     BAD_HEAD = "bad_head"
+    BAD_ANSWER = "bad_answer"
+    """The head was good, and what came with it was not: nothing of it has reached the client."""
     FIRST_BYTE_TIMEOUT = "first_byte_timeout"
     UPSTREAM_STATUS = "upstream_status"
     """A 5xx of its own."""
@@ -171,6 +173,7 @@ FACTS: dict[Kind, Facts] = {
     Kind.CONNECT_TIMEOUT: Facts(_ENDPOINT, Phase.CONNECT, 504, True, True),
     Kind.RESET: Facts(_ENDPOINT, Phase.HEAD, 502, True, True),
     Kind.BAD_HEAD: Facts(_ENDPOINT, Phase.HEAD, 502, True, True),
+    Kind.BAD_ANSWER: Facts(_ENDPOINT, Phase.HEAD, 502, True, True),
     Kind.FIRST_BYTE_TIMEOUT: Facts(_ENDPOINT, Phase.HEAD, 504, True, True),
     Kind.UPSTREAM_STATUS: Facts(_ENDPOINT, Phase.HEAD, 502, True, True),
     Kind.UPSTREAM_BUSY: Facts(_ENDPOINT, Phase.HEAD, 503, True, True),

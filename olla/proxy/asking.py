@@ -66,7 +66,7 @@ class _Answer:
         """It begins."""
         self._head = head
 
-    def body(self, raw: bytes, payload: list[bytes]) -> None:
+    def body(self, raw: bytes, payload: list[bytes], last: bool) -> None:
         """It goes on."""
         if len(self._body) < _ANSWER_MAX:
             self._body += b"".join(payload)
@@ -88,7 +88,7 @@ class _Answer:
             )
         )
 
-    def broken(self, kind: Kind, message: str) -> None:
+    def broken(self, kind: Kind, message: str, raw: bytes, payload: list[bytes]) -> None:
         """It will not become complete."""
         self._settle(Failure(kind, f"endpoint '{self._endpoint}' {message}", self._endpoint))
 

@@ -1,9 +1,10 @@
 """One try against one endpoint: connect, send, and either relay or hand back a failure.
 
-Everything that ends before the first byte for the client comes back to the owner as a failure, so
-that it can try elsewhere; from the first byte on the relay owns the answer. Does not choose
-endpoints, and does not retry. Runs in the event loop's callbacks: a task is only made to connect,
-and to send a body that comes in pieces.
+Whatever fails before the first byte has gone to the client comes back to the owner as a failure,
+so that it can try elsewhere: also when the answer's head was good, and what came with it was not.
+From the first byte on the relay owns the answer. Does not choose endpoints, and does not retry.
+Runs in the event loop's callbacks: a task is only made to connect, and to send a body that comes in
+pieces.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ from typing import Protocol, assert_never
 
 import msgspec
 
-from olla.failures import Failed, Failure, Kind
+from olla.failures import Failed, Failure, Kind, Phase
 from olla.fleet.endpoint import EndpointSpec
 from olla.proxy.deadlines import Deadlines
 from olla.proxy.framing import chunk
@@ -79,11 +80,12 @@ class Owner(Protocol):
     called, once, or none of them after `Attempt.abort`."""
 
     def relay(self, connection: UpstreamConnection, head: ResponseHead) -> Relay:
-        """The answer's head is there and will be relayed: by what."""
+        """What relays the answer. Nothing is decided by that: the try can still fail, until the
+        relay asks for the head that the client gets."""
         ...
 
-    def held(self, head: ResponseHead) -> None:
-        """The endpoint answers with an error: `Attempt.accept` or `Attempt.abort` it."""
+    def accepts(self, head: ResponseHead) -> bool:
+        """Whether an endpoint's error is to be relayed; if not, the owner has aborted the try."""
         ...
 
     def failed(self, failure: Failure) -> None:
@@ -114,7 +116,6 @@ class Attempt:
         "_spec",
         "_started",
         "_task",
-        "held",
         "relay",
         "slot",
         "status",
@@ -144,8 +145,7 @@ class Attempt:
         self._started = 0.0
         self.slot = 0.0
         self.relay: Relay | None = None
-        self.held = False
-        """The endpoint has answered with an error, and the owner decides what becomes of it."""
+        """What relays the answer; None as long as no byte of it has gone to the client."""
         self.status: int | None = None
         """What the endpoint answered; None before it did."""
 
@@ -159,14 +159,6 @@ class Attempt:
             self._task = spawn(self._connect(), self._crashed)
         else:
             self._send(connection)
-
-    def accept(self) -> None:
-        """Relay the held answer after all."""
-        connection = self._connection
-        assert connection is not None
-        assert connection.head is not None
-        self._start_relay(connection, connection.head, more=True)
-        connection.release_held()
 
     def abort(self) -> None:
         """Hang up on the endpoint. The owner hears no more of it."""
@@ -196,29 +188,29 @@ class Attempt:
     # --- Receiver ---------------------------------------------------------------------------
 
     def head(self, head: ResponseHead, more: bool) -> None:
-        """The answer begins: relay it, or hold it back when another endpoint might do better."""
-        connection, owner = self._connection, self._owner
-        assert connection is not None
+        """The answer begins. A head that came alone is passed on at once, because a client may
+        wait for it; another one waits for what came with it."""
+        owner = self._owner
         assert owner is not None
         self.status = head.status
-        if head.status >= 400:
-            connection.hold()
-            self.held = True
-            self._clear()
-            owner.held(head)
-        else:
-            self._start_relay(connection, head, more=more)
+        if (head.status < 400 or owner.accepts(head)) and not more:
+            self._start_relay(head).head(head, False)
 
-    def body(self, raw: bytes, payload: list[bytes]) -> None:
-        """Never: the body goes to the relay."""
-        raise AssertionError("the body of an answer belongs to its relay")
+    def body(self, raw: bytes, payload: list[bytes], last: bool) -> None:
+        """The first of the body is there, and good."""
+        relay = self._relaying()
+        if relay is not None:
+            relay.body(raw, payload, last)
 
     def end(self, trailers: bytes) -> None:
-        """Never: the end goes to the relay."""
-        raise AssertionError("the end of an answer belongs to its relay")
+        """There is no body."""
+        relay = self._relaying()
+        if relay is not None:
+            relay.end(trailers)
 
-    def broken(self, kind: Kind, message: str) -> None:
-        """The connection broke before the answer began."""
+    def broken(self, kind: Kind, message: str, raw: bytes, payload: list[bytes]) -> None:
+        """The connection broke before anything went to the client: what was good of the answer is
+        not wanted any more."""
         connection = self._connection
         if (
             kind is Kind.RESET
@@ -232,7 +224,8 @@ class Attempt:
             self._clear()
             self._task = spawn(self._connect(), self._crashed)
             return
-        self._fail(Failure(kind, f"endpoint '{self._spec.name}' {message}", self._spec.name))
+        name = self._spec.name
+        self._fail(_unseen(Failure(kind, f"endpoint '{name}' {message}", name)))
 
     # --- inside -----------------------------------------------------------------------------
 
@@ -282,20 +275,35 @@ class Attempt:
             message = "the client broke off in the middle of its request"
             self._fail(Failure(Kind.CLIENT_GONE, message))
 
-    def _start_relay(
-        self, connection: UpstreamConnection, head: ResponseHead, *, more: bool
-    ) -> None:
-        assert self._owner is not None
-        self.relay = relay = self._owner.relay(connection, head)
+    def _relaying(self) -> Relay | None:
+        """The relay, once it has accepted the head; None where it has not."""
+        connection = self._connection
+        assert connection is not None
+        assert connection.head is not None
+        relay = self._start_relay(connection.head)
+        relay.head(connection.head, True)
+        return self.relay
+
+    def _start_relay(self, head: ResponseHead) -> Relay:
+        connection, owner = self._connection, self._owner
+        assert connection is not None
+        assert owner is not None
+        self.relay = relay = owner.relay(connection, head)
         self._request.body = b""  # nothing is sent twice from here on; a stream may last long
         connection.receiver = relay
         relay.on_end = self._relayed
         limits = self._limits
         if not self.slot or limits.silence < limits.first_byte:
             self._watch(connection.last_data)
-        relay.head(head, more)
+        return relay
 
     def _relayed(self) -> None:
+        relay = self.relay
+        assert relay is not None
+        if relay.failure is not None and not relay.begun:
+            self.relay = None
+            self._fail(_unseen(relay.failure))
+            return
         self._clear()
         owner, self._owner = self._owner, None
         if owner is not None:
@@ -388,3 +396,11 @@ class Attempt:
         if kind is Kind.BODY_SILENT:
             return f"sent nothing for {limits.silence:g} s (proxy.read_timeout)"
         return f"took more than {limits.total:g} s in all (proxy.response_timeout)"
+
+
+def _unseen(failure: Failure) -> Failure:
+    """The failure of a body of which nothing has gone to the client: another endpoint may do
+    better."""
+    if failure.facts.phase is not Phase.BODY:
+        return failure
+    return msgspec.structs.replace(failure, kind=Kind.BAD_ANSWER)

@@ -349,11 +349,29 @@ class Exchange:
         self.attempt.start()
 
     def relay(self, connection: UpstreamConnection, head: ResponseHead) -> Relay:
-        """The answer is to be relayed: its head for the client, olla's fields added."""
-        downstream, record, stations = self.downstream, self.record, self._stations
+        """What relays the answer, if nothing is found wrong with it before its first byte."""
+        downstream, waiting = self.downstream, self._waiting
+        begun = waiting is not None and waiting.begun
+        return Relay(
+            connection,
+            downstream,
+            self._target.dialect,
+            self._target.operation,
+            head,
+            self._begin_answer,
+            endpoint=self.record.endpoint or "",
+            trailer=self._total_time if downstream.wants_trailers and not begun else None,
+            begun=begun,
+            keep=self.record.content is not None,
+        )
+
+    def _begin_answer(self, head: ResponseHead) -> bytes:
+        """The point of no return: the first byte of the answer goes to the client, after its head
+        with olla's fields. No other endpoint will be asked any more."""
+        record, stations = self.record, self._stations
         now = stations.clock.now()
         assert self._trace is not None
-        self._drop_body()  # no other endpoint will be asked any more
+        self._drop_body()
         record.status = self._trace.status = head.status
         record.first_byte = self._trace.first_byte = now
         if head.status >= 400:
@@ -361,24 +379,8 @@ class Exchange:
         elif self.lease is not None:
             stations.admission.began(self.lease, now)
         begun = self._waiting is not None and self._waiting.stop()
-        head_bytes, with_trailer = form_answer(
-            head,
-            downstream,
-            self._fields(now),
-            body_read=self._body_read,
-        )
-        return Relay(
-            connection,
-            downstream,
-            self._target.dialect,
-            self._target.operation,
-            head,
-            b"" if begun else head_bytes,
-            endpoint=record.endpoint or "",
-            trailer=self._total_time if with_trailer and not begun else None,
-            begun=begun,
-            keep=record.content is not None,
-        )
+        formed = form_answer(head, self.downstream, self._fields(now), body_read=self._body_read)
+        return b"" if begun else formed
 
     def relayed(self) -> None:
         """The answer has gone to the client, as far as it went."""
@@ -395,7 +397,7 @@ class Exchange:
         else:
             self._over()
 
-    def held(self, head: ResponseHead) -> None:
+    def accepts(self, head: ResponseHead) -> bool:
         """The endpoint cannot now: try another where there is one, else pass on what it said."""
         assert self.attempt is not None
         assert self.lease is not None
@@ -403,26 +405,20 @@ class Exchange:
         view = self.lease.choice.view
         self._trace.status = head.status
         failure = answered(view.name, head.status, retry_after(head))
-        if is_an_answer(self._target, view, head.status):
-            self._accept(failure)
-            return
-        if head.status == 404:
-            self._stations.fleet.probe_now(view.name)
-        if self.elsewhere(failure):
-            self.attempt.abort()
-            self.try_next(failure)
-        else:
-            self._accept(failure)
-
-    def _accept(self, failure: Failure) -> None:
-        """Pass an endpoint's error on: as a failure within the stream where one has begun."""
-        assert self.attempt is not None
+        if not is_an_answer(self._target, view, head.status):
+            if head.status == 404:
+                self._stations.fleet.probe_now(view.name)
+            if self.elsewhere(failure):
+                self.attempt.abort()
+                self.try_next(failure)
+                return False
         if self._waiting is None or not self._waiting.begun:
-            self.attempt.accept()
-            return
+            return True
+        # A stream has begun, in which an error can only be told.
         self.attempt.abort()
         self._attempt_over(failure)
         self.refuse(failure)
+        return False
 
     def failed(self, failure: Failure) -> None:
         """Nothing went to the client: try elsewhere, where that helps and does no harm."""

@@ -57,8 +57,8 @@ def form_request(
 
 def form_answer(
     head: ResponseHead, downstream: Downstream, fields: bytes, *, body_read: bool
-) -> tuple[bytes, bool]:
-    """The answer's head for the client, and whether a trailer is promised in it.
+) -> bytes:
+    """The answer's head for the client; it promises a trailer to one that takes them.
 
     `fields` are olla's own; `body_read` says that the request's body was read to its end. Decides
     whether the client's connection outlives the answer.
@@ -67,16 +67,14 @@ def form_answer(
     delimited = chunked or head.bodiless or head.length is not None
     if not delimited or not body_read:
         downstream.persistent = False
-    with_trailer = chunked and downstream.wants_trailers
-    formed = response_head(
+    return response_head(
         head,
         fields,
         keep_alive=downstream.persistent,
         minor=downstream.minor,
         chunked=chunked,
-        trailer=b"X-Olla-Response-Time" if with_trailer else None,
+        trailer=b"X-Olla-Response-Time" if chunked and downstream.wants_trailers else None,
     )
-    return formed, with_trailer
 
 
 def _body_for(

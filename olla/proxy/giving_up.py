@@ -21,7 +21,7 @@ def give_up_on(exchange: Exchange, endpoint: str, line: Line | None, failure: Fa
     """An endpoint, or a model on it (`line`), was found dead or stuck: whoever has not had a
     byte goes elsewhere, if somebody else can serve, and a stream that is silent ends."""
     attempt, lease = exchange.attempt, exchange.lease
-    if attempt is None or lease is None or attempt.held or not lease.concerns(endpoint, line):
+    if attempt is None or lease is None or not lease.concerns(endpoint, line):
         return
     if attempt.relay is not None:
         attempt.end_if_silent(failure)

@@ -1,6 +1,8 @@
 """From the endpoint's connection to the client's: bytes, as they come.
 
-Takes over a connection once its answer's head was accepted. Passes framing on verbatim, lets the
+Takes over a connection once something of its answer is to go to the client. The first byte that
+does is the point of no return: what is found wrong before it is no failure of the relay, but one
+of the try. Passes framing on verbatim, lets the
 endpoint wait when the client is slow, keeps the last records, and writes the end itself: the
 terminating chunk only when the dialect has seen the answer's own end, else the dialect's in-band
 error and nothing after it. Does not choose, does not retry.
@@ -59,13 +61,15 @@ class Relay:
     """Relays one answer. A `Receiver`."""
 
     __slots__ = (
+        "_answer",
+        "_begin",
         "_chunked",
         "_connection",
         "_dialect",
         "_downstream",
         "_endpoint",
+        "_first",
         "_framed",
-        "_head",
         "_kept",
         "_kept_size",
         "_operation",
@@ -88,20 +92,24 @@ class Relay:
         dialect: Dialect,
         operation: Operation,
         head: ResponseHead,
-        head_bytes: bytes,
+        begin: Callable[[ResponseHead], bytes],
         *,
         endpoint: str,
         trailer: Callable[[], bytes] | None,
         begun: bool = False,
         keep: bool = False,
     ) -> None:
-        """`begun` says that the head of a stream has gone to the client already, `keep` that what
-        is passed on is wanted afterwards."""
+        """`begin` is called once, just before the first byte goes to the client, for the head that
+        it gets; `begun` says that the head of a stream has gone to the client already, `keep` that
+        what is passed on is wanted afterwards."""
         self._connection = connection
         self._downstream = downstream
         self._dialect = dialect
         self._operation = operation
-        self._head: bytes | None = head_bytes
+        self._begin: Callable[[ResponseHead], bytes] | None = begin
+        self._answer = head
+        self._first = b""
+        """The whole of a body that came with its head, until it is known to be good."""
         self._trailer = trailer
         self._endpoint = endpoint
         self.on_end: Callable[[], None] | None = None
@@ -122,10 +130,15 @@ class Relay:
         self.bytes_out = 0
         """Body bytes written to the client, framing included."""
         self.failure: Failure | None = None
-        """What broke the answer after its head was accepted."""
+        """What broke the answer."""
         self.summary: Summary | None = None
         """What the answer's end told."""
         self.finished = False
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything of the answer has gone to the client."""
+        return self._begin is None
 
     @property
     def streams(self) -> bool:
@@ -155,8 +168,8 @@ class Relay:
         elif not more:
             self._write(b"")
 
-    def body(self, raw: bytes, payload: list[bytes]) -> None:
-        """Pass a piece of the body on."""
+    def body(self, raw: bytes, payload: list[bytes], last: bool) -> None:
+        """Pass a piece of the body on; one that is the whole body waits for the verdict."""
         if self._tail is not None:
             for piece in payload:
                 self._tail.add(piece)
@@ -164,7 +177,12 @@ class Relay:
             self._kept += payload
             self._kept_size += len(raw)
         data = raw if self._chunked else b"".join(payload)
-        self._write(chunk(data) if self._framed and data else data)
+        if self._framed and data:
+            data = chunk(data)
+        if last and self._begin is not None:
+            self._first = data
+            return
+        self._write(data)
         if self._downstream.paused:
             self._connection.pause_reading()
             self._downstream.when_drained(self._connection.resume_reading)
@@ -190,8 +208,10 @@ class Relay:
         self._write(last)
         self._finish()
 
-    def broken(self, kind: Kind, message: str) -> None:
+    def broken(self, kind: Kind, message: str, raw: bytes, payload: list[bytes]) -> None:
         """The endpoint broke off: say so within the answer, and close without an end."""
+        if raw or payload:
+            self.body(raw, payload, False)
         self.fail(Failure(kind, f"endpoint '{self._endpoint}' {message}", self._endpoint))
 
     # --- the end ----------------------------------------------------------------------------
@@ -201,6 +221,9 @@ class Relay:
         if self.finished:
             return
         self.failure = failure
+        if self._begin is not None:
+            self._finish()
+            return
         self._downstream.persistent = False
         if self._stream:
             mid_record = self._tail is not None and self._tail.mid_record
@@ -228,7 +251,6 @@ class Relay:
         # Its length has been reached, so the client has all of it and may ask again already.
         message = f"endpoint '{self._endpoint}' sent what is not a whole JSON text"
         self.failure = Failure(Kind.STREAM_INCOMPLETE, message, self._endpoint)
-        self._write(b"")
         self._finish()
 
     def _cut_short(self, ending: Ending) -> None:
@@ -252,10 +274,15 @@ class Relay:
         )
 
     def _write(self, data: bytes) -> None:
-        self.bytes_out += len(data)
-        if self._head is not None:
-            data = self._head + data
-            self._head = None
+        begin = self._begin
+        if begin is not None:
+            self._begin = None
+            data = self._first + data
+            self._first = b""
+            self.bytes_out += len(data)
+            data = begin(self._answer) + data
+        else:
+            self.bytes_out += len(data)
         if data:
             self._downstream.write(data)
 

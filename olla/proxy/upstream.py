@@ -22,8 +22,6 @@ __all__ = ["Pool", "Receiver", "UpstreamConnection"]
 
 _IDLE_MAX = 256
 """Idle connections kept per address. More are closed as they come back."""
-_HELD_MAX = 65536
-"""Bytes taken in while an answer is held back; then the endpoint has to wait."""
 _JOINED_MAX = 16384
 """Up to this size, bytes, copying a body costs less than sending two pieces."""
 _KEEP_ALIVE_MARGIN = 0.5
@@ -39,16 +37,18 @@ class Receiver(Protocol):
         """The head is complete; `more` says that body bytes of the same read follow at once."""
         ...
 
-    def body(self, raw: bytes, payload: list[bytes]) -> None:
-        """Body bytes, as they came (`raw`, without what ends a chunked body) and unframed."""
+    def body(self, raw: bytes, payload: list[bytes], last: bool) -> None:
+        """Body bytes, as they came (`raw`, without what ends a chunked body) and unframed; `last`
+        says that `end` follows at once."""
         ...
 
     def end(self, trailers: bytes) -> None:
         """The body is complete as far as the framing goes."""
         ...
 
-    def broken(self, kind: Kind, message: str) -> None:
-        """It will not become complete."""
+    def broken(self, kind: Kind, message: str, raw: bytes, payload: list[bytes]) -> None:
+        """It will not become complete. `raw` and `payload` came in the same read before the
+        fault; see `body`."""
         ...
 
 
@@ -58,7 +58,6 @@ class UpstreamConnection:
     __slots__ = (
         "_buffer",
         "_drained",
-        "_held",
         "_loop",
         "_method",
         "_paused",
@@ -84,7 +83,8 @@ class UpstreamConnection:
         self.expires = 0.0
         """When it should no longer be used, in the loop's time."""
         self.last_data = 0.0
-        """When the endpoint was last heard of, in the loop's time."""
+        """When the request was sent, or the endpoint last sent something of its answer, in the
+        loop's time. The beginning of a head does not count: it may never become whole."""
         self.head: ResponseHead | None = None
         self.sent = False
         """The request was sent completely."""
@@ -92,7 +92,6 @@ class UpstreamConnection:
         """Who gets what comes; None while the connection is idle."""
         self._scanner: Scanner | None = None
         self._buffer = b""
-        self._held: list[bytes] | None = None
         self._method = ""
         self._drained: asyncio.Future[None] | None = None
         self._paused = False
@@ -147,19 +146,6 @@ class UpstreamConnection:
         if self._drained is not None:
             await self._drained
 
-    def hold(self) -> None:
-        """Keep what comes from now on until `release_held`."""
-        self._held = []
-
-    def release_held(self) -> None:
-        """Deliver what was kept, and go on."""
-        held, self._held = self._held, None
-        self.resume_reading()
-        for data in held or ():
-            if self.receiver is None:
-                return
-            self._feed(data)
-
     def pause_reading(self) -> None:
         """Let the endpoint wait: the client is slow."""
         if self.usable and not self._paused:
@@ -200,14 +186,10 @@ class UpstreamConnection:
             # Nobody asked: a 408 before an idle close, or rubbish. Either way it is spoiled.
             self.abort()
             return
-        self.last_data = self._loop.time()
-        if self._held is not None:
-            self._held.append(data)
-            if sum(map(len, self._held)) > _HELD_MAX:
-                self.pause_reading()
-        elif self._scanner is None:
+        if self._scanner is None:
             self._take_head(data)
         else:
+            self.last_data = self._loop.time()
             self._feed(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -215,8 +197,6 @@ class UpstreamConnection:
         self._pool.gone(self)
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
-        if self._held is not None:
-            self.release_held()
         self._settle(exc)
 
     def _settle(self, exc: Exception | None) -> None:
@@ -273,15 +253,12 @@ class UpstreamConnection:
             if head.status >= 200:
                 break
         self._buffer = b""
+        self.last_data = self._loop.time()
         self.head = head
         self._scanner = head.scanner()
         receiver = cast(Receiver, self.receiver)
         receiver.head(head, bool(data))
-        if self.receiver is None:
-            return
-        if self._held is not None:
-            self._held.append(data)
-        else:
+        if self.receiver is not None:
             self._feed(data)
 
     def _feed(self, data: bytes) -> None:
@@ -292,12 +269,11 @@ class UpstreamConnection:
             try:
                 raw = scanner.feed(data, payload)
             except FramingError as error:
-                if error.passed or payload:
-                    receiver.body(error.passed, payload)
-                self._break(Kind.BODY_FRAMING, f"sent a broken body: {error}")
+                message = f"sent a broken body: {error}"
+                self._break(Kind.BODY_FRAMING, message, error.passed, payload)
                 return
             if raw or payload:
-                receiver.body(raw, payload)
+                receiver.body(raw, payload, scanner.done)
         if scanner.done and self.receiver is not None:
             self._finish()
 
@@ -313,10 +289,12 @@ class UpstreamConnection:
             self.transport.close()
         receiver.end(scanner.trailers)
 
-    def _break(self, kind: Kind, message: str) -> None:
+    def _break(
+        self, kind: Kind, message: str, raw: bytes = b"", payload: list[bytes] | None = None
+    ) -> None:
         receiver = cast(Receiver, self.receiver)
         self.abort()
-        receiver.broken(kind, message)
+        receiver.broken(kind, message, raw, payload or [])
 
 
 class Pool:

@@ -17,8 +17,8 @@ BREAKS = ("reset_mid", "end_early", "bad_framing", "short_body")
 
 @pytest.fixture(scope="module")
 def fleet() -> Iterator[ThreadedFleet]:
-    """A router over one node."""
-    with threaded_fleet({"a": (MODEL,)}) as running:
+    """A router over one node, which is so slow that what breaks has begun."""
+    with threaded_fleet({"a": (MODEL,)}, time_scale=1.0, load_bandwidth=1e12) as running:
         yield running
 
 

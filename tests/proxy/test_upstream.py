@@ -28,7 +28,7 @@ class Taken:
         """The head."""
         self.status = head.status
 
-    def body(self, raw: bytes, payload: list[bytes]) -> None:
+    def body(self, raw: bytes, payload: list[bytes], last: bool) -> None:
         """A piece."""
         self.raw += raw
 
@@ -36,7 +36,7 @@ class Taken:
         """Complete."""
         self.done.set()
 
-    def broken(self, kind: Kind, message: str) -> None:
+    def broken(self, kind: Kind, message: str, raw: bytes, payload: list[bytes]) -> None:
         """Broken."""
         self.broke = kind
         self.done.set()

@@ -38,13 +38,21 @@ async def post(url: str, body: object = MESSAGE) -> tuple[int, Any, Any]:
         return response.status, response.headers, await response.json()
 
 
-async def raw(url: str, path: str = "/chat/stream", version: str = "1.1") -> bytes:
-    """All that comes until the router closes the connection, which it is asked to keep."""
+async def ask(
+    url: str, path: str = "/chat/stream", version: str = "1.1"
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """The connection on which an answer comes."""
     host, _, port = url.removeprefix("http://").partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     body = json.dumps(MESSAGE)
     head = f"POST {path} HTTP/{version}\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
     writer.write((head + body).encode())
+    return reader, writer
+
+
+async def raw(url: str, path: str = "/chat/stream", version: str = "1.1") -> bytes:
+    """All that comes until the router closes the connection, which it is asked to keep."""
+    reader, writer = await ask(url, path, version)
     answer = await reader.read()
     writer.close()
     await writer.wait_closed()
@@ -98,19 +106,45 @@ async def test_a_line_is_passed_on_before_the_next_has_come() -> None:
     ]
 
 
-@pytest.mark.parametrize("fault", ["reset_mid", "end_early", "bad_framing"])
-async def test_a_stream_that_breaks_ends_with_an_error_and_no_end(fault: str) -> None:
-    """Its last line says why, and the last chunk is missing."""
-    async with Fleet(NODES) as fleet:
-        await post(fleet.url + "/chat")
-        fleet.nodes["gpu-1"].faults.set(fault)
-        answer = await raw(fleet.url)
+@pytest.mark.parametrize("end", [None, b"0\r\n\r\n", b"zz\r\n"], ids=["reset", "end", "framing"])
+async def test_a_stream_that_breaks_ends_with_an_error_and_no_end(end: bytes | None) -> None:
+    """Its last line says why, and the last chunk is missing: from its first line on, nothing else
+    can be done."""
+    begun = asyncio.Event()
+
+    async def script(writer: asyncio.StreamWriter) -> None:
+        writer.write(STREAM_HEAD + chunk(line("Hello")))
+        await begun.wait()
+        if end is None:
+            writer.transport.abort()
+        else:
+            writer.write(end)
+
+    async with scripted(script) as (app, _):
+        reader, writer = await ask(app.url)
+        answer = await reader.readuntil(b'"Hello","done":false}\n')
+        begun.set()
+        answer += await reader.read()
+        writer.close()
         assert answer.startswith(b"HTTP/1.1 200")
         assert not answer.endswith(b"0\r\n\r\n")
         last = json.loads(answer.rstrip().rsplit(b"\r\n", 1)[-1])
-        assert last["error"]["details"] == {"endpoint": "gpu-1"}
+        assert last["error"]["details"] == {"endpoint": "only"}
         assert last["error"]["message"]
-        await fleet.check_clean()
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("end", [b"0\r\n\r\n", b"zz\r\n"], ids=["end", "framing"])
+async def test_an_answer_that_breaks_before_its_first_line_is_a_502(path: str, end: bytes) -> None:
+    """Where no other endpoint can serve."""
+
+    async def script(writer: asyncio.StreamWriter) -> None:
+        writer.write(STREAM_HEAD + chunk(line("Hello")[:20]) + end)
+
+    async with scripted(script) as (app, _):
+        status, _, told = await post(app.url + path)
+    assert status == 502
+    assert told["error"]["details"] == {"endpoint": "only"}
 
 
 async def test_an_older_client_gets_lines_without_chunks() -> None:

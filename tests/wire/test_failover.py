@@ -1,10 +1,11 @@
 """Before the first byte another endpoint answers; after it the client is told."""
 
+import asyncio
 import json
 
 import pytest
 
-from olla.failures import Kind
+from olla.failures import Kind, Phase
 from olla.proxy.attempt import Timeouts
 from tests.wire.conftest import MODEL, MakeRouter, Script, answer, post, split
 
@@ -14,6 +15,7 @@ OK = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 13\r
 NDJSON_HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
 )
+JSON_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n%b\r\n\r\n"
 RECORD = b'{"response":"Hel","done":false}\n'
 
 
@@ -34,11 +36,22 @@ async def reset(_: bytes, __: object, writer: object) -> None:
     writer.transport.abort()  # type: ignore[attr-defined]
 
 
+def answer_and_reset(data: bytes) -> Script:
+    """A script that resets the connection after these bytes."""
+
+    async def script(request: bytes, reader: object, writer: object) -> None:
+        await answer(data)(request, reader, writer)  # type: ignore[arg-type]
+        await reset(request, reader, writer)
+
+    return script
+
+
 async def hang(_: bytes, reader: object, __: object) -> None:
     """A script that never answers, until the client has gone."""
     await reader.read()  # type: ignore[attr-defined]
 
 
+HALF = b'{"response":"Hel'
 BEFORE = {
     "closed before a byte": answer(b"", close=True),
     "reset before a byte": reset,
@@ -49,6 +62,18 @@ BEFORE = {
     "503 server busy": status(503),
     "504": status(504),
     "500": status(500),
+    "no size of a chunk": answer(NDJSON_HEAD + b"zz\r\n", close=True),
+    "a chunk of another size": answer(NDJSON_HEAD + b"3\r\n" + RECORD + b"\r\n"),
+    "good chunks and a bad one": answer(NDJSON_HEAD + chunk(RECORD) + b"zz\r\n"),
+    "part of a chunk's size": answer(NDJSON_HEAD + b"4", close=True),
+    "part of a chunk's size, reset": answer_and_reset(NDJSON_HEAD + b"4"),
+    "a size of endless digits": answer(NDJSON_HEAD + b"0" * 5000),
+    "a stream of nothing": answer(NDJSON_HEAD + b"0\r\n\r\n"),
+    "a stream without its end": answer(NDJSON_HEAD + chunk(RECORD) + b"0\r\n\r\n"),
+    "half a text": answer(JSON_HEAD % (b"Content-Length: %d" % len(HALF)) + HALF),
+    "half a text in chunks": answer(
+        JSON_HEAD % b"Transfer-Encoding: chunked" + chunk(HALF) + b"0\r\n\r\n"
+    ),
 }
 
 
@@ -56,7 +81,8 @@ BEFORE = {
 async def test_trouble_before_the_first_byte_goes_to_the_next_endpoint(
     make_router: MakeRouter, trouble: Script
 ) -> None:
-    """The client sees one good answer, and how many endpoints were tried."""
+    """The client sees one good answer, and how many endpoints were tried: also where the head was
+    good, and what came with it was not."""
     router = await make_router(2)
     router.endpoints[0].script = trouble
     router.endpoints[1].script = answer(OK)
@@ -94,6 +120,31 @@ async def test_an_endpoint_that_says_nothing_is_given_up_in_time(make_router: Ma
     head, _ = split(await router.exchange(post("/api/generate", BODY)))
     assert b"X-Olla-Endpoint: e1" in head
     await router.endpoints[0].lost.wait()
+
+
+@pytest.mark.parametrize(
+    "drip", [b"HTTP/1.1 102 Processing\r\n\r\n", b"X"], ids=["1xx for ever", "byte by byte"]
+)
+async def test_an_endpoint_that_never_comes_to_its_answer_is_given_up_in_time(
+    make_router: MakeRouter, drip: bytes
+) -> None:
+    """What it sends before its head is whole does not prolong the first-byte time-out."""
+    router = await make_router(2, timeouts=Timeouts(first_byte=0.3))
+
+    async def script(_: bytes, __: object, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 "[: 34 if drip == b"X" else 25])
+        while not router.endpoints[0].lost.is_set() and not writer.is_closing():
+            writer.write(drip)
+            await writer.drain()
+            await asyncio.sleep(0.01)
+
+    router.endpoints[0].script = script  # type: ignore[assignment]
+    router.endpoints[1].script = answer(OK)
+    head, _ = split(await router.exchange(post("/api/generate", BODY)))
+    assert b"X-Olla-Endpoint: e1" in head
+    failure = router.fleet.observed[0][1]
+    assert failure is not None
+    assert failure.kind is Kind.FIRST_BYTE_TIMEOUT
 
 
 @pytest.mark.parametrize(
@@ -179,8 +230,9 @@ CUT = {
     "within a chunk": (NDJSON_HEAD + chunk(RECORD) + b"40\r\n" + RECORD[:10],),
     "within a chunk's size": (NDJSON_HEAD + chunk(RECORD) + b"4",),
     "before a chunk's line end": (NDJSON_HEAD + chunk(RECORD)[:-2],),
-    "broken framing": (NDJSON_HEAD + chunk(RECORD) + b"zz\r\n",),
-    "clean end without the last record": (NDJSON_HEAD + chunk(RECORD) + b"0\r\n\r\n",),
+    "broken framing": (NDJSON_HEAD + chunk(RECORD), b"zz\r\n"),
+    "clean end without the last record": (NDJSON_HEAD + chunk(RECORD), b"0\r\n\r\n"),
+    "broken framing after a head that came alone": (NDJSON_HEAD, chunk(RECORD) + b"zz\r\n"),
 }
 
 
@@ -210,6 +262,86 @@ def payload_of(body: bytes) -> bytes:
         payload += rest[:length]
         body = rest[length + 2 :]
     return payload
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [name for name in BEFORE if name not in ("502", "503 server busy", "504", "500")],
+)
+async def test_trouble_before_the_first_byte_is_a_502_when_no_endpoint_is_left(
+    make_router: MakeRouter, trouble: str
+) -> None:
+    """A whole error in the path's dialect, never a 200 that breaks; the endpoint is charged."""
+    router = await make_router(1)
+    router.endpoints[0].script = BEFORE[trouble]
+    head, body = split(await router.exchange(post("/api/generate", STREAM)))
+    assert head.startswith(b"HTTP/1.1 502 ")
+    assert "e0" in json.loads(body)["error"]
+    failure = router.fleet.observed[0][1]
+    assert failure is not None
+    assert failure.facts.against_endpoint
+    assert failure.facts.phase is Phase.HEAD
+
+
+async def test_an_error_of_the_endpoints_own_that_breaks_is_a_502(make_router: MakeRouter) -> None:
+    """A 503 is relayed when no other can serve: only if all of it that came is good."""
+    router = await make_router(2)
+    for endpoint in router.endpoints:
+        endpoint.script = answer(
+            b"HTTP/1.1 503 Busy\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", close=True
+        )
+    head, body = split(await router.exchange(post("/api/generate", BODY)))
+    assert head.startswith(b"HTTP/1.1 502 ")
+    assert "sent a broken body" in json.loads(body)["error"]
+    assert [len(endpoint.requests) for endpoint in router.endpoints] == [1, 1]
+
+
+async def test_a_head_that_comes_alone_is_passed_on_at_once(make_router: MakeRouter) -> None:
+    """Before there is any body: a client may wait for it with a limit of its own. From then on
+    nothing is tried again."""
+    router = await make_router(2)
+    seen = asyncio.Event()
+
+    async def script(request: bytes, reader: object, writer: asyncio.StreamWriter) -> None:
+        writer.write(NDJSON_HEAD)
+        await seen.wait()
+        writer.transport.abort()
+
+    router.endpoints[0].script = script  # type: ignore[assignment]
+    reader, writer = await asyncio.open_connection("127.0.0.1", router.port)
+    writer.write(post("/api/generate", STREAM))
+    head = await reader.readuntil(b"\r\n\r\n")
+    seen.set()
+    body = await reader.read()
+    writer.close()
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert b"X-Olla-Endpoint: e0" in head
+    assert "error" in json.loads(payload_of(body))
+    assert router.endpoints[1].requests == []
+
+
+async def test_what_changes_a_node_is_not_sent_twice_for_a_broken_answer(
+    make_router: MakeRouter,
+) -> None:
+    """A pull whose answer broke before its first byte may be under way."""
+    router = await make_router(2)
+    for endpoint in router.endpoints:
+        endpoint.script = BEFORE["no size of a chunk"]
+    head, _ = split(await router.exchange(post("/api/pull", STREAM)))
+    assert head.startswith(b"HTTP/1.1 502 ")
+    assert sorted(len(endpoint.requests) for endpoint in router.endpoints) == [0, 1]
+
+
+async def test_a_broken_first_read_costs_from_the_retry_budget(make_router: MakeRouter) -> None:
+    """It has cost an endpoint work, as any answer that breaks."""
+    router = await make_router(2)
+    router.endpoints[0].script = BEFORE["a stream without its end"]
+    router.endpoints[1].script = answer(OK)
+    router.dispatcher.retries.share = 0.0
+    while (router.dispatcher.retries.refused) == 0:
+        head, body = split(await router.exchange(post("/api/generate", BODY)))
+    assert head.startswith(b"HTTP/1.1 502 ")
+    assert json.loads(body)["error"]
 
 
 async def test_silence_in_mid_stream_ends_it_with_an_error(make_router: MakeRouter) -> None:
