@@ -48,7 +48,7 @@ async def test_a_stream_that_ends_with_its_reason_is_complete(make_router: MakeR
 async def test_a_clean_end_without_a_reason_is_broken(make_router: MakeRouter) -> None:
     """Neither a finish reason nor `[DONE]`: the client is told within the stream."""
     router = await make_router()
-    router.endpoints[0].script = answer(SSE + delta("hello") + LAST)
+    router.endpoints[0].script = answer(SSE + delta("hello"), LAST)
     _, body = split(await router.exchange(chat()))
     assert b'"code":"stream_incomplete"' in body
     assert not body.endswith(LAST)
