@@ -17,7 +17,21 @@ from olla.app import App
 from olla.settings import parse
 from olla.simulation.server import NodeOptions, SimulatedNode
 
-__all__ = ["Fleet", "ThreadedFleet", "node_options", "settings_text", "threaded_fleet"]
+__all__ = [
+    *("ADMIN", "MANAGE", "WITH_ADMIN", "Fleet", "ThreadedFleet", "node_options"),
+    *("settings_text", "threaded_fleet"),
+]
+
+MANAGE = "access: {anonymous_operations: [generate, embed, list, manage]}\n"
+"""Settings that let callers without a key change nodes."""
+WITH_ADMIN = """
+access:
+  keys:
+    - {name: root, key: the-admin-key, operations: [generate, embed, list, manage, admin]}
+"""
+"""Settings with a key for everything."""
+ADMIN = {"Authorization": "Bearer the-admin-key"}
+"""The header that shows it."""
 
 TIME_SCALE = 0.002
 """Simulated seconds pass this fast: a load of ten seconds takes 20 ms."""

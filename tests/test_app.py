@@ -8,7 +8,7 @@ import pytest
 
 from olla.app import App, StartError
 from olla.settings import parse
-from tests.routers import Fleet, settings_text
+from tests.routers import ADMIN, WITH_ADMIN, Fleet, settings_text
 
 LLAMA, MISTRAL = "llama3.2:latest", "mistral:latest"
 ASK = {"prompt": "hello", "stream": False, "options": {"num_predict": 3}}
@@ -66,17 +66,19 @@ async def test_the_root_can_be_switched_off() -> None:
         assert (await get(fleet, "/olla/ollama/api/tags"))[0] == 200
 
 
-async def test_a_caller_on_this_machine_may_choose_the_endpoint() -> None:
-    """X-Olla-Endpoint pins a request; a name that is none is told."""
-    async with Fleet({"a": (LLAMA,), "b": (LLAMA,)}) as fleet:
+async def test_an_admin_may_choose_the_endpoint() -> None:
+    """X-Olla-Endpoint pins a request; an unknown name is 404, and without such a key it is 403."""
+    async with Fleet({"a": (LLAMA,), "b": (LLAMA,)}, WITH_ADMIN) as fleet:
         for name in ("a", "b", "b", "a"):
-            _, _, headers = await generate(fleet, LLAMA, **{"X-Olla-Endpoint": name})
+            pinned = {**ADMIN, "X-Olla-Endpoint": name}
+            _, _, headers = await generate(fleet, LLAMA, **pinned)
             assert headers["X-Olla-Endpoint"] == name
-        status, answer, _ = await generate(fleet, LLAMA, **{"X-Olla-Endpoint": "c"})
+        status, answer, _ = await generate(fleet, LLAMA, **ADMIN, **{"X-Olla-Endpoint": "c"})
         assert status == 404
         assert "a, b" in str(answer["error"])
-        forwarded = {"X-Olla-Endpoint": "a", "X-Forwarded-For": "203.0.113.1"}
-        assert (await generate(fleet, LLAMA, **forwarded))[0] == 403
+        status, answer, _ = await generate(fleet, LLAMA, **{"X-Olla-Endpoint": "a"})
+        assert status == 403
+        assert "olla keys create --admin" in str(answer["error"])
 
 
 async def test_requests_stay_on_the_endpoint_that_has_the_model_in_memory() -> None:

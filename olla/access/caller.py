@@ -1,14 +1,13 @@
-"""Who asks, and what it may do.
+"""Callers and their rights.
 
-A caller is a key, or an address where none was shown. Does not know paths: dialects say which
-right an operation needs.
+A caller is identified by its key, or by its address if it shows none. The address decides which
+limits it shares, never what it may do: rights come from a key or from
+`access.anonymous_operations`. Does not know paths: dialects say which right an operation needs.
 """
 
 import re
 from fnmatch import translate
 from ipaddress import IPv4Network, IPv6Network, ip_address
-from typing import Final
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -19,13 +18,10 @@ from olla.fleet.names import canonical, display
 
 __all__ = [
     "ANONYMOUS",
-    "FORWARDING_HEADERS",
     "Caller",
     "Network",
-    "Peer",
     "client_address",
     "is_in",
-    "is_local",
     "of_address",
     "of_key",
     "refuse",
@@ -33,42 +29,8 @@ __all__ = [
 ]
 
 ANONYMOUS = "anonymous"
-"""The tier of who shows no key."""
+"""The tier of callers that show no key."""
 Network = IPv4Network | IPv6Network
-
-FORWARDING_HEADERS = (
-    "X-Forwarded-For",
-    "Forwarded",
-    "Via",
-    "X-Real-IP",
-    "X-Forwarded-Host",
-    "X-Forwarded-Proto",
-    "X-Client-IP",
-    "CF-Connecting-IP",
-    "True-Client-IP",
-)
-"""What proxies add: any of these says that somebody else asks than the peer."""
-
-_OWN_SITES: Final = frozenset({"same-origin", "none"})
-_OPEN: Final = frozenset({Right.GENERATE, Right.EMBED, Right.LIST})
-_LOCAL: Final = frozenset(Right)
-_ADMIN_WORDS = "keys and usage, and choosing the endpoint with X-Olla-Endpoint,"
-
-
-class Peer(msgspec.Struct, frozen=True):
-    """Where a request comes from.
-
-    `address` is the peer's IP address; `forwarded` says that the request came through a proxy
-    (it carries one of `FORWARDING_HEADERS`), so that the peer's address is the proxy's;
-    `origin` is the `Origin` header, which browsers send for the page that asks, `site` their
-    `Sec-Fetch-Site`, and `host` the `Host` that was asked for.
-    """
-
-    address: str
-    forwarded: bool = False
-    origin: str | None = None
-    site: str | None = None
-    host: str | None = None
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -110,9 +72,9 @@ def of_key(key: Key) -> Caller:
     )
 
 
-def of_address(address: str, *, local: bool) -> Caller:
-    """The caller without a key, by its address. IPv6 addresses of one /64 are one caller: whoever
-    has one of them has them all. A program on this machine (`local`) may do everything."""
+def of_address(address: str, rights: frozenset[Right]) -> Caller:
+    """The caller without a key, by its address, with the rights that the configuration gives to
+    all of them. IPv6 addresses of one /64 are one caller: whoever has one of them has them all."""
     try:
         ip = ip_address(address.partition("%")[0])
     except ValueError:
@@ -124,7 +86,7 @@ def of_address(address: str, *, local: bool) -> Caller:
         else:
             shown = str(mapped or ip)
     id = f"addr:{shown}"
-    return Caller(id, ANONYMOUS, _LOCAL if local else _OPEN, id)
+    return Caller(id, ANONYMOUS, rights, id)
 
 
 def client_address(peer: str, forwarded_for: str | None, trusted: tuple[Network, ...]) -> str:
@@ -147,41 +109,28 @@ def client_address(peer: str, forwarded_for: str | None, trusted: tuple[Network,
     return found
 
 
-def is_local(peer: Peer) -> bool:
-    """Whether a program on this machine asks.
-
-    A proxy on this machine does not make its clients local, and neither does a browser here make
-    the pages it shows local: not by a form or an image (`Origin`, `Sec-Fetch-Site`), and not under
-    a name of the page's own that leads here (DNS rebinding), which needs a dot in it.
-    """
-    if peer.forwarded or not _is_loopback(peer.address):
-        return False
-    if peer.site is not None and peer.site.strip().lower() not in _OWN_SITES:
-        return False
-    if peer.host is not None and not _is_local_name(peer.host):
-        return False
-    return peer.origin is None or _is_local_origin(peer.origin)
-
-
 def refuse(caller: Caller, right: Right, what: str) -> Failure | None:
-    """The refusal of an operation (`what`) that needs a right; None when the caller has it."""
+    """The refusal of an operation (`what`) that needs a right; None when the caller has it. The
+    message names the command and the setting that help."""
     if right in caller.rights:
         return None
+    if right is Right.ADMIN:
+        command = "olla keys create --admin"
+    else:
+        command = f"olla keys create --operation {right.value}"
     if caller.key is not None:
+        has = ", ".join(sorted(each.value for each in caller.rights)) or "do nothing"
         message = (
-            f"this key has no right to {right.value}, which '{what}' needs; it may "
-            f"{', '.join(sorted(each.value for each in caller.rights)) or 'do nothing'}"
-        )
-    elif right is Right.ADMIN:
-        message = (
-            f"{_ADMIN_WORDS} are for programs on the router's own machine and for keys with the "
-            "right 'admin'; show such a key, or leave it out"
+            f"this key has no right to '{right.value}', which '{what}' needs; it may {has}. "
+            f"Show a key with that right, made by `{command}`"
         )
     else:
         message = (
-            f"'{what}' changes the nodes; without a key it is only open to programs on the "
-            f"router's own machine: run it there, or show a key with the right '{right.value}'"
+            f"'{what}' needs the right '{right.value}', and no key was shown: show a key with "
+            f"that right, made by `{command}`"
         )
+        if right is not Right.ADMIN:  # which no caller has without a key
+            message += f", or add '{right.value}' to access.anonymous_operations"
     return Failure(Kind.FORBIDDEN, message)
 
 
@@ -217,39 +166,3 @@ def is_in(address: str, networks: tuple[Network, ...]) -> bool:
         return False
     ip = getattr(ip, "ipv4_mapped", None) or ip
     return any(ip in network for network in networks)
-
-
-def _is_loopback(address: str) -> bool:
-    if address == "127.0.0.1":
-        return True
-    try:
-        ip = ip_address(address.split("%", 1)[0])
-    except ValueError:
-        return False
-    mapped = getattr(ip, "ipv4_mapped", None)
-    return bool((mapped or ip).is_loopback)
-
-
-def _is_local_name(host: str) -> bool:
-    """Whether a `Host` is an address, or a name that nobody elsewhere can own."""
-    name = host.strip().lower()
-    if name.startswith("["):
-        name = name[1:].partition("]")[0]
-    elif name.count(":") == 1:
-        name = name.partition(":")[0]
-    name = name.removesuffix(".")
-    if "." not in name or name.endswith(".localhost"):
-        return True
-    try:
-        ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_local_origin(origin: str) -> bool:
-    try:
-        host = urlsplit(origin).hostname
-    except ValueError:
-        return False
-    return host is not None and (host == "localhost" or _is_loopback(host))

@@ -1,4 +1,5 @@
-"""What the configuration says of access: who needs a key, and which limits hold for whom."""
+"""The access rules of the configuration: who needs a key, what callers may do without one, and
+which limits hold for whom."""
 
 from collections.abc import Mapping
 from math import inf
@@ -6,6 +7,7 @@ from math import inf
 import msgspec
 
 from olla.access.caller import Caller, Network
+from olla.access.keys import DEFAULT_RIGHTS
 from olla.access.limit import Kind, Limit, Per
 from olla.dialects.dialect import Operation, Right
 from olla.dialects.routes import right_of
@@ -38,12 +40,14 @@ BYTES_A_TOKEN = 4.0
 class AccessPolicy(msgspec.Struct, dict=True):
     """Who needs a key, and which limits hold.
 
-    `guarded` says that keys are in use, so that credentials nobody knows are refused everywhere:
-    a router that asks for no keys lets clients show what they like, as Ollama does. `tiers` and
-    `categories` have their limits by name; `everybody` are those that hold for each request.
+    `anonymous` are the rights of callers without a key; none with `require_key`. `guarded` says
+    that keys are in use, so that unknown credentials are refused everywhere: a router that requires
+    none accepts whatever a client shows, as Ollama does. `tiers` and `categories` have their limits
+    by name; `everybody` are those that hold for each request.
     """
 
     require_key: bool = False
+    anonymous: frozenset[Right] = DEFAULT_RIGHTS
     guarded: bool = False
     tiers: Mapping[str, tuple[Limit, ...]] = {}
     categories: Mapping[Category, tuple[Limit, ...]] = {}
@@ -52,6 +56,8 @@ class AccessPolicy(msgspec.Struct, dict=True):
     keep_content: bool = False
 
     def __post_init__(self) -> None:
+        if self.require_key:
+            self.anonymous = frozenset()
         self.per_address = any(limit.per is Per.ADDRESS for limit in self.everybody)
         self._known: dict[tuple[str, Category, str], tuple[Limit, ...]] = {}
 

@@ -33,6 +33,7 @@ def access_policy(settings: Settings) -> AccessPolicy:
     )
     return AccessPolicy(
         require_key=access.require_key,
+        anonymous=frozenset(Right(operation) for operation in access.anonymous_operations),
         guarded=access.require_key or bool(access.keys),
         tiers={
             name: limits_of(f"access.tiers.{name}", limits) for name, limits in access.tiers.items()

@@ -73,6 +73,8 @@ def chat_paths(settings: Settings, parts: ChatParts) -> dict[str, OwnPath]:
         )
         for path, surface in talk.routes().items()
     }
-    for path, surface in {**parts.chat_status.routes(), **accounts.routes()}.items():
-        paths[path] = OwnPath(surface, own=_REST, strict=True, decides=True)
+    for path, surface in parts.chat_status.routes().items():
+        paths[path] = OwnPath(surface, right=Right.LIST, own=_REST, strict=True)
+    for path, surface in accounts.routes().items():
+        paths[path] = OwnPath(surface, right=accounts.permission, own=_REST, strict=True)
     return {f"{chat.prefix}{path}": own for path, own in paths.items()}

@@ -30,6 +30,11 @@ def store_url(settings: Settings) -> str:
     return settings.store.url or default_url(os.environ)
 
 
+def _needs_store(access: Access) -> bool:
+    """Whether keys or limits are in use: what callers may do without a key needs no store."""
+    return access.model_copy(update={"anonymous_operations": ()}) != Access(anonymous_operations=())
+
+
 def _shared_limits(
     state: State, limiter: Limiter, clock: Clock, logger: FilteringBoundLogger
 ) -> "SharedLimits | None":
@@ -59,7 +64,7 @@ class Guarding:
             exceeded=metrics.limit_exceeded,
         )
         url = store_url(settings)
-        configured = settings.access != Access() or settings.store != Store()
+        configured = _needs_store(settings.access) or settings.store != Store()
         self.keeping = Keeping(
             url,
             self.keyring,
@@ -90,7 +95,7 @@ class Guarding:
     def apply(self, settings: Settings) -> None:
         """Keys and limits are these from now on. What was used stays used."""
         self.keyring.settle(static_keys(settings))
-        self.gate.policy = access_policy(settings)
+        self.gate.adopt(access_policy(settings))
 
     def tiers(self) -> set[str]:
         """The tiers that there are."""

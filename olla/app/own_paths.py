@@ -22,7 +22,7 @@ from olla.surfaces.status import StatusSurface
 __all__ = ["own_paths"]
 
 _OPEN_TO_ALL = frozenset({"/internal/health", "/internal/ready", "/version"})
-"""What whoever runs the router asks without a key, and what says nothing of the fleet."""
+"""Health checks, which need no key and tell nothing of the fleet's addresses or models."""
 _OPERATORS = Own("internal", None)
 """The router's own state: limits of tiers are for what is asked of the fleet."""
 

@@ -88,6 +88,8 @@ async def _demo(host: str, port: int, nodes: int, time_scale: float, seed: int) 
                 "server": {"host": host, "port": port},
                 "discovery": {"static": {"endpoints": endpoints}},
                 "logging": {"format": "text"},
+                # The nodes are simulated: nothing is lost if a caller deletes their models.
+                "access": {"anonymous_operations": ["generate", "embed", "list", "manage"]},
             }
         )
         await serve(parse(text, {}, "the demo"), ready=lambda url: _welcome(url, len(running)))

@@ -25,7 +25,7 @@ from olla.dialects.dialect import Right
 from olla.failures import Failed
 from olla.settings import Settings
 from olla.settings.access import one_of_tiers
-from olla.settings.values import duration
+from olla.settings.values import duration, one_of
 from olla.store import StoreError
 from olla.store.database import Store
 from olla.surfaces import chat, management
@@ -52,6 +52,15 @@ def _lifetime(_: click.Context, __: click.Parameter, value: str | None) -> float
     if seconds <= 0:
         raise click.BadParameter("a key needs some time to live")
     return seconds
+
+
+def _operations(_: click.Context, __: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of operations, given one by one or with commas."""
+    named = tuple(name.strip().lower() for each in value for name in each.split(","))
+    try:
+        return tuple(one_of(_ORDER, name, "operation") for name in named)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 _config = click.option(
@@ -86,10 +95,12 @@ def command() -> None:
 @click.option("--admin", is_flag=True, help="It may do everything, keys and usage included.")
 @click.option(
     "--operation",
+    "--operations",
     "operations",
     multiple=True,
-    type=click.Choice(_ORDER),
-    help="What it may do; more than once for more. By default generate, embed and list.",
+    callback=_operations,
+    metavar="NAME[,NAME]",
+    help="What it may do: generate, embed, list, manage, admin. By default the first three.",
 )
 @click.option("--model", "models", multiple=True, help="Glob of models it may use; by default all.")
 @click.option(

@@ -21,8 +21,14 @@ _PIPED_WIDTH = 240
 @click.option(
     "--url", default="http://localhost:40114", show_default=True, help="The router's address."
 )
+@click.option(
+    "--key",
+    envvar="OLLA_KEY",
+    help="Key with the right 'list', where the router requires one; better in $OLLA_KEY, which "
+    "other users of this machine cannot see.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print what the router said, unchanged.")
-def command(url: str, as_json: bool) -> None:
+def command(url: str, key: str | None, as_json: bool) -> None:
     """Show the endpoints of a running router: health, models in memory, requests in flight.
 
     \b
@@ -33,7 +39,9 @@ def command(url: str, as_json: bool) -> None:
     address = f"{url.rstrip('/')}/internal/status"
     if not address.startswith(("http://", "https://")):
         raise click.BadParameter("it must begin with http:// or https://", param_hint="--url")
-    body = _fetch(address)
+    if key is not None and not (key.isascii() and key.isprintable() and key.strip()):
+        raise click.BadParameter("a key is printable ASCII", param_hint="--key")
+    body = _fetch(address, key)
     try:
         text = body.decode()
         status: dict[str, Any] = json.loads(text)
@@ -46,16 +54,26 @@ def command(url: str, as_json: bool) -> None:
         _show(heading, rows)
 
 
-def _fetch(address: str) -> bytes:
+def _fetch(address: str, key: str | None) -> bytes:
     """The answer's body; exits with 1 when there is none."""
+    try:
+        fields = {} if key is None else {"Authorization": f"Bearer {key}"}
+        request = urllib.request.Request(address, headers=fields)
+    except ValueError as error:
+        _fail(f"{address} is not a URL: {error}")
     # No proxy: the router is asked itself, whatever the shell's variables say.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(address, timeout=_TIMEOUT) as response:
+        with opener.open(request, timeout=_TIMEOUT) as response:
             body: bytes = response.read(_BODY_MAX)
             return body
     except urllib.error.HTTPError as error:
         error.close()
+        if error.code in (401, 403):
+            _fail(
+                f"{address} answers {error.code} {error.reason}; give a key with the right 'list' "
+                "in OLLA_KEY or by --key (`olla keys create` makes one)"
+            )
         _fail(f"{address} answers {error.code} {error.reason}; is it an olla router?")
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error

@@ -1,7 +1,7 @@
-"""What olla answers itself: who may ask, what it is charged, and how errors look.
+"""Authorizes, charges and answers the requests that no endpoint gets.
 
-Operations answered for the whole fleet (lists, versions) and olla's own paths (status, keys, the
-gateways' surfaces) come by here. What they say is the business of the surfaces.
+These are operations answered for the whole fleet (lists, versions) and olla's own paths (status,
+keys, the gateways' surfaces). The answers themselves come from the surfaces.
 """
 
 import asyncio
@@ -12,14 +12,14 @@ import structlog
 from aiohttp import web
 from aiohttp.web_exceptions import HTTPException
 
-from olla.access.caller import Caller
+from olla.access.caller import Caller, refuse
 from olla.access.keyring import UnknownKey
 from olla.access.policy import Category
 from olla.dialects.dialect import Dialect, Operation, Right
 from olla.dialects.paths import Target
 from olla.dialects.registry import DIALECTS
 from olla.failures import Failed, Failure, Kind
-from olla.proxy.allowing import CATEGORIES, NOT_LET_IN, entitled, let_in
+from olla.proxy.allowing import CATEGORIES, NOT_LET_IN, let_in
 from olla.proxy.error_response import add_fields, error_response
 from olla.proxy.gate import Own, Visit
 from olla.proxy.headers import seconds
@@ -28,7 +28,7 @@ from olla.proxy.inner import InnerAnswer
 from olla.proxy.stations import Stations
 from olla.record import RequestRecord
 
-__all__ = ["Answering", "Asked", "OperationSurface", "OwnPath", "Surface"]
+__all__ = ["Answering", "Asked", "OperationSurface", "OwnPath", "Permission", "Surface"]
 
 
 T = TypeVar("T")
@@ -88,14 +88,6 @@ class Asked:
         """
         return await self._asker.read(self.incoming)
 
-    def entitled(self, right: Right, what: str) -> Caller:
-        """The caller, who has a right beyond that of the path; `what` says in errors what for.
-
-        Raises:
-            Failed: it has not.
-        """
-        return entitled(self.visit.gate, self.visit.caller, self.incoming, right, what)
-
     def ask(self, path: str, body: bytes) -> InnerAnswer:
         """Have the fleet answer a POST to one of the proxied paths (such as `/api/chat`), as if
         the client had sent it: the caller's rights and limits hold, and it is recorded once.
@@ -112,27 +104,31 @@ OperationSurface = Callable[[web.BaseRequest, Target, Caller], Awaitable[web.Res
 """Answers an operation of a dialect for the whole fleet, as far as the caller may see it."""
 
 
+Permission = Callable[[Caller], Failure | None]
+"""Refuses callers, or accepts one with None."""
+
+
 class OwnPath:
     """One of olla's own paths.
 
-    `right` is what is needed for it (None: nothing, and no key), `category` the one it is limited
-    in, `own` what its surface brings. `asks` says that the fleet is asked, and that request is the
-    one that counts; `strict` that a key which nobody knows is refused even where keys are not in
-    use; `recorded` that it is a request like those to the fleet: in the log, metrics and usage.
-    `decides` says that the surface itself knows what each caller may: `right` is none then, and
-    who asks is found out, and limited, all the same.
+    `right` is what a caller needs for it: a right, or a `Permission` where that depends on more
+    than one. With None the path is open to everybody, also where keys are required, and is not
+    limited; that has to be said, so that a path is never open by omission. `category` is the one it
+    is limited in, `own` what its surface brings. `asks` says that the fleet is asked, and that
+    request is the one that counts; `strict` that unknown keys are refused even where keys are not
+    in use; `recorded` that it is a request like those to the fleet: in the log, metrics and usage.
     """
 
     __slots__ = (
-        *("answer", "asks", "category", "decides", "dialect", "operation", "own", "recorded"),
-        *("right", "strict"),
+        *("answer", "asks", "category", "dialect", "operation", "own", "recorded", "right"),
+        "strict",
     )
 
     def __init__(
         self,
         answer: Surface,
         *,
-        right: Right | None = None,
+        right: Right | Permission | None,
         category: Category = "monitoring",
         asks: bool = False,
         own: Own | None = None,
@@ -140,10 +136,8 @@ class OwnPath:
         operation: str = "",
         strict: bool = False,
         recorded: bool = False,
-        decides: bool = False,
     ) -> None:
         self.answer = answer
-        self.decides = decides
         self.right = right
         self.category = category
         self.asks = asks
@@ -214,7 +208,8 @@ class Answering:
         """Answer one of olla's own paths."""
         record.dialect = own.dialect.name
         record.operation = own.operation
-        if own.right is None and not own.decides:
+        right = own.right
+        if right is None:
             gate = self.stations.gate
             unlimited = Visit(gate, gate.anonymous(incoming), None, False)
             return await own.answer(request, Asked(incoming, unlimited, record, self._asker))
@@ -222,7 +217,7 @@ class Answering:
 
         async def answered() -> web.StreamResponse:
             nonlocal visit
-            entering = self._enter(own, incoming)
+            entering = self._enter(own, right, incoming)
             visit, refused = await self._visited(entering, incoming, own.category, own.own)
             visit.note(record)
             if refused is not None or not own.asks:
@@ -287,7 +282,7 @@ class Answering:
     async def _visited(
         self, entering: Awaitable[Visit], incoming: Incoming, category: Category, own: Own
     ) -> tuple[Visit, Failed | None]:
-        """The visit, and why it is not let in where it has no right to: asking counts then."""
+        """The visit, and the refusal of a caller without the right: its request counts, too."""
         try:
             return await entering, None
         except Failed as failed:
@@ -295,20 +290,20 @@ class Answering:
                 raise
             return self.stations.gate.turned_away(incoming, category, own), failed
 
-    async def _enter(self, own: OwnPath, incoming: Incoming) -> Visit:
-        """Who asks for one of olla's own paths, and may.
+    async def _enter(self, own: OwnPath, right: Right | Permission, incoming: Incoming) -> Visit:
+        """The visit of a request to one of olla's own paths.
 
         Raises:
-            Failed: it may not.
+            Failed: its key is not accepted, or has no right to it.
         """
-        gate, right = self.stations.gate, own.right
-        # As with the proxied paths: what is asked of models needs a key from here, too.
-        needed = own.asks or gate.local(incoming) is None
-        caller = await self._known(
-            lambda: gate.identify(incoming, key_needed=needed, strict=own.strict)
-        )
-        if right is not None:
-            caller = entitled(gate, caller, incoming, right, own.operation or incoming.path)
+        gate = self.stations.gate
+        caller = await self._known(lambda: gate.identify(incoming, strict=own.strict))
+        if isinstance(right, Right):
+            refusal = refuse(caller, right, own.operation or incoming.path)
+        else:
+            refusal = right(caller)
+        if refusal is not None:
+            raise Failed(refusal)
         return gate.visit(caller, own.category, incoming, own.own)
 
     async def _guarded(

@@ -1,7 +1,7 @@
-"""Who asks, whether it may, and what it has left: the shell around `access`.
+"""Authenticates callers and charges their limits: the shell around `access`.
 
-`identify` finds the caller of a request, a `Visit` charges its limits and settles them. Nothing
-waits, but for routers that share their limits.
+`identify` finds the caller of a request by its key, a `Visit` charges its limits and settles them.
+Nothing waits, except in routers that share their limits.
 """
 
 import asyncio
@@ -9,14 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from math import ceil
 from typing import Final, Protocol
 
-from olla.access.caller import (
-    FORWARDING_HEADERS,
-    Caller,
-    Peer,
-    client_address,
-    is_local,
-    of_address,
-)
+from olla.access.caller import Caller, client_address, of_address
 from olla.access.keyring import Keyring, UnknownKey, refuse_key
 from olla.access.keys import KEY_PREFIX
 from olla.access.limit import Kind as LimitKind
@@ -75,7 +68,7 @@ _PLAIN: Final = Own()
 
 
 class Gate:
-    """Lets requests in, or not."""
+    """Authenticates requests, and opens the accounts that they are charged to."""
 
     def __init__(
         self,
@@ -89,7 +82,7 @@ class Gate:
         """`exceeded` is told the name of each limit that somebody has reached, and whether it was
         one that only watches."""
         self.keyring = keyring
-        self.policy = policy
+        self._policy = policy
         self.limiter = limiter
         self.clock = clock
         self.exceeded = exceeded
@@ -99,18 +92,25 @@ class Gate:
         """Reads the store's keys again, where there is a store."""
         self._addresses: dict[str, Caller] = {}
 
-    def identify(
-        self, incoming: Incoming, *, key_needed: bool = True, strict: bool = False
-    ) -> Caller:
-        """Who asks. `key_needed` where the configuration's `require_key` holds; `strict` where
-        a key that nobody knows is refused, though no keys are in use.
+    @property
+    def policy(self) -> AccessPolicy:
+        """The rules in force."""
+        return self._policy
+
+    def adopt(self, policy: AccessPolicy) -> None:
+        """Go by other rules from now on."""
+        self._policy = policy
+        self._addresses.clear()  # anonymous callers have their rights from it
+
+    def identify(self, incoming: Incoming, *, strict: bool = False) -> Caller:
+        """The caller of a request. `strict`: refuse unknown keys even where no keys are in use.
 
         Raises:
             UnknownKey: it shows a key that is not known here.
-            Failed: its key is revoked or expired, or it has none and needs one.
+            Failed: its key is revoked or expired, or it shows none and keys are required.
         """
         shown = incoming.credentials
-        policy = self.policy
+        policy = self._policy
         if shown:
             found: Caller | None = None
             for field, key in shown:
@@ -128,29 +128,15 @@ class Gate:
             first = shown[0][1]
             if strict or policy.guarded or first.startswith(KEY_PREFIX):
                 raise UnknownKey(refuse_key(first))
-        elif key_needed and policy.require_key:
+        if policy.require_key:
             raise Failed(refuse_key(None))
         return self.anonymous(incoming)
-
-    def local(self, incoming: Incoming) -> Caller | None:
-        """The caller as a program on this machine, where it is one."""
-        forwarded = any(incoming.header(name) for name in FORWARDING_HEADERS)
-        peer = Peer(
-            incoming.peer,
-            forwarded,
-            incoming.header("Origin"),
-            incoming.header("Sec-Fetch-Site"),
-            incoming.header("Host"),
-        )
-        if is_local(peer):
-            return of_address(incoming.peer, local=True)
-        return None
 
     def visit(
         self, caller: Caller, category: str, incoming: Incoming, own: Own = _PLAIN
     ) -> "Visit":
         """A caller's request in a category, not charged yet."""
-        limits = self.policy.limits(caller, category, own.tiers, own.name)
+        limits = self._policy.limits(caller, category, own.tiers, own.name)
         account = None
         if limits:
             clock = self.clock
@@ -160,28 +146,28 @@ class Gate:
                 limits,
                 clock.now(),
                 clock.wall(),
-                self.anonymous(incoming).id if self.policy.per_address else "",
+                self.anonymous(incoming).id if self._policy.per_address else "",
             )
         return Visit(self, caller, account, own.unix_reset)
 
     def turned_away(self, incoming: Incoming, category: str, own: Own = _PLAIN) -> "Visit":
-        """The visit of somebody who is not let in: it counts against its key, where that is known,
-        else against its address."""
+        """The visit of a rejected request: it counts against its key if that is known, else
+        against its address."""
         known = [caller for _, key in incoming.credentials if (caller := self.keyring.find(key))]
         return self.visit(known[0] if known else self.anonymous(incoming), category, incoming, own)
 
     def anonymous(self, incoming: Incoming) -> Caller:
-        """Whoever asks from where it comes from."""
+        """The caller by its address alone, whatever key it shows."""
         address = self._address(incoming)
         known = self._addresses.get(address)
         if known is None:
             if len(self._addresses) >= _ADDRESSES_MAX:
                 self._addresses.clear()
-            known = self._addresses[address] = of_address(address, local=False)
+            known = self._addresses[address] = of_address(address, self._policy.anonymous)
         return known
 
     def _address(self, incoming: Incoming) -> str:
-        trusted = self.policy.trusted
+        trusted = self._policy.trusted
         if not trusted:
             return incoming.peer
         return client_address(incoming.peer, incoming.listed("X-Forwarded-For"), trusted)

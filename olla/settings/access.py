@@ -32,6 +32,10 @@ def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
+def _operation(text: str) -> str:
+    return one_of([right.value for right in Right], text.strip().lower(), "operation")
+
+
 def one_of_tiers(known: Collection[str], tier: str) -> str:
     """What to say of a tier that is none of those known."""
     return f"'{tier}' is no tier; there are {', '.join(sorted(known))}{did_you_mean(tier, known)}"
@@ -83,8 +87,7 @@ class StaticKey(Section):
     def _known_operations(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not value:
             raise ValueError("such a key may do nothing; name an operation, or leave the key out")
-        known = [right.value for right in Right]
-        return tuple(one_of(known, each.strip().lower(), "operation") for each in value)
+        return tuple(map(_operation, value))
 
 
 class CategoryLimits(Section):
@@ -116,10 +119,14 @@ class TierLimits(CategoryLimits):
 
 
 class Access(Section):
-    """Who may ask, and how much. Without this section, inference and lists are open."""
+    """Who may do what, and how much. Without this section, inference and lists are open."""
 
     require_key: bool = False
-    """Refuse whoever shows no key; else those are of the tier anonymous, told apart by address."""
+    """Refuse requests without a key. Without it, callers that show none are of the tier anonymous,
+    told apart by address."""
+    anonymous_operations: tuple[str, ...] = ("generate", "embed", "list")
+    """What callers may do without a key, where require_key is false: generate, embed, list,
+    manage; an empty list is nothing."""
     keys: tuple[StaticKey, ...] = ()
     """Keys that stand in this file; others are made with `olla keys create`, and are in the
     store."""
@@ -131,6 +138,17 @@ class Access(Section):
     """Networks of proxies whose X-Forwarded-For is believed."""
     log_content: bool = False
     """Keep prompts and answers with the usage. Mind who may read the store."""
+
+    @field_validator("anonymous_operations")
+    @classmethod
+    def _known_operations(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        named = tuple(map(_operation, value))
+        if Right.ADMIN.value in named:
+            raise ValueError(
+                "admin is never open: callers without a key could make keys and read everyone's "
+                "usage; leave it out and make a key with `olla keys create --admin`"
+            )
+        return named
 
     @field_validator("trusted_proxies")
     @classmethod

@@ -13,7 +13,7 @@ from olla.settings.tree import list_keys, scalar_keys
 
 __all__ = ["override"]
 
-_RESERVED = frozenset({"OLLA_CONFIG_FILE", "OLLA_HOME"})
+_RESERVED = frozenset({"OLLA_CONFIG_FILE", "OLLA_HOME", "OLLA_KEY"})
 _OTHER_NAMES = {
     "OLLA_SERVER_MAX_BODY_SIZE": ("server", "request_limits", "max_body_size"),
     "OLLA_SERVER_MAX_HEADER_SIZE": ("server", "request_limits", "max_header_size"),

@@ -1,4 +1,4 @@
-"""Keys and usage by user: for admins, and for members their own where the operator wants it."""
+"""Serves keys and usage by user: all of them to admins, a member's own with `self_service`."""
 
 import asyncio
 from typing import TYPE_CHECKING, Any, Protocol
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict
 
+from olla.access.caller import Caller, refuse
 from olla.access.keyring import refuse_key
 from olla.access.keys import DEFAULT_RIGHTS
 from olla.clock import Clock
@@ -59,6 +60,12 @@ class AccountSurface:
             "/api/keys": by_method("olla", {"GET": self._keys, "POST": self._create}),
             "/api/keys/*": by_method("olla", {"DELETE": self._revoke}),
         }
+
+    def permission(self, caller: Caller) -> Failure | None:
+        """Refuse callers that may not use these paths at all; see `Permission`."""
+        if not self._self_service or Right.ADMIN in caller.rights:
+            return refuse(caller, Right.ADMIN, "keys and usage")
+        return refuse_key(None) if caller.key is None else None
 
     async def _usage(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
         owner = self._whose(asked, request.query.get("user_id"))
@@ -124,14 +131,7 @@ class AccountSurface:
             message = "'user_id' is printable characters"
             raise Failed(Failure(Kind.BAD_REQUEST, message))
         key = asked.visit.caller.key
-        if not self._self_service or (key is not None and Right.ADMIN in key.rights):
-            asked.entitled(Right.ADMIN, asked.incoming.path)
-            return user or None
-        if key is None:
-            try:
-                asked.entitled(Right.ADMIN, asked.incoming.path)
-            except Failed:
-                raise Failed(refuse_key(None)) from None
+        if key is None or Right.ADMIN in key.rights:
             return user or None
         if not key.owner or (user and user != key.owner):
             whose = f"is of '{key.owner}'" if key.owner else "belongs to nobody"

@@ -10,6 +10,7 @@ from typing import Any
 from aiohttp import web
 from pydantic.json_schema import models_json_schema
 
+from olla.dialects.dialect import Right
 from olla.proxy.answering import Asked, OwnPath
 from olla.settings.surfaces import Surfaces
 from olla.surfaces.answers import json_response
@@ -29,7 +30,7 @@ _HEADERS = {
 }
 _STREAM = {"description": "Pieces of the answer as they come, each a JSON object."}
 _KEYED: list[dict[str, list[str]]] = [{"bearer": []}, {"key": []}, {}]
-"""Whether the last is enough depends on the configuration, and on where the caller is."""
+"""Whether the last is enough depends on the configuration (`access.anonymous_operations`)."""
 
 
 class OpenApi:
@@ -42,7 +43,8 @@ class OpenApi:
 
     def paths(self) -> dict[str, OwnPath]:
         """Where it is."""
-        return {PATH: OwnPath(by_method("olla", {"GET": self._answer}), operation="openapi")}
+        answer = by_method("olla", {"GET": self._answer})
+        return {PATH: OwnPath(answer, right=Right.LIST, operation="openapi")}
 
     async def _answer(self, request: web.BaseRequest, asked: Asked) -> web.Response:
         if self._made is None:

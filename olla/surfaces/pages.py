@@ -1,6 +1,7 @@
 """The pages for people: keys at `/admin/api-keys`, the playground at `/admin/playground`.
 
-Static files and nothing else: what they show comes from the management API, which asks for keys.
+Static files without any data, which load without a key so that a person can enter one; all they
+show comes from the management API, which needs it.
 """
 
 from html import escape
@@ -52,7 +53,7 @@ def pages(prefix: str) -> dict[str, OwnPath]:
         if kind == "html":
             text = text.replace("{{prefix}}", escape(prefix))
         answer = by_method("olla", {"GET": _file(text.encode(), _TYPES[kind])})
-        found[path] = OwnPath(answer, operation="page")
+        found[path] = OwnPath(answer, right=None, operation="page")
     return found
 
 

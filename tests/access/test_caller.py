@@ -1,4 +1,4 @@
-"""Who asks, and what it may do."""
+"""Callers and their rights."""
 
 from ipaddress import ip_network
 
@@ -7,15 +7,13 @@ import pytest
 from olla.access.caller import (
     ANONYMOUS,
     Caller,
-    Peer,
     client_address,
-    is_local,
     of_address,
     of_key,
     refuse,
     refuse_model,
 )
-from olla.access.keys import Key
+from olla.access.keys import DEFAULT_RIGHTS, Key
 from olla.dialects.dialect import Right
 from olla.failures import Kind
 
@@ -25,49 +23,29 @@ def with_key(**changes: object) -> Caller:
     return of_key(Key("7", b"d", "oa-abc", "ci", **changes))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "127.8.9.1", "::1", "::ffff:127.0.0.1"])
-def test_programs_on_this_machine_are_local(address: str) -> None:
-    """Whichever loopback address they use; and they may do everything."""
-    assert is_local(Peer(address))
-    caller = of_address(address, local=True)
-    for right in Right:
-        assert refuse(caller, right, "pull") is None
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "10.0.0.1", "fe80::1%eth0", "", "x"])
+def test_no_right_comes_from_an_address(address: str) -> None:
+    """A caller without a key has the rights that the configuration gives to all of them."""
+    for rights in (frozenset[Right](), DEFAULT_RIGHTS, DEFAULT_RIGHTS | {Right.MANAGE}):
+        caller = of_address(address, rights)
+        assert caller.rights == rights
+        for right in Right:
+            assert (refuse(caller, right, "chat") is None) is (right in rights)
 
 
-@pytest.mark.parametrize("address", ["10.0.0.1", "203.0.113.5", "::2", "fe80::1%eth0", "", "x"])
-def test_others_are_not(address: str) -> None:
-    """They may infer and list; the refusal of the rest says where it is open."""
-    assert not is_local(Peer(address))
-    caller = of_address(address, local=False)
-    for right in (Right.GENERATE, Right.EMBED, Right.LIST):
-        assert refuse(caller, right, "chat") is None
-    for right in (Right.MANAGE, Right.ADMIN):
-        refusal = refuse(caller, right, "pull")
-        assert refusal is not None
-        assert refusal.kind is Kind.FORBIDDEN
-        assert "router's own machine" in refusal.message
-
-
-def test_a_proxy_on_this_machine_does_not_lend_its_address() -> None:
-    """Its clients are elsewhere."""
-    assert not is_local(Peer("127.0.0.1", forwarded=True))
-
-
-@pytest.mark.parametrize(
-    ("origin", "allowed"),
-    [
-        ("http://localhost:3000", True),
-        ("http://127.0.0.1", True),
-        ("http://[::1]:8080", True),
-        ("https://evil.example", False),
-        ("http://localhost.evil.example", False),
-        ("null", False),
-        ("http://[", False),
-    ],
-)
-def test_a_page_in_a_browser_here_is_not_from_here(origin: str, allowed: bool) -> None:
-    """Only pages that this machine serves."""
-    assert is_local(Peer("127.0.0.1", origin=origin)) is allowed
+@pytest.mark.parametrize("right", list(Right))
+def test_a_refusal_names_the_command_and_the_setting_that_help(right: Right) -> None:
+    """Without a key; no setting opens admin, so none is named for it."""
+    refusal = refuse(of_address("127.0.0.1", frozenset()), right, "pull")
+    assert refusal is not None
+    assert refusal.kind is Kind.FORBIDDEN
+    assert f"the right '{right.value}'" in refusal.message
+    if right is Right.ADMIN:
+        assert "`olla keys create --admin`" in refusal.message
+        assert "anonymous_operations" not in refusal.message
+    else:
+        assert f"`olla keys create --operation {right.value}`" in refusal.message
+        assert f"add '{right.value}' to access.anonymous_operations" in refusal.message
 
 
 def test_a_key_may_what_it_says() -> None:
@@ -76,6 +54,7 @@ def test_a_key_may_what_it_says() -> None:
     refusal = refuse(with_key(), Right.MANAGE, "pull")
     assert refusal is not None
     assert "embed, generate, list" in refusal.message
+    assert "`olla keys create --operation manage`" in refusal.message
     nothing = refuse(with_key(rights=frozenset()), Right.LIST, "list")
     assert nothing is not None
     assert "nothing" in nothing.message
@@ -117,13 +96,13 @@ def test_a_key_for_some_models_cannot_leave_the_choice_to_the_endpoint() -> None
 
 def test_addresses_count_one_by_one_but_for_what_belongs_to_one() -> None:
     """An IPv6 network of 64 bits is one caller, and a mapped address is the one it maps."""
-    assert of_address("10.0.0.1", local=False).id == "addr:10.0.0.1"
-    assert of_address("::ffff:10.0.0.1", local=False).id == "addr:10.0.0.1"
-    first, second = (of_address(f"2001:db8::{last}", local=False).id for last in "12")
+    assert of_address("10.0.0.1", DEFAULT_RIGHTS).id == "addr:10.0.0.1"
+    assert of_address("::ffff:10.0.0.1", DEFAULT_RIGHTS).id == "addr:10.0.0.1"
+    first, second = (of_address(f"2001:db8::{last}", DEFAULT_RIGHTS).id for last in "12")
     assert first == second == "addr:2001:db8::/64"
-    assert of_address("fe80::1%eth0", local=False).id == "addr:fe80::/64"
-    assert of_address("odd", local=False).id == "addr:odd"
-    assert of_address("10.0.0.1", local=False).tier == ANONYMOUS
+    assert of_address("fe80::1%eth0", DEFAULT_RIGHTS).id == "addr:fe80::/64"
+    assert of_address("odd", DEFAULT_RIGHTS).id == "addr:odd"
+    assert of_address("10.0.0.1", DEFAULT_RIGHTS).tier == ANONYMOUS
 
 
 def test_a_static_key_counts_under_its_name_and_a_stored_one_under_its_number() -> None:

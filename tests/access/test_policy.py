@@ -5,7 +5,7 @@ from math import inf
 import pytest
 
 from olla.access.caller import Caller, of_address, of_key
-from olla.access.keys import Key
+from olla.access.keys import DEFAULT_RIGHTS, Key
 from olla.access.limit import Kind, Limit, Per
 from olla.access.policy import CATEGORIES, AccessPolicy, category_of, reserve
 from olla.dialects.dialect import Operation
@@ -28,7 +28,7 @@ def test_limits_of_everybody_tier_and_category_hold_together() -> None:
     assert POLICY.limits(caller, "generation") == (*ALL, *TIER, *CATEGORY)
     assert POLICY.limits(caller, "generation") is POLICY.limits(caller, "generation")
     assert POLICY.limits(caller, "monitoring") == (*ALL, *TIER)
-    assert POLICY.limits(of_address("10.0.0.1", local=False), "monitoring") == ALL
+    assert POLICY.limits(of_address("10.0.0.1", DEFAULT_RIGHTS), "monitoring") == ALL
 
 
 def test_a_surface_brings_limits_for_tiers_of_which_nothing_is_said() -> None:

@@ -1,7 +1,7 @@
 """From settings to limits and keys."""
 
 from olla.access.caller import of_address, of_key
-from olla.access.keys import digest_of
+from olla.access.keys import DEFAULT_RIGHTS, digest_of
 from olla.access.limit import Kind, Limit, Per
 from olla.app.access_options import access_policy, static_keys
 from olla.dialects.dialect import Right
@@ -13,7 +13,7 @@ def test_an_empty_file_limits_nobody() -> None:
     policy = access_policy(parse("", {}).settings)
     assert not policy.require_key
     assert not policy.guarded
-    assert policy.limits(of_address("10.0.0.1", local=False), "generation") == ()
+    assert policy.limits(of_address("10.0.0.1", DEFAULT_RIGHTS), "generation") == ()
 
 
 def test_a_burst_defaults_to_the_rate() -> None:
@@ -26,7 +26,7 @@ access:
 """
     policy = access_policy(parse(text, {}).settings)
     tier, category = "access.tiers.anonymous", "access.categories.generation"
-    assert policy.limits(of_address("10.0.0.1", local=False), "generation") == (
+    assert policy.limits(of_address("10.0.0.1", DEFAULT_RIGHTS), "generation") == (
         Limit(tier, Kind.REQUESTS, 10, 10),
         Limit(tier, Kind.TOKENS, 500, 500),
         Limit(tier, Kind.CONCURRENT, 2, 2),

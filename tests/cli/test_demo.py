@@ -31,6 +31,13 @@ def test_the_demo_answers_and_shows_its_fleet(start: Callable[..., Any], invoke:
     assert "llama3.2:latest" in told.stdout
     assert json.loads(invoke("status", "--url", url, "--json").stdout)["requests"]["total"] == 1
 
+    # Its nodes are simulated, so that whoever tries it may change them.
+    request = urllib.request.Request(
+        f"{url}/api/delete", b'{"model": "llama3.2"}', {}, method="DELETE"
+    )
+    with urllib.request.urlopen(request) as response:
+        assert response.status == 200
+
     status, rest = demo.stop()
     assert status == 0, rest
 

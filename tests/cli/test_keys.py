@@ -62,6 +62,12 @@ def test_what_a_key_may_is_as_it_was_asked_for(keys: Invoke) -> None:
         )
     )
     assert shown["operations"] == ["embed", "list"]
+    joined = made(keys("create", "--json", "--operations", "manage, List"))
+    assert joined["operations"] == ["list", "manage"]
+    for wrong in ("mange", "manage,", ""):
+        refused = keys("create", "--operation", wrong)
+        assert refused.exit_code == 2
+        assert "is no operation" in refused.output
     assert shown["models"] == ["nomic-*"]
     assert shown["endpoints"] == ["gpu-1"]
     assert (shown["user_id"], shown["name"], shown["tier"]) == ("alice", "it", "member")

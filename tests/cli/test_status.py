@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from click.testing import Result
 
+from tests.routers import threaded_fleet
+
 Invoke = Callable[..., Result]
 
 ENDPOINT = {
@@ -67,6 +69,27 @@ def answering() -> Iterator[Callable[[int, bytes], str]]:
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+def test_a_router_that_requires_keys_is_asked_with_one(invoke: Invoke) -> None:
+    """By the option or the variable; without one, the error says how to give it."""
+    extra = "access: {require_key: true, keys: [{name: ci, key: key-of-the-ci}]}\n"
+    with threaded_fleet({"only": ("llama3.2:latest",)}, extra) as fleet:
+        refused = invoke("status", "--url", fleet.url)
+        assert refused.exit_code == 1
+        assert "OLLA_KEY" in refused.stderr
+        assert invoke("status", "--url", fleet.url, "--key", "other-key").exit_code == 1
+        assert "healthy" in invoke("status", "--url", fleet.url, "--key", "key-of-the-ci").stdout
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv("OLLA_KEY", "key-of-the-ci")
+            assert "healthy" in invoke("status", "--url", fleet.url).stdout
+
+
+def test_a_key_that_no_header_can_have_is_not_repeated(invoke: Invoke) -> None:
+    """A key with a line break is refused before it is sent."""
+    result = invoke("status", "--key", "secret\nkey")
+    assert result.exit_code == 2
+    assert "secret" not in result.output
 
 
 def test_the_fleet_is_a_table(invoke: Invoke, answering: Callable[[int, bytes], str]) -> None:

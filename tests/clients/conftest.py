@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.routers import ThreadedFleet, threaded_fleet
+from tests.routers import MANAGE, ThreadedFleet, threaded_fleet
 
 
 @pytest.fixture(scope="module")
 def fleet() -> Iterator[ThreadedFleet]:
-    """Three simulated nodes behind a router."""
-    with threaded_fleet() as running:
+    """Three simulated nodes behind a router that lets callers change them."""
+    with threaded_fleet(extra=MANAGE) as running:
         yield running
 
 

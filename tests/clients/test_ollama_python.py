@@ -108,7 +108,7 @@ async def _use(client: ollama.AsyncClient) -> None:
     assert caught.value.status_code == 404
 
 
-def test_models_are_managed_from_this_machine(fleet: ThreadedFleet) -> None:
+def test_models_are_managed_where_that_is_open(fleet: ThreadedFleet) -> None:
     """Pull, copy, create and delete reach a node, and the lists follow at once."""
     with closing(ollama.Client(host=fleet.url)) as client:
         _manage(client)

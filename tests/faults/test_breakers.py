@@ -7,7 +7,7 @@ import aiohttp
 
 from olla.fleet.breaker import BreakerState
 from olla.simulation.faults import Fault
-from tests.routers import Fleet
+from tests.routers import ADMIN, WITH_ADMIN, Fleet
 
 MODEL = "llama3.2:latest"
 
@@ -24,7 +24,7 @@ async def ask(session: aiohttp.ClientSession, fleet: Fleet, **headers: str) -> t
 async def warm(session: aiohttp.ClientSession, fleet: Fleet) -> None:
     """Have the model in memory everywhere."""
     for name in fleet.nodes:
-        assert (await ask(session, fleet, **{"X-Olla-Endpoint": name}))[0] == 200
+        assert (await ask(session, fleet, **ADMIN, **{"X-Olla-Endpoint": name}))[0] == 200
 
 
 def breaker(fleet: Fleet, name: str) -> BreakerState:
@@ -36,7 +36,10 @@ async def test_fast_errors_repel_requests_instead_of_attracting_them() -> None:
     """Who answers 503 at once has nothing in flight and looks quickest; it gets next to nothing,
     and no client sees an error."""
     nodes = {"a": (MODEL,), "b": (MODEL,), "c": (MODEL,)}
-    async with Fleet(nodes, keep_alive=1e6) as fleet, aiohttp.ClientSession() as session:
+    async with (
+        Fleet(nodes, WITH_ADMIN, keep_alive=1e6) as fleet,
+        aiohttp.ClientSession() as session,
+    ):
         await warm(session, fleet)
         for status in (503, 404, 429):
             fleet.nodes["a"].faults.set("status", Fault(status=status))
@@ -52,7 +55,7 @@ async def test_fast_errors_repel_requests_instead_of_attracting_them() -> None:
 
 async def test_an_endpoint_that_fails_now_and_then_is_found_out() -> None:
     """Every other request fails, never five in a row: the share opens its breaker."""
-    async with Fleet({"a": (MODEL,), "b": (MODEL,)}, keep_alive=1e6) as fleet:
+    async with Fleet({"a": (MODEL,), "b": (MODEL,)}, WITH_ADMIN, keep_alive=1e6) as fleet:
         async with aiohttp.ClientSession() as session:
             await warm(session, fleet)
             fleet.nodes["a"].faults.set("status", Fault(status=500, probability=0.6))
@@ -66,7 +69,7 @@ async def test_an_endpoint_that_fails_now_and_then_is_found_out() -> None:
 
 async def test_the_last_endpoint_of_a_model_is_always_tried() -> None:
     """Its breaker is open, and yet each request reaches it: it is the only chance."""
-    async with Fleet({"only": (MODEL,)}) as fleet, aiohttp.ClientSession() as session:
+    async with Fleet({"only": (MODEL,)}, WITH_ADMIN) as fleet, aiohttp.ClientSession() as session:
         await warm(session, fleet)
         fleet.nodes["only"].faults.set("status", Fault(status=500, count=8))
         assert [(await ask(session, fleet))[0] for _ in range(8)] == [500] * 8
@@ -77,7 +80,7 @@ async def test_the_last_endpoint_of_a_model_is_always_tried() -> None:
 async def test_an_endpoint_that_comes_back_starts_slowly() -> None:
     """Of forty requests at once it gets no more than two at first, and its share later."""
     nodes = {"a": (MODEL,), "b": (MODEL,)}
-    extra = "proxy: {load_balancer: least-connections}\n"
+    extra = WITH_ADMIN + "proxy: {load_balancer: least-connections}\n"
     async with (
         Fleet(nodes, extra, num_parallel=40, keep_alive=1e6, time_scale=0.02) as fleet,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,

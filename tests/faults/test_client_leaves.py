@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tests.routers import Fleet
+from tests.routers import MANAGE, Fleet
 
 MODEL = "llama3.2:latest"
 
@@ -112,7 +112,7 @@ async def test_a_client_that_leaves_is_no_failure_of_the_endpoint() -> None:
 )
 async def test_hanging_up_in_mid_request_leaves_nothing(head: bytes) -> None:
     """Half a request reaches no node as a whole one, and is no error of the router's."""
-    async with Fleet({"only": (MODEL,)}) as fleet:
+    async with Fleet({"only": (MODEL,)}, MANAGE) as fleet:
         _, writer = await asyncio.open_connection("127.0.0.1", port_of(fleet))
         writer.write(head + b"half")
         await until(lambda: fleet.app.downstream.connections == 1)

@@ -5,7 +5,7 @@ import json
 
 from olla.simulation.faults import Fault
 from tests.faults.test_client_leaves import port_of, until
-from tests.routers import Fleet
+from tests.routers import MANAGE, Fleet
 
 MODEL = "llama3.2:latest"
 
@@ -62,7 +62,7 @@ async def test_leaving_while_tried_again_hangs_up_on_the_second_node() -> None:
 
 async def test_leaving_in_the_middle_of_a_blob_leaves_no_blob() -> None:
     """The node does not take a part for the whole, and its connection is hung up."""
-    async with Fleet({"only": (MODEL,)}) as fleet:
+    async with Fleet({"only": (MODEL,)}, MANAGE) as fleet:
         _, writer = await asyncio.open_connection("127.0.0.1", port_of(fleet))
         head = "POST /api/blobs/sha256:{} HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000\r\n\r\n"
         writer.write(head.format("0" * 64).encode() + b"x" * 1_000_000)

@@ -6,7 +6,7 @@ import json
 import aiohttp
 
 from olla.simulation.faults import Fault
-from tests.routers import Fleet
+from tests.routers import ADMIN, WITH_ADMIN, Fleet
 
 MODEL = "llama3.2:latest"
 ASK = {"model": MODEL, "prompt": "hello", "stream": False, "options": {"num_predict": 3}}
@@ -55,12 +55,12 @@ async def test_all_that_a_dying_node_had_not_begun_is_answered_by_others() -> No
     """Sixty at once, each once more: the budget is made for that."""
     nodes = dict.fromkeys("abc", (MODEL,))
     async with (
-        Fleet(nodes, time_scale=0.05, num_parallel=20) as fleet,
+        Fleet(nodes, WITH_ADMIN, time_scale=0.05, num_parallel=20) as fleet,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
     ):
         for name in nodes:
             await session.post(
-                f"{fleet.url}/api/generate", json=ASK, headers={"X-Olla-Endpoint": name}
+                f"{fleet.url}/api/generate", json=ASK, headers={**ADMIN, "X-Olla-Endpoint": name}
             )
         asking = [asyncio.create_task(ask(session, fleet)) for _ in range(60)]
         async with asyncio.timeout(5):

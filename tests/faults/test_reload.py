@@ -9,7 +9,7 @@ import pytest
 
 from olla.app.serving import follow
 from olla.settings import Loaded, SettingsError, load, parse
-from tests.routers import Fleet, settings_text
+from tests.routers import ADMIN, WITH_ADMIN, Fleet, settings_text
 
 MODEL, OTHER = "llama3.2:latest", "mistral:latest"
 
@@ -48,10 +48,11 @@ async def test_an_endpoint_that_is_removed_drains() -> None:
     """What streams from it comes to its end; nothing new goes there."""
     nodes = {"a": (MODEL,), "b": (MODEL,)}
     async with (
-        Fleet(nodes, time_scale=0.5, load_bandwidth=1e12) as fleet,
+        Fleet(nodes, WITH_ADMIN, time_scale=0.5, load_bandwidth=1e12) as fleet,
         aiohttp.ClientSession() as session,
     ):
-        running = asyncio.create_task(generate(session, fleet, 60, **{"X-Olla-Endpoint": "a"}))
+        pinned = {**ADMIN, "X-Olla-Endpoint": "a"}
+        running = asyncio.create_task(generate(session, fleet, 60, **pinned))
         async with asyncio.timeout(5):
             while not fleet.nodes["a"].workshop.running:
                 await asyncio.sleep(0.002)

@@ -5,7 +5,7 @@ import asyncio
 import aiohttp
 
 from olla.fleet.stalls import Moving, Patience
-from tests.routers import Fleet
+from tests.routers import ADMIN, WITH_ADMIN, Fleet
 
 MODEL, OTHER = "llama3.2:latest", "mistral:latest"
 
@@ -33,7 +33,7 @@ async def ask(
 async def keep_asking(session: aiohttp.ClientSession, fleet: Fleet, endpoint: str) -> None:
     """Traffic that flows."""
     while True:
-        assert (await ask(session, fleet, **{"X-Olla-Endpoint": endpoint}))[0] == 200
+        assert (await ask(session, fleet, **ADMIN, **{"X-Olla-Endpoint": endpoint}))[0] == 200
         await asyncio.sleep(0.02)
 
 
@@ -45,11 +45,14 @@ def is_stuck(fleet: Fleet, endpoint: str) -> bool:
 async def test_a_stuck_model_is_left_alone_and_what_it_holds_goes_elsewhere() -> None:
     """Its server says all the while that it is well; when it moves again it is used again."""
     nodes = {"a": (MODEL,), "b": (MODEL,)}
-    async with Fleet(nodes, keep_alive=1e6) as fleet, aiohttp.ClientSession() as session:
+    async with (
+        Fleet(nodes, WITH_ADMIN, keep_alive=1e6) as fleet,
+        aiohttp.ClientSession() as session,
+    ):
         await fleet.app.confirming.stop()
         impatient(fleet).app.confirming.start()
         for name in nodes:
-            await ask(session, fleet, **{"X-Olla-Endpoint": name})
+            await ask(session, fleet, **ADMIN, **{"X-Olla-Endpoint": name})
         fleet.nodes["a"].faults.set("hang")
         flowing = asyncio.create_task(keep_asking(session, fleet, "b"))
         async with asyncio.timeout(20):
@@ -93,17 +96,17 @@ async def test_a_fault_while_looking_does_not_end_the_looking() -> None:
 async def test_a_slow_answer_is_confirmed_to_be_slow_and_stays() -> None:
     """One token comes, so nothing is wrong; and asking for it has loaded nothing."""
     slow = {"tokens_per_second": 5.0, "time_scale": 1.0, "load_bandwidth": 1e12, "num_parallel": 2}
-    async with Fleet({"a": (MODEL,), "b": (MODEL,)}, **slow) as fleet:
+    async with Fleet({"a": (MODEL,), "b": (MODEL,)}, WITH_ADMIN, **slow) as fleet:
         await fleet.app.confirming.stop()
         impatient(fleet).app.confirming.start()
         fleet.app.confirming.timeout = 5.0
         async with aiohttp.ClientSession() as session, asyncio.timeout(30):
             for name in fleet.nodes:
-                await ask(session, fleet, **{"X-Olla-Endpoint": name})
+                await ask(session, fleet, **ADMIN, **{"X-Olla-Endpoint": name})
             loads = [node.loads for node in fleet.nodes.values()]
             flowing = asyncio.create_task(keep_asking(session, fleet, "b"))
             body = {"model": MODEL, "prompt": "x", "stream": False, "options": {"num_predict": 12}}
-            url, pinned = f"{fleet.url}/api/generate", {"X-Olla-Endpoint": "a"}
+            url, pinned = f"{fleet.url}/api/generate", {**ADMIN, "X-Olla-Endpoint": "a"}
             async with session.post(url, json=body, headers=pinned) as response:
                 assert response.status == 200
             flowing.cancel()

@@ -4,6 +4,7 @@ import json
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,15 @@ import aiohttp
 import pytest
 import requests
 
-from tests.routers import Fleet, ThreadedFleet, threaded_fleet
+from tests.routers import ADMIN, WITH_ADMIN, Fleet, ThreadedFleet, threaded_fleet
 
 MODEL = "smollm:latest"
 NODES = {"gpu-1": (MODEL, "mistral:latest"), "gpu-2": (MODEL,)}
 KEY = "oa-your-key"
 """The key in the examples: it stands in the configuration."""
-KEYS = f"access: {{keys: [{{name: doc, key: {KEY}, tier: member, owner: user_abc123}}]}}\n"
-FAR = {"X-Forwarded-For": "203.0.113.9"}
-"""What says that no program of this machine asks."""
+WITH_MEMBER = f"{WITH_ADMIN}    - {{name: doc, key: {KEY}, tier: member, owner: user_abc123}}\n"
+AS_ADMIN = 'curl -H "Authorization: Bearer the-admin-key"'
 MESSAGE = {"message": "What is machine learning?"}
-ADMIN = {"Authorization": "Bearer the-admin-key"}
 
 
 def store(path: Path) -> str:
@@ -34,23 +33,22 @@ def store(path: Path) -> str:
 def base(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The service's address, in the place of http://localhost:8000."""
     prefix = str(request.param)
-    extra = store(tmp_path) + KEYS + f"surfaces: {{chat: {{prefix: '{prefix}'}}}}\n"
+    extra = store(tmp_path) + WITH_MEMBER + f"surfaces: {{chat: {{prefix: '{prefix}'}}}}\n"
     with threaded_fleet(NODES, extra) as running:
         yield running.url + prefix
 
 
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[ThreadedFleet]:
-    """A router with a store and nothing else."""
-    with threaded_fleet(NODES, store(tmp_path)) as running:
+    """A router with a store and an admin key."""
+    with threaded_fleet(NODES, store(tmp_path) + WITH_ADMIN) as running:
         yield running
 
 
 @pytest.fixture
 def self_service(tmp_path: Path) -> Iterator[str]:
     """A router whose members see to their own keys."""
-    keys = "{name: root, key: the-admin-key, operations: [admin]}"
-    extra = f"access: {{keys: [{keys}]}}\nsurfaces: {{chat: {{self_service: true}}}}\n"
+    extra = WITH_ADMIN + "surfaces: {chat: {self_service: true}}\n"
     with threaded_fleet(NODES, store(tmp_path) + extra) as running:
         yield running.url
 
@@ -108,12 +106,12 @@ def test_every_curl_example_works_as_it_is_typed(base: str) -> None:
     assert shown["usage"]["anon_rate_limit"] == "10 req / 60s"
     assert shown["usage"]["member_rate_limit"] == "30 req / 60s"
 
-    status, body = curl(base, 'curl "http://localhost:8000/api/usage?limit=10"')
+    status, body = curl(base, AS_ADMIN + ' "http://localhost:8000/api/usage?limit=10"')
     rows = json.loads(body)["usage"]
     assert status == 200
     assert [row["user_id"] for row in rows] == [None, "user_abc123"]
 
-    create = 'curl -X POST "http://localhost:8000/api/keys?user_id=abc&name=MyKey"'
+    create = AS_ADMIN + ' -X POST "http://localhost:8000/api/keys?user_id=abc&name=MyKey"'
     status, body = curl(base, create)
     made = json.loads(body)
     assert status == 201
@@ -125,12 +123,14 @@ def test_every_curl_example_works_as_it_is_typed(base: str) -> None:
         "member",
     )
 
-    status, body = curl(base, 'curl "http://localhost:8000/api/keys?user_id=abc"')
+    status, body = curl(base, AS_ADMIN + ' "http://localhost:8000/api/keys?user_id=abc"')
     assert status == 200
     assert [each["name"] for each in json.loads(body)["keys"]] == ["MyKey"]
     assert made["key"] not in body
 
-    status, body = curl(base, 'curl -X DELETE "http://localhost:8000/api/keys/1?user_id=abc"')
+    status, body = curl(
+        base, AS_ADMIN + ' -X DELETE "http://localhost:8000/api/keys/1?user_id=abc"'
+    )
     assert status == 200
     assert json.loads(body)["is_active"] is False
 
@@ -177,7 +177,7 @@ def test_what_is_no_message_is_400(fleet: ThreadedFleet, path: str, body: str) -
 )
 def test_other_methods_are_405(fleet: ThreadedFleet, method: str, path: str, allow: str) -> None:
     """And `Allow` names those that there are."""
-    answer = requests.request(method, fleet.url + path, timeout=10)
+    answer = requests.request(method, fleet.url + path, headers=ADMIN, timeout=10)
     assert answer.status_code == 405
     assert answer.headers["Allow"] == allow
 
@@ -202,7 +202,7 @@ def test_anonymous_callers_have_ten_a_minute(fleet: ThreadedFleet) -> None:
             assert answer.json()["error"]["code"] == "rate_limit_exceeded"
         # What asks nothing of a model is not limited by it, nor are members, nor other paths.
         assert client.get(fleet.url + "/api/status", timeout=10).status_code == 200
-        made = client.post(fleet.url + "/api/keys?user_id=abc", timeout=10).json()
+        made = client.post(fleet.url + "/api/keys?user_id=abc", headers=ADMIN, timeout=10).json()
         answer = client.post(
             fleet.url + "/chat", json=MESSAGE, headers={"X-API-Key": made["key"]}, timeout=10
         )
@@ -226,13 +226,12 @@ def test_the_configuration_s_limits_come_first(tmp_path: Path) -> None:
 def test_a_revoked_key_is_refused_at_once(fleet: ThreadedFleet) -> None:
     """And one that has never been is, too, though this router asks for none."""
     url = fleet.url
-    made = requests.post(
-        url + "/api/keys", json={"user_id": "leaver", "name": "k"}, timeout=10
-    ).json()
+    wanted = {"user_id": "leaver", "name": "k"}
+    made = requests.post(url + "/api/keys", json=wanted, headers=ADMIN, timeout=10).json()
     headers = {"Authorization": f"Bearer {made['key']}"}
     answer = requests.post(url + "/chat", json=MESSAGE, headers=headers, timeout=10)
     assert (answer.json()["user"], answer.json()["tier"]) == ("leaver", "member")
-    requests.delete(f"{url}/api/keys/{made['id']}?user_id=leaver", timeout=10)
+    requests.delete(f"{url}/api/keys/{made['id']}?user_id=leaver", headers=ADMIN, timeout=10)
     for path in ("/chat", "/chat/stream"):
         answer = requests.post(url + path, json=MESSAGE, headers=headers, timeout=10)
         assert answer.status_code == 401
@@ -251,33 +250,42 @@ def test_a_key_belongs_to_its_user(fleet: ThreadedFleet) -> None:
     """Lists and revocations are by user; without one, an admin means all."""
     url = fleet.url
     for user in ("a", "b", "a"):
-        requests.post(f"{url}/api/keys?user_id={user}", timeout=10)
+        requests.post(f"{url}/api/keys?user_id={user}", headers=ADMIN, timeout=10)
     assert [
-        each["id"] for each in requests.get(f"{url}/api/keys?user_id=a", timeout=10).json()["keys"]
+        each["id"]
+        for each in requests.get(f"{url}/api/keys?user_id=a", headers=ADMIN, timeout=10).json()[
+            "keys"
+        ]
     ] == [1, 3]
-    assert len(requests.get(f"{url}/api/keys", timeout=10).json()["keys"]) == 3
+    assert len(requests.get(f"{url}/api/keys", headers=ADMIN, timeout=10).json()["keys"]) == 3
     for id in ("1", "9", "x", "%2e"):
-        answer = requests.delete(f"{url}/api/keys/{id}?user_id=b", timeout=10)
+        answer = requests.delete(f"{url}/api/keys/{id}?user_id=b", headers=ADMIN, timeout=10)
         assert answer.status_code == 404
         assert answer.json()["error"]["code"] == "not_found"
-    assert requests.delete(f"{url}/api/keys/1", timeout=10).json()["is_active"] is False
-    answer = requests.post(f"{url}/api/keys?name=nobody", timeout=10)
+    assert (
+        requests.delete(f"{url}/api/keys/1", headers=ADMIN, timeout=10).json()["is_active"] is False
+    )
+    answer = requests.post(f"{url}/api/keys?name=nobody", headers=ADMIN, timeout=10)
     assert answer.status_code == 400
     assert "user_id" in answer.json()["error"]["message"]
-    assert requests.post(f"{url}/api/keys?user_id=a%0ab", timeout=10).status_code == 400
+    assert (
+        requests.post(f"{url}/api/keys?user_id=a%0ab", headers=ADMIN, timeout=10).status_code == 400
+    )
 
 
 def test_usage_is_newest_first_and_by_user(fleet: ThreadedFleet) -> None:
     """What was asked a moment ago is there; proxied requests are, too."""
     url = fleet.url
-    key = requests.post(f"{url}/api/keys?user_id=abc&name=k", timeout=10).json()["key"]
+    key = requests.post(f"{url}/api/keys?user_id=abc&name=k", headers=ADMIN, timeout=10).json()[
+        "key"
+    ]
     shown = {"X-API-Key": key}
     requests.post(url + "/chat", json=MESSAGE, headers=shown, timeout=10)
     requests.post(url + "/chat/stream", json=MESSAGE, timeout=10)
     body = {"model": "mistral", "prompt": "x", "stream": False}
     requests.post(url + "/api/generate", json=body, headers=shown, timeout=10)
     requests.post(url + "/chat", json={"message": "x", "model": "nope"}, timeout=10)
-    answer = requests.get(url + "/api/usage", timeout=10).json()
+    answer = requests.get(url + "/api/usage", headers=ADMIN, timeout=10).json()
     assert answer["count"] == 4
     first, second, third, last = answer["usage"]
     assert (first["status"], first["error"], first["model"]) == (404, "model_not_found", "nope")
@@ -291,23 +299,34 @@ def test_usage_is_newest_first_and_by_user(fleet: ThreadedFleet) -> None:
     assert last["total_tokens"] == last["prompt_tokens"] + last["output_tokens"] > 0
     assert last["duration_seconds"] >= last["first_token_seconds"] > 0
     assert last["operation"] == "generate"
-    mine = requests.get(f"{url}/api/usage?user_id=abc&limit=1", timeout=10).json()
+    mine = requests.get(f"{url}/api/usage?user_id=abc&limit=1", headers=ADMIN, timeout=10).json()
     assert mine == {"usage": [second], "count": 1}
-    assert requests.get(f"{url}/api/usage?user_id=&limit=", timeout=10).json()["count"] == 4
-    assert requests.get(f"{url}/api/usage?user_id=nobody", timeout=10).json()["count"] == 0
+    assert (
+        requests.get(f"{url}/api/usage?user_id=&limit=", headers=ADMIN, timeout=10).json()["count"]
+        == 4
+    )
+    assert (
+        requests.get(f"{url}/api/usage?user_id=nobody", headers=ADMIN, timeout=10).json()["count"]
+        == 0
+    )
 
 
-def test_usage_from_before_the_store_was_opened_is_there(
+def test_usage_from_before_the_first_key_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody has to configure one to see what was asked; until somebody looks, no file is made."""
+    """The first admin key is made in the default store while the router runs, which opens it then;
+    until somebody makes one, no file is made."""
     monkeypatch.setenv("OLLA_HOME", str(tmp_path / "home"))
     with threaded_fleet(NODES) as fleet:
         url = fleet.url
         requests.post(url + "/chat", json=MESSAGE, timeout=10)
         assert requests.get(url + "/api/status", timeout=10).json()["usage"]["total_requests"] == 1
         assert not (tmp_path / "home").exists()
-        (row,) = requests.get(url + "/api/usage", timeout=10).json()["usage"]
+        made = [sys.executable, "-m", "olla", "keys", "create", "--admin"]
+        ran = subprocess.run(made, cwd=tmp_path, capture_output=True, text=True, timeout=15)
+        assert ran.returncode == 0, ran.stderr
+        admin = {"Authorization": f"Bearer {ran.stdout.strip()}"}
+        (row,) = requests.get(url + "/api/usage", headers=admin, timeout=10).json()["usage"]
         assert row["model"] == MODEL
         assert requests.get(url + "/api/status", timeout=10).json()["usage"]["total_requests"] == 1
 
@@ -315,7 +334,9 @@ def test_usage_from_before_the_store_was_opened_is_there(
 @pytest.mark.parametrize("limit", ["0", "-1", "1001", "ten", "1.5", "²", "9" * 40])
 def test_a_limit_out_of_bounds_is_400(fleet: ThreadedFleet, limit: str) -> None:
     """And says what the bounds are."""
-    answer = requests.get(fleet.url + "/api/usage", params={"limit": limit}, timeout=10)
+    answer = requests.get(
+        fleet.url + "/api/usage", params={"limit": limit}, headers=ADMIN, timeout=10
+    )
     assert answer.status_code == 400
     assert "1 to 1000" in answer.json()["error"]["message"]
 
@@ -325,16 +346,16 @@ def test_a_user_that_cannot_be_is_400(fleet: ThreadedFleet, user: str) -> None:
     """No database is asked for what it cannot hold."""
     for method, path in (("GET", "usage"), ("GET", "keys"), ("DELETE", "keys/1"), ("POST", "keys")):
         url = f"{fleet.url}/api/{path}?user_id={user}"
-        answer = requests.request(method, url, timeout=10)
+        answer = requests.request(method, url, headers=ADMIN, timeout=10)
         assert answer.status_code == 400, (method, path)
         assert "user_id" in answer.json()["error"]["message"]
 
 
-def test_keys_and_usage_are_for_this_machine_and_for_admins(fleet: ThreadedFleet) -> None:
-    """Who comes from elsewhere, or with a member's key, gets 403; the status is open."""
+def test_keys_and_usage_are_for_admins(fleet: ThreadedFleet) -> None:
+    """Without a key, or with a member's, it is 403; the status is open."""
     url = fleet.url
-    key = requests.post(f"{url}/api/keys?user_id=abc", timeout=10).json()["key"]
-    for headers in (FAR, {"X-API-Key": key}):
+    key = requests.post(f"{url}/api/keys?user_id=abc", headers=ADMIN, timeout=10).json()["key"]
+    for headers in ({}, {"X-API-Key": key}):
         for method, path in (
             ("GET", "/api/keys?user_id=abc"),
             ("POST", "/api/keys?user_id=abc"),
@@ -344,7 +365,7 @@ def test_keys_and_usage_are_for_this_machine_and_for_admins(fleet: ThreadedFleet
             answer = requests.request(method, url + path, headers=headers, timeout=10)
             assert answer.status_code == 403, (headers, path)
         assert requests.get(url + "/api/status", headers=headers, timeout=10).status_code == 200
-    assert len(requests.get(f"{url}/api/keys", timeout=10).json()["keys"]) == 1
+    assert len(requests.get(f"{url}/api/keys", headers=ADMIN, timeout=10).json()["keys"]) == 1
 
 
 def test_self_service_is_for_one_s_own(self_service: str) -> None:
@@ -352,10 +373,10 @@ def test_self_service_is_for_one_s_own(self_service: str) -> None:
     url = self_service
 
     def ask(method: str, path: str, **headers: str) -> tuple[int, Any]:
-        answer = requests.request(method, url + path, headers={**FAR, **headers}, timeout=10)
+        answer = requests.request(method, url + path, headers=headers, timeout=10)
         return answer.status_code, answer.json()
 
-    assert ask("POST", "/api/keys?user_id=a")[0] == 401  # without a key, from elsewhere
+    assert ask("POST", "/api/keys?user_id=a")[0] == 401
     for user in ("a", "b"):
         assert ask("POST", f"/api/keys?user_id={user}", **ADMIN)[0] == 201
     first = ask("POST", "/api/keys?user_id=a&name=first", **ADMIN)[1]
@@ -381,7 +402,7 @@ def test_self_service_is_for_one_s_own(self_service: str) -> None:
 def test_self_service_multiplies_nothing(self_service: str, tmp_path: Path) -> None:
     """So many keys a member, each no more than the one it was made with."""
     url = self_service
-    first = requests.post(f"{url}/api/keys?user_id=a", timeout=10).json()
+    first = requests.post(f"{url}/api/keys?user_id=a", headers=ADMIN, timeout=10).json()
     mine = {"X-API-Key": first["key"]}
     found = [requests.post(f"{url}/api/keys", headers=mine, timeout=10) for _ in range(5)]
     assert [each.status_code for each in found] == [201] * 4 + [403]
@@ -390,21 +411,26 @@ def test_self_service_multiplies_nothing(self_service: str, tmp_path: Path) -> N
 
 
 def test_where_keys_are_required_the_service_asks_for_one(tmp_path: Path) -> None:
-    """From this machine, too, as the proxied paths do; whoever runs it can make the first."""
-    with threaded_fleet(NODES, store(tmp_path) + "access: {require_key: true}\n") as fleet:
+    """For everything that it has."""
+    with threaded_fleet(NODES, f"{store(tmp_path)}{WITH_ADMIN}  require_key: true\n") as fleet:
         url = fleet.url
-        assert requests.post(url + "/chat", json=MESSAGE, timeout=10).status_code == 401
-        assert requests.post(url + "/chat/stream", json=MESSAGE, timeout=10).status_code == 401
-        assert requests.get(url + "/api/status", timeout=10).status_code == 200
-        assert requests.get(url + "/api/status", headers=FAR, timeout=10).status_code == 401
-        key = requests.post(f"{url}/api/keys?user_id=abc", timeout=10).json()["key"]
-        answer = requests.post(url + "/chat", json=MESSAGE, headers={"X-API-Key": key}, timeout=10)
+        for method, path in (
+            *(("POST", "/chat"), ("POST", "/chat/stream"), ("GET", "/api/status")),
+            *(("GET", "/api/usage"), ("GET", "/api/keys"), ("POST", "/api/keys?user_id=abc")),
+        ):
+            answer = requests.request(method, url + path, json=MESSAGE, timeout=10)
+            assert answer.status_code == 401, path
+        key = requests.post(f"{url}/api/keys?user_id=abc", headers=ADMIN, timeout=10).json()["key"]
+        shown = {"X-API-Key": key}
+        answer = requests.post(url + "/chat", json=MESSAGE, headers=shown, timeout=10)
         assert answer.status_code == 200
+        assert requests.get(url + "/api/status", headers=shown, timeout=10).status_code == 200
 
 
 async def test_without_its_store_keys_and_usage_are_503() -> None:
     """Chat and status go on; a key that nobody can look up is 503 as well."""
-    async with Fleet(NODES, "store: {url: 'postgresql://u@127.0.0.1:1/olla'}\n") as fleet:
+    away = "store: {url: 'postgresql://u@127.0.0.1:1/olla'}\n"
+    async with Fleet(NODES, away + WITH_ADMIN) as fleet:
 
         async def ask(method: str, path: str, **more: Any) -> tuple[int, Any]:
             async with (
@@ -421,7 +447,7 @@ async def test_without_its_store_keys_and_usage_are_503() -> None:
             ("POST", "/api/keys?user_id=abc"),
             ("DELETE", "/api/keys/1?user_id=abc"),
         ):
-            status, answer = await ask(method, path)
+            status, answer = await ask(method, path, headers=ADMIN)
             assert status == 503
             assert answer["error"]["code"] == "store_unavailable"
         assert (await ask("POST", "/chat", json=MESSAGE, headers={"X-API-Key": "oa-x"}))[0] == 503

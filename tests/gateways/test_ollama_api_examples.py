@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 import requests
 
-from tests.routers import ThreadedFleet, threaded_fleet
+from tests.routers import MANAGE, ThreadedFleet, threaded_fleet
 
 NODES = {
     "gpu-1": ("llama2:latest", "llama2:7b", "nomic-embed-text:latest", "llava:latest"),
@@ -34,8 +34,8 @@ FINAL = {
 
 @pytest.fixture(scope="module")
 def fleet() -> Iterator[ThreadedFleet]:
-    """Two nodes with the models the examples name."""
-    with threaded_fleet(NODES) as running:
+    """Two nodes with the models the examples name, which callers may change."""
+    with threaded_fleet(NODES, MANAGE) as running:
         yield running
 
 

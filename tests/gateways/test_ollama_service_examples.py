@@ -217,12 +217,12 @@ def test_each_key_has_limits_of_its_own(tmp_path: Path) -> None:
 
 
 def test_the_documented_metrics_are_there(fleet: ThreadedFleet) -> None:
-    """Requests and latencies, loads, resources, errors and tokens; open to programs here."""
+    """Requests and latencies, loads, resources, errors and tokens; for keys with `list`."""
     for model, status in (("llama3.2", 200), ("nope", 404)):
         body = {**BODY, "model": model, "stream": False}
         answer = requests.post(f"{fleet.url}/api/generate", json=body, headers=SHOWN, timeout=10)
         assert answer.status_code == status
-    text = requests.get(f"{fleet.url}/metrics", timeout=10).text
+    text = requests.get(f"{fleet.url}/metrics", headers=SHOWN, timeout=10).text
 
     def value(pattern: str) -> float:
         found = re.findall(rf"^{pattern} (\S+)$", text, re.MULTILINE)

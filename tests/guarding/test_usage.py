@@ -9,7 +9,7 @@ import pytest
 
 from olla.store.usage import UsageRow
 from tests.guarding.conftest import MODEL, MakeFleet, bearer, new_key
-from tests.routers import Fleet
+from tests.routers import MANAGE, Fleet
 
 SECRET_WORDS = "a phrase that nobody should ever find"
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": SECRET_WORDS}]}
@@ -152,14 +152,20 @@ async def test_what_was_used_today_counts_after_a_restart(
         assert "tokens per day" in (await response.json())["error"]
 
 
+@pytest.mark.parametrize("extra", ["", MANAGE])
 async def test_a_router_without_a_store_records_nothing_until_one_is_needed(
-    make_fleet: MakeFleet, session: aiohttp.ClientSession, tmp_path: Any
+    extra: str,
+    session: aiohttp.ClientSession,
+    tmp_path: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """No file is made in anybody's home by running the router."""
+    """No file is made in anybody's home by running the router, whatever is open without a key."""
+    monkeypatch.setenv("OLLA_HOME", str(tmp_path / "home"))
     nodes = {"gpu-1": (MODEL,)}
-    async with Fleet(nodes) as fleet:
+    async with Fleet(nodes, extra) as fleet:
         await post(session, fleet, "/api/chat", {**CHAT, **SHORT})
         assert fleet.app.guarding.keeping.recording is None
+    assert not (tmp_path / "home").exists()
 
 
 @pytest.mark.parametrize("keep", [False, True])

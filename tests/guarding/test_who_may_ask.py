@@ -8,6 +8,7 @@ import aiohttp
 import pytest
 
 from olla.dialects.dialect import Right
+from olla.settings.access import Access
 from tests.guarding.conftest import CALLS, MODEL, OTHER, MakeFleet, bearer, new_key, said
 
 GUARDED = """
@@ -166,7 +167,7 @@ async def test_a_key_for_some_endpoints_goes_nowhere_else(
 async def test_what_changes_nodes_takes_a_key_with_that_right(
     make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """Where keys are needed, also from this machine."""
+    """Where keys are required, wherever the caller is."""
     fleet = await make_fleet(GUARDED)
     managing = await new_key(fleet, rights=frozenset({Right.MANAGE}))
     copy = {"source": MODEL, "destination": "mine"}
@@ -180,33 +181,55 @@ async def test_what_changes_nodes_takes_a_key_with_that_right(
             assert response.status == status
 
 
-@pytest.mark.parametrize("path", ["/api/tags", "/api/ps", "/v1/models", "/olla/models"])
-async def test_lists_take_a_key_too(
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/", "/api/tags", "/api/ps", "/v1/models", "/olla/models", "/olla/openapi.json"),
+        *("/internal/status", "/internal/process", "/metrics", "/api/status"),
+    ],
+)
+async def test_lists_and_the_router_s_state_take_a_key_too(
     path: str, make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """What there is, is not for everybody then; but for programs on this machine, where it is
-    olla's own."""
+    """Where keys are required, wherever the caller is; health checks need none."""
     fleet = await make_fleet(GUARDED)
-    elsewhere = {"X-Forwarded-For": "203.0.113.9"}
-    async with session.get(fleet.url + path, headers=elsewhere) as response:
-        assert response.status == 401
-    async with session.get(fleet.url + path, headers=bearer("static-key-of-ci")) as response:
-        assert response.status == 200
-
-
-@pytest.mark.parametrize("path", ["/internal/status", "/metrics", "/internal/process"])
-async def test_the_routers_state_is_for_keys_and_for_this_machine(
-    path: str, make_fleet: MakeFleet, session: aiohttp.ClientSession
-) -> None:
-    """A scraper beside the router needs none."""
-    fleet = await make_fleet(GUARDED)
-    elsewhere = {"X-Forwarded-For": "203.0.113.9"}
-    for headers, status in (({}, 200), (elsewhere, 401), (bearer("static-key-of-ci"), 200)):
+    for headers, status in (({}, 401), (bearer("static-key-of-ci"), 200)):
         async with session.get(fleet.url + path, headers=headers) as response:
             assert response.status == status
     for always in ("/internal/health", "/internal/ready", "/version"):
-        async with session.get(fleet.url + always, headers=elsewhere) as response:
+        async with session.get(fleet.url + always) as response:
             assert response.status == 200
+
+
+async def test_what_is_open_without_a_key_is_what_the_setting_names(
+    make_fleet: MakeFleet, session: aiohttp.ClientSession
+) -> None:
+    """Nothing, if it names nothing; and new settings hold for callers that are known already."""
+    copy = {"source": MODEL, "destination": "mine"}
+
+    async def statuses() -> list[int]:
+        found = []
+        for method, path, body in (
+            ("GET", "/api/tags", None),
+            ("GET", "/metrics", None),
+            ("POST", *CALLS["native"]),
+            ("POST", "/api/copy", copy),
+        ):
+            async with session.request(method, fleet.url + path, json=body) as response:
+                found.append(response.status)
+        return found
+
+    fleet = await make_fleet()
+    assert await statuses() == [200, 200, 200, 403]
+    for operations, expected in (
+        ([], [403] * 4),
+        (["list"], [200, 200, 403, 403]),
+        (["manage"], [403, 403, 403, 200]),
+        (["generate", "embed", "list", "manage"], [200] * 4),
+    ):
+        access = Access(anonymous_operations=operations)
+        fleet.app.guarding.apply(fleet.app.settings.model_copy(update={"access": access}))
+        assert await statuses() == expected, operations
 
 
 async def test_an_open_router_lets_clients_show_what_they_like(

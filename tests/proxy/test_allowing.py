@@ -1,7 +1,9 @@
-"""Whether a request may be let in."""
+"""Which requests may go on."""
 
 import pytest
 
+from olla.access.policy import AccessPolicy
+from olla.dialects.dialect import Right
 from olla.dialects.paths import Paths, ScopeSpec
 from olla.failures import Failed, Kind
 from olla.fleet.profiles import PROFILES
@@ -16,14 +18,16 @@ PATHS = Paths(
 )
 
 
-def allowed(path: str, peer: str = "10.0.0.1", **headers: str) -> Kind | None:
-    """None when it is, else the kind of refusal."""
+def allowed(
+    path: str, peer: str = "10.0.0.1", policy: AccessPolicy | None = None, **headers: str
+) -> Kind | None:
+    """None for a request that may, else the kind of refusal."""
     target = PATHS.resolve("POST", path)
     fields = {name.replace("_", "-"): value for name, value in headers.items()}
     raw = tuple((name.encode(), value.encode()) for name, value in fields.items())
     try:
         let_in(
-            open_gate(),
+            open_gate(policy),
             HotIncoming(HotHead(path, raw, target, Remembered()), peer, 2),
             target,
             "olla-abc",
@@ -51,8 +55,23 @@ def test_inference_is_open_but_for_what_it_may_not_ask(
     assert allowed("/api/chat", **headers) is kind
 
 
-def test_management_is_for_the_routers_own_machine() -> None:
-    """However plain the request is."""
-    assert allowed("/api/pull") is Kind.FORBIDDEN
-    assert allowed("/api/pull", peer="127.0.0.1") is None
-    assert allowed("/api/pull", peer="127.0.0.1", X_Forwarded_For="10.0.0.1") is Kind.FORBIDDEN
+@pytest.mark.parametrize("peer", ["127.0.0.1", "::1", "10.0.0.1"])
+def test_management_takes_a_right_wherever_the_caller_is(peer: str) -> None:
+    """The address and the headers that proxies add change nothing."""
+    assert allowed("/api/pull", peer) is Kind.FORBIDDEN
+    assert allowed("/api/pull", peer, X_Forwarded_For="") is Kind.FORBIDDEN
+    open_to_all = AccessPolicy(anonymous=frozenset({Right.MANAGE}))
+    assert allowed("/api/pull", peer, open_to_all) is None
+    assert allowed("/api/pull", peer, open_to_all, X_Forwarded_For="10.0.0.1") is None
+    assert allowed("/api/chat", peer, open_to_all) is Kind.FORBIDDEN
+
+
+@pytest.mark.parametrize("peer", ["127.0.0.1", "10.0.0.1"])
+@pytest.mark.parametrize("path", ["/api/chat", "/api/pull", "/api/show"])
+def test_required_keys_come_before_what_is_open_without_one(peer: str, path: str) -> None:
+    """With `require_key` no operation is open, whatever `anonymous_operations` says."""
+    policy = AccessPolicy(require_key=True, anonymous=frozenset(Right))
+    assert allowed(path, peer, policy) is Kind.KEY_MISSING
+    assert allowed(path, peer, policy, Authorization="Bearer x") is Kind.KEY_MISSING
+    assert allowed(path, peer, policy, Authorization="Basic eDp5") is Kind.KEY_MISSING
+    assert allowed(path, peer, policy, X_API_Key="") is Kind.KEY_MISSING

@@ -62,6 +62,9 @@ access:
         ("access: {categories: {generating: {requests_per_minute: 5}}}", "generation, management"),
         ("access: {categories: {generation: {concurrent: 5}}}", "unknown key"),
         ("access: {trusted_proxies: [10.0.0.0/33]}", "is no network"),
+        ("access: {anonymous_operations: [list, fly]}", "'fly' is no operation"),
+        ("access: {anonymous_operations: [list, admin]}", "admin is never open"),
+        ("access: {anonymous_operations: [Admin]}", "olla keys create --admin"),
         ("store: {url: 'mysql://x'}", "sqlite:///"),
         ("state: {url: 'memcached://x'}", "redis://"),
         ("state: {timeout: 0s}", "more than 0"),
@@ -75,6 +78,20 @@ def test_what_cannot_be_meant_is_refused(text: str, message: str) -> None:
     assert any(message in problem.message for problem in caught.value.problems), [
         problem.message for problem in caught.value.problems
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "operations"),
+    [
+        ("", ("generate", "embed", "list")),
+        ("access: {}", ("generate", "embed", "list")),
+        ("access: {anonymous_operations: [Manage, list]}", ("manage", "list")),
+        ("access: {anonymous_operations: []}", ()),
+    ],
+)
+def test_what_is_open_without_a_key(text: str, operations: tuple[str, ...]) -> None:
+    """Inference and lists unless said otherwise; an empty list is nothing."""
+    assert parse(text, {}).settings.access.anonymous_operations == operations
 
 
 def test_no_problem_repeats_a_key() -> None:

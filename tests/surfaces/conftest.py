@@ -8,6 +8,7 @@ from aiohttp import web
 from aiohttp.test_utils import RawTestServer, TestClient
 
 from olla.access.caller import Caller, of_address
+from olla.access.keys import DEFAULT_RIGHTS
 from olla.dialects.dialect import Operation
 from olla.dialects.paths import Paths, ScopeSpec
 from olla.fleet.profiles import PROFILES
@@ -15,7 +16,7 @@ from olla.proxy.answering import OperationSurface
 from tests.surfaces.known_fleet import KnownFleet, StillClock
 
 Surface = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-ANYBODY = of_address("192.0.2.1", local=False)
+ANYBODY = of_address("192.0.2.1", DEFAULT_RIGHTS)
 Serve = Callable[..., Awaitable[TestClient[Any, Any]]]
 
 

@@ -12,7 +12,7 @@ from yarl import URL
 
 from olla.settings import SettingsError, parse
 from olla.simulation.faults import Fault
-from tests.routers import Fleet
+from tests.routers import ADMIN, WITH_ADMIN, Fleet
 
 MODEL = "llama3.2:latest"
 CHAT: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}]}
@@ -188,7 +188,8 @@ async def test_other_methods_are_refused(tmp_path: Path, session: aiohttp.Client
     """405 with what is possible."""
     allowed = {"/models": "GET, HEAD", "/chat": "POST", "/generate": "POST"}
     allowed |= {"/api-keys": "GET, HEAD, POST", "/api-keys/1": "DELETE"}
-    async with Fleet(nodes(), settings(tmp_path)) as fleet:
+    async with Fleet(nodes(), settings(tmp_path, WITH_ADMIN)) as fleet:
+        session.headers.update(ADMIN)
         for path, methods in allowed.items():
             async with session.put(url(fleet, path), data=b"x") as answer:
                 assert answer.status == 405
@@ -267,8 +268,8 @@ async def test_keys_are_as_they_were_asked_for(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
     """Tier, rights, restrictions and expiry; what cannot be is a bad request."""
-    tiers = "access: {tiers: {gold: {}}}"
-    async with Fleet(nodes(), settings(tmp_path, tiers)) as fleet:
+    async with Fleet(nodes(), settings(tmp_path, f"{WITH_ADMIN}  tiers: {{gold: {{}}}}")) as fleet:
+        session.headers.update(ADMIN)
         wanted = {
             **{"name": "a", "user_id": "u", "tier": "gold", "operations": ["list"]},
             **{"models": ["llama*"], "endpoints": ["only"], "expires_in_days": 0.5},
@@ -298,7 +299,8 @@ async def test_a_key_is_revoked_by_its_own_id_only(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
     """An encoded slash makes no other id of it; a key of the configuration is not ended here."""
-    async with Fleet(nodes(), settings(tmp_path)) as fleet:
+    async with Fleet(nodes(), settings(tmp_path, WITH_ADMIN)) as fleet:
+        session.headers.update(ADMIN)
         for name in ("a", "b"):
             async with session.post(url(fleet, "/api-keys"), json={"name": name}) as answer:
                 assert answer.status == 201

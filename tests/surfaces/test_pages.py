@@ -45,7 +45,8 @@ class Page(HTMLParser):
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThreadedFleet]:
     """A router that needs keys, with the API at a prefix of its own."""
     extra = (
-        "access: {require_key: true, keys: [{name: page, key: key-of-the-page}]}\n"
+        "access: {require_key: true, keys: [{name: page, key: key-of-the-page},"
+        " {name: root, key: key-of-an-admin, operations: [admin]}]}\n"
         "surfaces: {management: {prefix: /api}}\n"
         f"store: {{url: 'sqlite:///{tmp_path_factory.mktemp('store')}/keys.db'}}\n"
     )
@@ -59,9 +60,8 @@ def source(name: str) -> str:
 
 
 def get(fleet: ThreadedFleet, path: str) -> requests.Response:
-    """Asked from elsewhere, without a key."""
-    headers = {"X-Forwarded-For": "203.0.113.7"}
-    return requests.get(f"{fleet.url}{path}", headers=headers, timeout=10)
+    """Asked without a key."""
+    return requests.get(f"{fleet.url}{path}", timeout=10)
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -154,7 +154,7 @@ def test_static_files_are_part_of_the_package() -> None:
 def run(fleet: ThreadedFleet, page: str) -> dict[str, Any]:
     """What a page shows after it was used; see `browser.mjs`."""
     browser = Path(__file__).with_name("browser.mjs")
-    key = "key-of-the-page" if page == "playground" else ""
+    key = "key-of-the-page" if page == "playground" else "key-of-an-admin"
     command = ["node", str(browser), fleet.url, page, str(files("olla") / "web"), key]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=15)
     assert ran.returncode == 0, ran.stderr

@@ -7,8 +7,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
+from olla.access.keys import DEFAULT_RIGHTS
+from olla.access.policy import AccessPolicy
 from olla.admission.dispatcher import Dispatcher
 from olla.clock import SystemClock
+from olla.dialects.dialect import Right
 from olla.dialects.paths import Paths, ScopeSpec
 from olla.failures import Failure
 from olla.fleet.endpoint import EndpointSpec
@@ -184,7 +187,7 @@ class Router:
         self.stations = Stations(
             clock=clock,
             admission=self.admission,
-            gate=open_gate(),
+            gate=open_gate(AccessPolicy(anonymous=DEFAULT_RIGHTS | {Right.MANAGE})),
             fleet=self.fleet,
             pool=self.pool,
             sink=self.records.append,
