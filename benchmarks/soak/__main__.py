@@ -1,8 +1,10 @@
 """Put a router under load while its nodes fail in every way there is, and see what holds.
 
-Six simulated nodes fail at random, two at a time at most; clients of all APIs ask, leave and read
-slowly; the configuration changes all the while. At the end no answer may be wrong or silently cut,
-nothing may be left behind, and nearly every request that somebody could serve must have been.
+Six simulated nodes fail at random or tell absurd things of themselves, two at a time at most;
+clients of all APIs ask and leave, others hold uploads of 100 MB of which hardly a byte comes; the
+reader of the log stalls for seconds; the configuration changes all the while. At the end no
+answer may be wrong or silently cut, nothing may be left behind, and nearly every request that
+somebody could serve must have been.
 """
 
 import argparse
@@ -23,10 +25,14 @@ import msgspec
 
 from benchmarks.soak.asking import Asked, Outcome, Question, ask, questions
 from benchmarks.soak.breaking import Breaking
+from benchmarks.soak.peers import IdleUploads, LogReader
 from benchmarks.soak.watching import Sample, flat, sample
 
 NODES = 6
 RELOAD_SECONDS = 10.0
+UPLOADS = 12
+"""Idle uploads of 100 MB: more than fit into `server.request_limits.max_buffered_size`, were they
+charged by what they announce."""
 SUCCESS_MIN = 0.999
 _POLICIES = ("shortest-expected-delay", "loaded-first", "least-connections")
 
@@ -143,12 +149,17 @@ async def run(options: argparse.Namespace) -> int:
         file.write_text(configuration(urls[:-1]))
         environ = {"OLLA_LOGGING_LEVEL": "info", "OLLA_HOME": folder}
         log = Path(folder) / "olla.log"
-        router = await _started("olla", "serve", "--config", str(file), out=log, **environ)
+        reader = LogReader(log, options.seed)
+        router = await _started(
+            "olla", "serve", "--config", str(file), out=reader.write_end, **environ
+        )
+        reader.start()
         try:
             base = await _address(log)
             soak = Soak(options, base, urls)
             held = await _soaked(soak, options, urls, base, file, router, seconds)
-            held &= await _ended(router, log)
+            print(f"        the log's reader stalled {reader.stalls} times")
+            held &= await _ended(router, reader, log)
         finally:
             for process in (router, nodes):
                 if process.returncode is None:
@@ -159,12 +170,12 @@ async def run(options: argparse.Namespace) -> int:
 
 
 async def _started(
-    module: str, *arguments: str, out: Path | None = None, **environ: str
+    module: str, *arguments: str, out: int | None = None, **environ: str
 ) -> asyncio.subprocess.Process:
     kept = {name: each for name, each in os.environ.items() if not name.startswith("OLLA_")}
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", module, *arguments),
-        stdout=subprocess.PIPE if out is None else out.open("wb"),
+        stdout=subprocess.PIPE if out is None else out,
         env={**kept, **environ},
         limit=1 << 20,
     )
@@ -174,7 +185,8 @@ async def _address(log: Path) -> str:
     """Where the router listens, once it does."""
     async with asyncio.timeout(20):
         while True:
-            for line in log.read_text().splitlines():
+            lines = log.read_text().splitlines() if log.exists() else []
+            for line in lines:
                 if '"listening"' in line:
                     return str(json.loads(line)["url"])
             await asyncio.sleep(0.05)
@@ -199,9 +211,11 @@ async def _soaked(
         clients = [
             asyncio.create_task(soak.client(number, session)) for number in range(options.clients)
         ]
+        uploads = IdleUploads(base, UPLOADS)
         others = [
             asyncio.create_task(breaking.run(session)),
             asyncio.create_task(soak.reloads(file, router)),
+            asyncio.create_task(uploads.run()),
         ]
         sizes: list[int] = []
         while (passed := time.monotonic() - begun) < seconds:
@@ -219,6 +233,7 @@ async def _soaked(
         await asyncio.gather(*others, return_exceptions=True)
         soak.stop()
         await asyncio.gather(*clients)
+    print(f"\n{UPLOADS} uploads at a time stood idle, {uploads.ended} were ended by the router")
     return await _judged(soak, breaking, base, first, sizes)
 
 
@@ -263,10 +278,12 @@ async def _at_rest(base: str, first: Sample) -> Sample:
         return last
 
 
-async def _ended(router: asyncio.subprocess.Process, log: Path) -> bool:
+async def _ended(router: asyncio.subprocess.Process, reader: LogReader, log: Path) -> bool:
     """Ask the router to end; whether it did well, and has logged no error but bad settings."""
     router.send_signal(signal.SIGTERM)
+    reader.calm_down()
     status = await router.wait()
+    await asyncio.to_thread(reader.join)
     errors = [
         line
         for line in log.read_text().splitlines()

@@ -54,6 +54,8 @@ def questions(rng: random.Random, count: int) -> list[Question]:
     for number in range(count):
         model = rng.choice(("llama3.2", "mistral"))
         words = f"question {number}: {rng.random()}"
+        if rng.random() < 0.1:
+            words += " long" * 20_000  # beyond what is held without being counted
         length = rng.randrange(5, 40)
         streams = rng.random() < 0.7
         messages = [{"role": "user", "content": words}]

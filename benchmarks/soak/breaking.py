@@ -35,10 +35,13 @@ def draw(rng: random.Random) -> Trouble:
         (
             *("refuse", "hang", "frozen", "reset_before", "reset_mid", "hang_mid", "bad_framing"),
             *("end_early", "short_body", "status", "status", "slow", "garbage", "garbage_body"),
+            "absurd_lists",
         )
     )
     if kind == "refuse":
         return Trouble(kind, {"refuse": {"seconds": seconds / 0.02}}, seconds)
+    if kind == "absurd_lists":  # long enough to be probed
+        return Trouble(kind, {kind: {}}, seconds + 3.0)
     if kind == "frozen":
         return Trouble(kind, {"hang": {"paths": _ALL}}, seconds + 3.0)
     fault: dict[str, object] = {"probability": probability, "after": after}

@@ -1,10 +1,11 @@
 """Switches for what can go wrong on a node, to be thrown while it runs."""
 
 import random
+from functools import cache
 
 import msgspec
 
-__all__ = ["Fault", "Faults", "Trouble"]
+__all__ = ["Fault", "Faults", "Trouble", "absurd_list"]
 
 
 class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -51,7 +52,9 @@ class Faults:
     `end_early` ends an answer cleanly without its last part, `short_body` closes the connection
     before what its length has promised; `status`
     answers with an error; `slow` is late; `garbage` sends bytes that are no HTTP; `garbage_body`
-    sends JSON that is none. Of several that fit a request, the one that was set first strikes.
+    sends JSON that is none; `absurd_lists` answers lists (`/api/tags`, `/api/ps`) with numbers of
+    400 digits, names of 100,000 characters and 12,000 models besides. Of several that fit a
+    request, the one that was set first strikes.
 
     To refuse connections is the listener's business: `SimulatedNode.refuse` and `accept`.
     """
@@ -68,7 +71,9 @@ class Faults:
         "slow",
         "garbage",
         "garbage_body",
+        "absurd_lists",
     )
+    LISTS = ("/api/tags", "/api/ps")
     INFERENCE = (
         "/api/generate",
         "/api/chat",
@@ -120,7 +125,7 @@ class Faults:
     def trouble(self, path: str) -> Trouble | None:
         """What happens to a request for `path`; counts it."""
         for kind, fault in self._active.items():
-            paths = fault.paths or self.INFERENCE
+            paths = fault.paths or (self.LISTS if kind == "absurd_lists" else self.INFERENCE)
             if path not in paths and "*" not in paths:
                 continue
             if fault.probability < 1 and self._rng.random() >= fault.probability:
@@ -136,3 +141,18 @@ class Faults:
     def _check(self, kind: str) -> None:
         if kind not in self.KINDS:
             raise ValueError(f"no fault '{kind}'; there are {', '.join(self.KINDS)}")
+
+
+@cache
+def absurd_list() -> bytes:
+    """A list of models that no sane server sends, in Ollama's format."""
+    digits = "9" * 400
+    odd = [
+        f'{{"name":"huge:latest","model":"huge:latest","size":{digits},"size_vram":{digits}}}',
+        f'{{"name":"{"n" * 100_000}","model":"x","size":-1,"expires_at":"{digits}"}}',
+        '{"name":"bell\\u0007\\u001b[31m","model":"bell","size":1e308}',
+        '{"name":null,"model":["a"],"size":{},"details":[[[[]]]],"digest":17}',
+        "17",
+    ]
+    many = [f'{{"name":"m{n}:latest","model":"m{n}:latest","size":1}}' for n in range(12_000)]
+    return f'{{"models":[{",".join([*odd, *many])}]}}'.encode()

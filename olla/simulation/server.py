@@ -13,7 +13,7 @@ from olla.simulation.answering import TROUBLE, ApiError, as_json, reset, spoil
 from olla.simulation.catalogue import ModelSpec, model_spec
 from olla.simulation.cross_origin import add_cors_fields, guard
 from olla.simulation.events import NodeLimits
-from olla.simulation.faults import Fault, Faults, Trouble
+from olla.simulation.faults import Fault, Faults, Trouble, absurd_list
 from olla.simulation.managing import ManagingApi
 from olla.simulation.native import NativeApi
 from olla.simulation.storage import Storage
@@ -280,6 +280,8 @@ class SimulatedNode:
         elif kind == "status":
             await request.read()
             raise ApiError(fault.status, f"simulated failure with status {fault.status}")
+        elif kind == "absurd_lists":
+            return web.Response(body=absurd_list(), content_type="application/json")
         elif kind == "slow":
             await self.workshop.sleep(fault.seconds)
         elif kind in ("reset_before", "garbage") and transport is not None:
