@@ -12,6 +12,7 @@ from olla.proxy.gate import Own
 from olla.proxy.stations import Stations
 from olla.settings import Settings
 from olla.surfaces.accounts import AccountSurface
+from olla.surfaces.catalogue import Catalogue
 from olla.surfaces.chat import TIERS, ChatSurface
 from olla.surfaces.chat_status import ChatStatus
 from olla.telemetry.addresses import Addresses
@@ -37,6 +38,7 @@ def chat_status(
     traffic: Traffic,
     addresses: Addresses,
     snapshot: Callable[[], Snapshot],
+    catalogue: Catalogue,
     clock: Clock,
 ) -> ChatStatus:
     """What tells how it is, from now on."""
@@ -47,6 +49,7 @@ def chat_status(
         recorder=guarding.keeping,
         requests=lambda: traffic.requests,
         active=addresses.active,
+        catalogue=catalogue,
         clock=clock,
     )
 

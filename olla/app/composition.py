@@ -49,6 +49,7 @@ from olla.record import Sink, fan_out
 from olla.routing.journal import facts
 from olla.routing.policies import POLICIES
 from olla.settings import Loaded, Settings, endpoint_specs
+from olla.surfaces.catalogue import Catalogue
 from olla.surfaces.key_book import KeyBook
 from olla.surfaces.lists import ListSurface
 from olla.surfaces.status import StatusSurface
@@ -318,8 +319,14 @@ class App:
         self.guarding = Guarding(settings, clock, self.logger, self.metrics)
         self.traffic = Traffic(lambda: self.prober.snapshot)
         self.addresses = Addresses(clock)
+        self.catalogue = Catalogue()
         self.chat_status = chat_status(
-            self.guarding, self.traffic, self.addresses, lambda: self.prober.snapshot, clock
+            self.guarding,
+            self.traffic,
+            self.addresses,
+            lambda: self.prober.snapshot,
+            self.catalogue,
+            clock,
         )
         self.request_log = RequestLog(
             self._output,
@@ -351,6 +358,7 @@ class App:
             snapshot=lambda: self.prober.snapshot,
             refresh=self.prober.refresh,
             clock=clock,
+            catalogue=self.catalogue,
         )
         self.book = KeyBook(
             self.guarding.keeping,
@@ -369,6 +377,7 @@ class App:
             refresh=self.prober.refresh,
             open_connections=lambda: self.downstream.connections,
             loop_lag=self.loop_lag.worst,
+            catalogue=self.catalogue,
         )
         status.describe(loaded.source, settings.proxy.load_balancer)
         self.downstream = Downstream(

@@ -1,17 +1,15 @@
 """Which of olla's own paths there are, and what each needs."""
 
-from collections.abc import Awaitable, Callable
 from typing import Protocol
-
-from aiohttp import web
 
 from olla import __version__
 from olla.app.chat_service import ChatParts, chat_paths
 from olla.dialects.dialect import Right
-from olla.proxy.answering import Asked, OwnPath
+from olla.proxy.answering import OwnPath
 from olla.proxy.gate import Own
 from olla.proxy.stations import Fleet
 from olla.settings import Settings
+from olla.surfaces.catalogue import Catalogue
 from olla.surfaces.key_book import KeyBook
 from olla.surfaces.lists import ListSurface
 from olla.surfaces.management import ManagementSurface
@@ -33,6 +31,7 @@ class Parts(ChatParts, Protocol):
     lists: ListSurface
     status: StatusSurface
     book: KeyBook
+    catalogue: Catalogue
 
     @property
     def prober(self) -> Fleet:
@@ -43,25 +42,13 @@ class Parts(ChatParts, Protocol):
 def own_paths(settings: Settings, parts: Parts) -> dict[str, OwnPath]:
     """All paths that olla answers itself, by path."""
     paths: dict[str, OwnPath] = {}
-    state = {path: _plain(surface) for path, surface in parts.status.routes().items()}
-    for path, surface in {**parts.lists.routes(), **state}.items():
+    for path, surface in {**parts.lists.routes(), **parts.status.routes()}.items():
         paths[path] = OwnPath(
             surface, right=None if path in _OPEN_TO_ALL else Right.LIST, own=_OPERATORS
         )
     if settings.surfaces.management.enabled:
         management = settings.surfaces.management
-        paths |= ManagementSurface(management, parts.prober, parts.book).paths()
+        paths |= ManagementSurface(management, parts.prober, parts.book, parts.catalogue).paths()
         paths |= pages(management.prefix)
     paths |= chat_paths(settings, parts)
     return paths | OpenApi(settings.surfaces, __version__).paths()
-
-
-def _plain(
-    surface: Callable[[web.BaseRequest], Awaitable[web.Response]],
-) -> Callable[[web.BaseRequest, Asked], Awaitable[web.StreamResponse]]:
-    """A surface that does not care who asks."""
-
-    async def answer(request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
-        return await surface(request)
-
-    return answer

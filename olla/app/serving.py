@@ -10,7 +10,7 @@ from olla.app.composition import App
 from olla.settings import Loaded, Problem, SettingsError
 from olla.tasks import spawn
 
-__all__ = ["follow", "serve"]
+__all__ = ["collect_seldom", "follow", "serve"]
 
 _POLL = 2.0
 """Seconds between two looks at the configuration file."""
@@ -40,12 +40,7 @@ async def serve(
         loop.add_signal_handler(signal.SIGHUP, hangup.set)
     app = App(loaded)
     await app.start()
-    # What exists now lives as long as the process: keep the collector from walking it again.
-    gc.collect()
-    gc.freeze()
-    # Nearly nothing that a request leaves behind is a cycle, so looking for them seldom will do.
-    # With the default of 700 a full collection walks all open streams, some 20 ms for 5,000.
-    gc.set_threshold(20_000, 20, 20)
+    collect_seldom()
     if ready is not None:
         ready(app.url)
     following = None
@@ -58,6 +53,16 @@ async def serve(
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
     await app.stop()
+
+
+def collect_seldom() -> None:
+    """Have the garbage collector walk less, and less often."""
+    # What exists now lives as long as the process: keep the collector from walking it again.
+    gc.collect()
+    gc.freeze()
+    # Nearly nothing that a request leaves behind is a cycle, so looking for them seldom will do.
+    # With the default of 700 a full collection walks all open streams, some 20 ms for 5,000.
+    gc.set_threshold(20_000, 20, 20)
 
 
 async def follow(

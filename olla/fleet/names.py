@@ -8,7 +8,14 @@ is a port's).
 
 from functools import lru_cache
 
-__all__ = ["DEFAULT_HOST", "DEFAULT_NAMESPACE", "DEFAULT_TAG", "canonical", "display"]
+__all__ = [
+    "DEFAULT_HOST",
+    "DEFAULT_NAMESPACE",
+    "DEFAULT_TAG",
+    "canonical",
+    "canonical_of_list",
+    "display",
+]
 
 DEFAULT_HOST = "registry.ollama.ai"
 DEFAULT_NAMESPACE = "library"
@@ -21,10 +28,12 @@ _REMEMBERED_CHARACTERS_MAX = 256
 
 def canonical(name: str) -> str:
     """The full lower-case form of `name`: two names are one model when these are equal."""
-    return _remembered(name) if len(name) <= _REMEMBERED_CHARACTERS_MAX else _canonical(name)
+    return _remembered(name) if len(name) <= _REMEMBERED_CHARACTERS_MAX else canonical_of_list(name)
 
 
-def _canonical(name: str) -> str:
+def canonical_of_list(name: str) -> str:
+    """The same as `canonical`, without its cache: a long list of models would take the place of
+    the names that requests use."""
     path, tag = _split_tag(name.strip().lower())
     parts = path.split("/")
     if len(parts) == 1:
@@ -34,7 +43,7 @@ def _canonical(name: str) -> str:
     return f"{'/'.join(parts)}:{tag}"
 
 
-_remembered = lru_cache(maxsize=4096)(_canonical)
+_remembered = lru_cache(maxsize=4096)(canonical_of_list)
 
 
 def display(name: str) -> str:

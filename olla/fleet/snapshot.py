@@ -1,12 +1,12 @@
 """What is known of the fleet at one moment: frozen, and replaced as a whole.
 
 Probing builds a new `Snapshot` when something changed and swaps one reference; whoever holds an
-old one goes on with a consistent picture. Lookups by model are indexed here, once per change,
-so that a request never scans endpoints that do not have its model.
+old one goes on with a consistent picture. Lookups by model are indexed here, so that a request
+never scans endpoints that do not have its model. The index holds endpoints' names and is shared
+from one snapshot to the next: a change of an endpoint's health costs nothing per model.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import msgspec
 
@@ -19,24 +19,29 @@ from olla.fleet.profiles import Profile
 __all__ = ["EMPTY", "EndpointView", "Instance", "Model", "Snapshot", "resident_by_name"]
 
 
-class Model(msgspec.Struct, frozen=True):
+class Model(msgspec.Struct, frozen=True, gc=False):
     """A model an endpoint has on disk.
 
     `name` is the endpoint's own spelling, `digest` 64 hex digits without a prefix, `size` bytes;
-    `entry` is the endpoint's list entry as it was read, for merged lists.
+    `created` is when it was last changed, in Unix seconds, 0 where the endpoint does not say;
+    `embedding` says that it only makes embeddings. `entry` is the endpoint's list entry as JSON,
+    for merged lists; empty where there is none. Nothing in it can refer back to it, so the garbage
+    collector does not walk it: tens of thousands of models took it 60 ms at a time.
     """
 
     name: str
     digest: str | None = None
     size: int | None = None
-    entry: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    created: float = 0.0
+    embedding: bool = False
+    entry: bytes = b""
 
 
-class Instance(msgspec.Struct, frozen=True):
+class Instance(msgspec.Struct, frozen=True, gc=False):
     """A model in an endpoint's memory, under given load options.
 
     Sizes are bytes, `context_length` tokens per slot; `expires_at` is Unix seconds, None when
-    not told. `entry` is the endpoint's own `/api/ps` entry.
+    not told. `entry` is the endpoint's own `/api/ps` entry as JSON.
     """
 
     name: str
@@ -45,7 +50,7 @@ class Instance(msgspec.Struct, frozen=True):
     size_vram: int | None = None
     context_length: int | None = None
     expires_at: float | None = None
-    entry: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    entry: bytes = b""
 
 
 class EndpointView(msgspec.Struct, frozen=True):
@@ -58,6 +63,7 @@ class EndpointView(msgspec.Struct, frozen=True):
     comes back may take, 0 for any number. `position` is its place in the configuration.
     `models_at` is when its models were told, `resident_at` when the question was put to which
     `resident` is the answer (monotonic seconds), `resident_wall` the same as Unix seconds.
+    `models_cut` says that it lists more models than olla reads.
     """
 
     spec: EndpointSpec
@@ -76,6 +82,7 @@ class EndpointView(msgspec.Struct, frozen=True):
     models_at: float | None = None
     resident_at: float | None = None
     resident_wall: float | None = None
+    models_cut: bool = False
 
     @property
     def name(self) -> str:
@@ -89,45 +96,71 @@ class EndpointView(msgspec.Struct, frozen=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """The fleet at one moment. Build with `Snapshot.of`."""
+    """The fleet at one moment. Build with `Snapshot.of`.
+
+    `holders` has, by canonical model name, the names of the endpoints that list the model, in
+    configuration order.
+    """
 
     endpoints: tuple[EndpointView, ...]
     by_name: Mapping[str, EndpointView]
-    by_model: Mapping[str, tuple[EndpointView, ...]]
+    holders: Mapping[str, tuple[str, ...]]
 
     @classmethod
     def of(cls, endpoints: Iterable[EndpointView]) -> "Snapshot":
         """Index `endpoints`, keeping their order."""
         views = tuple(endpoints)
-        by_model: dict[str, list[EndpointView]] = {}
+        holders: dict[str, tuple[str, ...]] = {}
         for view in views:
-            for name in view.models:
-                by_model.setdefault(name, []).append(view)
-        return cls(
-            endpoints=views,
-            by_name={view.name: view for view in views},
-            by_model={name: tuple(having) for name, having in by_model.items()},
-        )
+            alone = (view.name,)
+            for model in view.models:
+                others = holders.get(model)
+                holders[model] = alone if others is None else others + alone
+        return cls(views, {view.name: view for view in views}, holders)
+
+    def having(self, model: str) -> tuple[EndpointView, ...]:
+        """The endpoints that list a model (canonical name), in configuration order."""
+        by_name = self.by_name
+        return tuple([by_name[name] for name in self.holders.get(model, ())])
 
     def replaced(self, view: EndpointView) -> "Snapshot":
         """This snapshot with `view` in the place of the endpoint of the same name."""
-        views = tuple(view if each.name == view.name else each for each in self.endpoints)
         old = self.by_name.get(view.name)
-        if old is not None and old.models.keys() == view.models.keys():
-            return self._same_models(views, view)
-        return Snapshot.of(views)
+        if old is None:
+            return self
+        return Snapshot(
+            tuple([view if each is old else each for each in self.endpoints]),
+            {**self.by_name, view.name: view},
+            self.holders if old.models is view.models else self._reindexed(old, view),
+        )
 
-    def _same_models(self, views: tuple[EndpointView, ...], view: EndpointView) -> "Snapshot":
-        by_model = dict(self.by_model)
-        for name in view.models:
-            by_model[name] = tuple(
-                view if each.name == view.name else each for each in by_model[name]
-            )
-        return Snapshot(views, {**self.by_name, view.name: view}, by_model)
+    def _reindexed(self, old: EndpointView, view: EndpointView) -> Mapping[str, tuple[str, ...]]:
+        """The index after an endpoint's models have changed: only what differs is touched."""
+        gone, new = old.models.keys() - view.models.keys(), view.models.keys() - old.models.keys()
+        if not gone and not new:
+            return self.holders
+        name = view.name
+        order = {each.name: at for at, each in enumerate(self.endpoints)}
+        holders = dict(self.holders)
+        for model in gone:
+            left = tuple([each for each in holders[model] if each != name])
+            if left:
+                holders[model] = left
+            else:
+                del holders[model]
+        for model in new:
+            others = holders.get(model)
+            if others is None:
+                holders[model] = (name,)
+            elif order[others[-1]] < order[name]:
+                holders[model] = (*others, name)
+            else:
+                holders[model] = tuple(sorted((*others, name), key=order.__getitem__))
+        return holders
 
 
 EMPTY = Snapshot.of(())
-"""A fleet of nobody."""
+"""A fleet without endpoints."""
 
 
 def resident_by_name(

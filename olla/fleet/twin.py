@@ -7,16 +7,17 @@ the dispatcher; routing reads it. Times are monotonic seconds, sizes bytes.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from math import inf
 
 from olla.fleet.breaker import BreakerState
 from olla.fleet.estimates import EndpointRates, ModelHabits
 from olla.fleet.line import KEEP_ALIVE, OVERHEAD, WARM_SECONDS, Flight, Line, Loading, LoadOptions
 from olla.fleet.slots import Slots
-from olla.fleet.snapshot import EndpointView, Instance
+from olla.fleet.snapshot import EndpointView, Instance, Model
 
-__all__ = ["Twin"]
+__all__ = ["Names", "Twin"]
 
 _EXPIRY_MIN = 10.0
 """Seconds a model that was shown is taken to stay, whatever its node's clock says."""
@@ -25,21 +26,79 @@ _FREE_SHARE = 0.8
 _MAX_LOADED = 3
 """Ollama's default `OLLAMA_MAX_LOADED_MODELS`, per graphics card."""
 _SIZE_UNKNOWN = 4.0e9
+_NO_MODELS: Mapping[str, Model] = {}
+
+
+class Names:
+    """The lines of a twin by canonical model name; several names may lead to one.
+
+    A line is made when it is first looked up: a node may list ten thousand models, of which few
+    are ever asked for, and making all their lines took 0.1 s.
+    """
+
+    __slots__ = ("_made", "_models", "_twin")
+
+    def __init__(self, twin: "Twin") -> None:
+        self._twin = twin
+        self._models = _NO_MODELS
+        self._made: dict[str, Line] = {}
+
+    def __contains__(self, model: str) -> bool:
+        return model in self._models
+
+    def __getitem__(self, model: str) -> Line:
+        """The line of a model. Raises KeyError: the node does not list it."""
+        line = self._made.get(model)
+        if line is None:
+            line = self._made[model] = self._twin.line_of(model, self._models[model])
+        return line
+
+    def get(self, model: str) -> Line | None:
+        """The line of a model; None where the node does not list it."""
+        return self[model] if model in self._models else None
+
+    def values(self) -> list[Line]:
+        """The lines that were looked up so far."""
+        return [*self._made.values()]
+
+    def first(self, most: int) -> list[tuple[str, Line]]:
+        """So many names with their lines, those first that were looked up before."""
+        names = [*self._made]
+        names += [each for each in islice(self._models, most) if each not in self._made]
+        return [(name, self[name]) for name in names[:most]]
+
+    def follow(self, models: Mapping[str, Model]) -> None:
+        """The node lists these models from now on."""
+        self._models = models
+        self._made = {name: line for name, line in self._made.items() if name in models}
+        for name in [*self._made]:
+            model, line = models[name], self._made[name]
+            if (model.digest or name) != line.identity:
+                del self._made[name]  # another model has taken the name
+            else:
+                line.embedding = line.embedding or model.embedding
 
 
 class Twin:
-    """One node."""
+    """One node. `habits` are those of all models by identity, shared by the twins of a fleet."""
 
-    def __init__(self, view: EndpointView, rates: EndpointRates) -> None:
+    def __init__(
+        self,
+        view: EndpointView,
+        rates: EndpointRates,
+        habits: dict[str, ModelHabits] | None = None,
+    ) -> None:
         self.rates = rates
+        self._habits: dict[str, ModelHabits] = {} if habits is None else habits
         self.stuck: set[Line] = set()
         """Lines on which nothing moves although the endpoint says that all is well."""
         self.refusing: set[Line] = set()
         """Lines for which the endpoint has refused requests lately."""
         self.set_view(view)
         self.lines: dict[str, Line] = {}
-        self.names: dict[str, Line] = {}
-        """Lines by canonical model name; several names may lead to one."""
+        """Lines by identity, as far as they were looked up."""
+        self.names = Names(self)
+        """Lines by canonical model name."""
         self.in_flight = 0
         self.on_trial = False
         self.loading: Loading | None = None
@@ -386,15 +445,32 @@ class Twin:
             for line in [*self.residents.values()]:
                 self._unload(line, now)
 
-    def line_of(self, model: str, identity: str, size: float | None, habits: ModelHabits) -> Line:
-        """The line of a model, made when it is new."""
+    def take_models(self, models: Mapping[str, Model]) -> None:
+        """The node lists these models. A line whose model is gone stays while it is in use."""
+        self.names.follow(models)
+        largest = max([model.size or _SIZE_UNKNOWN for model in models.values()], default=0.0)
+        self._largest = max(self._largest, float(largest))
+        if not self.tells_residency:
+            for line in self.lines.values():
+                line.resident = True
+        if self.lines:
+            kept = {model.digest or name for name, model in models.items()}
+            for identity in [*self.lines]:
+                line = self.lines[identity]
+                if identity not in kept and not line.flights and not line.waiting:
+                    self.drop_line(line)
+
+    def line_of(self, name: str, model: Model) -> Line:
+        """The line of a model that the node lists under a canonical name, made when it is new."""
+        identity = model.digest or name
         line = self.lines.get(identity)
         if line is None:
-            line = self.lines[identity] = Line(
-                self, identity, model, float(size or _SIZE_UNKNOWN), habits
-            )
-            self._largest = max(self._largest, line.size)
-        self.names[model] = line
+            habits = self._habits.get(identity)
+            if habits is None:
+                habits = self._habits[identity] = ModelHabits()
+            size = float(model.size or _SIZE_UNKNOWN)
+            line = self.lines[identity] = Line(self, identity, name, size, habits)
+        line.embedding = line.embedding or model.embedding
         return line
 
     def drop_line(self, line: Line) -> None:

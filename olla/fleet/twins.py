@@ -15,6 +15,8 @@ __all__ = ["Twins"]
 
 _ORDER_INTERVAL = 1.0
 """Seconds between two sortings of a model's lines: rates move slowly."""
+_ARRIVALS_MIN = 0.001
+"""Requests per second of a model that was asked for lately: one in some six minutes."""
 
 
 class Twins:
@@ -24,8 +26,12 @@ class Twins:
         self.snapshot: Snapshot = EMPTY
         self.by_name: dict[str, Twin] = {}
         self.rates = FleetRates()
+        self.faults: dict[str, Exception] = {}
+        """Endpoints whose data could not be taken in, with the error: nothing is sent to them for
+        a model until their data can be."""
         self._habits: dict[str, ModelHabits] = {}
         self._lines: dict[str, tuple[Line, ...]] = {}
+        """Lines by model, as far as they were looked up."""
         self._ordered: dict[str, tuple[float, list[Line]]] = {}
         self._tiers: dict[int, int] = {}
         self.tiered = False
@@ -34,27 +40,39 @@ class Twins:
     # --- keeping in step ------------------------------------------------------------------------
 
     def follow(self, snapshot: Snapshot, now: float) -> list[Twin]:
-        """Take in a new snapshot. Returns the twins of which something is new."""
+        """Take in a new snapshot. Returns the twins of which something is new.
+
+        An endpoint whose data cannot be taken in is noted in `faults` and has no models meanwhile;
+        the others are taken in all the same, whatever their order.
+        """
         before = self.snapshot
         self.snapshot = snapshot
         changed: list[Twin] = []
         index_stale = before.by_name.keys() != snapshot.by_name.keys()
         for view in snapshot.endpoints:
-            old = before.by_name.get(view.spec.name)
+            name = view.spec.name
+            old = before.by_name.get(name)
             if old is view:
                 continue
-            twin = self.by_name.get(view.spec.name)
+            twin = self.by_name.get(name)
             if twin is None or (old is not None and old.spec != view.spec):
                 twin = self._renewed(twin, view)
                 old = None
-            twin.set_view(view)
+            elif name in self.faults:
+                old = None
             changed.append(twin)
-            if old is None or old.models is not view.models or old.profile is not view.profile:
-                self._take_models(twin, view)
+            try:
+                self._take(twin, old, view, now)
+                self.faults.pop(name, None)
+            except Exception as error:
+                self.faults[name] = error
+                twin.take_models({})
+                twin.forget_memory(now)
                 index_stale = True
-            self._take_memory(twin, old, view, now)
+            if old is None or old.models is not view.models or old.profile is not view.profile:
+                index_stale = True
         if index_stale:
-            self._index(snapshot)
+            self._index(snapshot, now)
         return changed
 
     def _renewed(self, old: Twin | None, view: EndpointView) -> Twin:
@@ -66,30 +84,14 @@ class Twins:
             rates.bandwidth = bandwidth
         else:
             rates = EndpointRates(self.rates, bandwidth)
-        twin = Twin(view, rates)
+        twin = Twin(view, rates, self._habits)
         self.by_name[view.spec.name] = twin
         return twin
 
-    def _take_models(self, twin: Twin, view: EndpointView) -> None:
-        twin.names = {}
-        for name, model in view.models.items():
-            identity = model.digest or name
-            habits = self._habits.get(identity)
-            if habits is None:
-                habits = self._habits[identity] = ModelHabits()
-            line = twin.line_of(name, identity, model.size, habits)
-            line.embedding = line.embedding or _embeds(model.entry)
-            if not twin.tells_residency:
-                line.resident = True
-        kept = {line.identity for line in twin.names.values()}
-        for identity in [*twin.lines]:
-            line = twin.lines[identity]
-            if identity not in kept and not line.flights and not line.waiting:
-                twin.drop_line(line)
-
-    def _take_memory(
-        self, twin: Twin, old: EndpointView | None, view: EndpointView, now: float
-    ) -> None:
+    def _take(self, twin: Twin, old: EndpointView | None, view: EndpointView, now: float) -> None:
+        twin.set_view(view)
+        if old is None or old.models is not view.models or old.profile is not view.profile:
+            twin.take_models(view.models)
         if not twin.tells_residency:
             return
         if not view.health.routable:
@@ -100,16 +102,24 @@ class Twins:
         ):
             twin.saw(view, view.resident_at, now)
 
-    def _index(self, snapshot: Snapshot) -> None:
+    def _index(self, snapshot: Snapshot, now: float) -> None:
         for name in self.by_name.keys() - snapshot.by_name.keys():
             del self.by_name[name]
-        self._lines = {
-            model: tuple(self.by_name[view.spec.name].names[model] for view in views)
-            for model, views in snapshot.by_model.items()
-        }
+            self.faults.pop(name, None)
+        # Models that were asked for lately are looked at by placement; others when they are asked
+        # for again.
+        lately = [
+            model
+            for model, lines in self._lines.items()
+            if lines[0].habits.arrivals.rate(now) >= _ARRIVALS_MIN
+        ]
+        self._lines = {}
+        for model in lately:
+            self.lines(model)
         self._ordered = {}
         used = {line.identity for twin in self.by_name.values() for line in twin.lines.values()}
-        self._habits = {name: each for name, each in self._habits.items() if name in used}
+        for identity in self._habits.keys() - used:
+            del self._habits[identity]
         ranks = sorted({view.spec.priority for view in snapshot.endpoints}, reverse=True)
         self._tiers = {priority: at for at, priority in enumerate(ranks)}
         self.tiered = len(ranks) > 1
@@ -118,7 +128,19 @@ class Twins:
 
     def lines(self, model: str) -> Sequence[Line]:
         """The lines of a model (canonical name), in configuration order."""
-        return self._lines.get(model, ())
+        lines = self._lines.get(model)
+        return self._find_lines(model) if lines is None else lines
+
+    def _find_lines(self, model: str) -> Sequence[Line]:
+        found: list[Line] = []
+        for name in self.snapshot.holders.get(model, ()):
+            line = self.by_name[name].names.get(model)
+            if line is not None:  # else its endpoint's data could not be taken in
+                found.append(line)
+        if not found:
+            return ()
+        lines = self._lines[model] = tuple(found)
+        return lines
 
     def by_speed(self, model: str, now: float) -> Sequence[Line]:
         """The same, those first that read prompts fastest: as of a second ago at most."""
@@ -129,8 +151,8 @@ class Twins:
         return ordered[1]
 
     def models(self) -> Iterator[Sequence[Line]]:
-        """The lines of each model there is, once for each of its names."""
-        return iter(self._lines.values())
+        """The lines of each model that was asked for lately, once for each of its names."""
+        return iter([*self._lines.values()])
 
     def tier(self, view: EndpointView) -> int:
         """0 for the highest priority in the fleet, 1 for the next, and so on."""
@@ -138,7 +160,7 @@ class Twins:
 
     def habits(self, model: str) -> ModelHabits | None:
         """What requests for a model are like; None for one nobody has."""
-        lines = self._lines.get(model)
+        lines = self.lines(model)
         return lines[0].habits if lines else None
 
     def copies(self, line: Line) -> int:
@@ -148,7 +170,7 @@ class Twins:
             and each is not line
             and each.options == line.options
             and each.twin.view.health.routable
-            for each in self._lines.get(line.model, ())
+            for each in self.lines(line.model)
         )
 
     def on(self, endpoint: str) -> int:
@@ -165,12 +187,3 @@ class Twins:
     def total(self) -> int:
         """Inference requests in flight everywhere."""
         return sum(twin.in_flight for twin in self.by_name.values())
-
-
-def _embeds(entry: object) -> bool:
-    """Whether a list entry says that the model only makes embeddings."""
-    if not isinstance(entry, dict):
-        return False
-    details = entry.get("details")
-    family = str(details.get("family", "")) if isinstance(details, dict) else ""
-    return "bert" in family.lower() or entry.get("capabilities") == ["embedding"]

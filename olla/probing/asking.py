@@ -1,8 +1,13 @@
-"""One GET of one endpoint, and what came of it. Knows HTTP, not meaning."""
+"""One GET of one endpoint, and what came of it. Knows HTTP, not meaning.
+
+What went wrong is told without the endpoint's address, and without the query of a path, which may
+be a secret: it is shown in logs and to callers. The address is the operator's business.
+"""
 
 import asyncio
 import enum
 import os
+import ssl
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -14,13 +19,21 @@ from yarl import URL
 from olla.clock import Clock
 from olla.failures import OURS
 from olla.fleet.endpoint import EndpointSpec
+from olla.probing.reading import printable
 
-__all__ = ["Asker", "Reply", "Verdict"]
+__all__ = ["LIST_MAX", "Asker", "Reply", "Verdict"]
 
-_BODY_MAX = 16 * 1024 * 1024
-"""Bytes. A list of some ten thousand models."""
+LIST_MAX = 8 * 1024 * 1024
+"""Bytes of a list of models that are read: some ten thousand."""
+_BODY_MAX = 65_536
+"""Bytes of any other answer."""
 _ERROR_MAX = 200
 """Characters of an error in somebody else's words."""
+_PAUSE_MAX = 86_400.0
+"""Seconds of a Retry-After that are believed."""
+_OTHER_NAME = (62, 64)
+"""OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH, whose texts have the
+address in them."""
 
 
 class Verdict(enum.Enum):
@@ -41,16 +54,19 @@ class Verdict(enum.Enum):
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """An answer. `error` says in words what was wrong; `retry_after` is in seconds."""
+    """An answer. `error` says in words what was wrong; `retry_after` is in seconds; `more` says
+    that there is more of the body than was read."""
 
     verdict: Verdict
     body: bytes = b""
     server: str = ""
     error: str | None = None
     retry_after: float | None = None
+    more: bool = False
 
     def json(self) -> dict[str, Any] | None:
-        """The body as a JSON object; None when it is none."""
+        """The body of a short answer as a JSON object; None when it is none. Lists are `reading`'s
+        business."""
         try:
             return msgspec.json.decode(self.body, type=dict[str, Any])
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
@@ -74,8 +90,10 @@ class Asker:
         """Give the connections up."""
         await self._session.close()
 
-    async def get(self, spec: EndpointSpec, path: str) -> Reply:
-        """GET a path of an endpoint, within its `check_timeout`. Never raises for what it finds."""
+    async def get(self, spec: EndpointSpec, path: str, most: int = _BODY_MAX) -> Reply:
+        """GET a path of an endpoint, within its `check_timeout`, and read up to `most` bytes of
+        the answer. Never raises for what it finds."""
+        shown = path.partition("?")[0]
         try:
             async with (
                 asyncio.timeout(spec.check_timeout),
@@ -86,26 +104,28 @@ class Asker:
                     timeout=aiohttp.ClientTimeout(total=None),
                 ) as response,
             ):
-                body = await _bounded(response)
-                return self._judge(path, response, body)
+                body = await _bounded(response, most)
+                return self._judge(shown, response, body[:most], more=len(body) > most)
         except TimeoutError:
             return Reply(
-                Verdict.TIMEOUT, error=f"GET {path} timed out after {spec.check_timeout:g} s"
+                Verdict.TIMEOUT, error=f"GET {shown} timed out after {spec.check_timeout:g} s"
             )
         except aiohttp.ClientConnectorError as error:
             verdict = Verdict.UNASKED if error.errno in OURS else Verdict.UNREACHABLE
             return Reply(verdict, error=_reason(error))
         except (aiohttp.ClientError, ValueError) as error:
-            return Reply(Verdict.BROKEN, error=f"GET {path}: {error}"[:_ERROR_MAX])
+            return Reply(Verdict.BROKEN, error=f"GET {shown}: {_about(error)}")
         except OSError as error:
             verdict = Verdict.UNASKED if error.errno in OURS else Verdict.UNREACHABLE
             return Reply(verdict, error=_reason(error))
 
-    def _judge(self, path: str, response: aiohttp.ClientResponse, body: bytes) -> Reply:
+    def _judge(
+        self, path: str, response: aiohttp.ClientResponse, body: bytes, *, more: bool
+    ) -> Reply:
         status = response.status
         server = response.headers.get("Server", "")
         if 200 <= status < 300:
-            return Reply(Verdict.OK, body, server)
+            return Reply(Verdict.OK, body, server, more=more)
         error = f"GET {path} answered {status}"
         if status in (401, 403):
             advice = "set its auth (discovery.static.endpoints)"
@@ -122,12 +142,12 @@ class Asker:
     def _pause(self, retry_after: str) -> float | None:
         """The seconds that a Retry-After asks for, be it a number or a date."""
         if retry_after.isascii() and retry_after.isdecimal():
-            return float(retry_after)
+            return min(float(retry_after), _PAUSE_MAX)
         try:
             moment = parsedate_to_datetime(retry_after).timestamp()
         except (ValueError, OverflowError, OSError):
             return None
-        return max(0.0, moment - self._clock.wall())
+        return min(max(0.0, moment - self._clock.wall()), _PAUSE_MAX)
 
 
 def _url(spec: EndpointSpec, path: str) -> URL:
@@ -146,14 +166,15 @@ def _headers(spec: EndpointSpec) -> CIMultiDict[str]:
     return headers
 
 
-async def _bounded(response: aiohttp.ClientResponse) -> bytes:
+async def _bounded(response: aiohttp.ClientResponse, most: int) -> bytes:
+    """The body, or its beginning, at least a byte more than `most` where there is more."""
     pieces: list[bytes] = []
     size = 0
     async for piece in response.content.iter_any():
         size += len(piece)
-        if size > _BODY_MAX:
-            raise ValueError(f"the answer is longer than {_BODY_MAX} bytes")
         pieces.append(piece)
+        if size > most:
+            break
     return b"".join(pieces)
 
 
@@ -164,13 +185,39 @@ def _says_loading(body: bytes) -> bool:
 
 
 def _reason(error: OSError) -> str:
-    """Why no connection could be made, in words."""
+    """Why no connection could be made, in words and without the address."""
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return "its name cannot be resolved"
     if isinstance(error, aiohttp.ClientSSLError):
-        return f"TLS failed: {error}"[:_ERROR_MAX]
+        return f"TLS failed: {_tls_reason(error)}"
     if "refused" in str(error).lower():
         return "connection refused"
     if error.errno is not None and error.errno > 0:
         return os.strerror(error.errno).lower()
-    return str(error)[:_ERROR_MAX]
+    return "no connection could be made"
+
+
+def _tls_reason(error: aiohttp.ClientSSLError) -> str:
+    cause: Exception = error
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        cause = error.certificate_error
+    elif isinstance(error, aiohttp.ClientConnectorError):
+        cause = error.os_error
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        if cause.verify_code in _OTHER_NAME:
+            return "the certificate is for another name"
+        return printable(cause.verify_message, _ERROR_MAX)
+    reason = cause.reason if isinstance(cause, ssl.SSLError) else None
+    return (reason or "the handshake failed").lower().replace("_", " ")
+
+
+def _about(error: Exception) -> str:
+    """What was wrong with an answer. Only what the library says in words of its own: the rest may
+    name the address."""
+    if isinstance(error, aiohttp.ClientResponseError):
+        return printable(error.message, _ERROR_MAX)
+    if isinstance(error, OSError):
+        return os.strerror(error.errno).lower() if error.errno else "the connection broke"
+    if isinstance(error, aiohttp.InvalidURL):
+        return "its address cannot be used"
+    return printable(str(error), _ERROR_MAX)

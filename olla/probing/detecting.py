@@ -1,8 +1,9 @@
 """Finding out what kind of server an endpoint of type `auto` is."""
 
 from olla.fleet.endpoint import EndpointSpec
-from olla.fleet.profiles import PROFILES, Profile
+from olla.fleet.profiles import PROFILES, ListFormat, Profile
 from olla.probing.asking import Asker, Reply, Verdict
+from olla.probing.reading import first_entries
 
 __all__ = ["detect"]
 
@@ -16,6 +17,8 @@ _BY_OWNER = {
 }
 """What a server writes into `owned_by`, and the profile that gives it away."""
 
+_LOOKED_AT_MAX = 64
+"""Entries of a list in which an owner is looked for."""
 _NO_ANSWER = (Verdict.TIMEOUT, Verdict.UNREACHABLE, Verdict.RATE_LIMITED)
 """Asking something else would tell no more; and an Ollama that is late with one answer must not be
 taken for another kind because it is in time with the next."""
@@ -40,15 +43,12 @@ async def detect(asker: Asker, spec: EndpointSpec) -> tuple[Profile | None, Repl
         return (found, listed) if found is not None else (None, _unknown())
     if listed.verdict is not Verdict.OK:
         return None, listed
-    answer = listed.json()
-    if answer is None or "data" not in answer:
-        return None, _unknown()
-    entries = [] if answer["data"] is None else answer["data"]
-    if not isinstance(entries, list):
+    entries = first_entries(listed.body, ListFormat.OPENAI, _LOOKED_AT_MAX)
+    if entries is None:
         return None, _unknown()
     for entry in entries:
-        owner = entry.get("owned_by") if isinstance(entry, dict) else None
-        if isinstance(owner, str) and owner in _BY_OWNER:
+        owner = entry.get("owned_by")
+        if owner in _BY_OWNER:
             return PROFILES[_BY_OWNER[owner]], listed
     found = None if entries else await _by_own_list(asker, spec)
     return found or PROFILES["openai-compatible"], listed
@@ -59,9 +59,10 @@ async def _by_own_list(asker: Asker, spec: EndpointSpec) -> Profile | None:
     own = await asker.get(spec, "/api/v1/models")
     if own.verdict is not Verdict.OK:
         return None
-    if isinstance(_field(own, "models"), list):
+    if first_entries(own.body, ListFormat.OLLAMA, 1) is not None:
         return PROFILES["lm-studio"]
-    return PROFILES["lemonade"] if isinstance(_field(own, "data"), list) else None
+    found = first_entries(own.body, ListFormat.OPENAI, 1)
+    return PROFILES["lemonade"] if found is not None else None
 
 
 def _field(reply: Reply, name: str) -> object:

@@ -11,15 +11,18 @@ from collections.abc import Callable, Mapping, Sequence
 from olla.clock import Clock
 from olla.fleet.endpoint import EndpointSpec
 from olla.fleet.profiles import Profile
-from olla.fleet.snapshot import Instance, Model
-from olla.probing.asking import Asker, Reply, Verdict
-from olla.probing.reading import instances, models
+from olla.fleet.snapshot import Instance, Model, resident_by_name
+from olla.probing.asking import LIST_MAX, Asker, Reply, Verdict
+from olla.probing.reading import instances, models, printable
+from olla.probing.slices import Slices
 from olla.tasks import joined, spawn
 
 __all__ = ["Inventory", "Question"]
 
 _VERSION_MAX = 64
 """Characters."""
+_NO_MODELS: Mapping[str, Model] = {}
+_NO_INSTANCES: Mapping[str, Instance] = {}
 
 
 class Question(enum.Enum):
@@ -38,21 +41,36 @@ class Inventory:
     """
 
     def __init__(
-        self, spec: EndpointSpec, asker: Asker, clock: Clock, changed: Callable[[], None]
+        self,
+        spec: EndpointSpec,
+        asker: Asker,
+        clock: Clock,
+        slices: Slices,
+        changed: Callable[[], None],
+        failed: Callable[[Exception], None],
     ) -> None:
-        """`changed` is called whenever something was answered that is kept."""
+        """Long lists are read in `slices`. `changed` is called whenever something was answered
+        that is kept, `failed` with an error of olla's own in reading an answer."""
         self._spec = spec
         self._asker = asker
         self._clock = clock
+        self._slices = slices
         self._changed = changed
+        self._failed = failed
         self._loop = asyncio.get_running_loop()
         self._profile: Profile | None = None
         self._under_way: dict[Question, asyncio.Task[Reply]] = {}
         self._known_at: dict[Question, float] = {}
         self._stale: set[Question] = set()
         """What is known to have changed since it was asked for."""
-        self.models: Mapping[str, Model] = {}
+        self.models = _NO_MODELS
+        self.models_cut = False
+        """Whether it lists more models than were read."""
+        self._listed = b""
+        """The list of models as it came last: most never change."""
         self.instances: Sequence[Instance] = ()
+        self.resident = _NO_INSTANCES
+        """`instances` under every name of theirs, see `resident_by_name`."""
         self.resident_wall: float | None = None
         self.resident_at: float | None = None
         """When the question was put to which `instances` are the answer, in monotonic seconds."""
@@ -67,7 +85,9 @@ class Inventory:
     def profile(self, profile: Profile) -> None:
         if self._profile is not None and self._profile is not profile:
             # Another kind of server has taken its place.
-            self.models, self.instances, self.version = {}, (), None
+            self.models, self.models_cut, self._listed = _NO_MODELS, False, b""
+            self.version = None
+            self._remember(())
             self._known_at.clear()
         self._profile = profile
 
@@ -91,7 +111,7 @@ class Inventory:
 
     def forget_memory(self) -> None:
         """A server that went away has nothing in memory when it comes back."""
-        self.instances = ()
+        self._remember(())
         self.resident_at = None
         self._known_at.pop(Question.RESIDENT, None)
 
@@ -125,7 +145,11 @@ class Inventory:
         assert self._profile is not None
         was_stale = question in self._stale
         self._stale.discard(question)
-        reply = await self._read(question, self._profile)
+        try:
+            reply = await self._read(question, self._profile)
+        except Exception as error:
+            self._failed(error)
+            reply = Reply(Verdict.BROKEN, error=f"olla could not read its answer: {error!r}"[:200])
         if reply.verdict is Verdict.OK:
             self._known_at[question] = self._clock.now()
             if question is not Question.ALIVE:
@@ -145,13 +169,16 @@ class Inventory:
 
     async def _read_models(self, profile: Profile) -> Reply:
         path = self._spec.list_path or profile.list_path
-        reply = await self._asker.get(self._spec, path)
-        if reply.verdict is not Verdict.OK:
+        reply = await self._asker.get(self._spec, path, LIST_MAX)
+        if reply.verdict is not Verdict.OK or (reply.body == self._listed and self._listed):
             return reply
-        found = models(reply.json(), profile.list_format, self._spec.models)
+        reading = models(reply.body, profile.list_format, self._spec.models, more=reply.more)
+        found = await self._slices.run(reading)
         if found is None:
-            return Reply(Verdict.BROKEN, error=f"GET {path} answered no list of models")
-        self.models = found
+            return _no_list(path)
+        self.models, self.models_cut = found.models, found.cut
+        self._listed = reply.body
+        self._remember(self.instances)
         return reply
 
     async def _read_resident(self, profile: Profile) -> Reply:
@@ -159,17 +186,22 @@ class Inventory:
         if path is None:
             return Reply(Verdict.OK)
         put_at, put_wall = self._clock.now(), self._clock.wall()
-        reply = await self._asker.get(self._spec, path)
+        reply = await self._asker.get(self._spec, path, LIST_MAX)
         if reply.verdict is Verdict.ABSENT:  # an old Ollama does not tell
             return Reply(Verdict.OK)
         if reply.verdict is not Verdict.OK:
             return reply
-        found = instances(reply.json())
+        found = await self._slices.run(instances(reply.body, more=reply.more))
         if found is None:
-            return Reply(Verdict.BROKEN, error=f"GET {path} answered no list of models")
-        self.instances = found
+            return _no_list(path)
+        self._remember(found)
         self.resident_at, self.resident_wall = put_at, put_wall
         return reply
+
+    def _remember(self, found: Sequence[Instance]) -> None:
+        """These models are in memory, as far as is known."""
+        self.instances = found
+        self.resident = resident_by_name(found, self.models) if found else _NO_INSTANCES
 
     async def _read_version(self, profile: Profile) -> Reply:
         if profile.version_path is None:
@@ -179,6 +211,11 @@ class Inventory:
             return reply
         answer = reply.json() if reply.verdict is Verdict.OK else None
         version = answer.get("version") if answer is not None else None
-        self.version = version[:_VERSION_MAX] if isinstance(version, str) else None
+        self.version = printable(version, _VERSION_MAX) if isinstance(version, str) else None
         # A server that does not tell need not be asked again in the next round.
         return Reply(Verdict.OK)
+
+
+def _no_list(path: str) -> Reply:
+    shown = path.partition("?")[0]
+    return Reply(Verdict.BROKEN, error=f"GET {shown} answered no list of models")

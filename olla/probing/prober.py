@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from structlog.typing import FilteringBoundLogger
 
@@ -12,18 +12,22 @@ from olla.fleet.endpoint import EndpointSpec
 from olla.fleet.snapshot import EndpointView, Snapshot
 from olla.probing.asking import Asker
 from olla.probing.inventory import Question
+from olla.probing.slices import Slices
 from olla.probing.watch import Watch
 from olla.tasks import spawn
 
 __all__ = ["Prober"]
+
+_NO_FAULTS: Mapping[str, Exception] = {}
 
 
 class Prober:
     """Watches endpoints; publishes `snapshot`, a new one whenever something was learnt.
 
     `list_interval` is how often an endpoint's models are read, in seconds (it is asked that often
-    whatever its own interval); `rng` makes the jitter; `changed` is called with every new snapshot,
-    `lost` with the name of an endpoint that has died and the reason to think so.
+    whatever its own interval); `rng` makes the jitter; `changed` is called with every new snapshot
+    and returns the endpoints whose data it cannot take in; `lost` is called with the name of an
+    endpoint that has died and the reason to think so.
     """
 
     def __init__(
@@ -34,7 +38,7 @@ class Prober:
         rng: random.Random,
         list_interval: float,
         logger: FilteringBoundLogger,
-        changed: Callable[[Snapshot], None] = lambda _: None,
+        changed: Callable[[Snapshot], Mapping[str, Exception]] = lambda _: _NO_FAULTS,
         lost: Callable[[str, str], None] = lambda *_: None,
     ) -> None:
         self._clock = clock
@@ -45,6 +49,7 @@ class Prober:
         self._lost = lost
         self._specs = tuple(specs)
         self._asker: Asker | None = None
+        self._slices = Slices()
         self._watches: dict[str, Watch] = {}
         self.snapshot = Snapshot.of(
             EndpointView(spec=spec, position=at) for at, spec in enumerate(self._specs)
@@ -146,15 +151,22 @@ class Prober:
                 each.cancel()
         return self.snapshot
 
-    def _publish(self, snapshot: Snapshot) -> None:
+    def _publish(self, snapshot: Snapshot) -> Mapping[str, Exception]:
+        """Swap the snapshot. An error of whoever follows it is nobody's data, and no endpoint may
+        pay for it: the one that was probed last used to be marked unhealthy."""
         self.snapshot = snapshot
-        self._changed(snapshot)
+        try:
+            return self._changed(snapshot)
+        except Exception as error:
+            self._logger.error("fleet change not followed", exc_info=error)
+            return _NO_FAULTS
 
     def _watch(self, asker: Asker, spec: EndpointSpec, position: int) -> Watch:
-        def publish(view: EndpointView) -> None:
+        def publish(view: EndpointView) -> Exception | None:
             # One that is no longer watched may still hear something while it stops.
-            if self._watches.get(spec.name) is watch:
-                self._publish(self.snapshot.replaced(view))
+            if self._watches.get(spec.name) is not watch:
+                return None
+            return self._publish(self.snapshot.replaced(view)).get(spec.name)
 
         watch = Watch(
             spec,
@@ -164,6 +176,7 @@ class Prober:
             self._rng,
             lambda: self.list_interval,
             self._logger,
+            self._slices,
             publish,
             self._lost,
         )

@@ -19,10 +19,12 @@ from olla.fleet import breaker as breakers
 from olla.fleet.endpoint import EndpointSpec
 from olla.fleet.health import Event, Health, HealthState, advance, next_interval
 from olla.fleet.profiles import AUTO, PROFILES, profile_named
-from olla.fleet.snapshot import EndpointView, resident_by_name
+from olla.fleet.snapshot import EndpointView
 from olla.probing.asking import Asker, Reply, Verdict
 from olla.probing.detecting import detect
 from olla.probing.inventory import Inventory, Question
+from olla.probing.reading import MODELS_MAX
+from olla.probing.slices import Slices
 from olla.tasks import spawn
 
 __all__ = ["Watch"]
@@ -30,6 +32,8 @@ __all__ = ["Watch"]
 _VERSION_INTERVAL = 600.0
 """Seconds between two questions for the version of an endpoint that stays up."""
 _WARNING_INTERVAL = 60.0
+_ERROR_MAX = 200
+"""Characters of an error of olla's own that are shown."""
 _SPACING = 0.5
 """Seconds from one question to the next, at least, when traffic gives the occasion: there may be
 hundreds of failing requests a second, and one probe tells as much."""
@@ -57,11 +61,13 @@ class Watch:
         rng: random.Random,
         list_interval: Callable[[], float],
         logger: FilteringBoundLogger,
-        publish: Callable[[EndpointView], None],
+        slices: Slices,
+        publish: Callable[[EndpointView], Exception | None],
         lost: Callable[[str, str], None] = lambda *_: None,
     ) -> None:
-        """`publish` takes the new view whenever something was learnt; `lost` is told the name of
-        an endpoint that has died, and why it is thought so."""
+        """`publish` takes the new view whenever something was learnt, and returns the error where
+        the fleet cannot take it in; `lost` is told the name of an endpoint that has died, and why
+        it is thought so. Long lists are read in `slices`."""
         self.spec = spec
         self._position = position
         self._asker = asker
@@ -71,7 +77,7 @@ class Watch:
         self._logger = logger
         self._publish_view = publish
         self._lost = lost
-        self._inventory = Inventory(spec, asker, clock, self._publish)
+        self._inventory = Inventory(spec, asker, clock, slices, self._publish, self._could_not_read)
         known = None if spec.type == AUTO else profile_named(spec.type)
         if known is not None:
             self._inventory.profile = known
@@ -79,6 +85,10 @@ class Watch:
         self._state = HealthState()
         self._breaker = breakers.Breaker()
         self._error: str | None = None
+        self._fault: Exception | None = None
+        """Why the fleet cannot take in what is known."""
+        self._cut = False
+        """Whether it was said that its list of models is cut."""
         self._checked_at: float | None = None
         self._next_check_at = 0.0
         """When the schedule says so, in monotonic seconds."""
@@ -242,9 +252,8 @@ class Watch:
                 await self._round()
             except Exception as error:
                 self._log_fault(error)
-                self._guarded(
-                    partial(self._learn, Event.BROKEN, f"olla could not ask it: {error!r}")
-                )
+                message = f"olla could not ask it: {error!r}"[:_ERROR_MAX]
+                self._guarded(partial(self._learn, Event.BROKEN, message))
             self._in_round = False
             self._checked_at = self._clock.now()
             self._rounds += 1
@@ -319,7 +328,11 @@ class Watch:
         if any(answer.verdict is Verdict.UNASKED for answer in answers):
             return  # it was not the endpoint that failed
         event, reply = _judge(dict(zip(asked, answers, strict=True)))
-        self._learn(event, reply.error, reply.retry_after)
+        if self._fault is not None and event in (Event.OK, Event.SLOW):
+            message = f"olla could not take in what it tells: {self._fault!r}"
+            self._learn(Event.BROKEN, message[:_ERROR_MAX])
+        else:
+            self._learn(event, reply.error, reply.retry_after)
 
     def _learn(
         self, event: Event, error: str | None = None, retry_after: float | None = None
@@ -349,7 +362,20 @@ class Watch:
 
     def _publish(self) -> None:
         self.view = self._make_view()
-        self._publish_view(self.view)
+        before, self._fault = self._fault, self._publish_view(self.view)
+        if self._fault is not None and repr(before) != repr(self._fault):
+            self._logger.error(
+                "endpoint data rejected", endpoint=self.spec.name, exc_info=self._fault
+            )
+        if self._inventory.models_cut is not self._cut:
+            self._cut = self._inventory.models_cut
+            if self._cut:
+                self._logger.warning(
+                    "model list cut", endpoint=self.spec.name, models_max=MODELS_MAX
+                )
+
+    def _could_not_read(self, error: Exception) -> None:
+        self._logger.error("answer not read", endpoint=self.spec.name, exc_info=error)
 
     def _make_view(self) -> EndpointView:
         inventory = self._inventory
@@ -361,7 +387,7 @@ class Watch:
             breaker=self._breaker.state,
             ramp=self._breaker.ramp,
             models=inventory.models,
-            resident=resident_by_name(inventory.instances, inventory.models),
+            resident=inventory.resident,
             version=inventory.version,
             last_error=self._error,
             retry_at=self._state.retry_at,
@@ -370,6 +396,7 @@ class Watch:
             models_at=inventory.models_at,
             resident_at=inventory.resident_at,
             resident_wall=inventory.resident_wall,
+            models_cut=inventory.models_cut,
         )
 
 

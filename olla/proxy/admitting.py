@@ -5,7 +5,7 @@ what it asks for, and decides nothing.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import assert_never
 
 from olla.admission.dispatcher import Dispatcher
@@ -111,11 +111,12 @@ class Admission:
         if not self.dispatcher.quiet:
             self._obey(now)
 
-    def changed(self, snapshot: Snapshot) -> None:
-        """Something is new of the fleet."""
+    def changed(self, snapshot: Snapshot) -> Mapping[str, Exception]:
+        """Something is new of the fleet. Returns the endpoints whose data cannot be taken in."""
         now = self._clock.now()
         self.dispatcher.changed(snapshot, now)
         self._obey(now)
+        return self.dispatcher.twins.faults
 
     def bound_loads(self, timeout: float) -> None:
         """Loads that begin from now on may take so many seconds; 0 for any number."""

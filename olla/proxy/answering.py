@@ -338,8 +338,9 @@ class Answering:
             record.first_byte = record.first_byte or now
         response.headers["X-Olla-Request-ID"] = record.id
         response.headers["X-Olla-Response-Time"] = seconds(now - record.started)
-        if isinstance(response, web.Response) and isinstance(response.body, bytes):
-            record.bytes_out = len(response.body)
+        if isinstance(response, web.Response):
+            body = response.body
+            record.bytes_out = len(body) if isinstance(body, bytes) else getattr(body, "size", 0)
         return response
 
     def _over(self, record: RequestRecord) -> None:

@@ -70,8 +70,8 @@ def _models(stations: Stations, target: Target, peek: Peek) -> tuple[str, ...]:
     if target.operation is not _OTHER:
         return ()
     # A path that olla does not know may be asked about a model that it knows.
-    by_model = stations.fleet.snapshot.by_model
-    return known if any(model in by_model for model in known) else ()
+    holders = stations.fleet.snapshot.holders
+    return known if any(model in holders for model in known) else ()
 
 
 def answer_of(features: Features, summary: Summary, *, streamed: bool) -> Answer:

@@ -12,6 +12,9 @@ from olla.fleet.twins import Twins
 
 __all__ = ["Decided", "EndpointFacts", "FleetFacts", "JournalLine", "ModelFacts", "facts"]
 
+_MODELS_MAX = 256
+"""Models of an endpoint that are told, those that were asked for before the others."""
+
 
 class ModelFacts(msgspec.Struct, frozen=True):
     """A model on an endpoint: canonical name, identity of the weights, bytes on disk; learned
@@ -92,7 +95,7 @@ def _endpoint(twin: Twin) -> EndpointFacts:
         max_loaded=twin.max_loaded,
         cold_bandwidth=gigabyte / twin.rates.load_seconds(gigabyte, warm=False),
         warm_bandwidth=gigabyte / twin.rates.load_seconds(gigabyte, warm=True),
-        models=tuple(_model(name, line) for name, line in twin.names.items()),
+        models=tuple(_model(name, line) for name, line in twin.names.first(_MODELS_MAX)),
         ollama=twin.tells_residency,
     )
 

@@ -108,12 +108,7 @@ class RunningMachine:
         self.wake_at = inf
         self.specs = {canonical(each.name): each for each in shape.models}
         self.models = {
-            canonical(each.name): Model(
-                each.name,
-                each.digest,
-                each.size,
-                {"details": {"family": each.family}, "capabilities": each.capabilities},
-            )
+            canonical(each.name): Model(each.name, each.digest, each.size, embedding=each.embedding)
             for each in shape.models
         }
         self.speeds = {name: (prompt, output) for name, prompt, output in shape.rates}

@@ -1,30 +1,72 @@
-"""How olla's own answers look: JSON that nobody caches, and only for who reads.
+"""How olla's own answers look: JSON that nobody caches.
 
 What is in them is the business of the surfaces.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+import asyncio
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.payload import Payload
 
-from olla.dialects.own import Own
-from olla.failures import Failure, Kind
-from olla.proxy.error_response import error_response
-
-__all__ = ["JSON", "JSON_UTF8", "Surface", "iso_time", "json_response", "read_only"]
-
-Surface = Callable[[web.BaseRequest], Awaitable[web.Response]]
-"""Answers one path."""
+__all__ = ["JSON", "JSON_UTF8", "iso_time", "json_response", "list_response"]
 
 JSON = "application/json"
 JSON_UTF8 = "application/json; charset=utf-8"
 """What Ollama says under `/api`; under `/v1` it leaves the charset out."""
 
+_PIECE = 131_072
+"""Bytes of a long body that are written at a time, at least."""
 _WALL_MAX = 253_402_300_799.0
 """The last second of the year 9999."""
+
+
+class _InPieces(Payload):
+    """A long body that is written piece by piece, as the client takes it.
+
+    Written at once, nine megabytes held the loop up for 30 ms, and a client that does not read held
+    all of them in its connection's buffer.
+    """
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        super().__init__(pieces)
+        self._pieces = pieces
+        self._size = sum(map(len, pieces))
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """The body as text."""
+        return b"".join(self._pieces).decode(encoding, errors)
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        """Write it, waiting for the client."""
+        for piece in self._pieces:
+            await writer.write(piece)
+            await asyncio.sleep(0)
+
+
+def list_response(
+    before: bytes, rows: Iterable[bytes], after: bytes, content_type: str = JSON
+) -> web.Response:
+    """A list of JSON values between the JSON before and after it, however long it is."""
+    pieces: list[bytes] = []
+    held, size = [before], 0
+    for number, row in enumerate(rows):
+        if number:
+            held.append(b",")
+        held.append(row)
+        size += len(row)
+        if size >= _PIECE:
+            pieces.append(b"".join(held))
+            held, size = [], 0
+    pieces.append(b"".join([*held, after]))
+    return web.Response(
+        body=_InPieces(pieces) if len(pieces) > 1 else pieces[0],
+        headers={"Content-Type": content_type, "Cache-Control": "no-store"},
+    )
 
 
 def json_response(
@@ -40,21 +82,6 @@ def json_response(
         body=msgspec.json.encode(value, enc_hook=_plain),
         headers={"Content-Type": content_type, "Cache-Control": "no-store", **(headers or {})},
     )
-
-
-def read_only(answer: Surface) -> Surface:
-    """`answer` for GET and HEAD (aiohttp leaves the body out for HEAD); 405 for the rest."""
-
-    async def surface(request: web.BaseRequest) -> web.Response:
-        if request.method in ("GET", "HEAD"):
-            return await answer(request)
-        failure = Failure(
-            Kind.METHOD_NOT_ALLOWED,
-            f"{request.method} is not possible on {request.path}; use GET",
-        )
-        return error_response(failure, Own(), [("Allow", "GET, HEAD")])
-
-    return surface
 
 
 def iso_time(wall: float | None) -> str | None:

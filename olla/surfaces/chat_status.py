@@ -8,11 +8,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+import msgspec
 import psutil
 from aiohttp import web
 
 from olla.access.limit import Kind, Limit
 from olla.access.policy import AccessPolicy
+from olla.access.visibility import Visibility
 from olla.clock import Clock
 from olla.failures import Failed
 from olla.fleet.profiles import ListFormat
@@ -20,7 +22,8 @@ from olla.fleet.snapshot import Snapshot
 from olla.proxy.answering import Asked, Surface
 from olla.surfaces.answers import json_response
 from olla.surfaces.asking import by_method
-from olla.surfaces.merge import merged
+from olla.surfaces.catalogue import Catalogue, Shape
+from olla.surfaces.merge import Merged
 
 if TYPE_CHECKING:
     from olla.store.database import Store
@@ -36,6 +39,13 @@ _COUNT_AGAIN = 10.0
 """Seconds after which the store counts its rows again; what is written meanwhile is added."""
 _PATIENCE = 1.0
 """Seconds that counting may take."""
+
+
+def _shown(one: Merged, _: Any) -> dict[str, Any]:
+    return {"name": one.model.name, "size_gb": round((one.model.size or 0) / _GB, 2)}
+
+
+_SHAPE = Shape(_shown)
 
 
 class Recorder(Protocol):
@@ -72,6 +82,7 @@ class ChatStatus:
         recorder: Recorder,
         requests: Callable[[], int],
         active: Callable[[], int],
+        catalogue: Catalogue,
         clock: Clock,
     ) -> None:
         self._snapshot = snapshot
@@ -80,6 +91,7 @@ class ChatStatus:
         self._recorder = recorder
         self._requests = requests
         self._active = active
+        self._catalogue = catalogue
         self._clock = clock
         self._started = clock.now()
         self._before = 0
@@ -103,7 +115,7 @@ class ChatStatus:
                     "ram_percent": memory.percent,
                     "cpu_percent": psutil.cpu_percent(interval=None),
                 },
-                "ollama": self._ollama(),
+                "ollama": await self._ollama(Visibility.of(asked.visit.caller)),
                 "usage": {
                     "total_requests": await self._total(),
                     "active_anonymous_ips": self._active(),
@@ -113,21 +125,16 @@ class ChatStatus:
             }
         )
 
-    def _ollama(self) -> dict[str, Any]:
+    async def _ollama(self, visible: Visibility) -> dict[str, Any]:
         views = [
             view
-            for view in self._snapshot().endpoints
+            for view in visible.views(self._snapshot().endpoints)
             if view.routable
             and view.profile is not None
             and view.profile.list_format is ListFormat.OLLAMA
         ]
-        return {
-            "online": bool(views),
-            "models": [
-                {"name": one.model.name, "size_gb": round((one.model.size or 0) / _GB, 2)}
-                for one in merged(views)
-            ],
-        }
+        rows = await self._catalogue.rows(views, _SHAPE, visible)
+        return {"online": bool(views), "models": [msgspec.Raw(row[1]) for row in rows]}
 
     async def _total(self) -> int:
         """Requests as far as anybody remembers: the store where it is open, else this process."""

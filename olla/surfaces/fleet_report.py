@@ -1,19 +1,26 @@
-"""What is known of the endpoints and models, as the status pages say it.
+"""What is known of the endpoints and models, as the status pages say it to a caller.
 
-Plain functions of a snapshot; HTTP is `status`' business.
+Plain functions of a snapshot and of what the caller may see; HTTP is `status`' business. What
+grows with the number of models is a generator that yields after each, see `Slices`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Generator, Iterable
 from typing import Any
 
+import msgspec
+
+from olla.access.visibility import EVERYTHING, Visibility
 from olla.clock import Clock
 from olla.fleet.breaker import BreakerState
 from olla.fleet.health import Health
 from olla.fleet.line import Line
+from olla.fleet.names import display
 from olla.fleet.snapshot import EndpointView, Snapshot
 from olla.fleet.twins import Twins
+from olla.probing.reading import MODELS_MAX
 from olla.surfaces import merge
 from olla.surfaces.answers import iso_time
+from olla.surfaces.catalogue import Catalogue, Shape
 from olla.telemetry.traffic import EndpointTraffic, Traffic, Window
 
 __all__ = ["FleetReport", "latency"]
@@ -29,48 +36,63 @@ _WORDS = {
 """For the states in which an endpoint gets no requests."""
 
 
+def _known(one: merge.Merged, _: Any) -> dict[str, Any]:
+    return {"name": one.model.name, **merge.known_of(one)}
+
+
+_KNOWN = Shape(_known)
+
+
 class FleetReport:
     """Tells of endpoints and models as of now."""
 
     def __init__(
-        self, snapshot: Callable[[], Snapshot], twins: Twins, traffic: Traffic, clock: Clock
+        self,
+        snapshot: Callable[[], Snapshot],
+        twins: Twins,
+        traffic: Traffic,
+        clock: Clock,
+        catalogue: Catalogue,
     ) -> None:
+        self._catalogue = catalogue
         self._snapshot = snapshot
         self._twins = twins
         self._traffic = traffic
         self._clock = clock
 
-    def counts(self) -> dict[str, int]:
+    def counts(self, visible: Visibility = EVERYTHING) -> Generator[None, None, dict[str, int]]:
         """How many endpoints there are, how many may take requests, and how many models those
         have."""
-        views = self._snapshot().endpoints
+        views = visible.views(self._snapshot().endpoints)
         routable = [view for view in views if _routable(view)]
-        names = {name for view in routable for name in view.models}
-        return {
-            "endpoints": len(views),
-            "endpoints_routable": len(routable),
-            "models": len(names),
-        }
+        names: set[str] = set().union(*[view.models.keys() for view in routable])
+        models = yield from _seen(names, visible)
+        return {"endpoints": len(views), "endpoints_routable": len(routable), "models": models}
 
-    def endpoints(self) -> list[dict[str, Any]]:
+    def endpoints(self, visible: Visibility) -> Generator[None, None, list[dict[str, Any]]]:
         """Every endpoint, in configuration order."""
-        return [self._endpoint(view) for view in self._snapshot().endpoints]
+        found: list[dict[str, Any]] = []
+        for view in visible.views(self._snapshot().endpoints):
+            yield
+            models = yield from _seen(view.models, visible)
+            found.append(self._endpoint(view, visible, models))
+        return found
 
-    def models(self) -> list[dict[str, Any]]:
-        """Every model any endpoint has, whether it can be routed to or not, newest first."""
-        found = []
-        for one in merge.merged(self._snapshot().endpoints):
-            shown = merge.unified_model(one)["olla"]
-            del shown["availability"]
-            places = [self._place(one.name, view) for view in one.holders]
-            found.append(
-                {
-                    "name": one.model.name,
-                    **shown,
-                    "routable": any(place["routable"] for place in places),
-                    "endpoints": places,
-                }
-            )
+    def models(self, visible: Visibility) -> Generator[None, None, list[bytes]]:
+        """Every model any endpoint has, as JSON, whether it can be routed to or not, newest
+        first."""
+        if not visible.lists:
+            return []
+        views = visible.views(self._snapshot().endpoints)
+        by_name = {view.name: view for view in views}
+        found: list[bytes] = []
+        for one, known in (yield from self._catalogue.making(views, _KNOWN)):
+            yield
+            if visible.matches(one.shown):
+                places = [self._place(one.name, by_name[name]) for name in one.holders]
+                routable = b"true" if any(place["routable"] for place in places) else b"false"
+                rest = b',"routable":%b,"endpoints":%b}' % (routable, msgspec.json.encode(places))
+                found.append(known[:-1] + rest)
         return found
 
     def _place(self, name: str, view: EndpointView) -> dict[str, Any]:
@@ -83,13 +105,14 @@ class FleetReport:
             "in_flight": self._twins.on_model(view.name, name),
         }
 
-    def _endpoint(self, view: EndpointView) -> dict[str, Any]:
+    def _endpoint(self, view: EndpointView, visible: Visibility, models: int) -> dict[str, Any]:
         traffic = self._traffic.endpoints.get(view.name) or EndpointTraffic()
         instances = {each.name: each for each in view.resident.values()}
-        stuck, refused = self._stuck(view), self._refused(view)
+        stuck = [*filter(visible.sees_model, self._stuck(view))]
+        refused = [*filter(visible.sees_model, self._refused(view))]
         return {
             "name": view.name,
-            "url": view.spec.url,
+            "url": view.spec.url if visible.addresses else None,
             "type": view.profile.name if view.profile is not None else view.spec.type,
             "status": view.health.value,
             "breaker": view.breaker.value,
@@ -99,7 +122,8 @@ class FleetReport:
             "refused": refused,
             "priority": view.spec.priority,
             "in_flight": self._twins.on(view.name),
-            "models": len(view.models),
+            "models": models,
+            "models_cut": view.models_cut,
             "resident": [
                 {
                     "name": each.name,
@@ -107,6 +131,7 @@ class FleetReport:
                     "expires_at": iso_time(each.expires_at),
                 }
                 for each in instances.values()
+                if visible.sees_model(each.name)
             ],
             "version": view.version,
             "last_error": view.last_error,
@@ -170,7 +195,20 @@ def _reason(view: EndpointView, stuck: list[str], refused: list[str]) -> str | N
         return f"has refused requests for {', '.join(refused)}: left alone with that for a while"
     if view.ramp:
         return f"has come back: {view.ramp} requests at a time for now"
+    if view.models_cut:
+        return f"lists more models than olla reads: only the first {MODELS_MAX} are known"
     return None
+
+
+def _seen(names: Collection[str], visible: Visibility) -> Generator[None, None, int]:
+    """How many of these models (canonical names) may be seen."""
+    if visible.all_models or not visible.lists:
+        return len(names) if visible.lists else 0
+    count = 0
+    for name in names:
+        yield
+        count += visible.matches(display(name))
+    return count
 
 
 def _rounded(seconds: float | None) -> float | None:

@@ -2,15 +2,16 @@
 
 Asks for fresh knowledge, merges it (`merge`) and answers in the dialect that was spoken. An empty
 list would say that there are no models; when nobody can tell, the answer is a failure instead.
-Whoever may use some models or endpoints only sees no others.
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
+import msgspec
 from aiohttp import web
 
 from olla.access.caller import Caller, refuse_model
+from olla.access.visibility import Visibility
 from olla.clock import Clock
 from olla.dialects.dialect import Dialect, Operation
 from olla.dialects.own import Own
@@ -26,10 +27,22 @@ from olla.routing.candidates import exclusion
 from olla.routing.decision import refusal
 from olla.routing.features import Features
 from olla.surfaces import merge
-from olla.surfaces.answers import JSON, JSON_UTF8, json_response
+from olla.surfaces.answers import JSON, JSON_UTF8, json_response, list_response
 from olla.surfaces.asking import by_method
+from olla.surfaces.catalogue import Catalogue, Row, Shape
 
 __all__ = ["ListSurface", "Refresh"]
+
+_OPENAI = Shape(lambda one, _: merge.openai_model(one))
+_ANTHROPIC = Shape(lambda one, _: merge.anthropic_model(one))
+_UNIFIED = Shape(merge.unified_model, memory=True)
+
+
+def _tag(one: merge.Merged, _: Any) -> bytes:
+    return merge.ollama_entry(one)
+
+
+_TAGS = Shape(_tag)
 
 _RETRY_AFTER = 1.0
 """Seconds; an endpoint's version is asked for soon after it came up."""
@@ -57,12 +70,14 @@ class ListSurface:
         snapshot: Callable[[], Snapshot],
         refresh: Refresh,
         clock: Clock,
+        catalogue: Catalogue | None = None,
         max_age: float = 1.0,
         timeout: float = 1.0,
     ) -> None:
         self._snapshot = snapshot
         self._refresh = refresh
         self._clock = clock
+        self._catalogue = catalogue or Catalogue()
         self._max_age = max_age
         self._timeout = timeout
 
@@ -86,15 +101,13 @@ class ListSurface:
         failure = self._refusal(scope, snapshot)
         if failure is not None:
             return error_response(failure, target.dialect)
-        models = scope.models(snapshot)
         if target.dialect.name == "ollama":
-            tags = [merge.ollama_entry(one) for one in models if one.from_ollama]
-            return json_response({"models": tags}, content_type=JSON_UTF8)
+            rows = [row for row in await self._rows(scope, snapshot, _TAGS) if row[0].from_ollama]
+            return _listed(b'{"models":[', rows, content_type=JSON_UTF8)
         if target.dialect.name == "anthropic":
-            return json_response(_anthropic_list(models))
-        return json_response(
-            {"object": "list", "data": [merge.openai_model(one) for one in models]}
-        )
+            return _anthropic_list(await self._rows(scope, snapshot, _ANTHROPIC))
+        rows = await self._rows(scope, snapshot, _OPENAI)
+        return _listed(b'{"object":"list","data":[', rows)
 
     async def _model(
         self, request: web.BaseRequest, target: Target, caller: Caller
@@ -107,9 +120,7 @@ class ListSurface:
         )
         if failure is not None:
             return error_response(failure, target.dialect)
-        name = canonical(asked_for)
-        having = [view for view in scope.routable(snapshot) if name in view.models]
-        one = next(each for each in merge.merged(having) if each.name == name)
+        (one,) = merge.merged(scope.routable(snapshot), canonical(asked_for))
         if target.dialect.name == "anthropic":
             return json_response(merge.anthropic_model(one))
         return json_response(merge.openai_model(one))
@@ -122,7 +133,11 @@ class ListSurface:
         failure = self._refusal(scope, snapshot)
         if failure is not None:
             return error_response(failure, target.dialect)
-        models = merge.running(scope.routable(snapshot), scope.sees)
+        models = [
+            msgspec.Raw(entry)
+            for instance, entry in merge.running(scope.routable(snapshot))
+            if scope.visible.sees_model(instance.name)
+        ]
         return json_response({"models": models}, content_type=JSON_UTF8)
 
     async def _version(
@@ -162,11 +177,12 @@ class ListSurface:
         failure = self._refusal(scope, snapshot)
         if failure is not None:
             return error_response(failure, scope.dialect)
-        models = scope.models(snapshot)
-        return json_response(
-            {"object": "list", "data": [merge.unified_model(one) for one in models]},
-            content_type=JSON,
-        )
+        rows = await self._rows(scope, snapshot, _UNIFIED)
+        return _listed(b'{"object":"list","data":[', rows)
+
+    async def _rows(self, scope: "_Scope", snapshot: Snapshot, shape: Shape) -> list[Row]:
+        views = scope.routable(snapshot)
+        return [*await self._catalogue.rows(views, shape, scope.visible)]
 
     async def _fresh(self, what: str) -> Snapshot:
         return await self._refresh(what, self._max_age, self._timeout)
@@ -183,7 +199,7 @@ class ListSurface:
         )
         views = snapshot.endpoints
         if features.models:
-            views = snapshot.by_model.get(features.models[0], ())
+            views = snapshot.having(features.models[0])
         # An open breaker or a full slot says nothing of who knows an answer.
         if any(exclusion(features, each) is None for each in views):
             return None
@@ -192,39 +208,40 @@ class ListSurface:
 
 class _Scope:
     """Which endpoints a path is about: those of `profiles`, or all that speak `dialect`, as far as
-    they are for the caller."""
+    the caller may see them."""
 
     def __init__(self, dialect: Dialect, profiles: frozenset[str] | None, caller: Caller) -> None:
         self.dialect = dialect
         self.profiles = profiles
         self.caller = caller
-
-    def models(self, snapshot: Snapshot) -> list[merge.Merged]:
-        """What they have that is for the caller."""
-        found = merge.merged(self.routable(snapshot))
-        return [one for one in found if self.sees(one.model.name)]
-
-    def sees(self, model: str) -> bool:
-        """Whether a model is for the caller."""
-        return refuse_model(self.caller, model, needed=True) is None
+        self.visible = Visibility.of(caller)
 
     def routable(self, snapshot: Snapshot) -> list[EndpointView]:
         """Those of them that can be routed to."""
-        return [view for view in snapshot.endpoints if view.routable and self._holds(view)]
+        return [
+            view
+            for view in self.visible.views(snapshot.endpoints)
+            if view.routable and self._holds(view)
+        ]
 
     def _holds(self, view: EndpointView) -> bool:
-        endpoints = self.caller.endpoints
-        if view.profile is None or (endpoints is not None and view.name not in endpoints):
+        if view.profile is None:
             return False
         if self.profiles is None:
             return self.dialect.name in view.profile.dialects
         return view.profile.name in self.profiles
 
 
-def _anthropic_list(models: list[merge.Merged]) -> dict[str, object]:
-    return {
-        "data": [merge.anthropic_model(one) for one in models],
+def _listed(
+    before: bytes, rows: list[Row], after: bytes = b"]}", content_type: str = JSON
+) -> web.Response:
+    return list_response(before, [row[1] for row in rows], after, content_type)
+
+
+def _anthropic_list(rows: list[Row]) -> web.Response:
+    ends = {
         "has_more": False,
-        "first_id": models[0].model.name if models else None,
-        "last_id": models[-1].model.name if models else None,
+        "first_id": rows[0][0].model.name if rows else None,
+        "last_id": rows[-1][0].model.name if rows else None,
     }
+    return _listed(b'{"data":[', rows, b"]," + msgspec.json.encode(ends)[1:])

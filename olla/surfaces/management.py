@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from olla.access.caller import Caller, refuse_model
+from olla.access.visibility import Visibility
 from olla.dialects.dialect import Right
 from olla.dialects.registry import DIALECTS
 from olla.failures import Failed, Failure, Kind
@@ -26,11 +26,12 @@ from olla.proxy.written import written
 from olla.routing.decision import refusal
 from olla.routing.features import Features
 from olla.settings.surfaces import ManagedModel, Management
-from olla.surfaces import merge
-from olla.surfaces.answers import json_response
+from olla.surfaces.answers import json_response, list_response
 from olla.surfaces.asking import by_method, parsed, tier_limits
+from olla.surfaces.catalogue import Catalogue, Shape
 from olla.surfaces.key_book import KeyBook
 from olla.surfaces.key_pages import KeyPages
+from olla.surfaces.merge import Details, Merged
 from olla.surfaces.wire import ChatRequest, GenerateRequest, Sampling
 
 __all__ = ["DEFAULTS", "OWN", "ManagementSurface"]
@@ -53,8 +54,12 @@ _RESERVED = frozenset({"model", "messages", "prompt", "stream"})
 class ManagementSurface:
     """Answers `/models`, `/chat`, `/generate` and `/api-keys` below the configured prefix."""
 
-    def __init__(self, settings: Management, fleet: Fleet, book: KeyBook) -> None:
+    def __init__(
+        self, settings: Management, fleet: Fleet, book: KeyBook, catalogue: Catalogue
+    ) -> None:
         self._prefix = settings.prefix
+        self._catalogue = catalogue
+        self._shape = Shape(self._shown)
         self._said = {canonical(name): said for name, said in settings.models.items()}
         self._fleet = fleet
         self._keys = KeyPages(book)
@@ -110,22 +115,17 @@ class ManagementSurface:
 
     async def _models(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
         snapshot = await self._fleet.refresh("models", _LIST_AGE_MAX, _LIST_TIMEOUT)
-        caller = asked.visit.caller
-        views = [view for view in snapshot.endpoints if _reaches(caller, view)]
+        visible = Visibility.of(asked.visit.caller)
+        views = [view for view in visible.views(snapshot.endpoints) if _routable(view)]
         if not views:  # an empty list would say that there are no models
-            features = Features(models=(), dialect="openai", profiles=None)
+            features = Features(
+                models=(), dialect="openai", profiles=None, allowed=visible.endpoints
+            )
             raise Failed(refusal(features, snapshot, "", asked.record.started).failure)
-        return json_response(
-            {
-                "models": [
-                    self._shown(one)
-                    for one in merge.merged(views)
-                    if refuse_model(caller, one.model.name, needed=True) is None
-                ]
-            }
-        )
+        rows = await self._catalogue.rows(views, self._shape, visible)
+        return list_response(b'{"models":[', [row[1] for row in rows], b"]}")
 
-    def _shown(self, one: merge.Merged) -> dict[str, Any]:
+    def _shown(self, one: Merged, _: Any) -> dict[str, Any]:
         said = self._said.get(one.name) or ManagedModel()
         return {
             "id": one.model.name,
@@ -291,22 +291,18 @@ def _whole(value: object) -> int | None:
 # --- models ---------------------------------------------------------------------------------
 
 
-def _reaches(caller: Caller, view: EndpointView) -> bool:
-    if not view.routable or view.profile is None:
-        return False
-    return caller.endpoints is None or view.name in caller.endpoints
+def _routable(view: EndpointView) -> bool:
+    return view.routable and view.profile is not None
 
 
-def _described(one: merge.Merged) -> str:
+def _described(one: Merged) -> str:
     """What the fleet knows of a model, in words."""
-    known = merge.unified_model(one)["olla"]
-    family, size = known["family"], known["parameter_size"]
-    quantization, capabilities = known["quantization"], known["capabilities"]
-    embeds = isinstance(capabilities, list) and "embedding" in capabilities
+    known = Details.of(one.model)
+    embeds = known.capabilities is not None and "embedding" in known.capabilities
     kind = "embedding model" if embeds else "model"
-    words = f"{family} {kind}" if isinstance(family, str) and family else kind
-    if isinstance(size, str) and size:
-        words += f" with {size} parameters"
-    if isinstance(quantization, str) and quantization and quantization != "unknown":
-        words += f", quantized as {quantization}"
+    words = f"{known.family} {kind}" if known.family else kind
+    if known.parameter_size:
+        words += f" with {known.parameter_size} parameters"
+    if known.quantization and known.quantization != "unknown":
+        words += f", quantized as {known.quantization}"
     return words[:1].upper() + words[1:]

@@ -61,7 +61,8 @@ class EndpointStatus(Wire):
     """One endpoint."""
 
     name: str
-    url: str
+    url: str | None
+    """Its address, for keys with the right `admin`; null for others."""
     type: str
     status: str
     breaker: str
@@ -71,6 +72,8 @@ class EndpointStatus(Wire):
     priority: int
     in_flight: int
     models: int
+    models_cut: bool
+    """Whether it lists more models than the router reads."""
     resident: list[dict[str, Any]]
     """The models in its memory."""
 

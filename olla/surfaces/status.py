@@ -14,16 +14,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from aiohttp import web
 
+from olla.access.visibility import Visibility
 from olla.clock import Clock
 from olla.fleet.profiles import PROFILES
 from olla.fleet.snapshot import Snapshot
 from olla.fleet.twins import Twins
-from olla.surfaces.answers import Surface, iso_time, json_response, read_only
+from olla.proxy.answering import Asked
+from olla.surfaces.answers import iso_time, json_response, list_response
+from olla.surfaces.asking import Answer, by_method
+from olla.surfaces.catalogue import Catalogue
 from olla.surfaces.fleet_report import FleetReport, latency
 from olla.surfaces.lists import Refresh
-from olla.telemetry.metrics import Metrics
+from olla.telemetry.metrics import METRICS_TYPE, Metrics
 from olla.telemetry.traffic import Traffic
 
 __all__ = ["StatusSurface"]
@@ -37,9 +42,9 @@ _RETRY_AFTER = {"Retry-After": "1"}
 class StatusSurface:
     """Answers olla's own paths under `/internal`, `/metrics` and `/version`.
 
-    `draining` whether olla is about to stop; `open_connections` counts clients'
+    `draining` says whether olla is about to stop; `open_connections` counts clients'
     connections, `loop_lag` is the event loop's lag in seconds; `refresh` makes what is known of the
-    endpoints' memory fresh.
+    endpoints' memory fresh. Endpoints and models that the caller may not see are left out.
     """
 
     def __init__(
@@ -55,8 +60,10 @@ class StatusSurface:
         refresh: Refresh | None = None,
         open_connections: Callable[[], int] = lambda: 0,
         loop_lag: Callable[[], float] = lambda: 0.0,
+        catalogue: Catalogue | None = None,
     ) -> None:
-        self._fleet = FleetReport(snapshot, twins, traffic, clock)
+        self._catalogue = catalogue or Catalogue()
+        self._fleet = FleetReport(snapshot, twins, traffic, clock, self._catalogue)
         self._twins = twins
         self._metrics = metrics
         self._traffic = traffic
@@ -76,9 +83,9 @@ class StatusSurface:
         self._settings = settings
         self._policy = policy
 
-    def routes(self) -> dict[str, Surface]:
+    def routes(self) -> dict[str, Answer]:
         """What is answered, by exact path."""
-        surfaces: dict[str, Surface] = {
+        answers: dict[str, Answer] = {
             "/internal/health": self._health,
             "/internal/ready": self._ready,
             "/internal/status": self._status,
@@ -90,9 +97,9 @@ class StatusSurface:
             "/metrics": self._render_metrics,
             "/version": self._about,
         }
-        return {path: read_only(surface) for path, surface in surfaces.items()}
+        return {path: by_method("olla", {"GET": answer}) for path, answer in answers.items()}
 
-    async def _health(self, request: web.BaseRequest) -> web.Response:
+    async def _health(self, request: web.BaseRequest, asked: Asked) -> web.Response:
         return json_response(
             {
                 "status": "healthy",
@@ -101,8 +108,8 @@ class StatusSurface:
             }
         )
 
-    async def _ready(self, request: web.BaseRequest) -> web.Response:
-        counts = self._fleet.counts()
+    async def _ready(self, request: web.BaseRequest, asked: Asked) -> web.Response:
+        counts = await self._catalogue.run(self._fleet.counts())
         draining = self._draining()
         ready = counts["endpoints_routable"] > 0 and not draining
         return json_response(
@@ -111,11 +118,12 @@ class StatusSurface:
             headers=None if ready else _RETRY_AFTER,
         )
 
-    async def _status(self, request: web.BaseRequest) -> web.Response:
+    async def _status(self, request: web.BaseRequest, asked: Asked) -> web.Response:
         if self._refresh is not None:
             await self._refresh("resident", _MAX_AGE, _REFRESH_TIMEOUT)
-        traffic = self._traffic
-        counts = self._fleet.counts()
+        traffic, visible = self._traffic, Visibility.of(asked.visit.caller)
+        counts = await self._catalogue.run(self._fleet.counts(visible))
+        endpoints = await self._catalogue.run(self._fleet.endpoints(visible))
         draining = self._draining()
         return json_response(
             {
@@ -137,30 +145,29 @@ class StatusSurface:
                     "bytes_out": traffic.bytes_out,
                 },
                 "open_connections": self._open_connections(),
-                "endpoints": self._fleet.endpoints(),
+                "endpoints": endpoints,
             }
         )
 
-    async def _endpoints(self, request: web.BaseRequest) -> web.Response:
+    async def _endpoints(self, request: web.BaseRequest, asked: Asked) -> web.Response:
+        visible = Visibility.of(asked.visit.caller)
         return json_response(
             {
                 "timestamp": iso_time(self._clock.wall()),
-                "counts": self._fleet.counts(),
-                "endpoints": self._fleet.endpoints(),
+                "counts": await self._catalogue.run(self._fleet.counts(visible)),
+                "endpoints": await self._catalogue.run(self._fleet.endpoints(visible)),
             }
         )
 
-    async def _models(self, request: web.BaseRequest) -> web.Response:
-        models = self._fleet.models()
-        return json_response(
-            {
-                "timestamp": iso_time(self._clock.wall()),
-                "total": len(models),
-                "models": models,
-            }
-        )
+    async def _models(self, request: web.BaseRequest, asked: Asked) -> web.Response:
+        visible = Visibility.of(asked.visit.caller)
+        models = await self._catalogue.run(self._fleet.models(visible))
+        head = {"timestamp": iso_time(self._clock.wall()), "total": len(models)}
+        before = msgspec.json.encode(head)[:-1] + b',"models":['
+        return list_response(before, models, b"]}")
 
-    async def _model_stats(self, request: web.BaseRequest) -> web.Response:
+    async def _model_stats(self, request: web.BaseRequest, asked: Asked) -> web.Response:
+        visible = Visibility.of(asked.visit.caller)
         rows = [
             {
                 "name": name,
@@ -174,11 +181,12 @@ class StatusSurface:
                 "duration_seconds": latency(model.duration),
             }
             for name, model in self._traffic.models.items()
+            if visible.sees_model(name)
         ]
         rows.sort(key=lambda row: (-self._traffic.models[str(row["name"])].requests, row["name"]))
         return json_response({"timestamp": iso_time(self._clock.wall()), "models": rows})
 
-    async def _process(self, request: web.BaseRequest) -> web.Response:
+    async def _process(self, request: web.BaseRequest, asked: Asked) -> web.Response:
         return json_response(
             {
                 "timestamp": iso_time(self._clock.wall()),
@@ -201,11 +209,12 @@ class StatusSurface:
             }
         )
 
-    async def _render_metrics(self, request: web.BaseRequest) -> web.Response:
-        body, content_type = self._metrics.render()
-        return web.Response(body=body, headers={"Content-Type": content_type})
+    async def _render_metrics(self, request: web.BaseRequest, asked: Asked) -> web.Response:
+        rendering = self._metrics.rendering(Visibility.of(asked.visit.caller))
+        body = await self._catalogue.run(rendering)
+        return web.Response(body=body, headers={"Content-Type": METRICS_TYPE})
 
-    async def _about(self, request: web.BaseRequest) -> web.Response:
+    async def _about(self, request: web.BaseRequest, asked: Asked) -> web.Response:
         dialects: set[str] = set().union(*(row.dialects for row in PROFILES.values()))
         about: dict[str, Any] = {
             "name": "olla",

@@ -3,11 +3,14 @@
 Which metrics there are is `catalogue`'s; serving them over HTTP is a surface's business.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
+from prometheus_client.core import Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.samples import Sample
 
+from olla.access.visibility import EVERYTHING, Visibility
 from olla.failures import Failure
 from olla.fleet.snapshot import Snapshot
 from olla.fleet.twins import Twins
@@ -16,8 +19,10 @@ from olla.telemetry.live_gauges import LiveGauges
 from olla.telemetry.model_labels import ModelLabels
 from olla.telemetry.tallies import Bins, Tallies, Tally
 
-__all__ = ["Metrics"]
+__all__ = ["METRICS_TYPE", "Metrics"]
 
+METRICS_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+"""The content type of what is rendered."""
 _UNKNOWN = "unknown"
 """The label of a request that failed before it was known what it asks."""
 
@@ -136,9 +141,16 @@ class Metrics:
         """The settings were read again, well or not."""
         self._reloads.labels("ok" if well else "failed").value += 1
 
-    def render(self) -> tuple[bytes, str]:
-        """All metrics in Prometheus' text format, and its content type."""
-        return generate_latest(self.registry), CONTENT_TYPE_PLAIN_0_0_4
+    def rendering(self, visible: Visibility = EVERYTHING) -> Generator[None, None, bytes]:
+        """All metrics in Prometheus' text format, without the samples of endpoints and models that
+        may not be seen. Yields after each metric, see `Slices`."""
+        parts: list[bytes] = []
+        for family in self.registry.collect():
+            yield
+            if not visible.everything:
+                family.samples = [each for each in family.samples if _seen(each, visible)]
+            parts.append(generate_latest(_One(family)))
+        return b"".join(parts)
 
     def loaded(self, endpoint: str, seconds: float) -> None:
         """A load of a model took so long."""
@@ -176,6 +188,25 @@ class Metrics:
             self._error.labels(where) if endpoint and status == 200 else None,
             self._attempts_total.labels(where, "ok") if endpoint else None,
         )
+
+
+class _One:
+    """A registry of one metric."""
+
+    def __init__(self, family: Metric) -> None:
+        self._family = family
+
+    def collect(self) -> Iterator[Metric]:
+        """That metric."""
+        yield self._family
+
+
+def _seen(sample: Sample, visible: Visibility) -> bool:
+    """Whether the endpoint and the model that a sample is about may be seen."""
+    endpoint, model = sample.labels.get("endpoint"), sample.labels.get("model")
+    if endpoint and not visible.sees_endpoint(endpoint):
+        return False
+    return not model or visible.sees_model(model)
 
 
 def _status_label(status: int) -> str:

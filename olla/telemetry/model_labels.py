@@ -41,7 +41,7 @@ class ModelLabels:
         found = self._labels.get(key)
         if found is not None:
             return found
-        views = self._snapshot().by_model.get(key)
+        views = self._snapshot().having(key)
         if not views or len(self._labels) >= self._limit:
             return OTHER
         label = views[0].models[key].name

@@ -4,6 +4,7 @@ import asyncio
 
 import aiohttp
 
+from olla.fleet.names import canonical
 from olla.fleet.stalls import Moving, Patience
 from tests.routers import ADMIN, WITH_ADMIN, Fleet
 
@@ -122,7 +123,7 @@ async def test_a_model_that_is_not_in_memory_is_not_asked() -> None:
     async with Fleet({"a": (MODEL, OTHER)}) as fleet, aiohttp.ClientSession() as session:
         await ask(session, fleet)
         twin = fleet.app.dispatcher.twins.by_name["a"]
-        line = next(line for line in twin.lines.values() if "mistral" in line.model)
+        line = twin.names[canonical(OTHER)]
         before = fleet.nodes["a"].loads
         assert await fleet.app.confirming.one_token(line) is None
         assert fleet.nodes["a"].loads == before

@@ -76,15 +76,15 @@ def test_the_index_says_what_the_views_say(fleet: tuple[EndpointView, ...]) -> N
     assert list(snapshot.by_name.values()) == list(fleet)
     for model in {name for each in fleet for name in each.models} | {"none"}:
         having = tuple(each for each in fleet if model in each.models)
-        assert snapshot.by_model.get(model, ()) == having
+        assert snapshot.having(model) == having
 
 
 def test_a_model_that_goes_leaves_no_ghost() -> None:
     """The last endpoint's model vanishes from the index with it."""
     snapshot = Snapshot.of([view("a", "llama3"), view("b", "llama3", "mistral:7b")])
     snapshot = snapshot.replaced(view("b", "llama3"))
-    assert canonical("mistral:7b") not in snapshot.by_model
-    assert [each.name for each in snapshot.by_model[canonical("llama3")]] == ["a", "b"]
+    assert canonical("mistral:7b") not in snapshot.holders
+    assert [each.name for each in snapshot.having(canonical("llama3"))] == ["a", "b"]
 
 
 def test_an_endpoint_that_is_not_there_replaces_nothing() -> None:

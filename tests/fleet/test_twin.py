@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from olla.fleet.endpoint import EndpointSpec
-from olla.fleet.estimates import EndpointRates, FleetRates, ModelHabits
+from olla.fleet.estimates import EndpointRates, FleetRates
 from olla.fleet.health import Health
 from olla.fleet.line import Flight, Line
 from olla.fleet.names import canonical
@@ -62,8 +62,9 @@ class Pair:
             models=self.models,
         )
         self.twin = Twin(self.view, EndpointRates(FleetRates(), spec.load_bandwidth))
+        self.twin.take_models(self.models)
         for each in MODELS:
-            line = self.twin.line_of(canonical(each.name), each.digest, each.size, ModelHabits())
+            line = self.twin.names[canonical(each.name)]
             context = 4096 * slots / 50_000  # what the node adds for context, learned otherwise
             line.footprints[()] = each.size * (1 + context)
         self.now = 0.0

@@ -4,6 +4,7 @@ import msgspec
 
 from olla.fleet.health import Health
 from olla.fleet.line import Flight
+from olla.fleet.names import canonical
 from olla.fleet.snapshot import Model
 from olla.fleet.twins import Twins
 from tests.views import MODEL, fleet, send, twins, view
@@ -63,6 +64,8 @@ def test_a_node_that_went_away_has_nothing_in_memory() -> None:
 def test_a_model_that_was_deleted_has_no_line() -> None:
     """As soon as nothing is in flight for it."""
     kept = twins(view("a", models=["m", "n"]))
+    assert kept.lines(MODEL)
+    assert kept.lines(canonical("n"))
     kept.follow(fleet(view("a", models=["n"])), 1.0)
     assert kept.lines(MODEL) == ()
     assert len(kept.by_name["a"].lines) == 1

@@ -11,7 +11,7 @@ import pytest
 
 from olla.clock import SystemClock
 from olla.fleet.endpoint import EndpointSpec
-from olla.probing.asking import Asker, Verdict
+from olla.probing.asking import LIST_MAX, Asker, Verdict
 from tests.probing.scripted import HANG, ScriptedServer, endpoint
 
 Raw = Callable[[bytes], Awaitable[EndpointSpec]]
@@ -203,9 +203,12 @@ async def test_an_endless_answer_is_cut_off(asker: Asker) -> None:
     packed = gzip.compress(b" " * (17 * 1024 * 1024), 1)
     answer = (200, packed, {"Content-Encoding": "gzip"})
     async with ScriptedServer({"/x": answer}) as server:
-        reply = await asker.get(endpoint(server.url), "/x")
-    assert reply.verdict is Verdict.BROKEN
-    assert reply.body == b""
+        short = await asker.get(endpoint(server.url), "/x")
+        long = await asker.get(endpoint(server.url), "/x", LIST_MAX)
+        whole = await asker.get(endpoint(server.url), "/x", 4 * LIST_MAX)
+    assert (short.verdict, len(short.body), short.more) == (Verdict.OK, 65_536, True)
+    assert (long.verdict, len(long.body), long.more) == (Verdict.OK, LIST_MAX, True)
+    assert (len(whole.body), whole.more) == (17 * 1024 * 1024, False)
 
 
 async def test_an_address_that_is_none_raises_nothing(asker: Asker) -> None:

@@ -11,9 +11,16 @@ from olla.fleet.names import canonical
 from olla.fleet.profiles import PROFILES
 from olla.probing.asking import Asker, Verdict
 from olla.probing.inventory import Inventory, Question
+from olla.probing.slices import Slices
 from tests.probing.scripted import HANG, OLLAMA, ScriptedServer, endpoint, model_list
 
 Serve = Callable[[dict[str, Any]], Awaitable[ScriptedServer]]
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
 Take = Callable[..., Inventory]
 
 
@@ -24,7 +31,9 @@ async def take() -> AsyncIterator[Take]:
     taken: list[Inventory] = []
 
     def of(server: ScriptedServer, profile: str = "ollama", **more: Any) -> Inventory:
-        made = Inventory(endpoint(server.url, **more), asker, SystemClock(), lambda: None)
+        made = Inventory(
+            endpoint(server.url, **more), asker, SystemClock(), Slices(), lambda: None, _raise
+        )
         made.profile = PROFILES[profile]
         taken.append(made)
         return made

@@ -56,7 +56,7 @@ async def test_an_endpoint_that_was_gone_comes_back(probe: Probe) -> None:
         back = await prober.probed("e")
         assert back.health is Health.HEALTHY
         assert back.last_error is None
-        assert prober.snapshot.by_model[canonical("llama3.2")] == (back,)
+        assert prober.snapshot.having(canonical("llama3.2")) == (back,)
 
 
 async def test_a_hung_endpoint_delays_no_other(serve: Serve, probe: Probe) -> None:
@@ -75,10 +75,10 @@ async def test_a_removed_model_vanishes(serve: Serve, probe: Probe) -> None:
     server = await serve({**OLLAMA, "/api/tags": model_list("m", "old")})
     prober = await probe(endpoint(server.url))
     await prober.first_pass()
-    assert canonical("old") in prober.snapshot.by_model
+    assert canonical("old") in prober.snapshot.holders
     server.answers["/api/tags"] = model_list("m", "new")
     await prober.probed("e")
-    assert set(prober.snapshot.by_model) == {M, canonical("new")}
+    assert set(prober.snapshot.holders) == {M, canonical("new")}
 
 
 async def test_an_old_snapshot_stays_as_it_was(serve: Serve, probe: Probe) -> None:
@@ -89,8 +89,8 @@ async def test_an_old_snapshot_stays_as_it_was(serve: Serve, probe: Probe) -> No
     held = prober.snapshot
     server.answers["/api/tags"] = model_list()
     await prober.probed("e")
-    assert M in held.by_model
-    assert M not in prober.snapshot.by_model
+    assert M in held.holders
+    assert M not in prober.snapshot.holders
 
 
 async def test_refreshes_at_one_time_ask_once(serve: Serve, probe: Probe) -> None:
@@ -102,7 +102,7 @@ async def test_refreshes_at_one_time_ask_once(serve: Serve, probe: Probe) -> Non
     server.answers["/api/tags"] = model_list("fresh")
     snapshots = await asyncio.gather(*(prober.refresh("models", 0.0, 5.0) for _ in range(20)))
     assert server.asked["/api/tags"] == before + 1
-    assert all(canonical("fresh") in snapshot.by_model for snapshot in snapshots)
+    assert all(canonical("fresh") in snapshot.holders for snapshot in snapshots)
 
 
 async def test_a_refresh_asks_nobody_whose_list_is_young(serve: Serve, probe: Probe) -> None:
@@ -262,7 +262,7 @@ async def test_one_endpoint_that_answers_rubbish_harms_no_other(serve: Serve, pr
     await prober.first_pass()
     assert prober.snapshot.by_name["odd"].health is Health.UNHEALTHY
     assert prober.snapshot.by_name["well"].health is Health.HEALTHY
-    assert [view.name for view in prober.snapshot.by_model[M]] == ["well"]
+    assert [view.name for view in prober.snapshot.having(M)] == ["well"]
 
 
 async def test_traffic_that_cannot_connect_has_it_checked_at_once(
@@ -304,10 +304,10 @@ async def test_what_comes_after_a_refresh_is_not_lost(serve: Serve, probe: Probe
     late = asyncio.get_running_loop().create_future()
     server.answers["/api/tags"] = late
     snapshot = await prober.refresh("models", 0.0, 0.1)
-    assert set(snapshot.by_model) == {M}
+    assert set(snapshot.holders) == {M}
     late.set_result((200, model_list("new"), {}))
     async with asyncio.timeout(5.0):
-        while canonical("new") not in prober.snapshot.by_model:
+        while canonical("new") not in prober.snapshot.holders:
             await asyncio.sleep(0.002)
 
 
@@ -334,7 +334,7 @@ async def test_an_endpoint_that_breaks_in_a_refresh_is_probed(serve: Serve, prob
     prober = await probe(endpoint(server.url))
     await prober.first_pass()
     await server.refuse()
-    assert M in (await prober.refresh("models", 0.0, 5.0)).by_model
+    assert M in (await prober.refresh("models", 0.0, 5.0)).holders
     async with asyncio.timeout(5.0):
         while prober.snapshot.by_name["e"].health is not Health.OFFLINE:
             await asyncio.sleep(0.005)

@@ -98,7 +98,7 @@ async def test_silence_is_a_suspicion_before_it_is_a_verdict(serve: Serve, probe
         while seen[-1] is not Health.UNHEALTHY:
             seen.append((await prober.probed("e")).health)
     assert seen == [Health.HEALTHY, Health.BUSY, Health.BUSY, Health.UNHEALTHY]
-    assert M in prober.snapshot.by_model
+    assert M in prober.snapshot.holders
 
 
 async def test_what_is_gone_has_nothing_in_memory(serve: Serve, probe: Probe) -> None:
@@ -119,7 +119,7 @@ async def test_a_filter_hides_models(serve: Serve, probe: Probe) -> None:
     allowed = ModelFilter(include=("m*",), exclude=("*:70b",))
     prober = await probe(endpoint(server.url, models=allowed))
     await prober.first_pass()
-    assert set(prober.snapshot.by_model) == {M}
+    assert set(prober.snapshot.holders) == {M}
 
 
 async def test_a_model_in_memory_is_known_under_all_its_names(serve: Serve, probe: Probe) -> None:
@@ -140,7 +140,7 @@ async def test_an_endpoints_own_paths_are_asked(serve: Serve, probe: Probe) -> N
     await prober.first_pass()
     await prober.refresh("resident", 0.0, 5.0)
     assert prober.snapshot.by_name["e"].health is Health.HEALTHY
-    assert M in prober.snapshot.by_model
+    assert M in prober.snapshot.holders
     assert set(server.asked) == {"/up", "/list"}
 
 

@@ -11,6 +11,7 @@ from structlog.testing import LogCapture
 from olla.fleet.endpoint import EndpointSpec
 from olla.fleet.snapshot import EndpointView
 from olla.probing.asking import Reply, Verdict
+from olla.probing.slices import Slices
 from olla.probing.watch import Watch
 from tests.probing.logs import capturing_logger
 
@@ -89,7 +90,7 @@ class Scripted:
             "/api/ps": Reply(Verdict.OK, b'{"models": []}'),
         }
 
-    async def get(self, spec: EndpointSpec, path: str) -> Reply:
+    async def get(self, spec: EndpointSpec, path: str, most: int = 0) -> Reply:
         self.asked.append((round(self._loop.time() - self._start, 3), path))
         if self.broken is not None:
             raise self.broken
@@ -124,6 +125,8 @@ class Watched:
         self.spec = EndpointSpec("a", "127.0.0.1", 1, authority="127.0.0.1:1", **known)  # type: ignore[arg-type]
         self.asker = Scripted()
         self.views: list[EndpointView] = []
+        self.fault: Exception | None = None
+        """What the fleet says that it cannot take in."""
         self.log = LogCapture()
         self.watch = Watch(
             self.spec,
@@ -133,7 +136,8 @@ class Watched:
             _NoChance(),
             lambda: list_interval,
             capturing_logger(self.log),
-            self.views.append,
+            Slices(),
+            self._take,
         )
 
     async def __aenter__(self) -> "Watched":
@@ -143,6 +147,10 @@ class Watched:
 
     async def __aexit__(self, *exc: object) -> None:
         await self.watch.stop()
+
+    def _take(self, view: EndpointView) -> Exception | None:
+        self.views.append(view)
+        return self.fault
 
     @property
     def view(self) -> EndpointView:

@@ -1,22 +1,24 @@
 """A server that answers with the surfaces alone."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import RawTestServer, TestClient
 
-from olla.access.caller import Caller, of_address
-from olla.access.keys import DEFAULT_RIGHTS
-from olla.dialects.dialect import Operation
+from olla.access.caller import Caller, of_address, of_key
+from olla.access.keys import DEFAULT_RIGHTS, Key
+from olla.dialects.dialect import Operation, Right
 from olla.dialects.paths import Paths, ScopeSpec
 from olla.fleet.profiles import PROFILES
 from olla.proxy.answering import OperationSurface
 from tests.surfaces.known_fleet import KnownFleet, StillClock
 
-Surface = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+Surface = Callable[[web.BaseRequest, Any], Awaitable[web.StreamResponse]]
 ANYBODY = of_address("192.0.2.1", DEFAULT_RIGHTS)
+ADMIN = of_key(Key("1", b"d", "oa-", "boss", rights=frozenset({Right.LIST, Right.ADMIN})))
 Serve = Callable[..., Awaitable[TestClient[Any, Any]]]
 
 
@@ -44,10 +46,14 @@ async def serve() -> AsyncIterator[Serve]:
         operations: Mapping[Operation, OperationSurface] | None = None,
         caller: Caller = ANYBODY,
     ) -> TestClient[Any, Any]:
+        asked = SimpleNamespace(
+            visit=SimpleNamespace(caller=caller), record=SimpleNamespace(failure=None)
+        )
+
         async def handle(request: web.BaseRequest) -> web.StreamResponse:
             surface = routes.get(request.path)
             if surface is not None:
-                return await surface(request)
+                return await surface(request, asked)
             target = paths.resolve(request.method, request.raw_path)
             return await (operations or {})[target.operation](request, target, caller)
 

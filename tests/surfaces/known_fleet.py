@@ -1,13 +1,16 @@
 """A hand-made fleet for the surfaces' tests."""
 
-from typing import Any
+import json
+from collections.abc import Generator
+from typing import Any, TypeVar
 
-from olla.fleet.endpoint import EndpointSpec
+from olla.fleet.endpoint import EndpointSpec, ModelFilter
 from olla.fleet.health import Health
-from olla.fleet.names import canonical
 from olla.fleet.profiles import profile_named
-from olla.fleet.snapshot import EndpointView, Instance, Model, Snapshot, resident_by_name
+from olla.fleet.snapshot import EndpointView, Instance, Snapshot, resident_by_name
+from olla.probing.reading import models
 
+T = TypeVar("T")
 NEWER = "2026-03-01T12:00:00.123456789+02:00"
 OLDER = "2025-01-01T00:00:00Z"
 
@@ -63,7 +66,18 @@ def tag(name: str, modified_at: str = OLDER, **more: Any) -> dict[str, Any]:
 def loaded(name: str, *, vram: int = 500, expires_at: float | None = None) -> Instance:
     """A resident model with its `/api/ps` entry."""
     entry = {"name": name, "model": name, "size": vram, "size_vram": vram, "context_length": 4096}
-    return Instance(name, "d" * 64, vram, vram, 4096, expires_at, entry)
+    told = json.dumps(entry).encode()
+    return Instance(name, "d" * 64, vram, vram, 4096, expires_at, told)
+
+
+def all_of(work: Generator[None, None, T]) -> T:
+    """What work that yields now and then returns."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as done:
+            found: T = done.value
+            return found
 
 
 def view(
@@ -75,19 +89,19 @@ def view(
     **more: Any,
 ) -> EndpointView:
     """An endpoint with the models of these list entries."""
-    models = {
-        canonical(entry.get("name") or entry["id"]): Model(
-            entry.get("name") or entry["id"], entry.get("digest"), entry.get("size"), entry
-        )
-        for entry in entries
-    }
+    profile = profile_named(type) or profile_named("openai-compatible")
+    assert profile is not None
+    key = "models" if profile.list_format.value == "ollama" else "data"
+    body = json.dumps({key: entries}).encode()
+    listing = all_of(models(body, profile.list_format, ModelFilter()))
+    assert listing is not None
     more.setdefault("profile", profile_named(type))
     more.setdefault("models_at", 999.0)
     return EndpointView(
         spec=EndpointSpec(name, "127.0.0.1", 11434, authority=f"{name}:11434", type=type),
         position=0,
         health=health,
-        models=models,
-        resident=resident_by_name(resident, models),
+        models=listing.models,
+        resident=resident_by_name(resident, listing.models),
         **more,
     )

@@ -1,6 +1,7 @@
 """The chat service's own view: exactly the documented tree, from what is known."""
 
 import json
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -12,9 +13,13 @@ from olla.failures import Failed, Failure
 from olla.failures import Kind as FailureKind
 from olla.fleet.health import Health
 from olla.proxy.answering import Asked
+from olla.surfaces.catalogue import Catalogue
 from olla.surfaces.chat import TIERS
 from olla.surfaces.chat_status import ChatStatus, in_words
+from tests.surfaces.conftest import ANYBODY
 from tests.surfaces.known_fleet import KnownFleet, StillClock, tag, view
+
+ASKED = SimpleNamespace(visit=SimpleNamespace(caller=ANYBODY))
 
 
 class Recording:
@@ -60,13 +65,14 @@ class Seen:
             recorder=cast(Any, self.recorder),
             requests=lambda: self.requests,
             active=lambda: 3,
+            catalogue=Catalogue(),
             clock=clock,
         )
 
     async def get(self) -> dict[str, Any]:
         """What it answers."""
         answer = self.surface.routes()["/api/status"]
-        response = await answer(cast(web.BaseRequest, Request()), cast(Asked, None))
+        response = await answer(cast(web.BaseRequest, Request()), cast(Asked, ASKED))
         assert isinstance(response, web.Response)
         assert response.headers["Cache-Control"] == "no-store"
         shown: dict[str, Any] = json.loads(cast(bytes, response.body))

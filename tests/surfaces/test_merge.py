@@ -1,5 +1,7 @@
 """The merged list's plain functions."""
 
+import json
+
 import pytest
 
 from olla.surfaces.merge import lowest_version, merged, openai_model, running
@@ -27,20 +29,20 @@ def test_versions_compare_by_number(versions: list[str], lowest: str | None) -> 
 def test_holders_are_all_who_have_it_in_order() -> None:
     """A merged model knows every endpoint that has it."""
     (one,) = merged([view("a", tag("m")), view("b", tag("M:latest", NEWER))])
-    assert [holder.name for holder in one.holders] == ["a", "b"]
-    assert one.view.name == "b"
+    assert one.holders == ("a", "b")
+    assert json.loads(one.model.entry)["modified_at"] == NEWER
 
 
 def test_among_equals_the_first_endpoints_entry_counts() -> None:
     """The same entry on two endpoints always shows the first one's."""
-    views = [view("a", tag("m")), view("b", tag("m"))]
-    assert merged(views)[0].view.name == "a"
+    views = [view("a", tag("m", size=1)), view("b", tag("m", size=2))]
+    assert merged(views)[0].model.size == 1
 
 
 def test_an_instance_known_by_two_names_runs_once() -> None:
     """Two names of one model file are one entry of what runs."""
     once = view("a", tag("m:latest"), tag("n:latest"), resident=(loaded("m:latest"),))
-    assert [entry["name"] for entry in running([once])] == ["m:latest"]
+    assert [instance.name for instance, _ in running([once])] == ["m:latest"]
 
 
 def test_an_unreadable_date_is_the_epoch() -> None:

@@ -14,7 +14,7 @@ from olla.record import AttemptRecord, RequestRecord
 from olla.surfaces.status import StatusSurface
 from olla.telemetry.metrics import Metrics
 from olla.telemetry.traffic import Traffic
-from tests.surfaces.conftest import Serve
+from tests.surfaces.conftest import ADMIN, Serve
 from tests.surfaces.known_fleet import KnownFleet, StillClock, loaded, tag, view
 
 PATHS = [
@@ -62,7 +62,7 @@ class Router:
 async def router(serve: Serve, fleet: KnownFleet, clock: StillClock) -> Router:
     """A router's status over a fleet to be set."""
     made = Router(fleet, clock)
-    made.client = await serve(made.surface.routes())
+    made.client = await serve(made.surface.routes(), caller=ADMIN)
     return made
 
 
@@ -175,6 +175,7 @@ async def test_status_tells_all_of_an_endpoint(
         "priority": 100,
         "in_flight": 1,
         "models": 2,
+        "models_cut": False,
         "resident": [
             {
                 "name": "llama3:latest",
@@ -220,7 +221,7 @@ async def test_a_stuck_or_refused_model_is_named(router: Router, fleet: KnownFle
     fleet.set(view("gpu", tag("llama3:latest")))
     router.twins.follow(fleet.snapshot, 0.0)
     twin = router.twins.by_name["gpu"]
-    (line,) = twin.lines.values()
+    line = twin.names[canonical("llama3")]
     twin.set_stuck(line, stuck=True)
     (endpoint,) = (await router.json("/internal/status/endpoints"))["endpoints"]
     assert endpoint["stuck"] == ["llama3:latest"]

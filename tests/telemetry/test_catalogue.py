@@ -7,6 +7,7 @@ from olla.fleet.snapshot import Instance
 from olla.fleet.twins import Twins
 from olla.telemetry.catalogue import CATALOGUE, table
 from olla.telemetry.metrics import Metrics
+from tests.surfaces.known_fleet import all_of
 from tests.telemetry.samples import fleet, record
 
 _ACCESS = (
@@ -37,7 +38,7 @@ def test_every_exported_metric_is_a_row_and_every_row_is_exported() -> None:
     metrics.reloaded(well=True)
     metrics(record(load_seconds=1.0, predicted=0.2, queue_seconds=0.1))
     metrics(record(failure=Failure(Kind.RESET, "reset")))
-    body, _ = metrics.render()
+    body = all_of(metrics.rendering())
     exported = {}
     for family in text_string_to_metric_families(body.decode()):
         # The parser takes a counter's suffix off its family's name.

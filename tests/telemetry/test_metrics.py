@@ -10,7 +10,8 @@ from olla.fleet.line import Flight
 from olla.fleet.snapshot import Instance, Snapshot
 from olla.fleet.twins import Twins
 from olla.record import AttemptRecord
-from olla.telemetry.metrics import Metrics
+from olla.telemetry.metrics import METRICS_TYPE, Metrics
+from tests.surfaces.known_fleet import all_of
 from tests.telemetry.samples import fleet, record
 
 
@@ -25,7 +26,7 @@ class Scraped:
         )
 
     def samples(self) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-        body, _ = self.metrics.render()
+        body = all_of(self.metrics.rendering())
         return {
             (sample.name, tuple(sorted(sample.labels.items()))): sample.value
             for family in text_string_to_metric_families(body.decode())
@@ -195,7 +196,7 @@ def test_two_routers_do_not_mix(scraped: Scraped) -> None:
 def test_the_text_has_its_type_and_no_noise(scraped: Scraped) -> None:
     """The content type is the text format's; `_created` samples are left out."""
     scraped.metrics(record())
-    body, content_type = scraped.metrics.render()
-    assert content_type == "text/plain; version=0.0.4; charset=utf-8"
+    body = all_of(scraped.metrics.rendering())
+    assert METRICS_TYPE == "text/plain; version=0.0.4; charset=utf-8"
     assert b"_created" not in body
     assert b"# TYPE olla_requests_total counter\n" in body
