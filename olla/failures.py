@@ -116,6 +116,8 @@ class Kind(enum.Enum):
     BODY_FRAMING = "body_framing"
     BODY_SILENT = "body_silent"
     STREAM_INCOMPLETE = "stream_incomplete"
+    ANSWER_TOO_LARGE = "answer_too_large"
+    """Longer than what olla gathers of an answer on its own surfaces."""
     TOTAL_TIMEOUT = "total_timeout"
 
 
@@ -186,6 +188,7 @@ FACTS: dict[Kind, Facts] = {
     Kind.BODY_FRAMING: Facts(_ENDPOINT, Phase.BODY, 502, False, True),
     Kind.BODY_SILENT: Facts(_ENDPOINT, Phase.BODY, 504, False, True),
     Kind.STREAM_INCOMPLETE: Facts(_ENDPOINT, Phase.BODY, 502, False, True),
+    Kind.ANSWER_TOO_LARGE: Facts(_ENDPOINT, Phase.BODY, 502),
     Kind.TOTAL_TIMEOUT: Facts(_OLLA, Phase.BODY, 504),
 }
 

@@ -1,4 +1,4 @@
-"""An Ollama server that answers `/api/generate` with the bytes a test gives it."""
+"""An Ollama server that answers inference requests with the bytes a test gives it."""
 
 import asyncio
 import json
@@ -19,6 +19,8 @@ _LISTS = {
     "/api/tags": {"models": [{"name": MODEL, "model": MODEL, "size": 990_000_000, "digest": "0"}]},
 }
 
+_INFERENCE = ("/api/generate", "/v1/completions", "/v1/chat/completions")
+
 Script = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -37,8 +39,9 @@ class ScriptedOllama:
             length = head.partition("content-length: ")[2].partition("\r\n")[0]
             body = await reader.readexactly(int(length or 0))
             path = head.split()[1]
-            if path == "/api/generate" and json.loads(body).get("prompt"):
-                self.asked.append(json.loads(body))
+            asked = json.loads(body) if path in _INFERENCE else {}
+            if asked.get("prompt") or asked.get("messages"):
+                self.asked.append(asked)
                 await self.script(writer)
             else:
                 known = _LISTS.get(path, {"model": MODEL, "response": "", "done": True})

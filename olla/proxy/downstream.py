@@ -298,7 +298,7 @@ class Downstream:
             self._stations, incoming, answer, target, record, InnerHost(self._exchanges, self)
         )
         self._exchanges.add(exchange)
-        answer.leave = exchange.abandon
+        answer.leave, answer.stop = exchange.abandon, exchange.stop
         exchange.enter(visit)
         exchange.begin(body)
         return answer

@@ -6,6 +6,7 @@ gateways' surfaces without a line of their own.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from olla.dialects.paths import Target
@@ -24,6 +25,10 @@ __all__ = ["InnerAnswer", "InnerHost", "InnerIncoming"]
 _HEADERS = ((b"Content-Type", b"application/json"),)
 _HELD_MAX = 262_144
 """Bytes of an answer that wait for a slow reader, before its endpoint stops being read."""
+ANSWER_MAX = 4_000_000
+"""Bytes of an answer that are gathered: some million tokens of text."""
+LINE_MAX = 1_000_000
+"""Bytes of one line of an answer that is read line by line."""
 
 
 class InnerIncoming:
@@ -96,7 +101,9 @@ class InnerHost:
 class InnerAnswer:
     """The answer to an inner request, as it comes: read by a surface.
 
-    A `Downstream` for its exchange. `leave` must be called by whoever stops reading.
+    A `Downstream` for its exchange. `leave` must be called by whoever stops reading. An answer
+    that is longer than a surface gathers is stopped with a failure: an endless one used to take
+    3.7 GB in six seconds.
     """
 
     def __init__(self, record: RequestRecord) -> None:
@@ -107,10 +114,12 @@ class InnerAnswer:
         self.record = record
         self.leave: Callable[[], None] = _nothing
         """Give up on it: the exchange is abandoned."""
+        self.stop: Callable[[Failure], None] = _go_on
+        """End it with a failure, as if its endpoint had broken off."""
         self._raw = b""
         self._head: ResponseHead | None = None
         self._scanner: Scanner | None = None
-        self._pieces: list[bytes] = []
+        self._pieces: deque[bytes] = deque()
         self._held = 0
         self._over = False
         self._changed = asyncio.Event()
@@ -150,7 +159,7 @@ class InnerAnswer:
         in the dialect's own words the last piece."""
         while True:
             while self._pieces:
-                piece = self._pieces.pop(0)
+                piece = self._pieces.popleft()
                 self._held -= len(piece)
                 if not self.paused:
                     drained, self._drained = self._drained, []
@@ -162,27 +171,52 @@ class InnerAnswer:
             await self._wait()
 
     async def lines(self) -> AsyncIterator[bytes]:
-        """The body's lines that are not empty, without their ends."""
-        rest = b""
+        """The body's lines that are not empty, without their ends. A line of more than `LINE_MAX`
+        bytes stops the answer: `record.failure` says so."""
+        rest: list[bytes] = []
+        size = 0
         async for piece in self.pieces():
-            *whole, rest = (rest + piece).split(b"\n")
-            for line in whole:
-                if line.strip():
-                    yield line
-        if rest.strip():
-            yield rest
+            first, *more = piece.split(b"\n")
+            rest.append(first)
+            size += len(first)
+            if more:
+                *whole, last = [b"".join(rest), *more]
+                rest, size = [last], len(last)
+                for line in whole:
+                    if line.strip():
+                        yield line
+            if size > LINE_MAX:
+                self.stop(self._too_large("one line of its answer", LINE_MAX))
+                return
+        line = b"".join(rest)
+        if line.strip():
+            yield line
 
     async def body(self) -> bytes:
         """The whole body.
 
         Raises:
-            Failed: it broke off.
+            Failed: it broke off, or has more than `ANSWER_MAX` bytes.
         """
-        whole = b"".join([piece async for piece in self.pieces()])
+        pieces: list[bytes] = []
+        size = 0
+        async for piece in self.pieces():
+            pieces.append(piece)
+            size += len(piece)
+            if size > ANSWER_MAX:
+                too_large = self._too_large("its answer", ANSWER_MAX)
+                self.stop(too_large)
+                raise Failed(too_large)
+        whole = b"".join(pieces)
         failure = self.record.failure
         if failure is not None and failure.endpoint_status is None:
             raise Failed(failure)
         return whole
+
+    def _too_large(self, what: str, most: int) -> Failure:
+        endpoint = self.record.endpoint
+        message = f"endpoint '{endpoint}' sent more than {most / 1e6:g} MB for {what}"
+        return Failure(Kind.ANSWER_TOO_LARGE, f"{message}; ask for less at a time", endpoint)
 
     async def _wait(self) -> None:
         self._changed.clear()
@@ -218,10 +252,18 @@ class InnerAnswer:
 
     def answered(self) -> None:
         """Nothing more will come."""
-        self.leave = _nothing  # the exchange holds this, and is not held by it: no cycle
+        # The exchange holds this, and is not held by it: no cycle.
+        self.leave, self.stop = _nothing, _go_on
+        # The connection to the endpoint may carry another answer by the time a slow reader has
+        # caught up with this one.
+        self._drained.clear()
         self._over = True
         self._changed.set()
 
 
 def _nothing() -> None:
     """There is nothing to leave any more."""
+
+
+def _go_on(_: Failure) -> None:
+    """There is nothing to stop any more."""

@@ -5,7 +5,6 @@ answer. Its status is `chat_status`' business, keys and usage are `accounts`'.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import msgspec
 from aiohttp import web
@@ -33,6 +32,9 @@ TIERS: Mapping[str, tuple[Limit, ...]] = tier_limits("chat", {ANONYMOUS: 10, MEM
 _GENERATE = "/olla/ollama/api/generate"
 _NDJSON = "application/x-ndjson"
 _ERROR_MAX = 2000
+"""Characters of an endpoint's own words."""
+_ERROR_JSON_MAX = 65_536
+"""Bytes of an endpoint's own error that are read."""
 _RETRY_AFTER = 1.0
 _BY_STATUS = {
     400: Kind.BAD_REQUEST,
@@ -59,13 +61,16 @@ class _Said(msgspec.Struct):
     done: bool
 
 
+_NONE = msgspec.Raw(b"null")
+
+
 class _Line(msgspec.Struct):
-    """What is read of an answer, or of a piece of it."""
+    """What is read of an answer, or of a piece of it. `error` is JSON, null for none."""
 
     model: str = ""
     response: str = ""
     done: bool = False
-    error: Any = None
+    error: msgspec.Raw = _NONE
 
     def said(self) -> _Said:
         return _Said(self.model, self.response, self.done)
@@ -99,11 +104,11 @@ class ChatSurface:
             answer.leave()
         if status >= 400:
             return _refused(status, body, answer)
-        try:
-            line = _LINES.decode(body)
-        except msgspec.DecodeError:
-            line = _Line(error="the endpoint's answer is not one of Ollama's")
-        if line.error is not None:
+        line = _read(body)
+        if line is None:
+            text = "the endpoint's answer is not one of Ollama's"
+            return _failed(_broken(answer, text), answer)
+        if line.error != _NONE:
             return _failed(_broken(answer, _text(line.error)), answer)
         caller = asked.visit.caller
         key = caller.key
@@ -149,12 +154,10 @@ async def _relayed(
     response = await asked.stream(request, answer, _NDJSON)
     error: str | None = None
     async for raw in answer.lines():
-        try:
-            line = _LINES.decode(raw)
-        except msgspec.DecodeError:  # half a line: what broke it follows
+        line = _read(raw)
+        if line is None:  # half a line: what broke it follows
             error = error or "the endpoint's answer broke off within a line"
-            continue
-        if line.error is not None:
+        elif line.error != _NONE:
             error = _text(line.error)
         elif error is None:
             await response.write(msgspec.json.encode(line.said()) + b"\n")
@@ -186,10 +189,8 @@ def _refused(status: int, body: bytes, answer: InnerAnswer) -> web.Response:
     """An endpoint's own error, with its status and its words."""
     known = answer.record.failure
     kind = known.kind if known is not None else _BY_STATUS.get(status, Kind.UPSTREAM_STATUS)
-    try:
-        text = _text(_LINES.decode(body).error)
-    except msgspec.DecodeError:
-        text = None
+    line = _read(body)
+    text = None if line is None else _text(line.error)
     failure = Failure(
         kind,
         text or f"the endpoint answered {status}",
@@ -201,8 +202,19 @@ def _refused(status: int, body: bytes, answer: InnerAnswer) -> web.Response:
     return response
 
 
-def _text(error: object) -> str | None:
+def _read(raw: bytes) -> _Line | None:
+    """An answer, or a piece of it; None when it is none of Ollama's."""
+    try:
+        return _LINES.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _text(raw: msgspec.Raw) -> str | None:
     """What an Ollama server, or one that speaks its dialect, says is wrong."""
+    if len(bytes(raw)) > _ERROR_JSON_MAX:
+        return None
+    error = msgspec.json.decode(raw)
     if isinstance(error, dict):
         error = error.get("message")
     return str(error)[:_ERROR_MAX] if error else None

@@ -6,7 +6,7 @@ request. Making keys is `key_pages`' business.
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -47,6 +47,15 @@ _LIST_AGE_MAX = 1.0
 _LIST_TIMEOUT = 1.0
 """Seconds; see `ListSurface`."""
 _SHOWN_MAX = 300
+_ERROR_MAX = 2000
+"""Characters of an endpoint's own words."""
+_ERROR_JSON_MAX = 65_536
+"""Bytes of an endpoint's own error that are read."""
+_OBJECTS_MAX = 400_000
+"""Braces in an answer: the objects that reading it may make, and all that stand in a text."""
+_CHOICES_MAX = 128
+"""Of a completion, as many as OpenAI's API makes."""
+_INT_MAX = 2**53 - 1
 _RESERVED = frozenset({"model", "messages", "prompt", "stream"})
 """What parameters of the configuration cannot say."""
 
@@ -155,8 +164,8 @@ class ManagementSurface:
                 return _endpoint_error(asked, answer, status, await answer.body())
             if wanted.stream:
                 return await _relayed(request, asked, answer)
-            shape = _chat_answer if isinstance(wanted, ChatRequest) else _text_answer
-            shown = shape(_object(asked, await answer.body()), asked, wanted)
+            found = _completion(asked, await answer.body())
+            shown = _answer(found, asked, wanted)
             return json_response(shown, headers=dict(answer.told()))
         except Failed as failed:
             asked.record.failure = failed.failure
@@ -198,8 +207,7 @@ async def _relayed(
 def _endpoint_error(asked: Asked, answer: InnerAnswer, status: int, body: bytes) -> web.Response:
     """What an endpoint says against the request, in this API's shape."""
     record = asked.record
-    error = _said_error(body)
-    message = str(error.get("message") or f"endpoint '{record.endpoint}' answered {status}")
+    message = _said_error(body) or f"endpoint '{record.endpoint}' answered {status}"
     if status in (401, 403):  # the endpoint refuses olla, not the caller
         message = f"endpoint '{record.endpoint}' does not let the router in: {message}"
         failure = Failure(Kind.UPSTREAM_UNAUTHORIZED, message[:_SHOWN_MAX], record.endpoint)
@@ -210,73 +218,117 @@ def _endpoint_error(asked: Asked, answer: InnerAnswer, status: int, body: bytes)
     return response
 
 
-def _said_error(body: bytes) -> Mapping[str, Any]:
+def _said_error(body: bytes) -> str | None:
+    """What an endpoint says is wrong; None when it says nothing, or too much."""
     try:
-        error = msgspec.json.decode(body)["error"]
-    except (msgspec.DecodeError, TypeError, KeyError, UnicodeDecodeError):
-        return {}
-    return error if isinstance(error, dict) else {"message": error}
+        error = msgspec.json.decode(body, type=_ErrorTold).error
+        if len(bytes(error)) > _ERROR_JSON_MAX:
+            return None
+        told = msgspec.json.decode(error)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    message = told.get("message") if isinstance(told, dict) else told
+    return str(message)[:_ERROR_MAX] if message else None
 
 
 # --- answers --------------------------------------------------------------------------------
 
+_NULL = msgspec.Raw(b"null")
+_ASSISTANT, _EMPTY = msgspec.Raw(b'"assistant"'), msgspec.Raw(b'""')
+_T = TypeVar("_T")
 
-def _object(asked: Asked, body: bytes) -> dict[str, Any]:
+
+class _ErrorTold(msgspec.Struct):
+    """An endpoint's error. What is below stays JSON, so that it cannot become millions of
+    objects; so too in the others."""
+
+    error: msgspec.Raw = _NULL
+
+
+class _Choice(msgspec.Struct):
+    """One answer of a completion."""
+
+    message: msgspec.Raw = _NULL
+    text: msgspec.Raw = _NULL
+    finish_reason: msgspec.Raw = _NULL
+
+
+class _Counts(msgspec.Struct):
+    """The tokens of a completion."""
+
+    prompt_tokens: msgspec.Raw = _NULL
+    completion_tokens: msgspec.Raw = _NULL
+
+
+class _Completion(msgspec.Struct):
+    """An endpoint's whole answer."""
+
+    id: msgspec.Raw = _NULL
+    created: msgspec.Raw = _NULL
+    model: msgspec.Raw = _NULL
+    choices: list[_Choice] | None = None
+    usage: msgspec.Raw = _NULL
+
+
+def _completion(asked: Asked, body: bytes) -> _Completion:
     """An endpoint's whole answer.
 
     Raises:
         Failed: it is none.
     """
+    found = None
+    if body.count(b"{") <= _OBJECTS_MAX and _is_text(body):
+        found = _read(msgspec.Raw(body), _Completion)
+    if found is None:
+        endpoint = asked.record.endpoint
+        message = f"endpoint '{endpoint}' answered something that is no completion; try again"
+        raise Failed(Failure(Kind.BODY_FRAMING, message, endpoint))
+    return found
+
+
+def _is_text(body: bytes) -> bool:
+    """Whether all of it is UTF-8, which reading it does not look at where it is passed on."""
     try:
-        found = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        found = None
-    if isinstance(found, dict):
-        return found
-    endpoint = asked.record.endpoint
-    message = f"endpoint '{endpoint}' answered something that is no JSON object; try again"
-    raise Failed(Failure(Kind.BODY_FRAMING, message, endpoint))
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
-def _chat_answer(found: dict[str, Any], asked: Asked, wanted: Sampling) -> dict[str, Any]:
-    def choice(each: Mapping[str, Any]) -> dict[str, Any]:
-        message = each.get("message")
-        said = message if isinstance(message, dict) else {}
-        return {"message": {"role": "assistant", "content": "", **said}}
-
-    return _answer("chat.completion", found, asked, wanted, choice)
-
-
-def _text_answer(found: dict[str, Any], asked: Asked, wanted: Sampling) -> dict[str, Any]:
-    def choice(each: Mapping[str, Any]) -> dict[str, Any]:
-        return {"text": str(each.get("text") or "")}
-
-    return _answer("text.completion", found, asked, wanted, choice)
-
-
-def _answer(
-    word: str, found: dict[str, Any], asked: Asked, wanted: Sampling, choice: Any
-) -> dict[str, Any]:
-    own_id = str(found.get("id") or asked.record.id)
-    choices = found.get("choices")
+def _answer(found: _Completion, asked: Asked, wanted: Sampling) -> dict[str, Any]:
+    chats = isinstance(wanted, ChatRequest)
+    own_id = _read(found.id, str) or asked.record.id
     return {
         "id": f"cmpl-{own_id.removeprefix('chatcmpl-').removeprefix('cmpl-')}",
-        "object": word,
-        "created": _whole(found.get("created")) or int(asked.record.started_wall),
-        "model": str(found.get("model") or wanted.model),
+        "object": "chat.completion" if chats else "text.completion",
+        "created": _whole(found.created) or int(asked.record.started_wall),
+        "model": _read(found.model, str) or wanted.model,
         "choices": [
-            {**choice(each), "finish_reason": str(each.get("finish_reason") or "stop"), "index": at}
-            for at, each in enumerate(choices if isinstance(choices, list) else ())
-            if isinstance(each, dict)
+            {
+                **(_message(each) if chats else {"text": _read(each.text, str) or ""}),
+                "finish_reason": _read(each.finish_reason, str) or "stop",
+                "index": at,
+            }
+            for at, each in enumerate((found.choices or ())[:_CHOICES_MAX])
         ],
-        "usage": _usage(found.get("usage")),
+        "usage": _usage(found.usage),
     }
 
 
-def _usage(told: object) -> dict[str, int]:
-    usage = told if isinstance(told, dict) else {}
-    prompt = _whole(usage.get("prompt_tokens")) or 0
-    output = _whole(usage.get("completion_tokens")) or 0
+def _message(choice: _Choice) -> dict[str, Any]:
+    """The message of a choice as it is, but for what the shape needs."""
+    said = _read(choice.message, dict[str, msgspec.Raw]) or {}
+    role, content = said.get("role", _NULL), said.get("content", _NULL)
+    if _read(role, str) is None:
+        said["role"] = _ASSISTANT
+    if (content != _NULL and _read(content, str) is None) or "content" not in said:
+        said["content"] = _EMPTY
+    return {"message": {"role": said.pop("role"), "content": said.pop("content"), **said}}
+
+
+def _usage(told: msgspec.Raw) -> dict[str, int]:
+    counts = _read(told, _Counts) or _Counts()
+    prompt, output = _whole(counts.prompt_tokens) or 0, _whole(counts.completion_tokens) or 0
     return {
         "prompt_tokens": prompt,
         "completion_tokens": output,
@@ -284,8 +336,17 @@ def _usage(told: object) -> dict[str, int]:
     }
 
 
-def _whole(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+def _whole(told: msgspec.Raw) -> int | None:
+    value = _read(told, int)
+    return value if value is not None and 0 <= value <= _INT_MAX else None
+
+
+def _read(told: msgspec.Raw, shape: type[_T]) -> _T | None:
+    """JSON as a shape; None when it has another one."""
+    try:
+        return msgspec.json.decode(told, type=shape)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 # --- models ---------------------------------------------------------------------------------

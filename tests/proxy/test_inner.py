@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from olla.failures import Failed, Failure, Kind
+from olla.proxy import inner as inner_module
 from olla.proxy.inner import InnerAnswer, InnerIncoming
 from olla.record import RequestRecord
 
@@ -72,6 +73,53 @@ async def test_a_slow_reader_holds_the_endpoint_up() -> None:
     inner.write(b"x" * 100_000)
     inner.answered()
     assert [len(piece) async for piece in pieces] == [100_000]
+
+
+async def test_a_reader_that_is_late_touches_no_connection_any_more() -> None:
+    """Its answer is complete, and the connection it came by may carry another one."""
+    inner = answer()
+    inner.write(HEAD % b"Content-Length: 300000\r\n")
+    inner.write(b"x" * 300_000)
+    told: list[str] = []
+    inner.when_drained(lambda: told.append("resumed"))
+    inner.answered()
+    assert [len(piece) async for piece in inner.pieces()] == [300_000]
+    assert told == []
+
+
+async def test_a_body_over_the_bound_stops_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As soon as it is reached; up to the bound it is read."""
+    monkeypatch.setattr(inner_module, "ANSWER_MAX", 100)
+    for length in (100, 101):
+        inner = answer()
+        inner.record.endpoint = "gpu-1"
+        stopped: list[Failure] = []
+        inner.stop = stopped.append
+        inner.write(HEAD % b"Connection: close\r\n" + b"x" * length)
+        if length == 100:
+            inner.answered()
+            assert len(await inner.body()) == 100
+            continue
+        with pytest.raises(Failed, match=r"endpoint 'gpu-1' sent more than 0\.0001 MB"):
+            await inner.body()
+        assert [failure.kind for failure in stopped] == [Kind.ANSWER_TOO_LARGE]
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+async def test_a_line_over_the_bound_stops_the_answer(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However it is cut; the lines before it are read, and so is one that just fits."""
+    monkeypatch.setattr(inner_module, "LINE_MAX", 50)
+    inner = answer()
+    stopped: list[Failure] = []
+    inner.stop = stopped.append
+    inner.write(HEAD % b"Connection: close\r\n")
+    body = b"a\n" + b"b" * 50 + b"\n" + b"c" * 60
+    for at in range(0, len(body), size):
+        inner.write(body[at : at + size])
+    assert [line async for line in inner.lines()] == [b"a", b"b" * 50]
+    assert [failure.kind for failure in stopped] == [Kind.ANSWER_TOO_LARGE]
 
 
 async def test_what_olla_refuses_is_raised() -> None:
