@@ -142,10 +142,8 @@ def refuse_model(caller: Caller, model: str | None, *, needed: bool) -> Failure 
     if caller.models.match(_plain(model)) if model is not None else not needed:
         return None
     allowed = ", ".join(caller.key.models) if caller.key is not None else ""
-    return Failure(
-        Kind.MODEL_FORBIDDEN,
-        f"this key is not for the model '{(model or '')[:100]}'; it is for {allowed}",
-    )
+    what = f"the model '{model[:100]}'" if model is not None else "requests that name no model"
+    return Failure(Kind.MODEL_FORBIDDEN, f"this key is not for {what}; it is for {allowed}")
 
 
 def _plain(model: str) -> str:

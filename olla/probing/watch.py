@@ -353,6 +353,7 @@ class Watch:
             note(
                 "endpoint changed",
                 endpoint=self.spec.name,
+                address=self.spec.url,
                 before=before.value,
                 after=after.value,
                 reason=error,

@@ -1,5 +1,9 @@
-"""Why a connection to an endpoint could not be made."""
+"""Why a connection to an endpoint could not be made.
 
+Told without the endpoint's address: the message goes to clients, which see names only.
+"""
+
+import os
 import socket
 import ssl
 
@@ -9,6 +13,10 @@ from olla.proxy.room import overloaded
 
 __all__ = ["connect_failure"]
 
+_OTHER_NAME = (62, 64)
+"""OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH, whose texts have the
+address in them."""
+
 
 def connect_failure(spec: EndpointSpec, error: OSError, timeout: float) -> Failure:
     """The failure to report; `timeout` is how many seconds were waited at most."""
@@ -16,20 +24,33 @@ def connect_failure(spec: EndpointSpec, error: OSError, timeout: float) -> Failu
         return overloaded(
             f"no connection to an endpoint can be made ({error.strerror})", "the open files limit"
         )
-    where = f"endpoint '{spec.name}' at {spec.host}:{spec.port}"
+    name = spec.name
+    which = f"endpoint '{name}'"
     if isinstance(error, TimeoutError):
-        return Failure(
-            Kind.CONNECT_TIMEOUT,
-            f"{where} did not accept a connection within {timeout:g} s (proxy.connection_timeout)",
-            spec.name,
-        )
+        message = f"did not accept a connection within {timeout:g} s (proxy.connection_timeout)"
+        return Failure(Kind.CONNECT_TIMEOUT, f"{which} {message}", name)
     if isinstance(error, socket.gaierror):
-        return Failure(
-            Kind.CONNECT_DNS, f"{where}: the name cannot be resolved ({error})", spec.name
-        )
+        message = f"cannot be connected to: its host name cannot be resolved ({error.strerror})"
+        return Failure(Kind.CONNECT_DNS, f"{which} {message}", name)
     if isinstance(error, ssl.SSLError):
-        return Failure(Kind.CONNECT_TLS, f"{where}: the TLS handshake failed ({error})", spec.name)
+        message = f"cannot be connected to: the TLS handshake failed ({_tls_reason(error)})"
+        return Failure(Kind.CONNECT_TLS, f"{which} {message}", name)
     # With several addresses behind a name, asyncio folds the errors into one text.
     if isinstance(error, ConnectionRefusedError) or "refused" in str(error).lower():
-        return Failure(Kind.CONNECT_REFUSED, f"{where} refused the connection", spec.name)
-    return Failure(Kind.CONNECT_UNREACHABLE, f"{where} cannot be reached ({error})", spec.name)
+        return Failure(Kind.CONNECT_REFUSED, f"{which} refused the connection", name)
+    return Failure(Kind.CONNECT_UNREACHABLE, f"{which} cannot be reached ({_reason(error)})", name)
+
+
+def _tls_reason(error: ssl.SSLError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        if error.verify_code in _OTHER_NAME:
+            return "the certificate is for another name"
+        return error.verify_message
+    reason: str | None = getattr(error, "reason", None)
+    return (reason or "no reason was given").lower().replace("_", " ")
+
+
+def _reason(error: OSError) -> str:
+    if error.errno is None or error.errno <= 0:
+        return "no connection could be made"
+    return os.strerror(error.errno).lower()

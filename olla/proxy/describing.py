@@ -5,6 +5,7 @@ from math import inf
 from typing import Final
 
 from olla.access.caller import Caller
+from olla.access.visibility import Visibility
 from olla.admission.tickets import Answer
 from olla.dialects.dialect import Operation, Peek, Summary
 from olla.dialects.paths import Target
@@ -88,11 +89,13 @@ def answer_of(features: Features, summary: Summary, *, streamed: bool) -> Answer
     )
 
 
-def explained(stations: Stations, features: Features) -> str:
-    """How the candidates of a request are priced now, see `explanation`."""
+def explained(stations: Stations, features: Features, visible: Visibility) -> str:
+    """How the candidates of a request are priced now, as far as they may be seen; see
+    `explanation`."""
     dispatcher = stations.admission.dispatcher
     now = stations.clock.now()
-    return explanation(dispatcher.explained(features, stations.fleet.snapshot, now))
+    rows = dispatcher.explained(features, stations.fleet.snapshot, now)
+    return explanation([row for row in rows if visible.sees_endpoint(row.endpoint)])
 
 
 def explanation(rows: list[Considered]) -> str:

@@ -3,7 +3,8 @@
 from typing import Final
 
 from olla.access.caller import Caller, refuse_model
-from olla.dialects.dialect import Peek
+from olla.access.visibility import EVERYTHING, Visibility
+from olla.dialects.dialect import Operation, Peek
 from olla.dialects.multipart import peek_multipart
 from olla.dialects.paths import BodyUse, Target
 from olla.failures import Failed
@@ -48,7 +49,8 @@ def understand(
     record.model = peek.model
     if caller.models is not None:
         for name in (peek.model, *peek.others):
-            refusal = refuse_model(caller, name, needed=target.needs_model)
+            # A path that only the node knows may tell of all its models.
+            refusal = refuse_model(caller, name, needed=target.needs_model or _is_unknown(target))
             if refusal is not None:
                 raise Failed(refusal)
     record.streaming = peek.stream
@@ -61,7 +63,11 @@ def understand(
     counted = target.inference and not (peek.only_loads and peek.keep_alive == 0)
     explanation = None
     if not incoming.plain and incoming.header("X-Olla-Explain") is not None:
-        explanation = explained(stations, features)
+        explanation = explained(stations, features, Visibility.of(caller))
     if stations.explained is not None:
-        stations.explained(record.id, explained(stations, features))
+        stations.explained(record.id, explained(stations, features, EVERYTHING))
     return features, body, counted, explanation
+
+
+def _is_unknown(target: Target) -> bool:
+    return target.operation is Operation.OTHER

@@ -209,7 +209,8 @@ class UpstreamConnection:
         elif exc is None:
             self._break(Kind.BODY_TRUNCATED, "closed the connection in the middle of its answer")
         else:
-            self._break(Kind.BODY_RESET, f"broke off in the middle of its answer ({exc})")
+            why = exc.strerror if isinstance(exc, OSError) and exc.strerror else type(exc).__name__
+            self._break(Kind.BODY_RESET, f"broke off in the middle of its answer ({why})")
 
     def eof_received(self) -> None:
         """The endpoint has closed its side; None has the transport close ours."""

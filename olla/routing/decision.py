@@ -277,7 +277,10 @@ def _reason(best: Candidate, line: Line) -> Reason:
 def refusal(features: Features, snapshot: Snapshot, asked_for: str, now: float) -> Refuse:
     """Why the request can be sent nowhere, with what to do about it. For one that cannot."""
     if features.pinned is not None and features.pinned not in snapshot.by_name:
-        names = ", ".join(view.name for view in snapshot.endpoints)
+        allowed = features.allowed
+        names = ", ".join(
+            view.name for view in snapshot.endpoints if allowed is None or view.name in allowed
+        )
         return Refuse(
             Failure(
                 Kind.NOT_FOUND, f"no endpoint is named '{features.pinned}'; there are: {names}"

@@ -10,6 +10,7 @@ from olla.fleet.names import canonical
 from olla.settings.address import Address, read_address
 from olla.settings.credentials import SECRETS, read_secret
 from olla.settings.document import Document
+from olla.settings.endpoint import default_name
 from olla.settings.model import Static
 from olla.settings.problems import Key
 from olla.settings.values import did_you_mean
@@ -39,8 +40,8 @@ def check_all(document: Document) -> None:
             _unique(document, (*key, "url"), addresses, address, place, f"'{url}' is the address")
         if isinstance(name, str) and name:
             _unique(document, (*key, "name"), names, name, place, f"'{name}' is the name")
-        elif address is not None:
-            derived = address.authority
+        elif not name and isinstance(key[-1], int):
+            derived = default_name(key[-1])
             _unique(document, (*key, "name"), names, derived, place, f"'{derived}' is the name")
         else:
             all_named = False
@@ -103,7 +104,7 @@ def _default_names(document: Document) -> set[str]:
         if not isinstance(found, dict):
             return set()
         found = found.get(part)
-    return {each.shown_name for each in Static().endpoints} if found is None else set()
+    return {each.name for each in Static().endpoints} if found is None else set()
 
 
 def _check_not_itself(document: Document, key: Key, address: Address) -> None:

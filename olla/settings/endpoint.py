@@ -13,7 +13,7 @@ from olla.settings.address import read_address, read_path
 from olla.settings.section import Section, about_key
 from olla.settings.values import Duration, Rate, Size, lower, one_of
 
-__all__ = ["Auth", "Endpoint", "Filter"]
+__all__ = ["Auth", "Endpoint", "Filter", "default_name"]
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\t -~]*")
@@ -51,6 +51,11 @@ def _header_value(value: str) -> str:
 
 HeaderName = Annotated[str, AfterValidator(_header_name)]
 HeaderValue = Annotated[str, AfterValidator(_header_value)]
+
+
+def default_name(at: int) -> str:
+    """The name of an endpoint that was given none, by its place in the list (from 0)."""
+    return f"endpoint-{at + 1}"
 
 
 class Filter(Section):
@@ -117,7 +122,8 @@ class Endpoint(Section):
     url: str
     """Where it is, such as http://gpu-1:11434; a path is kept before every request's."""
     name: str = ""
-    """Its name in headers, logs and metrics; host and port when left out."""
+    """Its name in headers, logs and metrics; endpoint-1, endpoint-2, … by its place in the list
+    when left out. Callers see names, and only admins see addresses."""
     type: str = AUTO
     """Kind of server; auto finds out."""
     priority: Annotated[int, Field(ge=0)] = 100
@@ -188,11 +194,6 @@ class Endpoint(Section):
                 "headers", f"the header {twice[0]} is set twice, counting auth; leave one out"
             )
         return self
-
-    @property
-    def shown_name(self) -> str:
-        """Its name, or what stands for it."""
-        return self.name or read_address(self.url).authority
 
     @property
     def effective_check_timeout(self) -> float:

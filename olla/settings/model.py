@@ -13,7 +13,7 @@ from olla.admission.retries import SHARE
 from olla.routing.policies import DEFAULT, POLICIES
 from olla.settings.access import Access, RateLimits, State, Store
 from olla.settings.cors import Cors, checked_hosts
-from olla.settings.endpoint import Endpoint
+from olla.settings.endpoint import Endpoint, default_name
 from olla.settings.routing import Routing
 from olla.settings.section import Section, about_key
 from olla.settings.surfaces import Surfaces
@@ -133,7 +133,10 @@ class ModelDiscovery(Section):
 def _some(endpoints: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
     if not endpoints:
         raise ValueError("name at least one endpoint, or leave the key out for the default")
-    return endpoints
+    return tuple(
+        each if each.name else each.model_copy(update={"name": default_name(at)})
+        for at, each in enumerate(endpoints)
+    )
 
 
 class Static(Section):

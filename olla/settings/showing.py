@@ -40,7 +40,7 @@ def _escaped(data: Any) -> Any:
 
 
 def _shown(endpoint: Endpoint) -> dict[str, Any]:
-    decided = {"name": endpoint.shown_name, "check_timeout": endpoint.effective_check_timeout}
+    decided = {"check_timeout": endpoint.effective_check_timeout}
     data = endpoint.model_copy(update=decided).model_dump(mode="json", exclude_none=True)
     for name in data["headers"]:
         data["headers"][name] = "***"

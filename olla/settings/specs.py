@@ -23,7 +23,7 @@ def endpoint_specs(settings: Settings) -> tuple[EndpointSpec, ...]:
         try:
             specs.append(_spec(endpoint))
         except ValueError as error:
-            problems.append(Problem(endpoint.shown_name, 0, 0, "auth", str(error)))
+            problems.append(Problem(endpoint.name, 0, 0, "auth", str(error)))
     if problems:
         raise SettingsError(problems)
     return tuple(specs)
@@ -40,7 +40,7 @@ def _spec(endpoint: Endpoint) -> EndpointSpec:
         name, value = credentials(endpoint.auth)
         headers[name] = value
     return EndpointSpec(
-        name=endpoint.shown_name,
+        name=endpoint.name,
         host=address.host,
         port=address.port,
         tls=address.scheme == "https",

@@ -10,6 +10,14 @@ from olla.failures import OURS, Kind
 from olla.fleet.endpoint import EndpointSpec
 from olla.proxy.connect_failure import connect_failure
 
+
+def verification(code: int, message: str) -> ssl.SSLCertVerificationError:
+    """A certificate that is refused."""
+    error = ssl.SSLCertVerificationError(1, message)
+    error.verify_code, error.verify_message = code, message
+    return error
+
+
 SPEC = EndpointSpec("gpu-1", "node", 11434, authority="node:11434")
 
 
@@ -21,16 +29,21 @@ SPEC = EndpointSpec("gpu-1", "node", 11434, authority="node:11434")
         (ssl.SSLError("bad"), Kind.CONNECT_TLS, "TLS"),
         (ConnectionRefusedError(), Kind.CONNECT_REFUSED, "refused"),
         (OSError("Multiple exceptions: Connect call refused, refused"), Kind.CONNECT_REFUSED, ""),
-        (OSError(113, "no route"), Kind.CONNECT_UNREACHABLE, "no route"),
+        (OSError(113, "Connect call failed ('node', 11434)"), Kind.CONNECT_UNREACHABLE, "no route"),
+        (OSError("Multiple exceptions: node:11434"), Kind.CONNECT_UNREACHABLE, "could be made"),
+        (verification(62, "not valid for 'node'"), Kind.CONNECT_TLS, "for another name"),
+        (verification(18, "self-signed certificate"), Kind.CONNECT_TLS, "self-signed"),
     ],
 )
 def test_each_reason_has_its_kind(error: OSError, kind: Kind, word: str) -> None:
-    """And the message says which endpoint, where, and why."""
+    """And the message says which endpoint and why, and to nobody where it is."""
     failure = connect_failure(SPEC, error, 2.0)
     assert failure.kind is kind
     assert failure.endpoint == "gpu-1"
-    assert "'gpu-1' at node:11434" in failure.message
+    assert failure.message.startswith("endpoint 'gpu-1' ")
     assert word in failure.message
+    assert "node" not in failure.message
+    assert "11434" not in failure.message
 
 
 @pytest.mark.parametrize("number", sorted(OURS))

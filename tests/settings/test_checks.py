@@ -15,8 +15,8 @@ Problems = Callable[..., list[Problem]]
         ("{url: 'http://a:1', name: x}", "{url: 'http://b:1', name: x}", ["name"]),
         ("{url: 'http://a:1', name: x}", "{url: 'http://a:1', name: y}", ["url"]),
         ("{url: 'http://a', name: x}", "{url: 'http://A:80/', name: y}", ["url"]),
-        ("{url: 'http://a:1/p'}", "{url: 'http://a:1/q'}", ["name"]),
-        ("{url: 'http://a:1'}", "{url: 'http://b:1', name: 'a:1'}", ["name"]),
+        ("{url: 'http://a:1'}", "{url: 'http://b:1', name: endpoint-1}", ["name"]),
+        ("{url: 'http://a:1', name: endpoint-2}", "{url: 'http://b:1'}", ["name"]),
         ("{url: 'http://a:1', name: x, priority: -1}", "{url: 'http://b', name: x}", ["name"]),
     ],
 )
@@ -31,9 +31,10 @@ def test_endpoints_that_cannot_be_told_apart_are_found(
 
 
 def test_endpoints_may_share_a_host(endpoints: Callable[..., str]) -> None:
-    """Other ports, or other paths and names of their own."""
-    text = endpoints("{url: 'http://a:1'}", "{url: 'http://a:2'}", "{url: 'http://a:1/p', name: p}")
-    assert len(parse(text, {}).settings.discovery.static.endpoints) == 3
+    """Other ports or paths; those without a name are called by their place."""
+    text = endpoints("{url: 'http://a:1'}", "{url: 'http://a:2', name: p}", "{url: 'http://a:1/p'}")
+    found = parse(text, {}).settings.discovery.static.endpoints
+    assert [each.name for each in found] == ["endpoint-1", "p", "endpoint-3"]
 
 
 def test_aliases_that_are_one_name_for_ollama_are_found(problems: Problems) -> None:

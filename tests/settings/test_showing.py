@@ -14,7 +14,7 @@ def test_what_is_shown_can_be_loaded_again(endpoints: Callable[..., str]) -> Non
     shown = effective_yaml(parse(text, {}).settings)
     assert effective_yaml(parse(shown, {}).settings) == shown
     first = yaml.safe_load(shown)["discovery"]["static"]["endpoints"][0]
-    assert (first["name"], first["check_timeout"]) == ("a:1", "500ms")
+    assert (first["name"], first["check_timeout"]) == ("endpoint-1", "500ms")
 
 
 def test_secrets_are_masked(endpoints: Callable[..., str]) -> None:

@@ -44,9 +44,9 @@ def test_an_endpoint_is_what_its_settings_say(endpoints: Callable[..., str]) -> 
 
 
 def test_a_url_is_enough(endpoints: Callable[..., str]) -> None:
-    """The rest has defaults; the name is host and port."""
+    """The rest has defaults; the name is its place, which tells callers nothing."""
     found = spec(endpoints("{url: 'http://10.0.0.5:11434'}"))
-    assert (found.name, found.type, found.check_timeout) == ("10.0.0.5:11434", "auto", 2.0)
+    assert (found.name, found.type, found.check_timeout) == ("endpoint-1", "auto", 2.0)
     assert found.url == "http://10.0.0.5:11434"
 
 
@@ -66,7 +66,7 @@ def test_a_secret_that_went_away_since_loading_is_a_problem_of_its_endpoint(
     text = endpoints(f"{{url: 'http://a', auth: {{type: bearer, token_file: '{path}'}}}}")
     settings = parse(text, {}).settings
     path.unlink()
-    with pytest.raises(SettingsError, match=r"a: auth: .*cannot be read"):
+    with pytest.raises(SettingsError, match=r"endpoint-1: auth: .*cannot be read"):
         endpoint_specs(settings)
     path.write_text("t\x01")
     with pytest.raises(SettingsError, match="printable ASCII"):

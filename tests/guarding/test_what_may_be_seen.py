@@ -1,0 +1,199 @@
+"""What each caller may see of the fleet, looked for in every answer there is: body and headers."""
+
+import json
+import re
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+import aiohttp
+import pytest
+
+from olla.app import App
+from olla.settings import parse
+from tests.guarding.conftest import MakeFleet
+from tests.routers import Fleet, settings_text
+
+SHOWN, HIDDEN, ELSEWHERE = "shown-model:latest", "hidden-model:latest", "elsewhere-model:latest"
+NODES = {"gpu-shown": (SHOWN, HIDDEN), "gpu-hidden": (HIDDEN, ELSEWHERE, SHOWN)}
+KEYS = """
+access:
+  keys:
+    - {name: boss, key: key-of-boss, operations: [generate, embed, list, admin]}
+    - {name: part, key: key-of-part, models: ["shown*"], endpoints: [gpu-shown]}
+    - {name: mute, key: key-of-mute, operations: [generate]}
+    - {name: plain, key: key-of-plain}
+"""
+CHAT = {"model": SHOWN, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 3}
+GENERATE = {"model": SHOWN, "prompt": "hi", "stream": False}
+Request = tuple[str, str, Any]
+LISTS: list[Request] = [
+    ("GET", prefix + path, None)
+    for prefix in ("", "/olla/ollama", "/olla/openai", "/olla/proxy", "/olla/anthropic")
+    for path in ("/", "/api/tags", "/api/ps", "/api/version", "/v1/models", "/models")
+]
+LISTS += [("GET", f"/v1/models/{SHOWN}", None), ("HEAD", "/api/tags", None)]
+INFERENCE: list[Request] = [
+    ("POST", "/api/generate", GENERATE),
+    ("POST", "/api/show", {"model": SHOWN}),
+    ("POST", "/v1/chat/completions", CHAT),
+    ("POST", "/v1/messages", CHAT),
+    ("POST", "/chat", {"message": "hi", "model": SHOWN}),
+    ("POST", "/chat/stream", {"message": "hi", "model": SHOWN}),
+    ("POST", "/olla/management/chat", CHAT),
+    ("POST", "/olla/management/generate", GENERATE),
+]
+REFUSED: list[Request] = [
+    ("POST", "/api/generate", {**GENERATE, "model": "shown-modle"}),
+    ("POST", "/v1/chat/completions", {**CHAT, "model": "shown-modle"}),
+    ("POST", "/chat", {"message": "hi", "model": "shown-nowhere"}),
+    ("POST", "/api/generate", {"prompt": "hi"}),
+    ("GET", "/olla/vllm/v1/models", None),
+    ("GET", "/olla/ollama/api/unknown", None),
+    ("GET", "/olla/lm-studio/api/v0/models", None),
+    ("POST", "/olla/ollama/api/unknown", {"x": 1}),
+    ("GET", "/nothing/there", None),
+    ("DELETE", "/api/delete", {"model": SHOWN}),
+]
+
+
+def own_requests(app: App) -> list[Request]:
+    """A GET and a POST of each of olla's own paths."""
+    paths = [path.replace("*", "1") for path in app.downstream.answering.paths]
+    both: list[tuple[str, Any]] = [("GET", None), ("POST", {})]
+    return [(method, path, body) for path in paths for method, body in both]
+
+
+async def answers(
+    url: str, requests: Iterable[Request], **headers: str
+) -> AsyncIterator[tuple[Request, int, str]]:
+    """Status and whole text of each answer, headers included."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    async with aiohttp.ClientSession() as session:
+        for request in requests:
+            method, path, body = request
+            async with session.request(method, url + path, json=body, headers=named) as response:
+                head = "\n".join(f"{name}: {value}" for name, value in response.headers.items())
+                yield request, response.status, f"{head}\n\n{await response.text()}"
+
+
+async def busy(fleet: Fleet) -> None:
+    """Let every model be asked for on every endpoint, so that there is something to be told."""
+    for model, endpoint in (
+        *((name, "gpu-hidden") for name in (HIDDEN, ELSEWHERE, SHOWN)),
+        *((name, "gpu-shown") for name in (SHOWN, HIDDEN)),
+    ):
+        shown = {"Authorization": "Bearer key-of-boss", "X_Olla_Endpoint": endpoint}
+        requests = [("POST", "/api/generate", {**GENERATE, "model": model})]
+        async for _, status, text in answers(fleet.url, requests, **shown):
+            assert status == 200, text
+    for name in NODES:
+        await fleet.app.prober.probed(name)
+
+
+def everything(fleet: Fleet) -> list[Request]:
+    """Every request there is."""
+    return [*own_requests(fleet.app), *LISTS, *INFERENCE, *REFUSED]
+
+
+def addresses(fleet: Fleet) -> "re.Pattern[str]":
+    """Where the nodes are."""
+    ports = [node.url.rpartition(":")[2] for node in fleet.nodes.values()]
+    return re.compile("|".join(rf"(?<!\d){port}(?!\d)" for port in ports))
+
+
+async def test_a_key_for_a_part_of_the_fleet_sees_no_other(make_fleet: MakeFleet) -> None:
+    """No name of another endpoint or model in any answer, and no address."""
+    fleet = await make_fleet(KEYS, nodes=NODES)
+    await busy(fleet)
+    others = re.compile("gpu-hidden|hidden-model|elsewhere-model")
+    shown = {"Authorization": "Bearer key-of-part", "X_Olla_Explain": "1"}
+    seen: dict[str, str] = {}
+    async for request, status, text in answers(fleet.url, everything(fleet), **shown):
+        assert others.search(text) is None, (request, text)
+        assert addresses(fleet).search(text) is None, (request, text)
+        assert status < 500, (request, text)
+        if status == 200 and request[0] != "HEAD":
+            seen[request[1]] = text
+    for path in ("/internal/status/models", "/olla/models", "/api/tags", "/api/ps", "/api/status"):
+        assert SHOWN in seen[path], path
+    for path in ("/internal/status", "/metrics", "/olla/models", "/api/ps", "/api/generate"):
+        assert "gpu-shown" in seen[path], path
+    assert 'olla_endpoint_up{endpoint="gpu-shown"' in seen["/metrics"]
+    assert "X-Olla-Explanation: gpu-shown=" in seen["/api/generate"]
+    status_of = json.loads(seen["/internal/status"].partition("\n\n")[2])
+    assert status_of["counts"] == {"endpoints": 1, "endpoints_routable": 1, "models": 1}
+    assert status_of["endpoints"][0]["models"] == 1
+
+
+@pytest.mark.parametrize("key", [None, "key-of-plain"])
+async def test_who_is_no_admin_sees_no_address(key: str | None, make_fleet: MakeFleet) -> None:
+    """Names and states of all endpoints, but nowhere their hosts and ports; not in errors, while a
+    node refuses connections, either."""
+    fleet = await make_fleet(KEYS, nodes=NODES)
+    await busy(fleet)
+    await fleet.nodes["gpu-hidden"].refuse()
+    shown = {"X_Olla_Explain": "1"} | ({} if key is None else {"Authorization": f"Bearer {key}"})
+    failing = [("POST", "/api/generate", {**GENERATE, "model": ELSEWHERE})]
+    requests = [*failing, *everything(fleet)]
+    found = ""
+    async for request, _, text in answers(fleet.url, requests, **shown):
+        assert addresses(fleet).search(text) is None, (request, text)
+        found += text
+    assert "refused" in found
+    for name in ("gpu-shown", "gpu-hidden", ELSEWHERE, "refused the connection"):
+        assert name in found
+
+
+async def test_an_admin_sees_addresses(make_fleet: MakeFleet) -> None:
+    """And all endpoints and models."""
+    fleet = await make_fleet(KEYS, nodes=NODES)
+    await busy(fleet)
+    shown = {"Authorization": "Bearer key-of-boss"}
+    requests = own_requests(fleet.app)
+    found: dict[str, str] = {}
+    async for request, status, text in answers(fleet.url, requests, **shown):
+        if status == 200:
+            found[request[1]] = text
+    for node in fleet.nodes.values():
+        assert node.url in found["/internal/status"]
+        assert node.url in found["/internal/status/endpoints"]
+    for name in (SHOWN, HIDDEN, ELSEWHERE, "gpu-shown", "gpu-hidden"):
+        assert name in found["/internal/status/models"]
+        assert name in found["/metrics"]
+
+
+async def test_a_key_without_the_right_to_lists_sees_no_models(make_fleet: MakeFleet) -> None:
+    """The chat service's status says whether Ollama is there, and no more."""
+    fleet = await make_fleet(KEYS, nodes=NODES)
+    await busy(fleet)
+    names = re.compile("shown-model|hidden-model|elsewhere-model|gpu-shown|gpu-hidden")
+    shown = {"Authorization": "Bearer key-of-mute"}
+    requests = [*own_requests(fleet.app), *LISTS]
+    found: dict[str, str] = {}
+    async for request, status, text in answers(fleet.url, requests, **shown):
+        assert names.search(text) is None, (request, text)
+        if status == 200:
+            found[request[1]] = text
+    ollama = json.loads(found["/api/status"].partition("\n\n")[2])["ollama"]
+    assert ollama == {"online": True, "models": []}
+
+
+async def test_an_endpoint_without_a_name_is_not_called_by_its_address() -> None:
+    """Callers see its name in headers, errors and metrics."""
+    async with Fleet(NODES) as fleet:
+        ports = addresses(fleet)
+        urls = [node.url for node in fleet.nodes.values()]
+        text = settings_text({}).replace(
+            "endpoints:\n\n",
+            "endpoints: [" + ", ".join(f"{{url: '{url}', type: ollama}}" for url in urls) + "]\n",
+        )
+        app = App(parse(text, {}))
+        await app.start()
+        try:
+            await app.prober.first_pass()
+            assert [*app.prober.snapshot.by_name] == ["endpoint-1", "endpoint-2"]
+            requests = [*own_requests(app), *LISTS, *INFERENCE]
+            async for request, _, answer in answers(app.url, requests, X_Olla_Explain="1"):
+                assert ports.search(answer) is None, (request, answer)
+        finally:
+            await app.stop()
