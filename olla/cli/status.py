@@ -81,7 +81,9 @@ def _fetch(address: str, key: str | None) -> bytes:
 
 
 def _fail(message: str) -> NoReturn:
-    click.echo(f"olla: {_printable(message)}", err=True)
+    from olla.settings.masking import masked  # settings take a while to load
+
+    click.echo(f"olla: {_printable(masked(message))}", err=True)
     sys.exit(1)
 
 

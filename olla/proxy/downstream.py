@@ -41,6 +41,7 @@ from olla.proxy.stations import Stations
 from olla.proxy.turning_away import turn_away
 from olla.proxy.written import written
 from olla.record import RequestRecord
+from olla.settings.masking import masked
 from olla.tasks import spawn
 
 __all__ = ["Downstream"]
@@ -508,7 +509,8 @@ class Downstream:
         elif start.startswith(b"PRI * HTTP/2"):
             failure = Failure(Kind.BAD_REQUEST, "HTTP/2 is not spoken here; use HTTP/1.1")
         else:
-            failure = Failure(Kind.BAD_REQUEST, f"this is not an HTTP/1.1 request: {message}")
+            what = masked(message)  # it quotes the request, whose query may be a secret
+            failure = Failure(Kind.BAD_REQUEST, f"this is not an HTTP/1.1 request: {what}")
         stations = self._stations
         now = stations.clock.now()
         dialect = self._paths.error_dialect(path)

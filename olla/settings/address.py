@@ -5,6 +5,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from olla.settings.masking import masked_url
+
 __all__ = ["Address", "read_address", "read_path"]
 
 _HOST = re.compile(r"[A-Za-z0-9._~-]+")
@@ -35,27 +37,29 @@ def read_address(url: str) -> Address:
     """The address in a URL.
 
     Raises:
-        ValueError: it is no plain http or https URL; the message never repeats credentials.
+        ValueError: it is no plain http or https URL; the message never repeats credentials or a
+            query.
     """
+    shown = masked_url(url)
     if "@" in url.partition("://")[2].partition("/")[0]:
         raise ValueError("credentials do not belong in a URL; leave them out and use auth")
     if not _PLAIN.fullmatch(url):
         raise ValueError(
-            f"{url!a} has characters that no URL has; write blanks and the like "
+            f"{shown!a} has characters that no URL has; write blanks and the like "
             "percent-encoded, host names in their xn-- form"
         )
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise ValueError(f"'{url}' is no URL: {error}") from None
+        raise ValueError(f"'{shown}' is no URL: {error}") from None
     host = parts.hostname or ""
     if parts.scheme not in _DEFAULT_PORTS or not host:
-        raise ValueError(f"'{url}' must look like http://host:11434 or https://host/path")
+        raise ValueError(f"'{shown}' must look like http://host:11434 or https://host/path")
     if not _HOST.fullmatch(host) and ":" not in host:
         raise ValueError(f"'{host}' is no host name")
     if parts.query or parts.fragment or port == 0:
-        raise ValueError(f"'{url}' must be a scheme, a host, a port and perhaps a path")
+        raise ValueError(f"'{shown}' must be a scheme, a host, a port and perhaps a path")
     default = _DEFAULT_PORTS[parts.scheme]
     return Address(parts.scheme, host, default if port is None else port, parts.path.rstrip("/"))
 
@@ -69,7 +73,7 @@ def read_path(text: str, address: Address) -> str:
         ValueError: it is neither.
     """
     if not _PLAIN.fullmatch(text):
-        raise ValueError(f"'{text}' must be a path such as /health")
+        raise ValueError(f"'{masked_url(text)}' must be a path such as /health")
     if "://" not in text:
         return text if text.startswith("/") else f"/{text}"
     whole, mark, query = text.partition("?")
@@ -77,6 +81,7 @@ def read_path(text: str, address: Address) -> str:
     same = (there.scheme, there.host, there.port) == (address.scheme, address.host, address.port)
     if not same or not f"{there.path}/".startswith(f"{address.path}/"):
         raise ValueError(
-            f"'{text}' is not below the endpoint's own url; write a path such as /health"
+            f"'{masked_url(text)}' is not below the endpoint's own url; "
+            "write a path such as /health"
         )
     return (there.path[len(address.path) :] or "/") + mark + query

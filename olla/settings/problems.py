@@ -2,6 +2,8 @@
 
 import msgspec
 
+from olla.settings.masking import masked
+
 __all__ = ["Key", "Problem", "SettingsError", "dotted"]
 
 _SHOWN_MAX = 1000
@@ -23,8 +25,10 @@ class Problem(msgspec.Struct, frozen=True):
     message: str
 
     def __str__(self) -> str:
+        """The finding on one line. URLs that it quotes are masked, whatever key they are at."""
         place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
-        text = f"{place}: {self.key}: {self.message}" if self.key else f"{place}: {self.message}"
+        message = masked(self.message)
+        text = f"{place}: {self.key}: {message}" if self.key else f"{place}: {message}"
         return _one_line(text)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from olla.settings.endpoint import Endpoint
+from olla.settings.masking import masked_url
 from olla.settings.model import Settings
 
 __all__ = ["effective_yaml"]
@@ -17,8 +18,8 @@ _PASSWORD = re.compile(r"(://[^:/@]*):.*@")
 
 
 def effective_yaml(settings: Settings) -> str:
-    """The settings in force as YAML, defaults included. Secrets and the values of headers are
-    masked; keys that have neither a value nor a default are left out."""
+    """The settings in force as YAML, defaults included. Secrets, the values of headers and queries
+    are masked; keys that have neither a value nor a default are left out."""
     data = settings.model_dump(mode="json", exclude_none=True)
     static = data["discovery"]["static"]
     static["endpoints"] = [_shown(each) for each in settings.discovery.static.endpoints]
@@ -42,6 +43,8 @@ def _escaped(data: Any) -> Any:
 def _shown(endpoint: Endpoint) -> dict[str, Any]:
     decided = {"check_timeout": endpoint.effective_check_timeout}
     data = endpoint.model_copy(update=decided).model_dump(mode="json", exclude_none=True)
+    for name in {"url", "health_check_url", "model_url"} & data.keys():
+        data[name] = masked_url(data[name])
     for name in data["headers"]:
         data["headers"][name] = "***"
     for name in _SECRET & set(data.get("auth", ())):

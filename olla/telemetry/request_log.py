@@ -14,6 +14,7 @@ from typing import BinaryIO, TextIO
 import msgspec
 
 from olla.record import RequestRecord
+from olla.settings.masking import masked_url
 from olla.telemetry.loop_lag import Schedule, Timer
 
 __all__ = ["JsonLines", "LogFormat", "RequestLog", "text_line"]
@@ -221,7 +222,7 @@ class JsonLines:
         parts: list[bytes] = []
         for name, value in zip(_SAME, key, strict=True):
             if name == b"path":
-                value = str(value).partition("?")[0]
+                value = _shown_path(str(value))
             cut = value[:_TEXT_CHARACTERS_MAX] if isinstance(value, str) else value
             parts.append(b'"%b":%b' % (name, _quoted(cut)))
         known = b",".join(parts)
@@ -293,7 +294,13 @@ def _dropped_text(wall: float, lines: int) -> bytes:
 
 
 def _path(record: RequestRecord) -> str:
-    return record.path.partition("?")[0][:_TEXT_CHARACTERS_MAX]
+    return _shown_path(record.path)[:_TEXT_CHARACTERS_MAX]
+
+
+def _shown_path(path: str) -> str:
+    """A request's path without its query; of a target that is a whole URL, no user either."""
+    path = path.partition("?")[0]
+    return path if path.startswith("/") else masked_url(path)
 
 
 def _milliseconds(start: float, end: float | None) -> float | None:

@@ -1,5 +1,6 @@
 """What each caller may see of the fleet, looked for in every answer there is: body and headers."""
 
+import io
 import json
 import re
 from collections.abc import AsyncIterator, Iterable
@@ -197,3 +198,31 @@ async def test_an_endpoint_without_a_name_is_not_called_by_its_address() -> None
                 assert ports.search(answer) is None, (request, answer)
         finally:
             await app.stop()
+
+
+async def test_a_token_in_a_path_of_the_operator_s_is_nowhere_shown() -> None:
+    """Neither in states and errors, to an admin either, nor in the log, while the endpoint answers
+    its probes badly."""
+    async with Fleet(NODES) as fleet:
+        url = fleet.nodes["gpu-shown"].url
+        endpoint = (
+            f"{{url: '{url}', name: gpu-shown, type: ollama, check_interval: 1s,"
+            " check_timeout: 500ms, health_check_url: '/no/health?token=hush',"
+            " model_url: '/no/list?token=hush'}"
+        )
+        text = settings_text({}, KEYS).replace("endpoints:\n\n", f"endpoints: [{endpoint}]\n")
+        log = io.StringIO()
+        app = App(parse(text, {}), output=log)
+        await app.start()
+        try:
+            await app.prober.first_pass()
+            view = app.prober.snapshot.by_name["gpu-shown"]
+            assert "GET /no/list answered 404" in (view.last_error or "")
+            shown = {"Authorization": "Bearer key-of-boss", "X_Olla_Explain": "1"}
+            requests = [*own_requests(app), *LISTS, *INFERENCE]
+            async for request, _, answer in answers(app.url, requests, **shown):
+                assert "hush" not in answer, request
+        finally:
+            await app.stop()
+        assert "GET /no/list answered 404" in log.getvalue()
+        assert "hush" not in log.getvalue()

@@ -235,8 +235,9 @@ def test_a_line_has_all_that_happened() -> None:
 
 @pytest.mark.parametrize("line", [JsonLines().line, text_line])
 def test_query_strings_are_left_out(line) -> None:  # type: ignore[no-untyped-def]
-    """A key in a query string does not get into the log."""
+    """A key in a query string does not get into the log, nor one before a host."""
     assert b"secret" not in line(record(path="/api/tags?key=secret", model=None))
+    assert b"secret" not in line(record(path="http://ann:secret@host/x?secret", model=None))
 
 
 @pytest.mark.parametrize("line", [JsonLines().line, text_line])
