@@ -135,7 +135,7 @@ class Access(Section):
     categories: dict[str, CategoryLimits] = Field(default={})
     """Limits by what is asked: generation, management, monitoring."""
     trusted_proxies: tuple[str, ...] = ()
-    """Networks of proxies whose X-Forwarded-For is believed."""
+    """Networks of proxies whose X-Forwarded-For and X-Forwarded-Host are believed."""
     log_content: bool = False
     """Keep prompts and answers with the usage. Mind who may read the store."""
 
