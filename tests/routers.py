@@ -131,7 +131,8 @@ class Fleet:
         assert self.app.dispatcher.leases == self.app.dispatcher.waiting == 0
         assert self.app.dispatcher.twins.total() == 0
         errors = [line for line in self.log.getvalue().splitlines() if '"error"' in line]
-        assert [line for line in errors if json.loads(line).get("level") == "error"] == []
+        logged = [line for line in errors if json.loads(line).get("level") == "error"]
+        assert logged == [], logged
 
 
 class ThreadedFleet:

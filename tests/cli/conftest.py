@@ -18,10 +18,12 @@ Invoke = Callable[..., Result]
 
 @pytest.fixture
 def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Invoke:
-    """Run the command line in this process, in an empty directory, without OLLA_ variables."""
+    """Run the command line in this process, in an empty directory, without OLLA_ variables but
+    the one that keeps it away from the user's own store."""
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("OLLA_")]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("OLLA_HOME", str(tmp_path / "home"))
 
     def run(*arguments: str) -> Result:
         return CliRunner().invoke(main, arguments, catch_exceptions=False)
@@ -34,6 +36,7 @@ class Running:
 
     def __init__(self, arguments: tuple[str, ...], directory: Path) -> None:
         environ = {name: each for name, each in os.environ.items() if not name.startswith("OLLA_")}
+        environ["OLLA_HOME"] = str(directory / "home")
         self._process = subprocess.Popen(
             [sys.executable, "-W", "error", "-m", "olla", *arguments],
             stdout=subprocess.PIPE,
