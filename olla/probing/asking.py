@@ -8,7 +8,6 @@ import asyncio
 import enum
 import os
 import ssl
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import aiohttp
@@ -19,6 +18,7 @@ from yarl import URL
 from olla.clock import Clock
 from olla.failures import OURS
 from olla.fleet.endpoint import EndpointSpec
+from olla.fleet.retry_after import retry_after
 from olla.probing.reading import printable
 
 __all__ = ["LIST_MAX", "Asker", "Reply", "Verdict"]
@@ -29,8 +29,6 @@ _BODY_MAX = 65_536
 """Bytes of any other answer."""
 _ERROR_MAX = 200
 """Characters of an error in somebody else's words."""
-_PAUSE_MAX = 86_400.0
-"""Seconds of a Retry-After that are believed."""
 _OTHER_NAME = (62, 64)
 """OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH, whose texts have the
 address in them."""
@@ -131,23 +129,13 @@ class Asker:
             advice = "set its auth (discovery.static.endpoints)"
             return Reply(Verdict.UNAUTHORIZED, body, server, f"{error}: {advice}")
         if status == 429:
-            pause = self._pause(response.headers.get("Retry-After", "").strip())
+            pause = retry_after(response.headers.get("Retry-After", ""), self._clock.wall())
             return Reply(Verdict.RATE_LIMITED, body, server, error, pause)
         if status in (404, 405, 415, 501):
             return Reply(Verdict.ABSENT, body, server, error)
         if status == 503 and _says_loading(body):
             return Reply(Verdict.LOADING, body, server, "it is loading its model")
         return Reply(Verdict.BROKEN, body, server, error)
-
-    def _pause(self, retry_after: str) -> float | None:
-        """The seconds that a Retry-After asks for, be it a number or a date."""
-        if retry_after.isascii() and retry_after.isdecimal():
-            return min(float(retry_after), _PAUSE_MAX)
-        try:
-            moment = parsedate_to_datetime(retry_after).timestamp()
-        except (ValueError, OverflowError, OSError):
-            return None
-        return min(max(0.0, moment - self._clock.wall()), _PAUSE_MAX)
 
 
 def _url(spec: EndpointSpec, path: str) -> URL:

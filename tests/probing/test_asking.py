@@ -98,10 +98,18 @@ async def test_a_status_has_its_verdict(
 
 @pytest.mark.parametrize(
     ("retry_after", "seconds"),
-    [("7", 7.0), (" 7 ", 7.0), ("", None), ("soon", None), ("-1", None), ("²", None)],
+    [
+        ("7", 7.0),
+        (" 7 ", 7.0),
+        ("", None),
+        ("soon", None),
+        ("-1", None),
+        ("²", None),
+        ("9" * 400, 86_400.0),
+    ],
 )
 async def test_retry_after_is_read(asker: Asker, retry_after: str, seconds: float | None) -> None:
-    """Seconds; what is none is not told."""
+    """Seconds, a day at most; what is none is not told."""
     answer = (429, b"", {"Retry-After": retry_after})
     async with ScriptedServer({"/x": answer}) as server:
         assert (await asker.get(endpoint(server.url), "/x")).retry_after == seconds
