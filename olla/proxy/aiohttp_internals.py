@@ -8,6 +8,8 @@ What is relied on, and why:
 * `_messages` holds (message, payload) pairs that were parsed and wait for the handler, with an
   `_ErrInfo` for what could not be, and `_request_count` counts them: with these we know whether
   a head is still incomplete, which bounds a head's total size.
+* `request_factory` makes the request object, and `BaseRequest._prepare_hook` is awaited once an
+  answer's fields are complete and before they are written: there they get `Server`.
 * `Server._kwargs` are the options of connections to come: a reload changes them.
 * A handler may return any object with `prepare`, `write_eof` and `keep_alive`: that is how we say
   that the answer was already written to the transport (see `written`).
@@ -24,8 +26,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, cast
 
-from aiohttp import web
+from aiohttp import StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_exceptions import LineTooLong
+from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from olla.clock import Clock
@@ -43,8 +47,20 @@ _SLOW_BYTES = 4096
 With what is read from the endpoint at once, a slow reader holds 256 KB at most."""
 _SURPLUS_MAX = 16
 """Connections beyond the limit that are told so; more are closed without a word."""
+_STREAMS = ("application/x-ndjson", "text/event-stream")
 _LATER_MAX = 65536
 """Bytes of further requests taken in while one is answered; then the client has to wait."""
+
+
+class Request(web.BaseRequest):
+    """A request as aiohttp has parsed it. Completes the head of each answer that aiohttp writes."""
+
+    async def _prepare_hook(self, response: web.StreamResponse) -> None:
+        """aiohttp: the answer's head is about to be written."""
+        headers = response.headers
+        headers["Server"] = "olla"
+        if headers.get("Content-Type", "").startswith(_STREAMS):
+            headers.setdefault("X-Accel-Buffering", "no")
 
 
 class Connection(RequestHandler):
@@ -408,6 +424,7 @@ class Server(web.Server):
     ) -> None:
         super().__init__(
             handler,
+            request_factory=self._new_request,
             handler_cancellation=True,
             access_log=None,
             auto_decompress=False,
@@ -444,6 +461,16 @@ class Server(web.Server):
         self._kwargs.update(
             max_line_size=head_max, max_field_size=head_max, keepalive_timeout=idle_timeout
         )
+
+    def _new_request(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: RequestHandler,
+        writer: AbstractStreamWriter,
+        task: "asyncio.Task[None]",
+    ) -> Request:
+        return Request(message, payload, protocol, writer, task, self._loop)
 
     def __call__(self) -> RequestHandler:
         """A new connection's protocol."""

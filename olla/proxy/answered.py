@@ -1,9 +1,10 @@
 """An endpoint's own error, as a failure."""
 
 from olla.failures import Failure, Kind, kind_of_status
-from olla.proxy.head import ResponseHead
+from olla.fleet.retry_after import retry_after
+from olla.proxy.fields import Passed
 
-__all__ = ["answered", "own_error", "retry_after"]
+__all__ = ["answered", "own_error", "pause_of"]
 
 
 _ADVICE = {
@@ -14,26 +15,27 @@ _ADVICE = {
 """What the operator may do about it."""
 
 
-def retry_after(head: ResponseHead) -> float | None:
-    """The seconds an endpoint asks to be left alone; None where it does not say in seconds."""
-    value = head.get(b"retry-after") or b""
-    return float(value) if value.isdigit() and len(value) < 10 else None
+def pause_of(passed: Passed, wall: float) -> float | None:
+    """The seconds an endpoint asks to be left alone, as of `wall` (Unix time); None where it does
+    not say."""
+    value = passed.retry_after
+    return retry_after(value.decode("latin-1"), wall) if value else None
 
 
-def answered(endpoint: str, status: int, retry_after: float | None) -> Failure:
+def answered(endpoint: str, status: int, pause: float | None) -> Failure:
     """The endpoint has answered with an error of its own."""
     kind = kind_of_status(status) or Kind.UPSTREAM_STATUS
     return Failure(
         kind,
         f"endpoint '{endpoint}' answered {status}{_ADVICE.get(kind, '')}",
         endpoint,
-        retry_after=retry_after,
+        retry_after=pause,
         endpoint_status=status,
     )
 
 
-def own_error(endpoint: str, status: int, retry_after: float | None) -> Failure | None:
+def own_error(endpoint: str, status: int, pause: float | None) -> Failure | None:
     """The same for an answer that was relayed; None where it says nothing of the endpoint."""
     if status == 404 or kind_of_status(status) is None:
         return None
-    return answered(endpoint, status, retry_after)
+    return answered(endpoint, status, pause)

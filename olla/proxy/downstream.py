@@ -416,7 +416,7 @@ class Downstream:
             error_answer(
                 failure,
                 dialect,
-                fields.encode() + incoming.cors,
+                stations.dates.field(record.started) + fields.encode() + incoming.cors,
                 keep_alive=client.persistent,
                 minor=client.minor,
                 bodiless=incoming.method == "HEAD",
@@ -531,7 +531,7 @@ class Downstream:
         answer = error_answer(
             failure,
             dialect,
-            f"X-Olla-Request-ID: {record.id}\r\n".encode() + cors,
+            stations.dates.field(now) + f"X-Olla-Request-ID: {record.id}\r\n".encode() + cors,
             keep_alive=False,
             minor=1,
             bodiless=False,

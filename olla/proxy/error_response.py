@@ -59,11 +59,11 @@ def error_answer(
 ) -> bytes:
     """The same as bytes, for answers that are written to the connection directly.
 
-    `fields` are more header lines, each with its line end; `minor` is the client's HTTP/1
-    version; `bodiless` an answer to HEAD.
+    `fields` are more header lines, `Date` among them, each with its line end; `minor` is the
+    client's HTTP/1 version; `bodiless` an answer to HEAD.
     """
     body = dialect.error_body(failure)
-    lines = [f"HTTP/1.1 {failure.status} {reason_phrase(failure.status)}"]
+    lines = [f"HTTP/1.1 {failure.status} {reason_phrase(failure.status)}", "Server: olla"]
     lines += [f"{name}: {value}" for name, value in error_headers(failure, dialect)]
     lines.append(f"Content-Length: {len(body)}")
     if not keep_alive:

@@ -9,15 +9,17 @@ waits for one of: its turn in the queue, an attempt, lists that are being renewe
 """
 
 import asyncio
+from math import ceil
 from typing import Final, assert_never
 
 from olla.admission.tickets import Lease, Ticket
 from olla.dialects.dialect import Right
 from olla.dialects.paths import BodyUse, Target
 from olla.failures import Failed, Failure, Kind
-from olla.proxy.answered import answered, own_error, retry_after
+from olla.proxy.answered import answered, own_error, pause_of
 from olla.proxy.attempt import Attempt, load_patience
 from olla.proxy.error_response import error_answer
+from olla.proxy.fields import Passed
 from olla.proxy.forming import form_answer, form_request
 from olla.proxy.gate import Visit
 from olla.proxy.head import ResponseHead
@@ -55,7 +57,7 @@ class Exchange:
 
     __slots__ = (
         *("_asked_for", "_body", "_body_read", "_counted", "_explanation", "_failure"),
-        *("_features", "_held", "_host", "_incoming", "_refreshed", "_retry_after"),
+        *("_features", "_held", "_host", "_incoming", "_pause", "_refreshed"),
         *("_stations", "_target", "_ticket", "_trace", "_waiting"),
         *("attempt", "downstream", "finished", "lease", "record", "task", "visit"),
     )
@@ -88,7 +90,7 @@ class Exchange:
         self.task: asyncio.Task[None] | None = None
         self._failure: Failure | None = None
         self._refreshed = False
-        self._retry_after: float | None = None
+        self._pause: float | None = None
         self._explanation: str | None = None
         self._waiting: Waiting | None = None
         self.finished = False
@@ -177,7 +179,7 @@ class Exchange:
         answer = error_answer(
             failure,
             self._target.dialect,
-            self._fields(now),
+            self._stations.dates.field(now) + self._fields(now) + self._limits(),
             keep_alive=downstream.persistent,
             minor=downstream.minor,
             bodiless=self._incoming.method == "HEAD",
@@ -375,11 +377,20 @@ class Exchange:
         record.status = self._trace.status = head.status
         record.first_byte = self._trace.first_byte = now
         if head.status >= 400:
-            self._retry_after = retry_after(head)
+            self._pause = pause_of(head.passed, stations.clock.wall())
         elif self.lease is not None:
             stations.admission.began(self.lease, now)
         begun = self._waiting is not None and self._waiting.stop()
-        formed = form_answer(head, self.downstream, self._fields(now), body_read=self._body_read)
+        fields, limits = self._fields(now), self._limits()
+        if not head.passed.plain:
+            fields = self._of_now(head.passed, now) + fields
+        formed = form_answer(
+            head,
+            self.downstream,
+            fields + limits,
+            body_read=self._body_read,
+            limited=bool(limits),
+        )
         return b"" if begun else formed
 
     def relayed(self) -> None:
@@ -389,7 +400,7 @@ class Exchange:
         assert attempt.relay is not None
         failure = attempt.relay.failure
         if failure is None and record.status >= 400:
-            failure = own_error(record.endpoint or "", record.status, self._retry_after)
+            failure = own_error(record.endpoint or "", record.status, self._pause)
         try:
             self._attempt_over(failure)
         except Exception as error:
@@ -404,7 +415,8 @@ class Exchange:
         assert self._trace is not None
         view = self.lease.choice.view
         self._trace.status = head.status
-        failure = answered(view.name, head.status, retry_after(head))
+        pause = pause_of(head.passed, self._stations.clock.wall())
+        failure = answered(view.name, head.status, pause)
         if not is_an_answer(self._target, view, head.status):
             if head.status == 404:
                 self._stations.fleet.probe_now(view.name)
@@ -450,9 +462,21 @@ class Exchange:
     def _fields(self, now: float) -> bytes:
         fields = self._stations.telling.fields(self.record, now, self._explanation)
         cors = self._incoming.cors
-        if cors:
-            fields += cors
-        return fields if self.visit is None else fields + self.visit.fields()
+        return fields + cors if cors else fields
+
+    def _limits(self) -> bytes:
+        return b"" if self.visit is None else self.visit.fields()
+
+    def _of_now(self, passed: Passed, now: float) -> bytes:
+        """What an answer's head tells as of now, or to this client."""
+        stations = self._stations
+        more = b"" if passed.dated else stations.dates.field(now)
+        pause = pause_of(passed, stations.clock.wall())
+        if pause is not None:
+            more += b"Retry-After: %d\r\n" % ceil(pause)
+        if self.lease is not None and self.lease.choice.view.spec.forward_authorization:
+            more += passed.challenge
+        return more
 
     def _total_time(self) -> bytes:
         total = self._stations.clock.now() - self.record.started

@@ -56,12 +56,13 @@ def form_request(
 
 
 def form_answer(
-    head: ResponseHead, downstream: Downstream, fields: bytes, *, body_read: bool
+    head: ResponseHead, downstream: Downstream, fields: bytes, *, body_read: bool, limited: bool
 ) -> bytes:
     """The answer's head for the client; it promises a trailer to one that takes them.
 
-    `fields` are olla's own; `body_read` says that the request's body was read to its end. Decides
-    whether the client's connection outlives the answer.
+    `fields` are olla's own; `body_read` says that the request's body was read to its end, `limited`
+    that olla limits this client and `fields` tell how far. Decides whether the client's connection
+    outlives the answer.
     """
     chunked = head.chunked and not head.bodiless and downstream.minor == 1
     delimited = chunked or head.bodiless or head.length is not None
@@ -70,6 +71,7 @@ def form_answer(
     return response_head(
         head,
         fields,
+        limited=limited,
         keep_alive=downstream.persistent,
         minor=downstream.minor,
         chunked=chunked,

@@ -11,7 +11,7 @@ import re
 
 import msgspec
 
-from olla.proxy.fields import passed_fields
+from olla.proxy.fields import BAD_VALUE, TOKEN, Passed, passed_fields
 from olla.proxy.framing import Chunked, Length, Scanner, UntilClose
 
 __all__ = ["HEAD_MAX", "BadHead", "HeadParser", "ResponseHead", "parse_head"]
@@ -28,8 +28,6 @@ _FIELD_OVERHEAD = 256
 _STREAMS = frozenset({b"application/x-ndjson", b"text/event-stream"})
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
-_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _BODILESS = frozenset({204, 304})
 
 
@@ -43,8 +41,7 @@ class ResponseHead(msgspec.Struct, frozen=True):
     `headers` are (lower-case name, name as sent, value) in their order; `length` is the
     Content-Length, `keep_alive` whether the endpoint leaves the connection open,
     `keep_alive_seconds` for how long, where it says. `streams` says that the body is a stream of
-    records, `readable` that it is that or JSON, in the clear; `passed` is the part of it that a
-    client gets: status line and end-to-end fields, without framing.
+    records, `readable` that it is that or JSON, in the clear; `passed` is what of it a client gets.
     """
 
     status: int
@@ -55,9 +52,9 @@ class ResponseHead(msgspec.Struct, frozen=True):
     keep_alive: bool
     keep_alive_seconds: float | None
     bodiless: bool
-    streams: bool = False
-    readable: bool = False
-    passed: bytes = b""
+    streams: bool
+    readable: bool
+    passed: Passed
 
     def get(self, name: bytes) -> bytes | None:
         """The first value of a header (lower-case name)."""
@@ -96,7 +93,7 @@ def parse_head(raw: bytes, method: str) -> ResponseHead:
     content_type = coding = b""
     for line in lines[1:]:
         name, colon, value = line.partition(b":")
-        if not colon or _TOKEN.fullmatch(name) is None or _BAD_VALUE.search(value):
+        if not colon or TOKEN.fullmatch(name) is None or BAD_VALUE.search(value):
             raise BadHead(f"{line[:60]!r} is not a header line")
         lower = name.lower()
         value = value.strip(b" \t")
@@ -135,7 +132,7 @@ def parse_head(raw: bytes, method: str) -> ResponseHead:
         bodiless=bodiless,
         streams=streams,
         readable=(streams or json) and coding in (b"", b"identity"),
-        passed=passed_fields(status, reason, headers),
+        passed=passed_fields(status, reason, headers, streams=streams),
     )
 
 

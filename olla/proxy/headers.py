@@ -7,11 +7,19 @@ from olla.fleet.endpoint import EndpointSpec
 from olla.proxy.fields import HOP_BY_HOP, dropped_fields
 from olla.proxy.head import ResponseHead
 
-__all__ = ["header_value", "request_head", "response_head", "seconds", "unchanging_head"]
+__all__ = [
+    "CREDENTIALS",
+    "OURS_UPSTREAM",
+    "header_value",
+    "request_head",
+    "response_head",
+    "seconds",
+    "unchanging_head",
+]
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
 
-_OURS_UPSTREAM = HOP_BY_HOP | {
+OURS_UPSTREAM = HOP_BY_HOP | {
     b"host",
     b"content-length",
     b"expect",
@@ -23,7 +31,7 @@ _OURS_UPSTREAM = HOP_BY_HOP | {
     # Which pages may ask was decided here; an endpoint with a policy of its own would refuse them.
     b"origin",
 }
-_CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"cookie"})
+CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"cookie"})
 """What a client shows to olla is not for the endpoints."""
 
 
@@ -51,7 +59,7 @@ def unchanging_head(
     end_to_end: list[tuple[bytes, bytes, bytes]] = []
     for name, value in headers:
         lower = name.lower()
-        if lower not in _OURS_UPSTREAM:
+        if lower not in OURS_UPSTREAM:
             if lower == b"x-forwarded-host":
                 host_seen = True
             elif lower == b"x-forwarded-proto":
@@ -67,7 +75,7 @@ def unchanging_head(
             forwarded_for = value + b", " + forwarded_for
     dropped = dropped_fields([connection] if connection else (), frozenset())
     if not spec.forward_authorization:
-        dropped = dropped | _CREDENTIALS
+        dropped = dropped | CREDENTIALS
     elif hidden is not None:
         dropped = dropped | hidden
     if spec.headers:
@@ -108,6 +116,7 @@ def response_head(
     head: ResponseHead,
     fields: bytes,
     *,
+    limited: bool,
     keep_alive: bool,
     minor: int,
     chunked: bool,
@@ -115,7 +124,8 @@ def response_head(
 ) -> bytes:
     """The head of an answer to the client, the empty line included.
 
-    `fields` are olla's own, each with its line end; `keep_alive` whether the client's connection
+    `fields` are olla's own, each with its line end; `limited` says that the endpoint's limits are
+    not the client's; `keep_alive` whether the client's connection
     stays open after it; `minor` the client's HTTP/1 version; `trailer` the name of a field that
     comes after the body.
     """
@@ -130,7 +140,8 @@ def response_head(
         framing += b"Connection: close\r\n"
     elif minor == 0:
         framing += b"Connection: keep-alive\r\n"
-    return b"%b%b%b\r\n" % (head.passed, framing, fields)
+    passed = head.passed.unlimited if limited else head.passed.fields
+    return b"%b%b%b\r\n" % (passed, framing, fields)
 
 
 def header_value(text: str) -> str:

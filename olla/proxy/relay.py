@@ -13,6 +13,7 @@ from typing import Final, Protocol
 
 from olla.dialects.dialect import Dialect, Ending, Operation, Summary
 from olla.failures import Failure, Kind
+from olla.proxy.fields import passed_trailers
 from olla.proxy.framing import chunk
 from olla.proxy.head import ResponseHead
 from olla.proxy.tail import Tail
@@ -204,7 +205,7 @@ class Relay:
         last = b"0\r\n\r\n" if self._framed else b""
         if self._chunked:
             own = self._trailer() if self._trailer is not None else b""
-            last = b"0\r\n" + trailers + own + b"\r\n"
+            last = b"0\r\n" + (passed_trailers(trailers) if trailers else b"") + own + b"\r\n"
         self._write(last)
         self._finish()
 

@@ -14,6 +14,7 @@ from olla.proxy.attempt import Timeouts
 from olla.proxy.browser_guard import BrowserGuard
 from olla.proxy.context_length import ContextRule
 from olla.proxy.cors import CorsPolicy
+from olla.proxy.dates import Dates
 from olla.proxy.deadlines import Deadlines
 from olla.proxy.gate import Gate
 from olla.proxy.room import Room
@@ -97,6 +98,7 @@ class Stations:
         self.via = via
         self.strategy = admission.dispatcher.options.strategy.value
         self.telling = Telling()
+        self.dates = Dates(clock)
         self.deadlines = Deadlines()
         self.room = Room(bodies_max)
         self.wait_keepalive = wait_keepalive

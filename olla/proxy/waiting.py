@@ -17,16 +17,18 @@ from olla.record import RequestRecord
 
 __all__ = ["Waiting", "waiting_for"]
 
-_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\n"
+_HEAD = (
+    b"HTTP/1.1 200 OK\r\nServer: olla\r\nContent-Type: text/event-stream\r\n"
+    b"Cache-Control: no-cache\r\nX-Accel-Buffering: no\r\n"
+)
 
 
 class Waiting:
     """Speaks for an answer until it comes. See `Watched`."""
 
     __slots__ = (
-        *("_cors", "_deadlines", "_dialect", "_downstream", "_interval", "_loop", "_operation"),
-        "_record",
-        *("_started", "_telling", "begun", "slot"),
+        *("_cors", "_dates", "_deadlines", "_dialect", "_downstream", "_interval", "_loop"),
+        *("_operation", "_record", "_started", "_telling", "begun", "slot"),
     )
 
     def __init__(
@@ -39,6 +41,7 @@ class Waiting:
     ) -> None:
         """`cors`: see `Incoming.cors`."""
         self._cors = cors
+        self._dates = stations.dates
         self._deadlines = stations.deadlines
         self._telling = stations.telling
         self._dialect = target.dialect
@@ -92,8 +95,8 @@ class Waiting:
             framing = b""
         if not downstream.persistent:
             framing += b"Connection: close\r\n"
-        fields = self._telling.fields(self._record, now, None) + self._cors
-        downstream.write(_HEAD + framing + fields + b"\r\n")
+        fields = self._dates.field(now) + self._telling.fields(self._record, now, None)
+        downstream.write(_HEAD + framing + fields + self._cors + b"\r\n")
 
     def _framed(self, data: bytes) -> bytes:
         return chunk(data) if self._downstream.minor == 1 else data

@@ -3,18 +3,21 @@
 import pytest
 
 from olla.failures import Kind
-from olla.proxy.answered import answered, own_error, retry_after
+from olla.proxy.answered import answered, own_error, pause_of
 from olla.proxy.head import parse_head
 
 
 @pytest.mark.parametrize(
     ("field", "seconds"),
-    [(b"7", 7.0), (b"0", 0.0), (b"soon", None), (b"-1", None), (b"9" * 30, None), (b"", None)],
+    [
+        *((b"7", 7.0), (b"0", 0.0), (b"soon", None), (b"-1", None), (b"9" * 400, 86_400.0)),
+        *((b"", None), (b"Sun, 06 Nov 1994 08:49:37 GMT", 37.0), (b"7\r\nRetry-After: 7", None)),
+    ],
 )
-def test_only_whole_seconds_are_a_time_to_wait(field: bytes, seconds: float | None) -> None:
-    """Dates and nonsense are left out."""
+def test_an_endpoints_wait_is_read_from_its_head(field: bytes, seconds: float | None) -> None:
+    """Once, in seconds or as a date; bounded."""
     head = parse_head(b"HTTP/1.1 503 Busy\r\nRetry-After: " + field, "GET")
-    assert retry_after(head) == seconds
+    assert pause_of(head.passed, 784_111_740.0) == seconds
 
 
 def test_a_refused_key_is_told_with_the_setting() -> None:

@@ -186,7 +186,7 @@ def test_the_connection_outlives_an_answer_that_has_an_end(
     """Of its own, and where nothing of the request is left on it."""
     client = Client(minor)
     head = parse_head(f"HTTP/1.1 200 OK\r\n{line}".encode(), "POST")
-    raw = form_answer(head, client, b"X-Olla-Endpoint: a\r\n", body_read=body_read)
+    raw = form_answer(head, client, b"X-Olla-Endpoint: a\r\n", body_read=body_read, limited=False)
     assert client.persistent is persistent
     assert framing in raw
     assert raw.endswith(b"\r\nX-Olla-Endpoint: a\r\n\r\n")
@@ -196,5 +196,13 @@ def test_the_connection_outlives_an_answer_that_has_an_end(
 def test_a_trailer_is_promised_to_whoever_takes_it() -> None:
     """In a chunked answer."""
     head = parse_head(f"HTTP/1.1 200 OK\r\n{CHUNKED}".encode(), "POST")
-    raw = form_answer(head, Client(trailers=True), b"", body_read=True)
+    raw = form_answer(head, Client(trailers=True), b"", body_read=True, limited=False)
     assert b"\r\nTrailer: X-Olla-Response-Time\r\n" in raw
+
+
+def test_a_client_that_is_limited_is_told_one_standing() -> None:
+    """The router's; the endpoint's limits are not this client's."""
+    head = parse_head(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-RateLimit-Limit: 5", "POST")
+    for limited in (False, True):
+        raw = form_answer(head, Client(), b"", body_read=True, limited=limited)
+        assert (b"X-RateLimit-Limit: 5" in raw) is not limited

@@ -34,7 +34,12 @@ def received(*lines: str, keep_alive: bool = True, minor: int = 1, chunked: bool
     """The head for the client of an answer with these lines."""
     head = parse_head("\r\n".join(["HTTP/1.1 200 OK", *lines]).encode(), "GET")
     return response_head(
-        head, b"X-Olla-Endpoint: a\r\n", keep_alive=keep_alive, minor=minor, chunked=chunked
+        head,
+        b"X-Olla-Endpoint: a\r\n",
+        limited=False,
+        keep_alive=keep_alive,
+        minor=minor,
+        chunked=chunked,
     )
 
 
@@ -117,7 +122,7 @@ def test_an_answer_keeps_its_fields_and_gets_ours() -> None:
     """In their order and spelling, empty values and repetitions included."""
     raw = received("X-B: 1", "x-a:", "X-B: 2", "Content-Length: 3", "X-Olla-Endpoint: fake")
     assert raw == (
-        b"HTTP/1.1 200 OK\r\nX-B: 1\r\nx-a: \r\nX-B: 2\r\nContent-Length: 3\r\n"
+        b"HTTP/1.1 200 OK\r\nServer: olla\r\nX-B: 1\r\nx-a: \r\nX-B: 2\r\nContent-Length: 3\r\n"
         b"X-Olla-Endpoint: a\r\n\r\n"
     )
 

@@ -148,6 +148,7 @@ class Router:
         connections_max: int = 10_000,
         bodies_max: int = 1 << 30,
         guard: BrowserGuard | None = None,
+        policy: AccessPolicy | None = None,
         **spec: object,
     ) -> None:
         clock = SystemClock()
@@ -187,7 +188,7 @@ class Router:
         self.stations = Stations(
             clock=clock,
             admission=self.admission,
-            gate=open_gate(AccessPolicy(anonymous=DEFAULT_RIGHTS | {Right.MANAGE})),
+            gate=open_gate(policy or AccessPolicy(anonymous=DEFAULT_RIGHTS | {Right.MANAGE})),
             fleet=self.fleet,
             pool=self.pool,
             sink=self.records.append,

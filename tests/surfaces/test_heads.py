@@ -1,0 +1,68 @@
+"""The heads of what olla answers itself, on a whole router."""
+
+import asyncio
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.routers import Fleet
+
+MODEL = "llama3.2:latest"
+OPERATIONS = ("/", "/api/tags", "/api/ps", "/api/version", "/v1/models", f"/v1/models/{MODEL}")
+
+
+async def head_of(fleet: Fleet, raw: bytes) -> dict[str, list[str]]:
+    """The fields of the first answer to these bytes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(fleet.url.rsplit(":")[-1]))
+    writer.write(raw)
+    head = (await reader.readuntil(b"\r\n\r\n")).decode()
+    writer.close()
+    fields: dict[str, list[str]] = {}
+    for line in head.split("\r\n")[1:-2]:
+        name, _, value = line.partition(": ")
+        fields.setdefault(name.lower(), []).append(value)
+    return fields
+
+
+async def test_every_answer_of_its_own_names_the_router_and_nothing_else(tmp_path: Path) -> None:
+    """All own paths and lists, by several methods, errors included: `Server: olla`, a date, and no
+    version of what it is made of."""
+    store = f"store: {{url: 'sqlite:///{tmp_path}/keys.db'}}\n"
+    async with Fleet({"only": (MODEL,)}, store) as fleet:
+        own = [path.replace("*", "x") for path in fleet.app.downstream.answering.paths]
+        assert len(own) > 15
+        for path in (*own, *OPERATIONS, "/nothing", "/olla/nothing"):
+            for method in ("GET", "HEAD", "POST", "PUT"):
+                raw = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode()
+                fields = await head_of(fleet, raw)
+                assert fields["server"] == ["olla"], (method, path)
+                assert len(fields["date"]) == 1, (method, path)
+                told = json.dumps(fields)
+                assert re.search(r"aiohttp|python", told, re.IGNORECASE) is None, told
+
+
+STREAMS = {
+    "/chat/stream": {"message": "hi", "model": MODEL},
+    "/olla/management/chat": {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": "hi"}],
+        "stream": True,
+    },
+}
+
+
+@pytest.mark.parametrize(("path", "body"), STREAMS.items())
+async def test_own_streams_ask_a_proxy_in_front_not_to_hold_them_back(
+    tmp_path: Path, path: str, body: dict[str, object]
+) -> None:
+    """As relayed ones do."""
+    store = f"store: {{url: 'sqlite:///{tmp_path}/keys.db'}}\n"
+    async with Fleet({"only": (MODEL,)}, store) as fleet:
+        data = json.dumps(body).encode()
+        for version in ("1.0", "1.1"):
+            raw = f"POST {path} HTTP/{version}\r\nHost: x\r\nContent-Length: {len(data)}\r\n\r\n"
+            fields = await head_of(fleet, raw.encode() + data)
+            assert fields["x-accel-buffering"] == ["no"]
+            assert fields["server"] == ["olla"]
