@@ -8,7 +8,9 @@ What is relied on, and why:
 * `_messages` holds (message, payload) pairs that were parsed and wait for the handler, with an
   `_ErrInfo` for what could not be, and `_request_count` counts them: with these we know whether
   a head is still incomplete, which bounds a head's total size.
-* `request_factory` makes the request object, and `BaseRequest._prepare_hook` is awaited once an
+* `request_factory` makes the request object of the parsed message, a `RawRequestMessage` that can
+  be replaced: there a target in absolute form becomes one in origin form. And
+ `BaseRequest._prepare_hook` is awaited once an
   answer's fields are complete and before they are written: there they get `Server`.
 * `Server._kwargs` are the options of connections to come: a reload changes them.
 * A handler may return any object with `prepare`, `write_eof` and `keep_alive`: that is how we say
@@ -23,6 +25,7 @@ What is relied on, and why:
 """
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -31,8 +34,11 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
 
 from olla.clock import Clock
+from olla.proxy.authority import is_authority, is_own, split_absolute
 from olla.proxy.deadlines import Deadlines
 from olla.proxy.fast_path import FastPath, HotRequest
 from olla.proxy.host import Abandoned
@@ -54,6 +60,9 @@ _LATER_MAX = 65536
 
 class Request(web.BaseRequest):
     """A request as aiohttp has parsed it. Completes the head of each answer that aiohttp writes."""
+
+    fault = ""
+    """What is wrong with whom it is for; it must be refused then."""
 
     async def _prepare_hook(self, response: web.StreamResponse) -> None:
         """aiohttp: the answer's head is about to be written."""
@@ -441,6 +450,7 @@ class Server(web.Server):
         self.read_header_timeout = read_header_timeout
         self.read_timeout = read_timeout
         self.connections_max = connections_max
+        self._hostname = socket.gethostname()
         self.fast_path: FastPath | None = None
         """Who takes hot requests; None to leave all to aiohttp."""
 
@@ -470,7 +480,43 @@ class Server(web.Server):
         writer: AbstractStreamWriter,
         task: "asyncio.Task[None]",
     ) -> Request:
-        return Request(message, payload, protocol, writer, task, self._loop)
+        fault = ""
+        for name, value in message.raw_headers:
+            if name.lower() == b"host" and not is_authority(value.strip(b" \t")):
+                fault = "its Host is not a host with or without a port"
+        if not message.path.startswith("/") and message.path != "*" and not fault:
+            message, fault = self._in_origin_form(message, protocol)
+        request = Request(message, payload, protocol, writer, task, self._loop)
+        request.fault = fault
+        return request
+
+    def _in_origin_form(
+        self, message: RawRequestMessage, protocol: RequestHandler
+    ) -> tuple[RawRequestMessage, str]:
+        """A message with an absolute target as if it had named the path, and what is wrong with it.
+
+        What the target says of the host counts, not the Host field (RFC 9112, section 3.2.2).
+        """
+        absolute = split_absolute(message.path)
+        if absolute is None:
+            return message, "its target is neither a path nor an http:// URL"
+        authority, target = absolute
+        here = protocol.sockname
+        address, port = (str(here[0]), here[1]) if isinstance(here, tuple) else ("", 0)
+        if not is_own(authority, address, port, self._hostname):
+            return message, "it is for another server, and this one is no forward proxy"
+        if target == "/" and message.method == "OPTIONS" and not message.path.endswith("/"):
+            target = "*"  # RFC 9112, section 3.2.4
+        path, _, query = target.partition("?")
+        raw = [each for each in message.raw_headers if each[0].lower() != b"host"]
+        headers = CIMultiDict(message.headers)
+        headers["Host"] = authority
+        return message._replace(
+            path=target,
+            url=URL.build(path=path, query_string=query, encoded=True) if path != "*" else URL("*"),
+            headers=CIMultiDictProxy(headers),
+            raw_headers=((b"Host", authority.encode()), *raw),
+        ), ""
 
     def __call__(self) -> RequestHandler:
         """A new connection's protocol."""

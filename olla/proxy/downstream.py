@@ -25,7 +25,7 @@ from olla.fleet.line import Line
 from olla.fleet.stalls import Moving
 from olla.proxy.aiohttp_check import fault
 from olla.proxy.aiohttp_incoming import AiohttpIncoming
-from olla.proxy.aiohttp_internals import Connection, Server
+from olla.proxy.aiohttp_internals import Connection, Request, Server
 from olla.proxy.allowing import let_in
 from olla.proxy.answering import Answering, OperationSurface, OwnPath
 from olla.proxy.error_response import add_fields, error_answer, error_response
@@ -322,8 +322,11 @@ class Downstream:
         incoming = AiohttpIncoming(request, connection.peer, self.server.read_timeout)
         own = self.answering.own(incoming.path)
         refusal = self._guarded(incoming)
+        fault = cast(Request, request).fault
+        if fault:
+            refusal = Failure(Kind.BAD_REQUEST, f"this request cannot be served: {fault}")
         if refusal is not None:
-            return self._refuse_page(refusal, own, request, incoming)
+            return self._refuse(refusal, own, request, incoming)
         if incoming.is_preflight:
             return self._served(self._preflight(incoming), incoming)
         if own is None:
@@ -441,15 +444,15 @@ class Downstream:
         """Whether an address is that of a trusted proxy."""
         return is_in(peer, self._stations.gate.policy.trusted)
 
-    async def _refuse_page(
+    async def _refuse(
         self,
         refusal: Failure,
         own: OwnPath | None,
         request: web.BaseRequest,
         incoming: AiohttpIncoming,
     ) -> web.StreamResponse:
-        """Refuse a page's request. It counts against no limit: the person in front of the browser,
-        whose address it would be, has not sent it."""
+        """Refuse a request for whom it is for, or for the page that sends it. It counts against no
+        limit: the person in front of a browser, whose address it would be, has not sent it."""
         record = self._record(incoming, self._stations.clock.now())
         connection = self._prepare(request, incoming)
         dialect = self._paths.error_dialect(incoming.target) if own is None else own.dialect

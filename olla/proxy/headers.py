@@ -9,6 +9,8 @@ from olla.proxy.head import ResponseHead
 
 __all__ = [
     "CREDENTIALS",
+    "MEANT",
+    "MEANT_BEGINNINGS",
     "OURS_UPSTREAM",
     "header_value",
     "request_head",
@@ -33,6 +35,23 @@ OURS_UPSTREAM = HOP_BY_HOP | {
 }
 CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"cookie"})
 """What a client shows to olla is not for the endpoints."""
+MEANT = (
+    OURS_UPSTREAM
+    | CREDENTIALS
+    | {
+        *(b"api-key", b"cache-control", b"early-data", b"http2-settings", b"idempotency-key"),
+        *(b"last-event-id", b"max-forwards", b"remote-user", b"upgrade-insecure-requests"),
+        *(b"cf-connecting-ip", b"true-client-ip", b"user-agent", b"x-client-ip"),
+        *(b"x-cluster-client-ip", b"x-real-ip", b"x-request-id"),
+    }
+)
+MEANT_BEGINNINGS = (
+    *(b"accept-", b"access-control-", b"content-", b"if-", b"proxy-", b"sec-", b"x-accel-"),
+    *(b"x-auth-", b"x-forwarded-", b"x-http-method", b"x-olla-", b"x-original-", b"x-remote-"),
+    b"x-rewrite-",
+)
+"""Names, and how names begin, that HTTP, a proxy or the router gives a meaning: with underscores
+in place of the dashes they do not reach an endpoint."""
 
 
 def unchanging_head(
@@ -53,6 +72,7 @@ def unchanging_head(
     `hidden` the fields (in lower case) that showed olla a key.
     """
     connection = host = b""
+    odd: list[bytes] = []
     forwarded_for = peer.encode("latin-1", "replace")
     passed: list[bytes] = []
     proto_seen = host_seen = False
@@ -64,6 +84,8 @@ def unchanging_head(
                 host_seen = True
             elif lower == b"x-forwarded-proto":
                 proto_seen = True
+            elif b"_" in lower:
+                odd.append(lower)
             end_to_end.append((lower, name, value))
         elif lower == b"host":
             host = host or value
@@ -80,6 +102,8 @@ def unchanging_head(
         dropped = dropped | hidden
     if spec.headers:
         dropped = dropped | {name.lower().encode() for name, _ in spec.headers}
+    if odd:
+        dropped = dropped | _shadows(odd, dropped | {lower for lower, _, _ in end_to_end})
     parts = [f"{method} {spec.base_path}{target} HTTP/1.1\r\nHost: {spec.authority}\r\n".encode()]
     parts += [
         b"%b: %b\r\n" % (name, value) for lower, name, value in end_to_end if lower not in dropped
@@ -95,6 +119,21 @@ def unchanging_head(
     if not proto_seen:
         parts.append(b"X-Forwarded-Proto: %b\r\n" % scheme.encode())
     return b"".join(parts)
+
+
+def _shadows(odd: Sequence[bytes], there: frozenset[bytes]) -> frozenset[bytes]:
+    """Which of these names, all with an underscore, some server would read as another field.
+
+    CGI, WSGI and what came of them make `HTTP_CONTENT_LENGTH` of `Content-Length` and of
+    `Content_Length`. So one is dropped whose dashed form HTTP, a proxy or the router gives a
+    meaning, or which is `there` besides.
+    """
+    found: set[bytes] = set()
+    for name in odd:
+        dashed = name.replace(b"_", b"-")
+        if dashed in there or dashed in MEANT or dashed.startswith(MEANT_BEGINNINGS):
+            found.add(name)
+    return frozenset(found)
 
 
 def request_head(unchanging: bytes, request_id: str, length: int | None, *, chunked: bool) -> bytes:

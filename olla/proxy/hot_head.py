@@ -14,6 +14,7 @@ from olla.dialects.dialect import Right
 from olla.dialects.paths import BodyUse, Paths, Target
 from olla.failures import Failed
 from olla.fleet.endpoint import EndpointSpec
+from olla.proxy.authority import is_authority
 from olla.proxy.browser_guard import BrowserGuard
 from olla.proxy.credentials import credentials
 from olla.proxy.headers import unchanging_head
@@ -189,6 +190,8 @@ class HotHeads:
             name, value = field[1], field[2].rstrip(b" \t")
             lower = name.lower()
             if lower in _LEFT_TO_AIOHTTP:
+                return _COLD
+            if lower == b"host" and not is_authority(value):
                 return _COLD
             if lower == b"connection":
                 if value.lower() not in (b"keep-alive", b"close"):

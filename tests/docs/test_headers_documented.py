@@ -47,3 +47,18 @@ def test_a_family_of_fields_that_is_dropped_is_documented(start: str) -> None:
 def test_a_field_of_requests_that_is_dropped_or_written_anew_is_documented(name: str) -> None:
     """In one of the two tables."""
     assert name in named(REQUESTS)
+
+
+@pytest.mark.parametrize("name", sorted(name.decode() for name in headers.MEANT))
+def test_a_name_that_must_not_be_spelled_with_underscores_is_documented(name: str) -> None:
+    """By itself, or by how it begins."""
+    assert "-" not in name or any(
+        name == each or (each.endswith("*") and name.startswith(each[:-1]))
+        for each in named(REQUESTS)
+    )
+
+
+@pytest.mark.parametrize("start", [each.decode() for each in headers.MEANT_BEGINNINGS])
+def test_a_family_that_must_not_be_spelled_with_underscores_is_documented(start: str) -> None:
+    """With an asterisk."""
+    assert f"{start}*" in named(REQUESTS)

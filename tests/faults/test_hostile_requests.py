@@ -68,6 +68,17 @@ REFUSED = {
     ),
     "no Host": request(fields=LENGTH),
     "two Hosts": request(fields=b"Host: a\r\nHost: b\r\n" + LENGTH),
+    "a Host with a path": request(fields=b"Host: x/y\r\n" + LENGTH),
+    "a Host with a user": request(fields=b"Host: a@x\r\n" + LENGTH),
+    "a list of Hosts": request(fields=b"Host: x, y\r\n" + LENGTH),
+    "a Host with a blank": request(fields=b"Host: x y\r\n" + LENGTH),
+    "an empty Host": request(fields=b"Host:\r\n" + LENGTH),
+    "a Host with a bad port": request(fields=b"Host: x:99999\r\n" + LENGTH),
+    "a Host in another alphabet": request(fields="Host: \u00fc\r\n".encode() + LENGTH),
+    "an absolute target with a user": request(
+        line=b"POST http://a@localhost/api/generate HTTP/1.1"
+    ),
+    "an absolute target over TLS": request(line=b"POST https://x/api/generate HTTP/1.1"),
     "an absolute target": request(line=b"POST http://evil.example/api/generate HTTP/1.1"),
     "CONNECT": request(line=b"CONNECT evil.example:443 HTTP/1.1"),
     "a fragment": request(line=b"POST /api/generate#x HTTP/1.1"),
@@ -155,6 +166,14 @@ NEUTRAL = {
         request(fields=HOST + b"X-Olla-Request-ID: a b\tc\r\n" + LENGTH),
         b"a b\tc",
     ),
+    "chunks in name only": (
+        request(fields=HOST + b"Transfer_Encoding: chunked\r\n" + LENGTH),
+        b"chunked",
+    ),
+    "a length in name only": (
+        request(fields=HOST + b"Content_Length: 5\r\n" + LENGTH),
+        b"Content_Length",
+    ),
     "an extension of a chunk": (
         request(fields=CHUNKED, body=CHUNKS.replace(b"\r\n", b";a=b\r\n", 1)),
         b"a=b",
@@ -201,3 +220,18 @@ async def test_very_many_keys_hold_nobody_up(make_router: MakeRouter) -> None:
     assert head.startswith(b"HTTP/1.1 400 ")
     assert b"keys" in told
     assert router.endpoints[0].requests == []
+
+
+@pytest.mark.parametrize("make_router", ["fast path"], indirect=True)
+async def test_both_ways_in_answer_all_of_these_alike(make_router: MakeRouter) -> None:
+    """The same status, and as many requests at the endpoint: no byte is read in two ways."""
+    fast, slow = await make_router(read_timeout=0.2), await make_router(read_timeout=0.2)
+    slow.downstream.server.fast_path = None
+    for router in (fast, slow):
+        router.endpoints[0].script = answer(OK)
+    for name, raw in {**REFUSED, **{name: raw for name, (raw, _) in NEUTRAL.items()}}.items():
+        outcomes = []
+        for router in (fast, slow):
+            head = await first_answer(router, raw)
+            outcomes.append((head.split()[1], len(router.endpoints[0].requests)))
+        assert outcomes[0] == outcomes[1], name

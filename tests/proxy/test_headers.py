@@ -108,6 +108,22 @@ def test_the_forwarding_fields() -> None:
     assert b"X-Olla-Request-ID: id-1" in lines
 
 
+@pytest.mark.parametrize(
+    ("name", "passes"),
+    [
+        *(("Content_Length", False), ("X_Forwarded-For", False), ("_", True), ("X_Own", True)),
+        *(("Content-Length_", False), ("x_custom", False), ("X-Cus_tom", True)),
+    ],
+)
+def test_a_name_with_an_underscore_passes_where_it_is_like_no_other(
+    name: str, passes: bool
+) -> None:
+    """Dashes in its place would make neither a field with a meaning nor one that is there."""
+    lines = sent((b"X-Custom", b"1"), (name.encode(), b"2"))
+    assert (f"{name}: 2".encode() in lines) is passes
+    assert b"X-Custom: 1" in lines
+
+
 def test_the_body_is_framed_by_olla() -> None:
     """One length, or chunks, or neither."""
     claims = ((b"Content-Length", b"99"), (b"Transfer-Encoding", b"chunked"))

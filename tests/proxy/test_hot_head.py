@@ -107,6 +107,15 @@ def test_the_length_is_read_anew_each_time() -> None:
     assert (first[2], second[2]) == (5, 77)
 
 
+@pytest.mark.parametrize(
+    "host", ["", "a b", "u@h", "h/p", "a,b", "h:x", "h:99999", "\u00fc", "[x]"]
+)
+def test_a_host_that_is_none_is_left_to_be_refused(host: str) -> None:
+    """By aiohttp's way, which says why."""
+    assert not hot(head(host=f"Host: {host}"))
+    assert hot(head(host="Host: gpu_box.example:40114"))
+
+
 @pytest.mark.parametrize("name", ["X-A", "User-Agent", "Content-Type", "Host"])
 def test_what_stands_there_twice_is_left_to_aiohttp(name: str) -> None:
     """It refuses some of them and joins others."""

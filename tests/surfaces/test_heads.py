@@ -35,7 +35,7 @@ async def test_every_answer_of_its_own_names_the_router_and_nothing_else(tmp_pat
         assert len(own) > 15
         for path in (*own, *OPERATIONS, "/nothing", "/olla/nothing"):
             for method in ("GET", "HEAD", "POST", "PUT"):
-                raw = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode()
+                raw = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n".encode()
                 fields = await head_of(fleet, raw)
                 assert fields["server"] == ["olla"], (method, path)
                 assert len(fields["date"]) == 1, (method, path)
@@ -62,7 +62,29 @@ async def test_own_streams_ask_a_proxy_in_front_not_to_hold_them_back(
     async with Fleet({"only": (MODEL,)}, store) as fleet:
         data = json.dumps(body).encode()
         for version in ("1.0", "1.1"):
-            raw = f"POST {path} HTTP/{version}\r\nHost: x\r\nContent-Length: {len(data)}\r\n\r\n"
+            raw = f"POST {path} HTTP/{version}\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n"
             fields = await head_of(fleet, raw.encode() + data)
             assert fields["x-accel-buffering"] == ["no"]
             assert fields["server"] == ["olla"]
+
+
+@pytest.mark.parametrize("target", ["*", "http://localhost:{}"])
+async def test_the_server_as_a_whole_tells_its_methods(target: str) -> None:
+    """`OPTIONS *`, as it is and as a proxy would have it."""
+    async with Fleet({"only": (MODEL,)}) as fleet:
+        target = target.format(fleet.url.rsplit(":")[-1])
+        fields = await head_of(
+            fleet, f"OPTIONS {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+        )
+        assert fields["allow"] == ["DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"]
+        assert "content-type" not in fields
+
+
+async def test_an_absolute_target_reaches_olla_s_own_paths() -> None:
+    """With the rights and the methods that they have by their path."""
+    async with Fleet({"only": (MODEL,)}) as fleet:
+        port = fleet.url.rsplit(":")[-1]
+        for host, allowed in (("localhost", True), ("evil.example", False)):
+            raw = f"GET http://{host}:{port}/internal/health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            fields = await head_of(fleet, raw.encode())
+            assert ("cache-control" in fields) is allowed
