@@ -25,11 +25,16 @@ What is relied on, and why:
 """
 
 import asyncio
+import fcntl
 import socket
+import struct
+import sys
+import termios
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, cast
 
-from aiohttp import StreamReader, web
+from aiohttp import HttpVersion11, StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.http_parser import RawRequestMessage
@@ -53,6 +58,15 @@ _SLOW_BYTES = 4096
 With what is read from the endpoint at once, a slow reader holds 256 KB at most."""
 _SURPLUS_MAX = 16
 """Connections beyond the limit that are told so; more are closed without a word."""
+_PARTING_SECONDS_MAX = 5.0
+_PARTING_STEP = 0.05
+_PARTING_MOMENT = 0.1
+"""Seconds before the reset that ends a broken answer: at most, between two looks whether the client
+has got what was written, and after it has. A reset overtakes what waits in the kernel, and some
+systems drop what their program has not read yet."""
+_RESETS = struct.pack("ii", 1, 0)
+_ENDS = struct.pack("ii", 0, 0)
+"""`SO_LINGER`: a closed connection is reset, or ends."""
 _STREAMS = ("application/x-ndjson", "text/event-stream")
 _LATER_MAX = 65536
 """Bytes of further requests taken in while one is answered; then the client has to wait."""
@@ -61,12 +75,17 @@ _LATER_MAX = 65536
 class Request(web.BaseRequest):
     """A request as aiohttp has parsed it. Completes the head of each answer that aiohttp writes."""
 
+    begun = False
+    """The head of its answer has been written, by aiohttp."""
     fault = ""
     """What is wrong with whom it is for; it must be refused then."""
 
     async def _prepare_hook(self, response: web.StreamResponse) -> None:
         """aiohttp: the answer's head is about to be written."""
+        self.begun = True
         headers = response.headers
+        if self.version < HttpVersion11 and not isinstance(response, web.Response):
+            cast(Connection, self.protocol).close_delimited()
         headers["Server"] = "olla"
         if headers.get("Content-Type", "").startswith(_STREAMS):
             headers.setdefault("X-Accel-Buffering", "no")
@@ -80,8 +99,20 @@ class Connection(RequestHandler):
 
     __slots__ = (
         *("_answered", "_drained", "_exchange", "_head_size", "_head_start", "_heard", "_hot"),
-        *("_incoming", "_last_payload", "_later", "_later_size", "_refused", "_seen", "_server"),
-        *("_turns", "_untouched", "minor", "peer", "persistent", "slot", "surplus"),
+        *("_incoming", "_last_payload", "_later", "_later_size", "_parted", "_parting"),
+        *(
+            "_refused",
+            "_seen",
+            "_server",
+            "_turns",
+            "_unfinished",
+            "_untouched",
+            "minor",
+            "peer",
+            "persistent",
+            "slot",
+            "surplus",
+        ),
         "wants_trailers",
     )
 
@@ -109,6 +140,10 @@ class Connection(RequestHandler):
         """Whether aiohttp has had no byte of this connection: then it waits for the first."""
         self._exchange: Abandoned | None = None
         self._answered: asyncio.Future[None] | None = None
+        self._unfinished = False
+        """An answer that ends with the connection has begun, and is not whole."""
+        self._parting: asyncio.TimerHandle | None = None
+        self._parted: asyncio.Future[None] | None = None
         self.persistent = True
         self.minor = 1
         self.wants_trailers = False
@@ -140,10 +175,31 @@ class Connection(RequestHandler):
         """An exchange begins: it is abandoned when the connection is lost."""
         self._exchange = exchange
 
+    def close_delimited(self) -> None:
+        """See `relay.Downstream`. Whoever closes the socket resets it then: the router's end, be
+        it regular or not, too."""
+        self._unfinished = True
+        self._linger(_RESETS)
+
+    def complete(self) -> None:
+        """See `relay.Downstream`."""
+        if self._unfinished:
+            self._unfinished = False
+            self._linger(_ENDS)
+
+    def _linger(self, option: bytes) -> None:
+        sock = None if self.transport is None else self.transport.get_extra_info("socket")
+        if sock is not None:
+            with suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, option)
+
     def answered(self) -> None:
         """The exchange is over."""
         self._exchange = None
         self._drained = None
+        if self._unfinished and self.transport is not None:
+            self._part(self._loop.time() + _PARTING_SECONDS_MAX)
+            return
         waiter, self._answered = self._answered, None
         if self._hot:
             if self._later:
@@ -153,6 +209,24 @@ class Connection(RequestHandler):
                 self._next()
         elif waiter is not None and not waiter.done():
             waiter.set_result(None)
+
+    def _part(self, until: float) -> None:
+        """Reset the connection once the client has what was written, or at `until`."""
+        transport = self.transport
+        if transport is None:
+            return
+        if self._parted is None:
+            self._parted = self._loop.create_future()
+        if self._loop.time() < until and _unsent(transport):
+            self._parting = self._loop.call_later(_PARTING_STEP, self._part, until)
+        else:
+            self._parting = self._loop.call_later(_PARTING_MOMENT, transport.abort)
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:
+        """aiohttp: the server ends. What is about to be reset has its moment first."""
+        if self._parted is not None:
+            await asyncio.wait([self._parted], timeout=timeout)
+        await super().shutdown(timeout)
 
     def until_answered(self) -> "asyncio.Future[None]":
         """Done when the exchange that is about to begin is over."""
@@ -182,6 +256,10 @@ class Connection(RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """asyncio: the connection is gone."""
         self._drained = None
+        if self._parting is not None:
+            self._parting.cancel()
+        if self._parted is not None and not self._parted.done():
+            self._parted.set_result(None)
         if self._incoming is not None:
             self._forget_incoming(self._incoming)
         self._server.deadlines.forget(self)
@@ -392,7 +470,8 @@ class Connection(RequestHandler):
         too_long = isinstance(exc, LineTooLong) or "Too many" in (message or "")
         text = str(message or exc or "").splitlines()
         reason = text[0].rstrip(":") if text else ""
-        self._write_refusal(431 if too_long else status, reason, exc)
+        begun = isinstance(request, Request) and request.begun
+        self._write_refusal(431 if too_long else status, reason, exc, mid_answer=begun)
         return WRITTEN_CLOSE
 
     def _refuse_head(self) -> None:
@@ -402,10 +481,26 @@ class Connection(RequestHandler):
         self._write_refusal(431, "", None)
         self._hang_up()
 
-    def _write_refusal(self, status: int, message: str, exc: BaseException | None) -> None:
+    def _write_refusal(
+        self, status: int, message: str, exc: BaseException | None, *, mid_answer: bool = False
+    ) -> None:
         answer = self._server.refusal(self._head_start, self.peer, status, message, exc)
-        if self.transport is not None and not self.transport.is_closing():
-            self.transport.write(answer)
+        if not mid_answer:
+            self.write(answer)
+
+
+def _unsent(transport: asyncio.WriteTransport) -> bool:
+    """Whether the client's side has not acknowledged all that was written."""
+    if transport.get_write_buffer_size():
+        return True
+    sock = transport.get_extra_info("socket")
+    if sock is None:
+        return False
+    try:
+        waiting = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
+    except OSError:  # a system that does not tell
+        return False
+    return int.from_bytes(waiting, sys.byteorder) > 0
 
 
 class Server(web.Server):

@@ -39,7 +39,7 @@ from olla.proxy.inner import InnerAnswer, InnerHost, InnerIncoming
 from olla.proxy.room import HELD_MIN, no_room, overloaded
 from olla.proxy.stations import Stations
 from olla.proxy.turning_away import turn_away
-from olla.proxy.written import written
+from olla.proxy.written import WRITTEN_CLOSE, written
 from olla.record import RequestRecord
 from olla.settings.masking import masked
 from olla.tasks import spawn
@@ -328,14 +328,18 @@ class Downstream:
         if refusal is not None:
             return self._refuse(refusal, own, request, incoming)
         if incoming.is_preflight:
-            return self._served(self._preflight(incoming), incoming)
+            return self._served(self._preflight(incoming), request, incoming)
         if own is None:
             return self._answer(request, incoming)
         record = self._record(incoming, self._stations.clock.now())
-        return self._served(self.answering.answer_own(own, request, incoming, record), incoming)
+        answering = self.answering.answer_own(own, request, incoming, record)
+        return self._served(answering, request, incoming)
 
     async def _served(
-        self, answering: Awaitable[web.StreamResponse], incoming: AiohttpIncoming
+        self,
+        answering: Awaitable[web.StreamResponse],
+        request: web.BaseRequest,
+        incoming: AiohttpIncoming,
     ) -> web.StreamResponse:
         """An answer of olla's own, with what it tells browsers."""
         self._answering += 1
@@ -348,7 +352,24 @@ class Downstream:
             self._done()
         if not response.prepared:
             add_fields(response, incoming.cors)
-        return response
+        return await self._concluded(cast(Request, request), response)
+
+    async def _concluded(
+        self, request: Request, response: web.StreamResponse
+    ) -> web.StreamResponse:
+        """What a handler returns for an answer that aiohttp writes: one that it has begun and that
+        breaks off must not pass for a whole one."""
+        if not request.begun:
+            return response
+        connection = cast(Connection, request.protocol)
+        if response is not WRITTEN_CLOSE and response.prepared:
+            connection.complete()
+            return response
+        # An error that found no place any more: it would be a second head in the first one's body.
+        parted = connection.until_answered()
+        connection.answered()
+        await parted
+        return WRITTEN_CLOSE
 
     async def _answer(
         self, request: web.BaseRequest, incoming: AiohttpIncoming
@@ -364,7 +385,7 @@ class Downstream:
         answer = self.answering.operation(target.operation)
         if answer is not None:
             answering = self.answering.answer_operation(answer, request, incoming, target, record)
-            return await self._served(answering, incoming)
+            return await self._served(answering, request, incoming)
         exchange = self._open(incoming, connection, target, record)
         answered = connection.until_answered()
         try:

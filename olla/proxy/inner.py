@@ -250,6 +250,12 @@ class InnerAnswer:
         """Call back once the reader has caught up."""
         self._drained.append(callback)
 
+    def close_delimited(self) -> None:
+        """What breaks an answer off is told by its record, not by how it ends."""
+
+    def complete(self) -> None:
+        """See `close_delimited`."""
+
     def answered(self) -> None:
         """Nothing more will come."""
         # The exchange holds this, and is not held by it: no cycle.

@@ -53,6 +53,15 @@ class Downstream(Protocol):
         """Call back once the client has caught up."""
         ...
 
+    def close_delimited(self) -> None:
+        """The answer that begins now ends with the connection. Until it is `complete`, whatever
+        closes the connection resets it: an end would read as that of the answer."""
+        ...
+
+    def complete(self) -> None:
+        """An answer that is `close_delimited` is whole."""
+        ...
+
     def answered(self) -> None:
         """Nothing more will be written of this answer."""
         ...
@@ -79,6 +88,7 @@ class Relay:
         "_tail",
         "_trailer",
         "_unfit",
+        "_until_close",
         "bytes_out",
         "failure",
         "finished",
@@ -119,6 +129,8 @@ class Relay:
         self._framed = begun and not self._chunked and downstream.minor == 1
         """The client was promised chunks, and none come."""
         self._unfit = begun and not head.streams
+        delimited = self._chunked or (not begun and (head.bodiless or head.length is not None))
+        self._until_close = not delimited and not self._framed
         self._stream = head.streams or begun
         self._sized = head.length is not None
         self._tail = (
@@ -207,6 +219,8 @@ class Relay:
             own = self._trailer() if self._trailer is not None else b""
             last = b"0\r\n" + (passed_trailers(trailers) if trailers else b"") + own + b"\r\n"
         self._write(last)
+        if self._until_close:
+            self._downstream.complete()
         self._finish()
 
     def broken(self, kind: Kind, message: str, raw: bytes, payload: list[bytes]) -> None:
@@ -282,6 +296,8 @@ class Relay:
             self._first = b""
             self.bytes_out += len(data)
             data = begin(self._answer) + data
+            if self._until_close:
+                self._downstream.close_delimited()
         else:
             self.bytes_out += len(data)
         if data:

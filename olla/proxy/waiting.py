@@ -92,6 +92,7 @@ class Waiting:
         framing = b"Transfer-Encoding: chunked\r\n"
         if downstream.minor == 0:
             downstream.persistent = False
+            downstream.close_delimited()
             framing = b""
         if not downstream.persistent:
             framing += b"Connection: close\r\n"

@@ -1,12 +1,15 @@
 """A node that dies or freezes does not take with it what another one can serve."""
 
 import asyncio
+import functools
 import json
 
 import aiohttp
+import pytest
 
 from olla.simulation.faults import Fault
 from tests.routers import ADMIN, WITH_ADMIN, Fleet
+from tests.wire.conftest import ended
 
 MODEL = "llama3.2:latest"
 ASK = {"model": MODEL, "prompt": "hello", "stream": False, "options": {"num_predict": 3}}
@@ -73,7 +76,8 @@ async def test_all_that_a_dying_node_had_not_begun_is_answered_by_others() -> No
         await fleet.check_clean()
 
 
-async def test_a_stream_from_a_node_that_freezes_ends_with_an_error() -> None:
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+async def test_a_stream_from_a_node_that_freezes_ends_with_an_error(version: str) -> None:
     """As soon as probes find it dead, and not only when silence itself is too long."""
     async with (
         Fleet({"only": (MODEL,)}, time_scale=0.05) as fleet,
@@ -83,16 +87,12 @@ async def test_a_stream_from_a_node_that_freezes_ends_with_an_error() -> None:
         await ask(session, fleet)
         node.faults.set("hang_mid", Fault(after=3))
         body = json.dumps({**ASK, "stream": True, "options": {}}).encode()
-        reader, writer = await asyncio.open_connection("127.0.0.1", int(fleet.url[17:]))
-        writer.write(
-            b"POST /api/generate HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b"
-            % (len(body), body)
-        )
-        await reader.readuntil(b'"done":false')
-        node.faults.set("hang", Fault(paths=("*",)))
-        async with asyncio.timeout(15):
-            rest = await reader.read()
-        writer.close()
-        assert b"stopped answering" in rest
-        assert not rest.endswith(b"0\r\n\r\n")
+        head = f"POST /api/generate HTTP/{version}\r\nHost: x\r\nContent-Length: {len(body)}"
+        freeze = functools.partial(node.faults.set, "hang", Fault(paths=("*",)))
+        raw = f"{head}\r\n\r\n".encode() + body
+        received, clean = await ended(int(fleet.url[17:]), raw, freeze)
+        assert b'"done":false' in received
+        assert b"stopped answering" in received
+        assert not received.endswith(b"0\r\n\r\n")
+        assert clean is (version == "1.1")
         assert fleet.app.dispatcher.leases == 0

@@ -4,9 +4,11 @@ import asyncio
 import json
 
 import aiohttp
+import pytest
 
 from olla.failures import Failure, Kind
 from tests.routers import Fleet
+from tests.wire.conftest import ended
 
 MODEL = "llama3.2:latest"
 WORDS = [{"role": "user", "content": "hello"}]
@@ -79,27 +81,30 @@ async def test_while_draining_it_is_not_ready_and_takes_nothing_new() -> None:
         assert fleet.app.dispatcher.leases == 0
 
 
-async def test_who_waits_when_the_time_is_up_is_told() -> None:
-    """A stream gets the in-band error, one that waits in the queue 503: in its own dialect."""
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+async def test_who_waits_when_the_time_is_up_is_told(version: bytes) -> None:
+    """A stream gets the in-band error and no end, one that waits in the queue 503: in its own
+    dialect."""
     slow = {"tokens_per_second": 10.0, "time_scale": 1.0, "load_bandwidth": 1e12}
     async with Fleet({"a": (MODEL,)}, **slow) as fleet:
         port = int(fleet.url.rsplit(":", 1)[1])
-        streaming = await asyncio.open_connection("127.0.0.1", port)
-        streaming[1].write(request(b"/v1/chat/completions", 1000))
-        await streaming[0].readuntil(b"data:")
+        begun = asyncio.Event()
+        raw = request(b"/v1/chat/completions", 1000).replace(b"HTTP/1.1", b"HTTP/" + version)
+        streaming = asyncio.create_task(ended(port, raw, begun.set))
+        await begun.wait()
         waiting = await asyncio.open_connection("127.0.0.1", port)
         waiting[1].write(request(b"/api/generate"))
         async with asyncio.timeout(5):
             while fleet.app.dispatcher.leases + fleet.app.dispatcher.waiting < 2:
                 await asyncio.sleep(0.005)
         stopping = asyncio.create_task(fleet.app.stop())
-        cut, refused = await asyncio.gather(streaming[0].read(), waiting[0].read())
+        (cut, clean), refused = await asyncio.gather(streaming, waiting[0].read())
         assert b'data: {"error":' in cut
         assert b"shutting down" in cut
         assert not cut.endswith(b"0\r\n\r\n")
+        assert clean is (version == b"1.1")
         assert refused.startswith(b"HTTP/1.1 503 ")
-        for _, writer in (streaming, waiting):
-            writer.close()
+        waiting[1].close()
         await stopping
         assert fleet.app.dispatcher.leases == fleet.app.dispatcher.waiting == 0
 

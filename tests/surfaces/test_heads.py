@@ -35,8 +35,8 @@ async def test_every_answer_of_its_own_names_the_router_and_nothing_else(tmp_pat
         assert len(own) > 15
         for path in (*own, *OPERATIONS, "/nothing", "/olla/nothing"):
             for method in ("GET", "HEAD", "POST", "PUT"):
-                raw = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n".encode()
-                fields = await head_of(fleet, raw)
+                raw = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
+                fields = await head_of(fleet, raw.encode())
                 assert fields["server"] == ["olla"], (method, path)
                 assert len(fields["date"]) == 1, (method, path)
                 told = json.dumps(fields)
@@ -62,8 +62,8 @@ async def test_own_streams_ask_a_proxy_in_front_not_to_hold_them_back(
     async with Fleet({"only": (MODEL,)}, store) as fleet:
         data = json.dumps(body).encode()
         for version in ("1.0", "1.1"):
-            raw = f"POST {path} HTTP/{version}\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n"
-            fields = await head_of(fleet, raw.encode() + data)
+            head = f"POST {path} HTTP/{version}\r\nHost: localhost\r\nContent-Length: {len(data)}"
+            fields = await head_of(fleet, f"{head}\r\n\r\n".encode() + data)
             assert fields["x-accel-buffering"] == ["no"]
             assert fields["server"] == ["olla"]
 

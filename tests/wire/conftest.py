@@ -3,6 +3,7 @@
 import asyncio
 import io
 import itertools
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -278,6 +279,33 @@ def post(path: str, body: bytes, *extra: str, version: str = "1.1", close: bool 
     if close:
         lines.append("Connection: close")
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+async def ended(
+    port: int, request: bytes, begun: Callable[[], object] = lambda: None
+) -> tuple[bytes, bool]:
+    """All that comes in answer to a request, and whether it ended with an end: not with a reset.
+
+    `begun` is called when there is something of the answer's body. On a socket of its own: the
+    streams of asyncio drop what came before a reset.
+    """
+    loop = asyncio.get_running_loop()
+    received = b""
+    with socket.socket() as client:
+        client.setblocking(False)
+        await loop.sock_connect(client, ("127.0.0.1", port))
+        await loop.sock_sendall(client, request)
+        async with asyncio.timeout(15):
+            while True:
+                try:
+                    data = await loop.sock_recv(client, 65536)
+                except ConnectionResetError:
+                    return received, False
+                if not data:
+                    return received, True
+                received += data
+                if split(received)[1]:
+                    begun()
 
 
 def split(response: bytes) -> tuple[bytes, bytes]:

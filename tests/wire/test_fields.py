@@ -220,18 +220,22 @@ async def test_an_answer_gets_a_date_where_the_node_sent_none(make_router: MakeR
     assert fields_of(head)["date"] == ["Sun, 06 Nov 1994 08:49:37 GMT"]
 
 
-STREAMS = {"application/x-ndjson": "/api/generate", "text/event-stream": "/v1/chat/completions"}
+STREAMS = {
+    "application/x-ndjson": ("/api/generate", b'{"done":true}\n'),
+    "text/event-stream": ("/v1/chat/completions", b"data: [DONE]\n\n"),
+}
 
 
-@pytest.mark.parametrize(("type", "path"), STREAMS.items())
+@pytest.mark.parametrize("type", STREAMS)
 async def test_streams_ask_a_proxy_in_front_not_to_hold_them_back(
-    make_router: MakeRouter, type: str, path: str
+    make_router: MakeRouter, type: str
 ) -> None:
     """nginx gathers an answer without a length until its buffers are full, unless told not to."""
     router = await make_router()
+    path, body = STREAMS[type]
     head = f"HTTP/1.1 200 OK\r\nContent-Type: {type}; charset=utf-8\r\n%b\r\n".encode()
     for own, told in ((b"", ["no"]), (b"X-Accel-Buffering: yes\r\n", ["yes"])):
-        router.endpoints[0].script = answer(head % own, close=True)
+        router.endpoints[0].script = answer(head % own + body, close=True)
         for version in ("1.0", "1.1"):
             raw = await router.exchange(post(path, STREAM, version=version))
             assert fields_of(split(raw)[0])["x-accel-buffering"] == told
