@@ -25,7 +25,7 @@ HOT = {
     "fleet/": ("estimates", "line", "slots", "twin", "twins"),
     "proxy/": (
         *("admitting", "aiohttp_incoming", "allowing", "attempt", "context_length"),
-        *("counting", "credentials", "deadlines", "describing"),
+        *("counting", "credentials", "dates", "deadlines", "describing"),
         *("downstream", "exchange", "fast_path", "fields", "forming", "framing", "gate"),
         *(
             "giving_up",

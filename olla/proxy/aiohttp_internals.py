@@ -15,7 +15,8 @@ What is relied on, and why:
 * `Server._kwargs` are the options of connections to come: a reload changes them.
 * A handler may return any object with `prepare`, `write_eof` and `keep_alive`: that is how we say
   that the answer was already written to the transport (see `written`).
-* `pause_writing` and `resume_writing` are asyncio's own.
+* `pause_writing` and `resume_writing` are asyncio's own, and so is `eof_received`, which aiohttp
+  lets close the connection at once.
 * The fast path only takes bytes while `start()` waits for a request: `_waiter` is pending,
   `_messages` empty, nothing is closing (`_close`, `_force_close`) or upgraded (`_upgraded`). While
   it answers, the idle timer (`_process_keepalive`) is put off by `_next_keepalive_close_time`.
@@ -98,8 +99,17 @@ class Connection(RequestHandler):
     """
 
     __slots__ = (
-        *("_answered", "_drained", "_exchange", "_head_size", "_head_start", "_heard", "_hot"),
-        *("_incoming", "_last_payload", "_later", "_later_size", "_parted", "_parting"),
+        *("_answered", "_drained", "_exchange", "_half_closed", "_head_size", "_head_start"),
+        *(
+            "_heard",
+            "_hot",
+            "_incoming",
+            "_last_payload",
+            "_later",
+            "_later_size",
+            "_parted",
+            "_parting",
+        ),
         *(
             "_refused",
             "_seen",
@@ -140,6 +150,8 @@ class Connection(RequestHandler):
         """Whether aiohttp has had no byte of this connection: then it waits for the first."""
         self._exchange: Abandoned | None = None
         self._answered: asyncio.Future[None] | None = None
+        self._half_closed = False
+        """The client has closed its side, and is owed something."""
         self._unfinished = False
         """An answer that ends with the connection has begun, and is not whole."""
         self._parting: asyncio.TimerHandle | None = None
@@ -174,6 +186,8 @@ class Connection(RequestHandler):
     def carries(self, exchange: Abandoned) -> None:
         """An exchange begins: it is abandoned when the connection is lost."""
         self._exchange = exchange
+        if self._half_closed:
+            exchange.half_closed()
 
     def close_delimited(self) -> None:
         """See `relay.Downstream`. Whoever closes the socket resets it then: the router's end, be
@@ -188,10 +202,11 @@ class Connection(RequestHandler):
             self._linger(_ENDS)
 
     def _linger(self, option: bytes) -> None:
-        sock = None if self.transport is None else self.transport.get_extra_info("socket")
-        if sock is not None:
-            with suppress(OSError):
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, option)
+        if not self.closing and self.transport is not None:
+            sock = self.transport.get_extra_info("socket")
+            if sock is not None:
+                with suppress(OSError):
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, option)
 
     def answered(self) -> None:
         """The exchange is over."""
@@ -213,7 +228,7 @@ class Connection(RequestHandler):
     def _part(self, until: float) -> None:
         """Reset the connection once the client has what was written, or at `until`."""
         transport = self.transport
-        if transport is None:
+        if transport is None or transport.is_closing():
             return
         if self._parted is None:
             self._parted = self._loop.create_future()
@@ -267,6 +282,53 @@ class Connection(RequestHandler):
         super().connection_lost(exc)
         if self._exchange is not None:
             self._exchange.abandon()
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp's always closes
+        """asyncio: the client has closed its side. Whether the connection stays open.
+
+        Health checks that are written with `nc` do that after their request, and what is asked in
+        full is answered; a client that is gone looks the same until something is written to it.
+        """
+        if self._half_closed:
+            return True  # told again, after reading was resumed
+        self._drop_half_read()
+        if self._parted is not None or not self._owes():
+            return False
+        self._half_closed = True
+        self._close_after_last()
+        if self._exchange is not None:
+            self._exchange.half_closed()
+        return True
+
+    def _drop_half_read(self) -> None:
+        """Forget a request whose body will not come, where it waits behind others: they are whole.
+
+        Not the one that aiohttp has just been woken for.
+        """
+        payload, waiting = self._last_payload, len(self._messages)
+        if payload is None or payload.is_eof() or not waiting:
+            return
+        if waiting > 1 or (self._waiter is None and self._request_count > 1):
+            self._messages.pop()
+            self._last_payload = None
+
+    def _owes(self) -> bool:
+        """Whether a whole request came that is not answered yet."""
+        if self._hot:
+            return self._incoming is None
+        whole = self._last_payload is None or self._last_payload.is_eof()
+        return whole and self._request_count > 0 and not self.waits()
+
+    def _close_after_last(self) -> None:
+        """The client asks nothing more: after what it is owed the connection ends."""
+        self._drop_half_read()
+        transport = self.transport
+        if not self._owes():
+            self.close()
+            if transport is not None:
+                transport.close()
+        elif not self._hot and not self._messages:
+            self.close()  # after what is being answered
 
     def data_received(self, data: bytes) -> None:
         """asyncio: bytes came."""
@@ -382,6 +444,8 @@ class Connection(RequestHandler):
                 transport.resume_reading()
             self._later_size = 0
             self.data_received(data)
+        if self._half_closed:
+            self._close_after_last()
 
     def close(self) -> None:
         """aiohttp: no further request is taken; one that the fast path has comes to its end."""
@@ -432,6 +496,11 @@ class Connection(RequestHandler):
             transport.close()
 
     # --- aiohttp's way ----------------------------------------------------------------------
+
+    def begins(self) -> None:
+        """aiohttp begins with a request: the last one of a client that has closed its side?"""
+        if self._half_closed and not self._messages:
+            self.close()
 
     def hand_to_aiohttp(self, data: bytes) -> None:
         """Let aiohttp read. Counts the bytes of an unfinished head."""
@@ -498,7 +567,7 @@ def _unsent(transport: asyncio.WriteTransport) -> bool:
         return False
     try:
         waiting = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
-    except OSError:  # a system that does not tell
+    except OSError:  # a system that does not say
         return False
     return int.from_bytes(waiting, sys.byteorder) > 0
 
@@ -581,6 +650,7 @@ class Server(web.Server):
                 fault = "its Host is not a host with or without a port"
         if not message.path.startswith("/") and message.path != "*" and not fault:
             message, fault = self._in_origin_form(message, protocol)
+        cast(Connection, protocol).begins()
         request = Request(message, payload, protocol, writer, task, self._loop)
         request.fault = fault
         return request

@@ -6,7 +6,7 @@ keys, the gateways' surfaces). The answers themselves come from the surfaces.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, cast
 
 import structlog
 from aiohttp import web
@@ -23,6 +23,7 @@ from olla.proxy.allowing import CATEGORIES, NOT_LET_IN, let_in
 from olla.proxy.error_response import add_fields, error_response
 from olla.proxy.gate import Own, Visit
 from olla.proxy.headers import seconds
+from olla.proxy.host import Carrier
 from olla.proxy.incoming import Incoming
 from olla.proxy.inner import InnerAnswer
 from olla.proxy.stations import Stations
@@ -42,7 +43,14 @@ class Asker(Protocol):
         ...
 
     def ask(
-        self, method: str, path: str, body: bytes, visit: Visit, record: RequestRecord, peer: str
+        self,
+        method: str,
+        path: str,
+        body: bytes,
+        visit: Visit,
+        record: RequestRecord,
+        peer: str,
+        carrier: Carrier,
     ) -> InnerAnswer:
         """The answer, which is on its way; see `InnerAnswer`."""
         ...
@@ -51,15 +59,21 @@ class Asker(Protocol):
 class Asked:
     """A request to one of olla's own paths, and what is known of it."""
 
-    __slots__ = ("_asker", "incoming", "record", "visit")
+    __slots__ = ("_asker", "_carrier", "incoming", "record", "visit")
 
     def __init__(
-        self, incoming: Incoming, visit: Visit, record: RequestRecord, asker: Asker
+        self,
+        incoming: Incoming,
+        visit: Visit,
+        record: RequestRecord,
+        asker: Asker,
+        carrier: Carrier,
     ) -> None:
         self.incoming = incoming
         self.visit = visit
         self.record = record
         self._asker = asker
+        self._carrier = carrier
 
     async def stream(
         self, request: web.BaseRequest, answer: InnerAnswer, content_type: str
@@ -95,7 +109,8 @@ class Asked:
         Raises:
             Failed: no such path is served, or nothing is taken in any more.
         """
-        return self._asker.ask("POST", path, body, self.visit, self.record, self.incoming.peer)
+        visit, record, peer = self.visit, self.record, self.incoming.peer
+        return self._asker.ask("POST", path, body, visit, record, peer, self._carrier)
 
 
 Surface = Callable[[web.BaseRequest, Asked], Awaitable[web.StreamResponse]]
@@ -209,10 +224,11 @@ class Answering:
         record.dialect = own.dialect.name
         record.operation = own.operation
         right = own.right
+        asker, carrier = self._asker, cast(Carrier, request.protocol)
         if right is None:
             gate = self.stations.gate
             unlimited = Visit(gate, gate.anonymous(incoming), None, False)
-            return await own.answer(request, Asked(incoming, unlimited, record, self._asker))
+            return await own.answer(request, Asked(incoming, unlimited, record, asker, carrier))
         visit: Visit | None = None
 
         async def answered() -> web.StreamResponse:
@@ -225,7 +241,7 @@ class Answering:
             if refused is not None:
                 raise refused
             try:
-                response = await own.answer(request, Asked(incoming, visit, record, self._asker))
+                response = await own.answer(request, Asked(incoming, visit, record, asker, carrier))
             except Failed:
                 await visit.paid()  # what is wrong before the fleet is asked counts as well
                 raise

@@ -33,6 +33,7 @@ from olla.proxy.exchange import Exchange
 from olla.proxy.fast_path import FastPath, HotIncoming, HotRequest
 from olla.proxy.gate import Own, Visit
 from olla.proxy.giving_up import give_up_on, moving
+from olla.proxy.host import Carrier
 from olla.proxy.hot_head import HotHead
 from olla.proxy.incoming import Incoming, read_body, request_id
 from olla.proxy.inner import InnerAnswer, InnerHost, InnerIncoming
@@ -281,7 +282,14 @@ class Downstream:
         return body
 
     def ask(
-        self, method: str, path: str, body: bytes, visit: Visit, record: RequestRecord, peer: str
+        self,
+        method: str,
+        path: str,
+        body: bytes,
+        visit: Visit,
+        record: RequestRecord,
+        peer: str,
+        carrier: Carrier,
     ) -> InnerAnswer:
         """See `Asker.ask`.
 
@@ -300,6 +308,7 @@ class Downstream:
         )
         self._exchanges.add(exchange)
         answer.leave, answer.stop = exchange.abandon, exchange.stop
+        carrier.carries(exchange)
         exchange.enter(visit)
         exchange.begin(body)
         return answer
@@ -359,17 +368,16 @@ class Downstream:
     ) -> web.StreamResponse:
         """What a handler returns for an answer that aiohttp writes: one that it has begun and that
         breaks off must not pass for a whole one."""
-        if not request.begun:
-            return response
         connection = cast(Connection, request.protocol)
-        if response is not WRITTEN_CLOSE and response.prepared:
-            connection.complete()
-            return response
-        # An error that found no place any more: it would be a second head in the first one's body.
-        parted = connection.until_answered()
+        if request.begun and (response is WRITTEN_CLOSE or not response.prepared):
+            # An error that comes too late would be a second head, in the body of the first.
+            parted = connection.until_answered()
+            connection.answered()
+            await parted
+            return WRITTEN_CLOSE
+        connection.complete()
         connection.answered()
-        await parted
-        return WRITTEN_CLOSE
+        return response
 
     async def _answer(
         self, request: web.BaseRequest, incoming: AiohttpIncoming

@@ -57,7 +57,7 @@ class Exchange:
 
     __slots__ = (
         *("_asked_for", "_body", "_body_read", "_counted", "_explanation", "_failure"),
-        *("_features", "_held", "_host", "_incoming", "_pause", "_refreshed"),
+        *("_features", "_half_closed", "_held", "_host", "_incoming", "_pause", "_refreshed"),
         *("_stations", "_target", "_ticket", "_trace", "_waiting"),
         *("attempt", "downstream", "finished", "lease", "record", "task", "visit"),
     )
@@ -93,6 +93,8 @@ class Exchange:
         self._pause: float | None = None
         self._explanation: str | None = None
         self._waiting: Waiting | None = None
+        self._half_closed = False
+        """The client may be gone: no endpoint is to work for it."""
         self.finished = False
         self.visit: Visit | None = None
         """Who asks, once that is known."""
@@ -161,6 +163,13 @@ class Exchange:
         self.record.failure = failure
         self.record.status = self.record.status or failure.status
         self._over()
+
+    def half_closed(self) -> None:
+        """The client has closed its side, as one that is gone has. No endpoint works for it any
+        more, which would be for nothing most of the time; what needs none is still answered."""
+        self._half_closed = True
+        if not self.finished and (self._ticket is not None or self.lease is not None):
+            self.stop(_left())
 
     def refuse(self, failure: Failure) -> None:
         """Answer with an error in the dialect of the path."""
@@ -249,6 +258,8 @@ class Exchange:
             case Ticket():
                 self._ticket = entered
                 self.record.predicted = self.record.predicted or entered.predicted
+                if self._half_closed:
+                    self.stop(_left())
             case never:
                 assert_never(never)
 
@@ -291,6 +302,10 @@ class Exchange:
 
     def _leased(self, lease: Lease) -> None:
         record = self.record
+        if self._half_closed:
+            self._stations.admission.release(lease, self._stations.clock.now())
+            self.refuse(_left())
+            return
         if lease.waited > 0 and lease.choice.reason in _WAITED:
             record.queue_seconds = lease.waited
         if record.predicted is None:
@@ -491,3 +506,11 @@ class Exchange:
         if lease is not None and trace is not None:
             relay = attempt.relay if attempt is not None else None
             settle(self._stations, self._target, self.record, lease, trace, relay, failure)
+
+
+def _left() -> Failure:
+    return Failure(
+        _CLIENT_GONE,
+        "the client closed its side of the connection before an endpoint's answer was complete; "
+        "keep it open until then",
+    )

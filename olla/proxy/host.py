@@ -7,7 +7,7 @@ from olla.record import RequestRecord
 if TYPE_CHECKING:
     from olla.proxy.exchange import Exchange
 
-__all__ = ["Abandoned", "Host"]
+__all__ = ["Abandoned", "Carrier", "Host"]
 
 
 class Host(Protocol):
@@ -27,4 +27,17 @@ class Abandoned(Protocol):
 
     def abandon(self) -> None:
         """The client is gone."""
+        ...
+
+    def half_closed(self) -> None:
+        """The client has closed its side of the connection, or all of it: nobody can tell. What
+        the router answers itself can still be written."""
+        ...
+
+
+class Carrier(Protocol):
+    """A client's connection, as far as it tells what becomes of the client."""
+
+    def carries(self, exchange: Abandoned) -> None:
+        """An exchange begins: it is told from now on."""
         ...

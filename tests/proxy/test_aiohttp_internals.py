@@ -5,6 +5,7 @@ import inspect
 import aiohttp
 import pytest
 from aiohttp import web, web_protocol
+from aiohttp.http_parser import RawRequestMessage
 from aiohttp.test_utils import RawTestServer
 
 from olla.proxy.aiohttp_internals import Connection
@@ -20,7 +21,8 @@ def test_the_server_makes_its_protocols_by_being_called() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["_messages", "_request_count", "_request_in_progress", "_force_close"]
+    "name",
+    ["_messages", "_request_count", "_request_in_progress", "_force_close", "_close", "_waiter"],
 )
 def test_the_protocol_still_has_the_attributes(name: str) -> None:
     """A renamed attribute would silently switch the bound on heads off."""
@@ -66,3 +68,27 @@ def test_there_is_one_mark_for_each_way_to_go_on() -> None:
     """`written` makes no object per request."""
     assert written(True) is WRITTEN_KEEP_ALIVE
     assert written(False) is WRITTEN_CLOSE
+
+
+def test_a_requests_message_has_left_the_queue_when_its_object_is_made() -> None:
+    """So an empty queue in the factory means that it is the last."""
+    assert SOURCE.index("self._messages.popleft()") < SOURCE.index("self._request_factory(")
+
+
+def test_a_closing_connection_ends_after_the_request_that_is_answered() -> None:
+    """`close` keeps the loop from waiting for another; it takes no answer away."""
+    assert "if self._keepalive and not self._close and not self._force_close:" in SOURCE
+
+
+def test_an_answers_fields_are_complete_when_the_hook_sees_them() -> None:
+    """And not written yet: `Server` can still be set."""
+    source = inspect.getsource(web.StreamResponse._start)
+    steps = ("_prepare_headers()", "_prepare_hook(self)", "_write_headers()")
+    places = [source.index(step) for step in steps]
+    assert places == sorted(places)
+
+
+def test_a_parsed_message_can_be_replaced() -> None:
+    """An absolute target becomes one in origin form before anybody sees it."""
+    for name in ("path", "url", "headers", "raw_headers", "_replace"):
+        assert hasattr(RawRequestMessage, name)

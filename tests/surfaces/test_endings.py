@@ -22,6 +22,11 @@ STREAMS = {
 }
 
 
+LOAD = b'{"model":"%b","options":{"num_predict":1}}' % MODEL.encode()
+LOAD = b"POST /api/generate HTTP/1.0\r\nContent-Length: %d\r\n\r\n%b" % (len(LOAD), LOAD)
+"""A request that loads the model and says next to nothing."""
+
+
 def request(path: str, version: str) -> bytes:
     """A request for a stream."""
     body = json.dumps(STREAMS[path]).encode()
@@ -57,9 +62,9 @@ async def test_a_broken_stream_to_http_1_0_ends_with_a_reset(
     tmp_path: Path, path: str, fault: str
 ) -> None:
     """After the error; to HTTP/1.1 the last chunk is missing."""
-    slowly = {"time_scale": 0.5, "load_bandwidth": 1e12}
+    slowly = {"time_scale": 2.0, "load_bandwidth": 1e12}
     async with Fleet({"only": (MODEL,)}, store(tmp_path), **slowly) as fleet:
-        await ended(port_of(fleet), request(path, "1.1"))  # loads the model
+        await ended(port_of(fleet), LOAD)
         fleet.nodes["only"].faults.set(fault, Fault(paths=ASKED, after=3))
         for version in ("1.0", "1.1"):
             raw, clean = await ended(port_of(fleet), request(path, version))

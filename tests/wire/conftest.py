@@ -282,12 +282,17 @@ def post(path: str, body: bytes, *extra: str, version: str = "1.1", close: bool 
 
 
 async def ended(
-    port: int, request: bytes, begun: Callable[[], object] = lambda: None
+    port: int,
+    request: bytes,
+    begun: Callable[[], object] = lambda: None,
+    *,
+    half_close: bool = False,
 ) -> tuple[bytes, bool]:
     """All that comes in answer to a request, and whether it ended with an end: not with a reset.
 
-    `begun` is called when there is something of the answer's body. On a socket of its own: the
-    streams of asyncio drop what came before a reset.
+    `begun` is called when there is something of the answer's body; `half_close` closes the
+    client's side after the request. On a socket of its own: the streams of asyncio drop what came
+    before a reset.
     """
     loop = asyncio.get_running_loop()
     received = b""
@@ -295,6 +300,8 @@ async def ended(
         client.setblocking(False)
         await loop.sock_connect(client, ("127.0.0.1", port))
         await loop.sock_sendall(client, request)
+        if half_close:
+            client.shutdown(socket.SHUT_WR)
         async with asyncio.timeout(15):
             while True:
                 try:

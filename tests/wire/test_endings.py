@@ -197,6 +197,26 @@ async def test_the_routers_end_does_not_pass_for_the_answers(make_router: MakeRo
     assert b"shutting down" in raw
 
 
+@pytest.mark.parametrize("name", ["clean end without the last record", "a whole answer"])
+async def test_a_failure_of_the_routers_own_does_not_end_an_answer(
+    make_router: MakeRouter, name: str
+) -> None:
+    """What is not whole is reset however the exchange ends; a whole answer stays one."""
+    router = await make_router()
+    whole = name == "a whole answer"
+    script = answer(WHOLE["chunks"]) if whole else BROKEN[name][0]
+
+    def failing(*_: object) -> None:
+        raise RuntimeError("out of order")
+
+    router.endpoints[0].script = script
+    router.fleet.observe = failing  # type: ignore[method-assign]
+    _, clean = await ended(router.port, post("/api/generate", STREAM, version="1.0"))
+    assert clean is whole
+    assert "out of order" in router.log.getvalue()
+    router.log.truncate(0)
+
+
 async def test_a_client_that_does_not_read_does_not_hold_a_broken_answer_for_long(
     make_router: MakeRouter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
