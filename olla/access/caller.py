@@ -11,7 +11,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 
 import msgspec
 
-from olla.access.keys import Key
+from olla.access.keys import OPEN_MAKER, Key
 from olla.dialects.dialect import Right
 from olla.failures import Failure, Kind
 from olla.fleet.names import canonical, display
@@ -59,13 +59,16 @@ class Caller(msgspec.Struct, frozen=True):
 def of_key(key: Key) -> Caller:
     """The caller that shows a key."""
     globs = [_plain(glob) if _is_name(glob) else glob.lower() for glob in key.models]
-    static = key.id.startswith("static:")
-    id = key.id if static else f"key:{key.id}"
+    static = key.is_static
+    id = account = key.id if static else f"key:{key.id}"
+    if key.owner and not static:
+        # Whoever makes a key without one says whose it is, and must not use up that one's limits.
+        account = f"{'open' if key.made_by == OPEN_MAKER else 'owner'}:{key.owner}"
     return Caller(
         id,
         key.tier,
         key.rights,
-        f"owner:{key.owner}" if key.owner and not static else id,
+        account,
         key,
         re.compile("|".join(map(translate, globs))) if globs else None,
         frozenset(key.endpoints) if key.endpoints else None,

@@ -2,14 +2,14 @@
 
 from ipaddress import ip_network
 
-from olla.access.keys import Key, digest_of
+from olla.access.keys import OPEN_MAKER, STATIC, Key, digest_of
 from olla.access.limit import Kind, Limit, Per
 from olla.access.policy import AccessPolicy
 from olla.dialects.dialect import Right
 from olla.settings import Settings
 from olla.settings.access import CategoryLimits, TierLimits
 
-__all__ = ["access_policy", "limits_of", "static_keys"]
+__all__ = ["access_policy", "limits_of", "makers", "static_keys"]
 
 _SHOWN = 4
 """So many characters of a key in the configuration are shown: they may not be random."""
@@ -65,11 +65,16 @@ def limits_of(scope: str, limits: CategoryLimits) -> tuple[Limit, ...]:
     return tuple(found)
 
 
+def makers(settings: Settings) -> tuple[str, ...]:
+    """What may make keys besides other keys."""
+    return (OPEN_MAKER,) if settings.surfaces.chat.open_keys else ()
+
+
 def static_keys(settings: Settings) -> list[Key]:
     """The keys that stand in the configuration."""
     return [
         Key(
-            id=f"static:{each.name}",
+            id=f"{STATIC}{each.name}",
             digest=digest_of(each.key),
             shown=each.key[:_SHOWN],
             name=each.name,

@@ -61,7 +61,10 @@ def chat_paths(settings: Settings, parts: ChatParts) -> dict[str, OwnPath]:
         return {}
     talk = ChatSurface(default_model=chat.default_model)
     accounts = AccountSurface(
-        parts.guarding.keeping, stations.clock, self_service=chat.self_service
+        parts.guarding.keeping,
+        stations.clock,
+        self_service=chat.self_service,
+        open_keys=chat.open_keys,
     )
     paths = {
         path: OwnPath(
@@ -78,6 +81,5 @@ def chat_paths(settings: Settings, parts: ChatParts) -> dict[str, OwnPath]:
     }
     for path, surface in parts.chat_status.routes().items():
         paths[path] = OwnPath(surface, right=Right.LIST, own=_REST, strict=True)
-    for path, surface in accounts.routes().items():
-        paths[path] = OwnPath(surface, right=accounts.permission, own=_REST, strict=True)
+    paths |= accounts.paths(_REST)
     return {f"{chat.prefix}{path}": own for path, own in paths.items()}

@@ -10,7 +10,7 @@ from structlog.typing import FilteringBoundLogger
 from olla.access.keyring import Keyring
 from olla.access.limiter import Limiter
 from olla.access.policy import TIERS
-from olla.app.access_options import access_policy, static_keys
+from olla.app.access_options import access_policy, makers, static_keys
 from olla.app.keeping import Keeping, seed
 from olla.clock import Clock
 from olla.proxy.gate import Gate
@@ -54,7 +54,8 @@ class Guarding:
         self, settings: Settings, clock: Clock, logger: FilteringBoundLogger, metrics: Metrics
     ) -> None:
         self._clock = clock
-        self.keyring = Keyring(static_keys(settings))
+        self.keyring = Keyring()
+        self._settle(settings)
         self._limiter = Limiter()
         self.gate = Gate(
             self.keyring,
@@ -94,7 +95,7 @@ class Guarding:
 
     def apply(self, settings: Settings) -> None:
         """Keys and limits are these from now on. What was used stays used."""
-        self.keyring.settle(static_keys(settings))
+        self._settle(settings)
         self.gate.adopt(access_policy(settings))
 
     def tiers(self) -> set[str]:
@@ -116,6 +117,11 @@ class Guarding:
             found["olla_shared_state_up"] = float(shared.up)
             found["olla_shared_state_fallbacks_total"] = shared.fallbacks
         return found
+
+    def _settle(self, settings: Settings) -> None:
+        self.keyring.settle(
+            static_keys(settings), tiers={*TIERS, *settings.access.tiers}, makers=makers(settings)
+        )
 
     def _spent(self, used: Mapping[str, int]) -> None:
         if self.shared is None:  # else the routers know together

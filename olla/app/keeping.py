@@ -20,7 +20,7 @@ from olla.clock import Clock
 from olla.failures import Failed, Failure, Kind
 from olla.record import RequestRecord
 from olla.settings.store_url import SqliteFile, exists, read_url
-from olla.store import StoreError
+from olla.store import MakerRevoked, StoreError
 from olla.tasks import joined, spawn
 
 if TYPE_CHECKING:
@@ -205,27 +205,35 @@ class Keeping:
         """Keep a new key.
 
         Raises:
-            Failed: the store is away.
+            Failed: the store is away, or the key that makes it was revoked meanwhile.
         """
         store = await self.store()
-        made = await self._tried(store.keys.create(key))
+        try:
+            made = await self._tried(store.keys.create(key))
+        except MakerRevoked as error:
+            raise Failed(Failure(Kind.KEY_REVOKED, f"{error}, and makes no others")) from None
         await self._read()
         if self.shared is not None:
             await self.shared.announce("keys")
         return made
 
-    async def revoke(self, id: str, *, owner: str | None = None) -> Key | None:
-        """Revoke a key, of one owner where one is named; None when there is none such.
+    async def revoke(
+        self, id: str, *, owner: str | None = None, made_by: str | None = None
+    ) -> tuple[Key, ...]:
+        """Revoke a key (of one owner or maker where one is named), and those that it made. Returns
+        it first, then those that were revoked with it; nothing when there is no such key.
 
         Raises:
             Failed: the store is away.
         """
         store = await self.store()
-        revoked = await self._tried(store.keys.revoke(id, self._clock.wall(), owner=owner))
-        if revoked is not None:
-            self._keyring.revoke(revoked.id)
+        wall = self._clock.wall()
+        revoked = await self._tried(store.keys.revoke(id, wall, owner=owner, made_by=made_by))
+        if revoked:
+            # The others follow from it, here and at the routers that hear of it.
+            self._keyring.revoke(revoked[0].id)
             if self.shared is not None:
-                await self.shared.announce(f"revoked {revoked.id}")
+                await self.shared.announce(f"revoked {revoked[0].id}")
         return revoked
 
     def announced(self, what: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from olla.access.keys import DEFAULT_RIGHTS, Key
+from olla.access.keys import DEFAULT_RIGHTS, Key, maker_shown
 from olla.access.limiter import Limiter
 from olla.access.policy import TIERS
 from olla.app.guarding import store_url
@@ -204,15 +204,18 @@ def list_keys(config: Path | None, owner: str | None, as_json: bool) -> None:
 @click.argument("id")
 @click.option("--owner", help="Only if it is this owner's.")
 def revoke(config: Path | None, id: str, owner: str | None) -> None:
-    """Revoke the key with this ID, for good. `olla keys list` shows the ids.
+    """Revoke the key with this ID and all that it made, for good. `olla keys list` shows the ids.
 
     \b
     Examples:
       olla keys revoke 7
     """
     settings = load_or_exit(config).settings
-    key = _with_store(settings, lambda book: book.revoke(id, owner), f"revoked {id}")
+    key, *others = _with_store(settings, lambda book: book.revoke(id, owner), f"revoked {id}")
     click.echo(f"key {key.id} ({_printable(key.name)}, {key.shown}…) is revoked")
+    if others:
+        ids = ", ".join(each.id for each in others)
+        click.echo(f"so are {len(others)} that it made, directly or by others: {ids}")
     at_once = " at once," if settings.state.url is not None else ""
     _note(f"routers that run take it no more{at_once} within {LOOK_AGAIN:g} s at the latest")
 
@@ -228,9 +231,12 @@ class _Direct:
         """See `Books`."""
         return await self._store.keys.create(key)
 
-    async def revoke(self, id: str, *, owner: str | None = None) -> Key | None:
+    async def revoke(
+        self, id: str, *, owner: str | None = None, made_by: str | None = None
+    ) -> tuple[Key, ...]:
         """See `Books`."""
-        return await self._store.keys.revoke(id, self._clock.wall(), owner=owner)
+        at = self._clock.wall()
+        return await self._store.keys.revoke(id, at, owner=owner, made_by=made_by)
 
     async def tried(self, work: Callable[[Store], Awaitable[T]]) -> T:
         """See `Books`."""
@@ -340,7 +346,18 @@ def _show(keys: list[Key]) -> None:
     if not console.is_terminal:
         console.width = _PIPED_WIDTH
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("id", "name", "owner", "tier", "begins with", "may", "only", "made", "state"):
+    for name in (
+        "id",
+        "name",
+        "owner",
+        "tier",
+        "begins with",
+        "may",
+        "only",
+        "made",
+        "by",
+        "state",
+    ):
         table.add_column(name, overflow="fold")
     for key in keys:
         state, style = _state(key, now)
@@ -350,6 +367,7 @@ def _show(keys: list[Key]) -> None:
             " ".join([each or "''" for each in (*key.models, *(f"@{at}" for at in key.endpoints))])
             or "-",
             (iso_time(key.created) or "")[:10],
+            maker_shown(key.made_by) or "-",
             state,
         ]
         # Text, not markup: names may hold brackets.

@@ -97,6 +97,9 @@ class Chat(Section):
     """The model of requests that name none."""
     self_service: bool = False
     """Let members make, see and revoke keys of their own, and see their own usage."""
+    open_keys: bool = False
+    """Let everybody make, see and revoke keys of the tier member without a key, as the service's
+    documentation shows it. Of no use with access.require_key."""
 
 
 class Surfaces(Section):

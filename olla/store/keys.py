@@ -1,11 +1,16 @@
-"""Keys, as they are kept. Who may do what with them is not decided here."""
+"""Stores keys, and revokes a key together with those that it made.
+
+Who may do what with them is not decided here.
+"""
 
 from typing import Any
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, Text, cast, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from olla.access.keys import Key
 from olla.dialects.dialect import Right
+from olla.store import MakerRevoked
 from olla.store.connections import Connections
 from olla.store.schema import key_revision, keys
 
@@ -24,6 +29,7 @@ class KeyTable:
         """Keep a key; what comes back has its id. `key.id` is not looked at.
 
         Raises:
+            MakerRevoked: the key that makes it is revoked.
             StoreError: also when there is a key of this digest already.
         """
         values = {
@@ -32,8 +38,16 @@ class KeyTable:
             "models": list(key.models),
             "endpoints": list(key.endpoints),
             **{name: getattr(key, name) for name in ("created", "expires", "revoked")},
+            "made_by": key.made_by or None,
         }
+        maker = _number(key.made_by)
         async with self._connections.writing() as connection:
+            await _in_turn(connection)
+            if maker is not None:
+                found = await connection.execute(select(keys.c.revoked).where(keys.c.id == maker))
+                row = found.one_or_none()
+                if row is None or row.revoked is not None:
+                    raise MakerRevoked(f"the key {maker} is revoked")
             made = await connection.execute(insert(keys).values(values).returning(keys))
             row = made.one()
             await connection.execute(_CHANGED)
@@ -43,11 +57,16 @@ class KeyTable:
         """All keys, also those that are revoked or have expired; oldest first."""
         return await self.find()
 
-    async def find(self, *, owner: str | None = None, id: str | None = None) -> list[Key]:
-        """The keys of an owner, or of an id, or of both; oldest first."""
+    async def find(
+        self, *, owner: str | None = None, id: str | None = None, made_by: str | None = None
+    ) -> list[Key]:
+        """The keys of an owner, of an id, and made by a maker, where these are given; oldest
+        first."""
         query = select(keys).order_by(keys.c.id)
         if owner is not None:
             query = query.where(keys.c.owner == owner)
+        if made_by is not None:
+            query = query.where(keys.c.made_by == made_by)
         if id is not None:
             number = _number(id)
             if number is None:
@@ -56,29 +75,51 @@ class KeyTable:
         async with self._connections.reading() as connection:
             return [_key_of(row) for row in await connection.execute(query)]
 
-    async def revoke(self, id: str, at: float, *, owner: str | None = None) -> Key | None:
-        """End a key at `at` (Unix seconds); one that is revoked stays so since the first time.
+    async def revoke(
+        self, id: str, at: float, *, owner: str | None = None, made_by: str | None = None
+    ) -> tuple[Key, ...]:
+        """Revoke a key at `at` (Unix seconds), and every key that it made, directly or by others.
 
-        None when there is no such key, or `owner` is given and it is somebody else's.
+        Returns the key first, then those that were revoked with it now. A key that was revoked
+        before keeps its time. Empty when there is no such key, or not of this `owner` or maker,
+        where one is given.
         """
         number = _number(id)
         if number is None:
-            return None
-        those = [keys.c.id == number] + ([] if owner is None else [keys.c.owner == owner])
+            return ()
+        those = [keys.c.id == number]
+        those += [] if owner is None else [keys.c.owner == owner]
+        those += [] if made_by is None else [keys.c.made_by == made_by]
         async with self._connections.writing() as connection:
+            await _in_turn(connection)
+            if (await connection.execute(select(keys.c.id).where(*those))).one_or_none() is None:
+                return ()
+            tree = select(keys.c.id).where(keys.c.id == number).cte("made", recursive=True)
+            # UNION, not UNION ALL: a loop of makers, which only a hand could write, ends.
+            tree = tree.union(select(keys.c.id).where(keys.c.made_by == cast(tree.c.id, Text)))
             done = await connection.execute(
-                update(keys).where(*those, keys.c.revoked.is_(None)).values(revoked=at)
+                update(keys)
+                .where(keys.c.id.in_(select(tree.c.id)), keys.c.revoked.is_(None))
+                .values(revoked=at)
+                .returning(keys)
             )
-            if done.rowcount:
+            ended = sorted(map(_key_of, done), key=lambda each: int(each.id))
+            if ended:
                 await connection.execute(_CHANGED)
-            row = (await connection.execute(select(keys).where(*those))).one_or_none()
-        return None if row is None else _key_of(row)
+            first = (await connection.execute(select(keys).where(*those))).one()
+        return (_key_of(first), *(each for each in ended if each.id != str(number)))
 
     async def revision(self) -> int:
         """A number that grows with every change of a key, by whichever process."""
         async with self._connections.reading() as connection:
             value: int = (await connection.execute(select(key_revision.c.value))).scalar_one()
         return value
+
+
+async def _in_turn(connection: AsyncConnection) -> None:
+    """Wait until no other transaction changes keys. Else one could make a key while another
+    revokes its maker, and neither would see the other's. SQLite has one writer at a time anyway."""
+    await connection.execute(select(key_revision.c.value).with_for_update())
 
 
 _CHANGED = update(key_revision).values(value=key_revision.c.value + 1)
@@ -99,5 +140,5 @@ def _key_of(row: Row[Any]) -> Key:
         frozenset(Right(word) for word in row.rights),
         tuple(row.models),
         tuple(row.endpoints),
-        *(row.created, row.expires, row.revoked),
+        *(row.created, row.expires, row.revoked, row.made_by or ""),
     )

@@ -39,6 +39,7 @@ keys = Table(
     Column("created", Double, nullable=False),
     Column("expires", Double),
     Column("revoked", Double),
+    Column("made_by", Text, index=True),
     sqlite_autoincrement=True,  # an id never means another key, for usage is kept under it
 )
 """Keys: see `olla.access.keys.Key`. None is ever deleted."""

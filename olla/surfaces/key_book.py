@@ -1,4 +1,4 @@
-"""Making, listing and revoking keys: what every surface that does so has in common.
+"""Makes, lists and revokes keys, for every surface that does so.
 
 A key is shown once, when it is made. Who may do it is not decided here.
 """
@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import unquote
 
-from olla.access.keys import DEFAULT_RIGHTS, SECRET_BYTES, Key, form_key
+from olla.access.keys import DEFAULT_RIGHTS, SECRET_BYTES, STATIC, Key, form_key, maker_shown
 from olla.clock import Clock
 from olla.dialects.dialect import Right
 from olla.failures import Failed, Failure, Kind
@@ -18,11 +18,10 @@ from olla.surfaces.answers import iso_time
 if TYPE_CHECKING:
     from olla.store.database import Store
 
-__all__ = ["Books", "KeyBook", "id_in", "shown_key"]
+__all__ = ["Books", "KeyBook", "id_in", "shown_key", "shown_revoked"]
 
 T = TypeVar("T")
 _TEXT_MAX = 100
-_STATIC = "static:"
 
 
 class Books(Protocol):
@@ -32,8 +31,11 @@ class Books(Protocol):
         """Keep a new key; it comes back with its id."""
         ...
 
-    async def revoke(self, id: str, *, owner: str | None = None) -> Key | None:
-        """Revoke a key, of one owner where one is named; None when there is none such."""
+    async def revoke(
+        self, id: str, *, owner: str | None = None, made_by: str | None = None
+    ) -> tuple[Key, ...]:
+        """Revoke a key, of one owner or maker where one is named, and those that it made; nothing
+        when there is none such."""
         ...
 
     async def tried(self, work: "Callable[[Store], Awaitable[T]]") -> T:
@@ -68,13 +70,14 @@ class KeyBook:
         models: tuple[str, ...] = (),
         endpoints: tuple[str, ...] = (),
         lifetime: float | None = None,
+        made_by: str = "",
     ) -> tuple[str, Key]:
         """Make a key: itself, which nobody can see again, and what is kept of it. `lifetime` is
-        in seconds, None for ever.
+        in seconds, None for ever. `made_by` is the `mark` of the key that makes it.
 
         Raises:
-            Failed: a text is empty, too long or odd, there is no such tier or endpoint, or the
-                store is away.
+            Failed: a text is empty, too long or odd, there is no such tier or endpoint, the key
+                that makes it was revoked meanwhile, or the store is away.
         """
         for what, text in (("name", name), ("owner", owner), ("tier", tier)):
             if len(text) > _TEXT_MAX or (text and not text.isprintable()):
@@ -106,29 +109,33 @@ class KeyBook:
                 endpoints=endpoints,
                 created=now,
                 expires=None if lifetime is None else now + lifetime,
+                made_by=made_by,
             )
         )
         return secret, made
 
-    async def keys(self, owner: str | None = None) -> list[Key]:
-        """All keys, or those of one owner, revoked ones too.
+    async def keys(self, owner: str | None = None, made_by: str | None = None) -> list[Key]:
+        """All keys, or those of one owner or maker, revoked ones too.
 
         Raises:
             Failed: the store is away.
         """
-        return await self._books.tried(lambda store: store.keys.find(owner=owner))
+        return await self._books.tried(lambda store: store.keys.find(owner=owner, made_by=made_by))
 
-    async def revoke(self, id: str, owner: str | None = None) -> Key:
-        """Revoke a key: it is not taken from now on.
+    async def revoke(
+        self, id: str, owner: str | None = None, made_by: str | None = None
+    ) -> tuple[Key, ...]:
+        """Revoke a key (of one owner or maker where one is named), and those that it made: none is
+        accepted from now on. Returns the key first.
 
         Raises:
             Failed: there is none such, or the store is away.
         """
-        revoked = await self._books.revoke(id, owner=owner)
-        if revoked is None and id.startswith(_STATIC):
-            message = f"what begins with {_STATIC} stands in the configuration, and ends there: "
+        revoked = await self._books.revoke(id, owner=owner, made_by=made_by)
+        if not revoked and id.startswith(STATIC):
+            message = f"what begins with {STATIC} stands in the configuration, and ends there: "
             raise Failed(Failure(Kind.NOT_FOUND, f"{message}take it out of access.keys"))
-        if revoked is None:
+        if not revoked:
             whose = f" of '{owner}'" if owner is not None else ""
             raise Failed(Failure(Kind.NOT_FOUND, f"there is no key{whose} with the id {id[:40]}"))
         return revoked
@@ -141,9 +148,9 @@ def id_in(target: str) -> str:
 
 
 def shown_key(key: Key) -> dict[str, Any]:
-    """What may be shown of a key, as JSON; the id as a number where it is one."""
+    """What may be shown of a key, as JSON; ids as numbers where they are such."""
     return {
-        "id": int(key.id) if key.id.isdecimal() else key.id,
+        "id": _shown_id(key.id),
         "name": key.name,
         "user_id": key.owner,
         "tier": key.tier,
@@ -155,4 +162,15 @@ def shown_key(key: Key) -> dict[str, Any]:
         "created_at": iso_time(key.created),
         "expires_at": iso_time(key.expires),
         "revoked_at": iso_time(key.revoked),
+        "made_by": _shown_id(maker_shown(key.made_by)) or None,
     }
+
+
+def shown_revoked(keys: tuple[Key, ...]) -> dict[str, Any]:
+    """What is shown of a key that was revoked, with the ids of those that ended with it."""
+    first, *others = keys
+    return {**shown_key(first), "also_revoked": [_shown_id(key.id) for key in others]}
+
+
+def _shown_id(id: str) -> int | str:
+    return int(id) if id.isdecimal() else id

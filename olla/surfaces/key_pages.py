@@ -1,6 +1,6 @@
-"""Keys as JSON, for whoever may make them: list, create, revoke.
+"""Lists, makes and revokes keys, as JSON.
 
-Who may is decided before; what a key is, is `key_book`'s business.
+The caller's right is checked before; what a key is, `key_book` knows.
 """
 
 from aiohttp import web
@@ -9,7 +9,7 @@ from olla.dialects.dialect import Right
 from olla.proxy.answering import Asked
 from olla.surfaces.answers import json_response
 from olla.surfaces.asking import parsed
-from olla.surfaces.key_book import KeyBook, id_in, shown_key
+from olla.surfaces.key_book import KeyBook, id_in, shown_key, shown_revoked
 from olla.surfaces.wire import KeyRequest
 
 __all__ = ["KeyPages"]
@@ -31,6 +31,7 @@ class KeyPages:
         """A new key: the only answer that ever has the key itself."""
         wanted = await parsed(asked, KeyRequest)
         days = wanted.expires_in_days
+        maker = asked.visit.caller.key
         secret, made = await self._book.create(
             name=wanted.name,
             owner=wanted.user_id,
@@ -39,9 +40,10 @@ class KeyPages:
             models=tuple(wanted.models),
             endpoints=tuple(wanted.endpoints),
             lifetime=None if days is None else days * _DAY,
+            made_by=maker.mark if maker is not None else "",
         )
         return json_response({"key": secret, **shown_key(made)}, status=201)
 
     async def revoke(self, request: web.BaseRequest, asked: Asked) -> web.Response:
-        """The key of the path's last part, which is not taken any more."""
-        return json_response(shown_key(await self._book.revoke(id_in(request.raw_path))))
+        """The key of the path's last part, which is not accepted any more."""
+        return json_response(shown_revoked(await self._book.revoke(id_in(request.raw_path))))

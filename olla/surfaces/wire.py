@@ -15,6 +15,7 @@ __all__ = [
     "KeyList",
     "KeyMade",
     "KeyRequest",
+    "KeyRevoked",
     "KeyShown",
     "ModelList",
     "OwnErrorAnswer",
@@ -211,6 +212,15 @@ class KeyShown(Wire):
     created_at: str | None
     expires_at: str | None
     revoked_at: str | None
+    made_by: int | str | None
+    """Which key made it, by its id; `anonymous` for a caller without one, none for a command."""
+
+
+class KeyRevoked(KeyShown):
+    """A key that is revoked."""
+
+    also_revoked: list[int]
+    """The keys that it made, which end with it."""
 
 
 class KeyMade(KeyShown):

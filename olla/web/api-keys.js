@@ -33,7 +33,7 @@ function row(each) {
   const state = stateOf(each);
   for (const text of [
     `${each.prefix}…`, each.user_id, each.tier, each.operations.join(", "),
-    limits.join(", ") || "nothing", day(each.created_at),
+    limits.join(", ") || "nothing", day(each.created_at), String(each.made_by ?? ""),
   ]) {
     made.append(cell(text));
   }
@@ -106,8 +106,11 @@ function revoke(each) {
   dialog.addEventListener("close", async () => {
     if (dialog.returnValue !== "revoke") return;
     try {
-      await json(await ask(`/api-keys/${encodeURIComponent(each.id)}`, key(), { method: "DELETE" }));
-      tell(`The key “${each.name}” was revoked.`);
+      const ended = await json(
+        await ask(`/api-keys/${encodeURIComponent(each.id)}`, key(), { method: "DELETE" }),
+      );
+      const others = ended.also_revoked.length;
+      tell(`The key “${each.name}” was revoked${others ? `, and ${others} that it made` : ""}.`);
     } catch (error) {
       tell(error.message, true);
     }

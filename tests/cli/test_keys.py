@@ -110,6 +110,21 @@ def test_the_list_tells_what_there_is(keys: Invoke) -> None:
     assert [(each["id"], each["is_active"]) for each in shown] == [(2, False)]
 
 
+def test_what_a_key_made_is_shown_and_ends_with_it(keys: Invoke, tmp_path: Path) -> None:
+    """The command says how many those are, and which."""
+    for _ in range(4):
+        keys("create")
+    with sqlite3.connect(tmp_path / "keys.db") as connection:
+        connection.execute("update keys set made_by = '1' where id = 2")
+        connection.execute("update keys set made_by = '2' where id = 3")
+    connection.close()
+    shown = json.loads(keys("list", "--json").stdout)
+    assert [each["made_by"] for each in shown] == [None, 1, 2, None]
+    assert "so are 2 that it made, directly or by others: 2, 3\n" in keys("revoke", "1").stdout
+    shown = json.loads(keys("list", "--json").stdout)
+    assert [each["is_active"] for each in shown] == [False, False, False, True]
+
+
 def test_the_list_tells_a_key_for_nothing_from_one_for_all(keys: Invoke, tmp_path: Path) -> None:
     """Such keys may have been made before they were refused."""
     for name in ("all", "none"):

@@ -31,9 +31,10 @@ def store(path: Path) -> str:
 
 @pytest.fixture(params=["", "/svc"], ids=["root", "prefix"])
 def base(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The service's address, in the place of http://localhost:8000."""
+    """The address of a service with open keys, in the place of http://localhost:8000."""
     prefix = str(request.param)
-    extra = store(tmp_path) + WITH_MEMBER + f"surfaces: {{chat: {{prefix: '{prefix}'}}}}\n"
+    service = f"surfaces: {{chat: {{prefix: '{prefix}', open_keys: true}}}}\n"
+    extra = store(tmp_path) + WITH_MEMBER + service
     with threaded_fleet(NODES, extra) as running:
         yield running.url + prefix
 
@@ -64,7 +65,7 @@ def curl(base: str, typed: str) -> tuple[int, str]:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_every_curl_example_works_as_it_is_typed(base: str) -> None:
-    """But for host and port."""
+    """But for host and port, and a key to read the usage with."""
     status, body = curl(
         base,
         """curl -X POST "http://localhost:8000/chat" \\
@@ -111,7 +112,7 @@ def test_every_curl_example_works_as_it_is_typed(base: str) -> None:
     assert status == 200
     assert [row["user_id"] for row in rows] == [None, "user_abc123"]
 
-    create = AS_ADMIN + ' -X POST "http://localhost:8000/api/keys?user_id=abc&name=MyKey"'
+    create = 'curl -X POST "http://localhost:8000/api/keys?user_id=abc&name=MyKey"'
     status, body = curl(base, create)
     made = json.loads(body)
     assert status == 201
@@ -123,14 +124,12 @@ def test_every_curl_example_works_as_it_is_typed(base: str) -> None:
         "member",
     )
 
-    status, body = curl(base, AS_ADMIN + ' "http://localhost:8000/api/keys?user_id=abc"')
+    status, body = curl(base, 'curl "http://localhost:8000/api/keys?user_id=abc"')
     assert status == 200
     assert [each["name"] for each in json.loads(body)["keys"]] == ["MyKey"]
     assert made["key"] not in body
 
-    status, body = curl(
-        base, AS_ADMIN + ' -X DELETE "http://localhost:8000/api/keys/1?user_id=abc"'
-    )
+    status, body = curl(base, 'curl -X DELETE "http://localhost:8000/api/keys/1?user_id=abc"')
     assert status == 200
     assert json.loads(body)["is_active"] is False
 
@@ -397,6 +396,104 @@ def test_self_service_is_for_one_s_own(self_service: str) -> None:
         assert status == 403
         assert "own user" in answer["error"]["message"]
     assert len(ask("GET", "/api/usage", **ADMIN)[1]["usage"]) == 2
+
+
+def test_what_a_member_s_key_made_ends_with_it(self_service: str) -> None:
+    """The answer and the list say which key made which."""
+    url = self_service
+
+    def make(shown: dict[str, str], query: str = "") -> Any:
+        answer = requests.post(f"{url}/api/keys{query}", headers=shown, timeout=10)
+        assert answer.status_code == 201
+        return answer.json()
+
+    first = make(ADMIN, "?user_id=a")
+    assert first["made_by"] == "static:root"
+    second = make({"X-API-Key": first["key"]})
+    third = make({"X-API-Key": second["key"]})
+    other = make(ADMIN, "?user_id=a")
+    listed = requests.get(f"{url}/api/keys", headers={"X-API-Key": third["key"]}, timeout=10)
+    assert [each["made_by"] for each in listed.json()["keys"]] == [
+        *("static:root", first["id"], second["id"], "static:root"),
+    ]
+    ended = requests.delete(f"{url}/api/keys/{first['id']}", headers=ADMIN, timeout=10).json()
+    assert ended["also_revoked"] == [second["id"], third["id"]]
+    for key, status in ((first, 401), (second, 401), (third, 401), (other, 200)):
+        shown = {"X-API-Key": key["key"]}
+        answer = requests.post(url + "/chat", json=MESSAGE, headers=shown, timeout=10)
+        assert answer.status_code == status
+
+
+@pytest.fixture
+def open_keys(tmp_path: Path) -> Iterator[ThreadedFleet]:
+    """A router with open keys, whose members see to their own."""
+    extra = WITH_ADMIN + "surfaces: {chat: {open_keys: true, self_service: true}}\n"
+    with threaded_fleet(NODES, store(tmp_path) + extra) as running:
+        yield running
+
+
+def test_an_open_key_is_a_member_s_and_no_more(open_keys: ThreadedFleet) -> None:
+    """Whatever the request asks for; it makes no other keys, and sees neither keys nor usage."""
+    url = open_keys.url
+    wanted = {"user_id": "a", "tier": "premium", "operations": ["admin", "manage"]}
+    made = requests.post(f"{url}/api/keys?tier=premium", json=wanted, timeout=10).json()
+    assert (made["tier"], made["made_by"]) == ("member", "anonymous")
+    assert made["operations"] == ["embed", "generate", "list"]
+    shown = {"X-API-Key": made["key"]}
+    assert requests.post(f"{url}/chat", json=MESSAGE, headers=shown, timeout=10).status_code == 200
+    for method, path in (("POST", "keys"), ("GET", "keys"), ("GET", "usage"), ("DELETE", "keys/1")):
+        answer = requests.request(method, f"{url}/api/{path}", headers=shown, timeout=10)
+        assert answer.status_code == 403, (method, path)
+    copy = {"source": MODEL, "destination": "mine"}
+    answer = requests.post(f"{url}/api/copy", json=copy, headers=shown, timeout=10)
+    assert answer.status_code == 403
+    management = f"{url}/olla/management/api-keys"
+    assert requests.get(management, headers=shown, timeout=10).status_code == 403
+
+
+def test_without_a_key_only_open_keys_can_be_reached(open_keys: ThreadedFleet) -> None:
+    """Those that an admin has made are neither listed nor revoked, and their users get no open
+    ones; usage stays closed."""
+    url = open_keys.url
+    kept = requests.post(f"{url}/api/keys?user_id=a", headers=ADMIN, timeout=10).json()
+    made = requests.post(f"{url}/api/keys?user_id=b", timeout=10).json()
+    answer = requests.post(f"{url}/api/keys?user_id=a", timeout=10)
+    assert answer.status_code == 403
+    assert "made with a key" in answer.json()["error"]["message"]
+    assert requests.get(f"{url}/api/keys?user_id=a", timeout=10).json() == {"keys": []}
+    listed = requests.get(f"{url}/api/keys?user_id=b", timeout=10).json()["keys"]
+    assert [each["id"] for each in listed] == [made["id"]]
+    for query, status in (("", 400), ("?user_id=", 400), ("?user_id=a", 404), ("?user_id=b", 404)):
+        answer = requests.delete(f"{url}/api/keys/{kept['id']}{query}", timeout=10)
+        assert answer.status_code == status, query
+    assert requests.get(f"{url}/api/keys", timeout=10).status_code == 400
+    assert requests.post(f"{url}/api/keys", timeout=10).status_code == 400
+    assert requests.get(f"{url}/api/usage?user_id=b", timeout=10).status_code == 401
+    shown = {"X-API-Key": kept["key"]}
+    assert requests.post(f"{url}/chat", json=MESSAGE, headers=shown, timeout=10).status_code == 200
+    answer = requests.delete(f"{url}/api/keys/{made['id']}?user_id=b", timeout=10)
+    assert answer.json()["is_active"] is False
+
+
+def test_open_keys_have_a_bound(open_keys: ThreadedFleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five active ones of a user, and so many in all, since each is in memory for good."""
+    url = open_keys.url
+    found = [requests.post(f"{url}/api/keys?user_id=a", timeout=10) for _ in range(6)]
+    assert [each.status_code for each in found] == [201] * 5 + [403]
+    monkeypatch.setattr("olla.surfaces.accounts._OPEN_KEYS_MAX", 6)
+    for user, status in (("b", 201), ("c", 403)):
+        answer = requests.post(f"{url}/api/keys?user_id={user}", timeout=10)
+        assert answer.status_code == status
+    assert "an admin can make more" in answer.json()["error"]["message"]
+
+
+def test_open_keys_are_of_no_use_where_keys_are_required(tmp_path: Path) -> None:
+    """Required is required."""
+    extra = f"{WITH_ADMIN}  require_key: true\nsurfaces: {{chat: {{open_keys: true}}}}\n"
+    with threaded_fleet(NODES, store(tmp_path) + extra) as fleet:
+        for method in ("GET", "POST"):
+            answer = requests.request(method, f"{fleet.url}/api/keys?user_id=a", timeout=10)
+            assert answer.status_code == 401
 
 
 def test_self_service_multiplies_nothing(self_service: str, tmp_path: Path) -> None:

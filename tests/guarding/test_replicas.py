@@ -8,6 +8,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from olla.failures import Failed
 from tests.guarding.conftest import MODEL, bearer, new_key
 from tests.redis_server import RedisServer, redis_server
 from tests.routers import Fleet
@@ -79,6 +80,30 @@ async def test_a_key_revoked_at_one_router_is_refused_by_the_others(
             async with asyncio.timeout(5):
                 while await post(session, router, **bearer(secret)) != 401:
                     pass
+
+
+async def test_what_a_revoked_key_made_is_refused_by_the_others_too(
+    redis: RedisServer, tmp_path: Path
+) -> None:
+    """One announcement is enough: they know which key made which. Nor does a router that has not
+    heard of it yet make another with it."""
+    async with AsyncExitStack() as stack:
+        routers = await three_routers(stack, redis, tmp_path, "access: {require_key: true}")
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        await new_key(routers[0])
+        child = await new_key(routers[1], 2, made_by="1")
+        grandchild = await new_key(routers[2], 3, made_by="2")
+        for router in routers:
+            assert await post(session, router, **bearer(grandchild)) == 200
+        await routers[0].app.guarding.keeping.revoke("1")
+        with pytest.raises(Failed, match="makes no others"):
+            await new_key(routers[2], 4, made_by="2")
+        for secret in (child, grandchild):
+            assert await post(session, routers[0], **bearer(secret)) == 401
+            for router in routers[1:]:
+                async with asyncio.timeout(5):
+                    while await post(session, router, **bearer(secret)) != 401:
+                        pass
 
 
 async def test_without_the_shared_state_each_router_s_own_limits_hold(

@@ -8,8 +8,10 @@ import aiohttp
 import pytest
 
 from olla.dialects.dialect import Right
+from olla.settings import parse
 from olla.settings.access import Access
 from tests.guarding.conftest import CALLS, MODEL, OTHER, MakeFleet, bearer, new_key, said
+from tests.routers import settings_text
 
 GUARDED = """
 access:
@@ -267,3 +269,45 @@ async def test_without_its_store_known_keys_go_on_and_others_hear_why(
     assert "store" in said(dialect, body)
     assert int(headers["Retry-After"]) >= 1
     assert "the store is away" in fleet.log.getvalue()
+
+
+async def test_what_made_a_key_decides_how_long_it_lives(
+    make_fleet: MakeFleet, session: aiohttp.ClientSession
+) -> None:
+    """A key of the file that is taken out, or gets another secret, ends what it has made; keys
+    that were made without one end once that is closed again."""
+    keys = "access: {{keys: [{{name: root, key: {}, operations: [admin]}}]}}\n"
+    settings = keys.format("the-first-secret") + "surfaces: {chat: {open_keys: true}}\n"
+    fleet = await make_fleet(settings)
+    url = f"{fleet.url}/api/keys?user_id="
+    async with session.post(url + "a", headers=bearer("the-first-secret")) as response:
+        by_root = (await response.json())["key"]
+    async with session.post(url + "b") as response:
+        openly = (await response.json())["key"]
+    urls = {name: node.url for name, node in fleet.nodes.items()}
+
+    async def statuses(extra: str) -> list[int]:
+        await fleet.app.reload(parse(settings_text(urls, fleet.extra.replace(settings, extra)), {}))
+        return [
+            (await ask(session, fleet.url, "native", **bearer(key)))[0] for key in (by_root, openly)
+        ]
+
+    assert await statuses(settings) == [200, 200]
+    assert await statuses(settings.replace("first", "next")) == [401, 200]
+    assert await statuses(keys.format("the-first-secret")) == [200, 401]
+    assert await statuses("surfaces: {chat: {open_keys: true}}\n") == [401, 200]
+
+
+async def test_a_key_of_a_tier_that_is_taken_out_is_refused(
+    make_fleet: MakeFleet, session: aiohttp.ClientSession
+) -> None:
+    """It would have no limits; it is good again once the tier is defined again."""
+    tiers = "access: {tiers: {gold: {requests_per_minute: 100}}}\n"
+    fleet = await make_fleet(tiers)
+    secret = await new_key(fleet, tier="gold")
+    urls = {name: node.url for name, node in fleet.nodes.items()}
+    for extra, status in ((tiers, 200), ("access: {}\n", 403), (tiers, 200)):
+        await fleet.app.reload(parse(settings_text(urls, fleet.extra.replace(tiers, extra)), {}))
+        found, body, _ = await ask(session, fleet.url, "native", **bearer(secret))
+        assert found == status
+        assert found == 200 or "access.tiers.gold" in said("native", body)

@@ -5,12 +5,15 @@ import logging
 import sys
 
 import pytest
+from alembic import command
 from sqlalchemy import text
 
-from olla.settings.store_url import read_url
+from olla.access.keys import Key
+from olla.settings.store_url import SqliteFile, read_url
 from olla.store import StoreError
-from olla.store.connections import Connections
+from olla.store.connections import Connections, make_sqlite_file
 from olla.store.database import Store
+from olla.store.migrating import migration_config
 from tests.store.conftest import Open
 
 
@@ -60,6 +63,29 @@ async def test_a_newer_database_is_refused(url: str, store: Store) -> None:
     await connections.close()
     with pytest.raises(StoreError, match=r"newer olla \(its version is 9999"):
         await Store.open(url)
+
+
+async def test_keys_from_before_the_makers_were_kept_stay_good(url: str, opened: Open) -> None:
+    """A database of the first version is brought up to date with what is in it."""
+    connections = Connections(read_url(url), 10.0)
+    if (path := read_url(url)) and isinstance(path, SqliteFile):
+        make_sqlite_file(path)
+    async with connections.writing() as connection:
+        await connection.run_sync(lambda raw: command.upgrade(migration_config(raw), "0001"))
+        await connection.execute(
+            text(
+                "INSERT INTO keys (digest, shown, name, owner, tier, rights, models, endpoints, "
+                "created) VALUES (:digest, 'oa-x', 'old', '', 'standard', '[\"list\"]', '[]', "
+                "'[]', 5)"
+            ),
+            {"digest": b"d" * 32},
+        )
+    await connections.close()
+    store = await opened(url)
+    (old,) = await store.keys.every()
+    assert (old.name, old.made_by) == ("old", "")
+    made = await store.keys.create(Key("", b"e" * 32, "oa-y", "new", made_by=old.id))
+    assert [each.id for each in await store.keys.revoke(old.id, 9.0)] == [old.id, made.id]
 
 
 async def test_migrations_leave_logging_as_it_is(

@@ -9,7 +9,7 @@ from olla.access.keys import digest_of
 from olla.dialects.dialect import Right
 from olla.failures import Failed, Kind
 from olla.store.database import Store
-from olla.surfaces.key_book import KeyBook, shown_key
+from olla.surfaces.key_book import KeyBook, shown_key, shown_revoked
 from tests.surfaces.known_fleet import StillClock
 
 
@@ -22,8 +22,9 @@ class InStore:
     async def create(self, key):  # type: ignore[no-untyped-def]
         return await self.store.keys.create(key)
 
-    async def revoke(self, id, *, owner=None):  # type: ignore[no-untyped-def]
-        return await self.store.keys.revoke(id, 1_800_000_005.0, owner=owner)
+    async def revoke(self, id, *, owner=None, made_by=None):  # type: ignore[no-untyped-def]
+        at = 1_800_000_005.0
+        return await self.store.keys.revoke(id, at, owner=owner, made_by=made_by)
 
     async def tried(self, work):  # type: ignore[no-untyped-def]
         return await work(self.store)
@@ -72,7 +73,20 @@ async def test_a_key_is_made_as_it_was_asked_for(book: KeyBook, clock: StillCloc
         "created_at": "2027-01-15T08:00:00.000Z",
         "expires_at": "2027-01-15T08:01:00.000Z",
         "revoked_at": None,
+        "made_by": None,
     }
+
+
+async def test_who_made_a_key_is_shown_and_what_ends_with_it(book: KeyBook) -> None:
+    """By the maker's id; of a key in the configuration nothing of its secret."""
+    await book.create(name="root")
+    for made_by in ("1", "2", "static:ci#0123", "anonymous"):
+        await book.create(name="x", made_by=made_by)
+    shown = [shown_key(key)["made_by"] for key in await book.keys()]
+    assert shown == [None, 1, 2, "static:ci", "anonymous"]
+    assert [key.id for key in await book.keys(made_by="anonymous")] == ["5"]
+    ended = shown_revoked(await book.revoke("1"))
+    assert (ended["id"], ended["is_active"], ended["also_revoked"]) == (1, False, [2, 3])
 
 
 @pytest.mark.parametrize("what", ["name", "owner", "tier"])
@@ -108,7 +122,7 @@ async def test_what_is_no_key_or_not_his_cannot_be_revoked(
         await book.revoke(id, owner)
     assert raised.value.failure.kind is Kind.NOT_FOUND
     assert (await book.keys())[0].revoked is None
-    assert (await book.revoke("1", "alice")).revoked == 1_800_000_005.0
+    assert (await book.revoke("1", "alice"))[0].revoked == 1_800_000_005.0
 
 
 @pytest.mark.parametrize("what", ["models", "endpoints"])
