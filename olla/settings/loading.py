@@ -10,6 +10,7 @@ from olla.settings.checks import check_all
 from olla.settings.document import read_document
 from olla.settings.environment import override
 from olla.settings.explaining import explain
+from olla.settings.exposure import exposures
 from olla.settings.foreign import take_out
 from olla.settings.model import Settings
 from olla.settings.problems import Problem, SettingsError
@@ -80,7 +81,7 @@ def parse(text: str, environ: Mapping[str, str], file: str = "<string>") -> Load
     check_all(document)
     if document.problems or settings is None:
         raise SettingsError(_in_order(document.problems))
-    for key, message in taken_over(settings.surfaces):
+    for key, message in (*taken_over(settings.surfaces), *exposures(settings)):
         document.note(key, message)
     return Loaded(settings, _in_order(document.notices), file)
 

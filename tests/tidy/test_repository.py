@@ -51,6 +51,7 @@ ELSEWHERE = {
     "clock.py": "test_app.py",
     "store/migrations/env.py": "store/test_migrating.py",
     "store/migrations/versions/v0001_keys_and_usage.py": "store/test_schema.py",
+    "store/migrations/versions/v0002_made_by.py": "store/test_migrating.py",
     "surfaces/accounts.py": "gateways/test_chat_service_examples.py",
     "surfaces/answers.py": "surfaces/test_status.py",
     "surfaces/fleet_report.py": "surfaces/test_status.py",
