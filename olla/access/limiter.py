@@ -125,15 +125,19 @@ class Meter:
 class Account:
     """All limits that hold for one caller in one category."""
 
-    __slots__ = ("asking", "caller", "counts_tokens", "limits", "meters", "shown")
+    __slots__ = ("caller", "counts_tokens", "limits", "meters", "shown", "sweeps")
 
-    def __init__(self, caller: str, meters: tuple[Meter, ...]) -> None:
+    def __init__(self, caller: str, meters: tuple[Meter, ...], sweeps: int) -> None:
         self.caller = caller
-        self.meters = meters
-        self.asking = 0
-        """How many requests wait to be told whether they fit."""
+        self.sweeps = sweeps
+        """How often the limiter had forgotten idle meters when these were last known to it."""
         self.counts_tokens = any(meter.kind in (_TOKENS, _DAILY) for meter in meters)
         self.limits = tuple(meter.limit for meter in meters)
+        self.use(meters)
+
+    def use(self, meters: tuple[Meter, ...]) -> None:
+        """Count with these meters from now on."""
+        self.meters = meters
         self.shown = [meter for meter in meters if meter.kind is _REQUESTS] or list(meters)
         """What `X-RateLimit-*` is about, unless another limit refuses."""
 
@@ -184,18 +188,17 @@ class Charge:
 
 
 class Limiter:
-    """The meters of one router. Meters that say nothing are forgotten.
-
-    An account is good until the next is asked for; one whose charge is held, or that is `asking`,
-    is good until that is over.
+    """The meters of one router. Idle meters are forgotten, however long somebody keeps their
+    account: a charge finds them again, or those that took their place.
     """
 
-    __slots__ = ("_accounts", "_meters", "_swept_at")
+    __slots__ = ("_accounts", "_meters", "_sweeps", "_swept_at")
 
     def __init__(self) -> None:
         self._meters: dict[str, Meter] = {}
         self._accounts: dict[tuple[str, str, str], tuple[tuple[Limit, ...], Account]] = {}
         self._swept_at = _SWEPT
+        self._sweeps = 0
 
     def account(
         self,
@@ -216,12 +219,20 @@ class Limiter:
             self._sweep(now, wall)
         counted = {Per.CALLER: caller, Per.ADDRESS: address, Per.ALL: "*"}
         meters = [self._meter(counted[limit.per], limit, now) for limit in limits]
-        account = Account(caller, tuple(meters))
+        account = Account(caller, tuple(meters), self._sweeps)
         self._accounts[key] = (limits, account)
         return account
 
+    def refresh(self, account: Account) -> None:
+        """Make an account that was kept for a while count with the meters of everybody else."""
+        if account.sweeps != self._sweeps:
+            known = self._meters
+            account.sweeps = self._sweeps
+            account.use(tuple([known.setdefault(each.key, each) for each in account.meters]))
+
     def charge(self, account: Account, tokens: int, now: float, wall: float) -> Charge:
         """Charge one request with an estimate of its tokens, if it fits."""
+        self.refresh(account)
         charge = Charge(account, tokens)
         for meter in account.meters:
             wait = meter.wait(tokens, now, wall)
@@ -278,9 +289,10 @@ class Limiter:
         self._accounts = {
             key: (limits, account)
             for key, (limits, account) in self._accounts.items()
-            if account.asking or any(meter.key in meters for meter in account.meters)
+            if any(meter.key in meters for meter in account.meters)
         }
         for _, account in self._accounts.values():
             meters.update((meter.key, meter) for meter in account.meters)
         self._meters = meters
+        self._sweeps += 1
         self._swept_at = max(_SWEPT, 2 * (len(meters) + len(self._accounts)))

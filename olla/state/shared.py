@@ -159,14 +159,11 @@ class SharedLimits:
         return self._link.run(CHARGE, keys, words)
 
     async def _answered(self, answer: Answer, charge: Charge) -> bytes | None:
-        charge.account.asking += 1
         try:
             return await asyncio.shield(answer)
         except asyncio.CancelledError:
             answer.add_done_callback(lambda answer: self._give_back(charge, answer))
             raise
-        finally:
-            charge.account.asking -= 1
 
     def _give_back(self, charge: Charge, answer: Answer) -> None:
         """Whoever asked has left meanwhile."""
@@ -177,6 +174,7 @@ class SharedLimits:
 
     def _read(self, charge: Charge, text: bytes) -> None:
         """What Redis has decided."""
+        self._limiter.refresh(charge.account)
         meters = charge.account.meters
         refused, wait, day, *told = text.split()
         now = self._clock.now()
@@ -196,6 +194,7 @@ class SharedLimits:
 
     def _decide(self, asked: Charge) -> Charge:
         """Without Redis: what others have under way is not known."""
+        self._limiter.refresh(asked.account)
         for meter in asked.account.meters:
             if meter.kind is Kind.CONCURRENT:
                 meter.level = 0.0

@@ -257,27 +257,61 @@ def test_callers_that_say_nothing_any_more_are_forgotten() -> None:
 
 
 def test_what_counts_or_is_held_is_never_forgotten() -> None:
-    """However many others come: requests under way, budgets, what was seeded, who is asking."""
+    """However many others come: requests under way, budgets, what was seeded."""
     limiter = Limiter()
     running = account(limiter, CONCURRENT, TOKENS, caller="key:running")
     charge = limiter.charge(running, 1, NOW, WALL)
     daily = account(limiter, DAILY, caller="key:daily")
     limiter.charge(daily, 900, NOW, WALL)
     limiter.spent("key:seeded", (DAILY,), 900, WALL)
-    asking = account(limiter, CONCURRENT, caller="key:asking")
-    asking.asking += 1
     for i in range(50_000):
         now = NOW + 1000 + i * 60
         limiter.charge(account(limiter, REQUESTS, caller=f"addr:{i}", now=now), 1, now, WALL)
     now += 1.0
     assert account(limiter, CONCURRENT, TOKENS, caller="key:running", now=now) is running
-    assert account(limiter, CONCURRENT, caller="key:asking", now=now) is asking
     for caller in ("key:daily", "key:seeded"):
         one = account(limiter, DAILY, caller=caller, now=now)
         assert not limiter.charge(one, 101, now, WALL).held
     limiter.settle(charge, 1000, now, WALL)
     again = account(limiter, CONCURRENT, TOKENS, caller="key:running", now=now)
     assert [meter.left(now, WALL) for meter in again.meters] == [3, 1]
+
+
+def sweep(limiter: Limiter, now: float) -> float:
+    """Let so many callers come that idle meters are forgotten; returns the time after it."""
+    before = limiter._sweeps
+    i = 0
+    while limiter._sweeps == before:
+        now, i = now + 60, i + 1
+        limiter.charge(account(limiter, REQUESTS, caller=f"addr:{i}", now=now), 1, now, WALL)
+    return now
+
+
+def test_an_account_that_was_kept_while_others_came_still_counts() -> None:
+    """A caller whose request takes long to arrive has one account, not a new one each time."""
+    limiter = Limiter()
+    one = Limit("tiers.t", Kind.CONCURRENT, 1)
+    kept = account(limiter, one, REQUESTS)
+    now = sweep(limiter, NOW)
+    charge = limiter.charge(kept, 1, now, WALL)
+    assert charge.held
+    again = account(limiter, one, REQUESTS, now=now)
+    assert limiter.charge(again, 1, now, WALL).refused is again.meters[0]
+    assert again.meters[1].left(now, WALL) == 119
+    now = sweep(limiter, now)
+    assert not limiter.charge(account(limiter, one, now=now), 1, now, WALL).held
+    limiter.settle(charge, 1, now, WALL)
+    assert limiter.charge(account(limiter, one, now=now), 1, now, WALL).held
+
+
+def test_an_account_that_was_kept_counts_with_the_meters_that_took_the_place_of_its_own() -> None:
+    """Not with its old ones beside them."""
+    limiter = Limiter()
+    one = Limit("tiers.t", Kind.CONCURRENT, 1)
+    kept = account(limiter, one)
+    now = sweep(limiter, NOW)
+    assert limiter.charge(account(limiter, one, now=now), 1, now, WALL).held
+    assert limiter.charge(kept, 1, now, WALL).refused is kept.meters[0]
 
 
 def test_a_changed_limit_keeps_what_was_used() -> None:
