@@ -13,6 +13,7 @@ import msgspec
 
 __all__ = [
     "FACTS",
+    "LEFT",
     "OURS",
     "Facts",
     "Failed",
@@ -59,6 +60,8 @@ class Kind(enum.Enum):
     ENCODING_UNSUPPORTED = "encoding_unsupported"
     REQUEST_TIMEOUT = "request_timeout"
     CLIENT_GONE = "client_gone"
+    CLIENT_STALLED = "client_stalled"
+    """It does not read what it is sent."""
 
     NOT_FOUND = "not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
@@ -147,6 +150,7 @@ FACTS: dict[Kind, Facts] = {
     Kind.ENCODING_UNSUPPORTED: Facts(_CLIENT, Phase.REQUEST, 415),
     Kind.REQUEST_TIMEOUT: Facts(_CLIENT, Phase.REQUEST, 408),
     Kind.CLIENT_GONE: Facts(_CLIENT, Phase.BODY, 499),
+    Kind.CLIENT_STALLED: Facts(_CLIENT, Phase.BODY, 499),
     Kind.NOT_FOUND: Facts(_CLIENT, Phase.ROUTE, 404),
     Kind.METHOD_NOT_ALLOWED: Facts(_CLIENT, Phase.ROUTE, 405),
     Kind.FORBIDDEN: Facts(_CLIENT, Phase.ROUTE, 403),
@@ -193,6 +197,8 @@ FACTS: dict[Kind, Facts] = {
 }
 
 
+LEFT = frozenset({Kind.CLIENT_GONE, Kind.CLIENT_STALLED})
+"""The client left, or was hung up on: nothing more reaches it, and no endpoint is to blame."""
 OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """Errors of the operating system that say nothing of an endpoint: this side has run out of
 something."""

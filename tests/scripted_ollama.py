@@ -58,17 +58,19 @@ def over(status: int, text: str, type: str = "application/json") -> bytes:
 
 
 @asynccontextmanager
-async def scripted(script: Script, extra: str = "") -> AsyncIterator[tuple[App, ScriptedOllama]]:
-    """A router over such a node."""
+async def scripted(
+    script: Script, extra: str = "", server: str = ""
+) -> AsyncIterator[tuple[App, ScriptedOllama]]:
+    """A router over such a node; `extra` and `server`: see `settings_text`."""
     node = ScriptedOllama(script)
-    server = await asyncio.start_server(node.serve, "127.0.0.1", 0)
-    node.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    app = App(parse(settings_text({"only": node.url}, extra), {}))
+    listener = await asyncio.start_server(node.serve, "127.0.0.1", 0)
+    node.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    app = App(parse(settings_text({"only": node.url}, extra, server), {}))
     await app.start()
     await app.prober.first_pass()
     try:
         yield app, node
     finally:
         await app.stop()
-        server.close()
-        await server.wait_closed()
+        listener.close()
+        await listener.wait_closed()

@@ -24,6 +24,7 @@ from olla.app.guarding import Guarding
 from olla.app.options import (
     aliases,
     browser_guard,
+    client_timeouts,
     context_rule,
     load_timeout,
     needs_restart,
@@ -248,9 +249,7 @@ class App:
         )
         self.downstream.server.limit(
             head_max=server.request_limits.max_header_size,
-            idle_timeout=server.idle_timeout,
-            read_header_timeout=server.read_header_timeout,
-            read_timeout=server.read_timeout,
+            timeouts=client_timeouts(settings),
             connections_max=connections_max(server.max_connections),
         )
         self.status.describe(loaded.source, settings.proxy.load_balancer)
@@ -386,9 +385,7 @@ class App:
             own=self._own_paths(settings),
             operations=self.lists.operations(),
             head_max=settings.server.request_limits.max_header_size,
-            idle_timeout=settings.server.idle_timeout,
-            read_header_timeout=settings.server.read_header_timeout,
-            read_timeout=settings.server.read_timeout,
+            timeouts=client_timeouts(settings),
             connections_max=connections_max(settings.server.max_connections),
             logger=self.logger,
         )

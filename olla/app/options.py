@@ -7,6 +7,7 @@ from olla.fleet.profiles import PROFILES
 from olla.proxy.allowed_hosts import AllowedHosts
 from olla.proxy.attempt import Timeouts
 from olla.proxy.browser_guard import BrowserGuard
+from olla.proxy.client_timeouts import ClientTimeouts
 from olla.proxy.context_length import ContextRule
 from olla.proxy.cors import CorsPolicy
 from olla.routing.decision import Fallback, RoutingOptions, Strategy
@@ -15,6 +16,7 @@ from olla.settings import Settings
 __all__ = [
     "aliases",
     "browser_guard",
+    "client_timeouts",
     "context_rule",
     "load_timeout",
     "needs_restart",
@@ -71,6 +73,18 @@ def timeouts(settings: Settings) -> Timeouts:
         first_byte=proxy.response_header_timeout,
         silence=proxy.read_timeout,
         total=proxy.response_timeout,
+    )
+
+
+def client_timeouts(settings: Settings) -> ClientTimeouts:
+    """How slow a client may be."""
+    server = settings.server
+    return ClientTimeouts(
+        idle=server.idle_timeout,
+        head=server.read_header_timeout,
+        silence=server.read_timeout,
+        send=server.send_timeout,
+        min_rate=server.min_rate,
     )
 
 

@@ -44,19 +44,19 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from olla.clock import Clock
+from olla.failures import Failure, Kind
 from olla.proxy.authority import is_authority, is_own, split_absolute
+from olla.proxy.client_timeouts import ClientTimeouts
 from olla.proxy.deadlines import Deadlines
 from olla.proxy.fast_path import FastPath, HotRequest
 from olla.proxy.host import Abandoned
+from olla.proxy.send_timeout import SendTimeout
 from olla.proxy.written import WRITTEN_CLOSE
 
 __all__ = ["Connection", "Server"]
 
 _TURNS_MAX = 8
 """Turns of the loop that aiohttp may take from one request to the next; it takes three."""
-_SLOW_BYTES = 4096
-"""Bytes that wait for the client, beyond the kernel's buffer, before its endpoint has to wait too.
-With what is read from the endpoint at once, a slow reader holds 256 KB at most."""
 _SURPLUS_MAX = 16
 """Connections beyond the limit that are told so; more are closed without a word."""
 _PARTING_SECONDS_MAX = 5.0
@@ -100,29 +100,9 @@ class Connection(RequestHandler):
 
     __slots__ = (
         *("_answered", "_drained", "_exchange", "_half_closed", "_head_size", "_head_start"),
-        *(
-            "_heard",
-            "_hot",
-            "_incoming",
-            "_last_payload",
-            "_later",
-            "_later_size",
-            "_parted",
-            "_parting",
-        ),
-        *(
-            "_refused",
-            "_seen",
-            "_server",
-            "_turns",
-            "_unfinished",
-            "_untouched",
-            "minor",
-            "peer",
-            "persistent",
-            "slot",
-            "surplus",
-        ),
+        *("_heard", "_hot", "_incoming", "_last_payload", "_later", "_later_size", "_parted"),
+        *("_parting", "_refused", "_seen", "_sending", "_server", "_stalled", "_turns"),
+        *("_unfinished", "_untouched", "minor", "peer", "persistent", "slot", "surplus"),
         "wants_trailers",
     )
 
@@ -130,6 +110,8 @@ class Connection(RequestHandler):
         super().__init__(server, **options)
         self._server = server
         self._drained: Callable[[], None] | None = None
+        self._sending: SendTimeout | None = None
+        self._stalled = False
         self._head_start = b""
         self._head_size = 0
         self._seen = 0
@@ -170,7 +152,7 @@ class Connection(RequestHandler):
 
     @property
     def paused(self) -> bool:
-        """The client is slow."""
+        """The client is slow: of what was written, something has not gone out yet."""
         return self._paused
 
     def write(self, data: bytes) -> None:
@@ -209,12 +191,19 @@ class Connection(RequestHandler):
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, option)
 
     def answered(self) -> None:
-        """The exchange is over."""
+        """The exchange is over. The next begins once the client has taken the answer: one that
+        asks on and does not read would fill the memory."""
         self._exchange = None
-        self._drained = None
         if self._unfinished and self.transport is not None:
+            self._drained = None
             self._part(self._loop.time() + _PARTING_SECONDS_MAX)
-            return
+        elif self._paused and self.persistent:
+            self._drained = self._go_on
+        else:
+            self._drained = None
+            self._go_on()
+
+    def _go_on(self) -> None:
         waiter, self._answered = self._answered, None
         if self._hot:
             if self._later:
@@ -253,7 +242,9 @@ class Connection(RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """asyncio: the connection stands."""
         super().connection_made(transport)
-        cast(asyncio.WriteTransport, transport).set_write_buffer_limits(high=_SLOW_BYTES)
+        # Whatever waits in memory waits for the client: it is slow from the first byte on. With
+        # what is read from an endpoint at once, a slow reader holds 256 KB at most.
+        cast(asyncio.WriteTransport, transport).set_write_buffer_limits(high=0)
         address = transport.get_extra_info("peername")
         self.peer = str(address[0]) if isinstance(address, tuple) and address else ""
         count, most = len(self._server.connections), self._server.connections_max
@@ -261,16 +252,46 @@ class Connection(RequestHandler):
         if count > most + _SURPLUS_MAX:
             cast(asyncio.WriteTransport, transport).abort()
 
+    def pause_writing(self) -> None:
+        """asyncio: the kernel takes no more of what is written."""
+        super().pause_writing()
+        if self._sending is None and self.transport is not None:
+            server = self._server
+            transport = cast(asyncio.WriteTransport, self.transport)
+            self._sending = SendTimeout(
+                transport, server.timeouts, server.deadlines, self._loop, self._stall
+            )
+
     def resume_writing(self) -> None:
-        """asyncio: the transport's buffer is low again."""
+        """asyncio: the client has taken all that was written."""
         super().resume_writing()
+        self._stop_sending()
         callback, self._drained = self._drained, None
         if callback is not None:
             callback()
 
+    def _stop_sending(self) -> None:
+        sending, self._sending = self._sending, None
+        if sending is not None:
+            sending.stop()
+
+    def _stall(self, transport: asyncio.WriteTransport) -> None:
+        """The client does not read: hang up, so that all it holds is given back."""
+        self._stalled = True
+        transport.abort()
+
+    def gone(self) -> Failure:
+        """Why the client is not there any more."""
+        if not self._stalled:
+            return Failure(Kind.CLIENT_GONE, "the client went away")
+        seconds = self._server.timeouts.send
+        message = f"the client did not read its answer for {seconds:g} s (server.send_timeout)"
+        return Failure(Kind.CLIENT_STALLED, message)
+
     def connection_lost(self, exc: BaseException | None) -> None:
         """asyncio: the connection is gone."""
         self._drained = None
+        self._stop_sending()
         if self._parting is not None:
             self._parting.cancel()
         if self._parted is not None and not self._parted.done():
@@ -281,7 +302,7 @@ class Connection(RequestHandler):
         self._later.clear()
         super().connection_lost(exc)
         if self._exchange is not None:
-            self._exchange.abandon()
+            self._exchange.abandon(self.gone())
 
     def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp's always closes
         """asyncio: the client has closed its side. Whether the connection stays open.
@@ -393,7 +414,7 @@ class Connection(RequestHandler):
         if request.missing:
             self._incoming = request
             self._heard = self._loop.time()
-            self._watch(self._server.read_timeout)
+            self._watch(self._server.timeouts.silence)
         else:
             self._server.begin(self, request)
         return True
@@ -472,16 +493,17 @@ class Connection(RequestHandler):
         """A client has not sent what it began to send. See `Watched`."""
         request, server = self._incoming, self._server
         if request is not None:
-            left = self._heard + server.read_timeout - self._loop.time()
+            seconds = server.timeouts.silence
+            left = self._heard + seconds - self._loop.time()
             if left > 0:
                 self._watch(left)
                 return
             origin = (request.head.fields.get("origin") or "").encode()
             start = b"POST %b HTTP/1.1\r\nOrigin: %b\r\n" % (request.head.path.encode(), origin)
             self._forget_incoming(request)
-            self._time_out(start, f"the request's body stopped for {server.read_timeout:g} s")
+            self._time_out(start, f"the request's body stopped for {seconds:g} s")
         elif self._head_size and not (self._request_in_progress or self._messages):
-            seconds = server.read_header_timeout
+            seconds = server.timeouts.head
             self._time_out(self._head_start, f"the request's head took more than {seconds:g} s")
 
     def _time_out(self, start: bytes, message: str) -> None:
@@ -523,7 +545,7 @@ class Connection(RequestHandler):
                 self._head_start = b""  # it holds a whole read, perhaps with a large body
         elif between:
             if not self._head_size:
-                self._watch(self._server.read_header_timeout)
+                self._watch(self._server.timeouts.head)
             self._head_size += len(data)
             if self._head_size > self._server.head_max:
                 self._refuse_head()
@@ -577,8 +599,7 @@ class Server(web.Server):
 
     `head_max` bounds a request's head, in bytes; `refusal` makes the answer to bytes that are no
     request: from the first bytes received, the client's address, the status, the parser's message
-    and, where a handler let one escape, the exception. `begin` answers a hot request. A client may
-    take `read_header_timeout` seconds for a head, and be silent in a body for `read_timeout`.
+    and, where a handler let one escape, the exception. `begin` answers a hot request.
     """
 
     def __init__(
@@ -590,8 +611,7 @@ class Server(web.Server):
         begin: Callable[[Connection, HotRequest], None],
         clock: Clock,
         deadlines: Deadlines,
-        read_header_timeout: float,
-        read_timeout: float,
+        timeouts: ClientTimeouts,
         connections_max: int,
         **options: Any,
     ) -> None:
@@ -604,6 +624,7 @@ class Server(web.Server):
             max_line_size=head_max,
             max_field_size=head_max,
             max_headers=1024,
+            keepalive_timeout=timeouts.idle,
             **options,
         )
         self.head_max = head_max
@@ -611,29 +632,19 @@ class Server(web.Server):
         self.begin = begin
         self.clock = clock
         self.deadlines = deadlines
-        self.read_header_timeout = read_header_timeout
-        self.read_timeout = read_timeout
+        self.timeouts = timeouts
         self.connections_max = connections_max
         self._hostname = socket.gethostname()
         self.fast_path: FastPath | None = None
         """Who takes hot requests; None to leave all to aiohttp."""
 
-    def limit(
-        self,
-        *,
-        head_max: int,
-        idle_timeout: float,
-        read_header_timeout: float,
-        read_timeout: float,
-        connections_max: int,
-    ) -> None:
+    def limit(self, *, head_max: int, timeouts: ClientTimeouts, connections_max: int) -> None:
         """Other limits, for connections that are made from now on."""
         self.head_max = head_max
-        self.read_header_timeout = read_header_timeout
-        self.read_timeout = read_timeout
+        self.timeouts = timeouts
         self.connections_max = connections_max
         self._kwargs.update(
-            max_line_size=head_max, max_field_size=head_max, keepalive_timeout=idle_timeout
+            max_line_size=head_max, max_field_size=head_max, keepalive_timeout=timeouts.idle
         )
 
     def _new_request(

@@ -218,9 +218,15 @@ class Answering:
         return find()
 
     async def answer_own(
-        self, own: OwnPath, request: web.BaseRequest, incoming: Incoming, record: RequestRecord
+        self,
+        own: OwnPath,
+        request: web.BaseRequest,
+        incoming: Incoming,
+        record: RequestRecord,
+        gone: Callable[[], Failure],
     ) -> web.StreamResponse:
-        """Answer one of olla's own paths."""
+        """Answer one of olla's own paths. `gone` says why the client is there no longer, where
+        that has ended it."""
         record.dialect = own.dialect.name
         record.operation = own.operation
         right = own.right
@@ -250,7 +256,7 @@ class Answering:
             return response
 
         try:
-            response = await self._guarded(answered, own.dialect, record)
+            response = await self._guarded(answered, own.dialect, record, gone)
             if visit is not None and not response.prepared:
                 response.headers.update(visit.headers())
         finally:
@@ -267,8 +273,9 @@ class Answering:
         incoming: Incoming,
         target: Target,
         record: RequestRecord,
+        gone: Callable[[], Failure],
     ) -> web.StreamResponse:
-        """Answer an operation for the whole fleet."""
+        """Answer an operation for the whole fleet. `gone`: see `answer_own`."""
         record.dialect = target.dialect.name
         record.operation = target.word
         record.strategy = self.stations.strategy
@@ -286,7 +293,7 @@ class Answering:
             return await answer(request, target, visit.caller)
 
         try:
-            response = await self._guarded(answered, target.dialect, record)
+            response = await self._guarded(answered, target.dialect, record, gone)
             if visit is not None:
                 response.headers.update(visit.headers())
         finally:
@@ -327,6 +334,7 @@ class Answering:
         answered: Callable[[], Awaitable[web.StreamResponse]],
         dialect: Dialect,
         record: RequestRecord,
+        gone: Callable[[], Failure],
     ) -> web.StreamResponse:
         """An answer in any case, with what olla tells of itself."""
         response: web.StreamResponse
@@ -336,7 +344,7 @@ class Answering:
             record.failure = failed.failure
             response = error_response(failed.failure, dialect)
         except asyncio.CancelledError:
-            record.failure = Failure(Kind.CLIENT_GONE, "the client went away")
+            record.failure = gone()
             record.status = record.failure.status
             raise
         except HTTPException:

@@ -5,7 +5,7 @@ from typing import Final
 
 from olla.access.policy import BYTES_A_TOKEN
 from olla.admission.tickets import Lease
-from olla.failures import Failure, Kind
+from olla.failures import LEFT, Failure
 from olla.proxy.relay import Relay
 from olla.record import RequestRecord
 
@@ -15,7 +15,6 @@ _FRAME: Final = {b"data:": 2, b"event": 5}
 """Records of a stream that carry no text, by how its records begin: OpenAI's finish reason and
 `[DONE]`; Anthropic's start and stop of message and block, and its reason; else one (Ollama's
 last)."""
-_CLIENT_GONE: Final = Kind.CLIENT_GONE
 
 
 def estimate_tokens(
@@ -36,7 +35,7 @@ def estimate_tokens(
         if record.status != 200:
             return
         output = 0.0 if features.embedding else _passed_on(relay)
-    elif failure is not None and failure.kind is _CLIENT_GONE:
+    elif failure is not None and failure.kind in LEFT:
         line = lease.line
         if line is None:
             return

@@ -28,6 +28,7 @@ from olla.proxy.aiohttp_incoming import AiohttpIncoming
 from olla.proxy.aiohttp_internals import Connection, Request, Server
 from olla.proxy.allowing import let_in
 from olla.proxy.answering import Answering, OperationSurface, OwnPath
+from olla.proxy.client_timeouts import ClientTimeouts
 from olla.proxy.error_response import add_fields, error_answer, error_response
 from olla.proxy.exchange import Exchange
 from olla.proxy.fast_path import FastPath, HotIncoming, HotRequest
@@ -72,16 +73,12 @@ class Downstream:
         own: Mapping[str, OwnPath],
         operations: Mapping[Operation, OperationSurface],
         head_max: int,
-        idle_timeout: float,
-        read_header_timeout: float,
-        read_timeout: float,
+        timeouts: ClientTimeouts,
         connections_max: int,
         logger: structlog.typing.FilteringBoundLogger,
     ) -> None:
         """`own` paths (see `Answering`), `operations` answered for the fleet; `head_max` is bytes,
-        `idle_timeout` the seconds a connection may be silent between requests,
-        `read_header_timeout` those that a head may take, `read_timeout` those that a client may
-        be silent in the middle of a body, `connections_max` how many may be connected."""
+        `connections_max` how many clients may be connected."""
         self._stations = stations
         self._paths = paths
         self.answering = Answering(
@@ -99,10 +96,8 @@ class Downstream:
             begin=self._begin_hot,
             clock=stations.clock,
             deadlines=stations.deadlines,
-            read_header_timeout=read_header_timeout,
-            read_timeout=read_timeout,
+            timeouts=timeouts,
             connections_max=connections_max,
-            keepalive_timeout=idle_timeout,
             read_bufsize=_READ_SIZE,
             lingering_time=_LINGER,
         )
@@ -328,7 +323,7 @@ class Downstream:
         if request.version not in _VERSIONS:
             raise BadHttpMessage(f"HTTP/{request.version.major}.{request.version.minor}")
         connection = cast(Connection, request.protocol)
-        incoming = AiohttpIncoming(request, connection.peer, self.server.read_timeout)
+        incoming = AiohttpIncoming(request, connection.peer, self.server.timeouts.silence)
         own = self.answering.own(incoming.path)
         refusal = self._guarded(incoming)
         fault = cast(Request, request).fault
@@ -341,7 +336,7 @@ class Downstream:
         if own is None:
             return self._answer(request, incoming)
         record = self._record(incoming, self._stations.clock.now())
-        answering = self.answering.answer_own(own, request, incoming, record)
+        answering = self.answering.answer_own(own, request, incoming, record, connection.gone)
         return self._served(answering, request, incoming)
 
     async def _served(
@@ -392,7 +387,9 @@ class Downstream:
             return written(connection.persistent)
         answer = self.answering.operation(target.operation)
         if answer is not None:
-            answering = self.answering.answer_operation(answer, request, incoming, target, record)
+            answering = self.answering.answer_operation(
+                answer, request, incoming, target, record, connection.gone
+            )
             return await self._served(answering, request, incoming)
         exchange = self._open(incoming, connection, target, record)
         answered = connection.until_answered()
@@ -412,7 +409,7 @@ class Downstream:
                 exchange.begin(body)
             await answered
         except asyncio.CancelledError:
-            exchange.abandon()
+            exchange.abandon(connection.gone())
             raise
         return written(connection.persistent)
 

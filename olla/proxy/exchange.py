@@ -49,7 +49,7 @@ _LISTS_AGE_MAX = 1.0
 # Members of an Enum take a slow way when they are looked up on their class, 0.1 µs each time.
 _MANAGE: Final = Right.MANAGE
 _STREAMED: Final = BodyUse.STREAMED
-_CLIENT_GONE: Final = Kind.CLIENT_GONE
+_GONE: Final = Failure(Kind.CLIENT_GONE, "the client went away")
 
 
 class Exchange:
@@ -154,11 +154,10 @@ class Exchange:
             self._let_go(failure)
             self.refuse(failure)
 
-    def abandon(self) -> None:
+    def abandon(self, failure: Failure = _GONE) -> None:
         """The client has gone: so is the reason for the endpoint's work."""
         if self.finished:
             return
-        failure = Failure(_CLIENT_GONE, "the client went away")
         self._let_go(failure)
         self.record.failure = failure
         self.record.status = self.record.status or failure.status

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Protocol
 
+from olla.failures import Failure
 from olla.record import RequestRecord
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ class Host(Protocol):
 class Abandoned(Protocol):
     """Something that has to know when its client is gone."""
 
-    def abandon(self) -> None:
-        """The client is gone."""
+    def abandon(self, failure: Failure) -> None:
+        """The client is gone; `failure` says how."""
         ...
 
     def half_closed(self) -> None:

@@ -5,7 +5,7 @@ from typing import Final
 from olla.admission.tickets import Answer, Lease
 from olla.dialects.dialect import Operation
 from olla.dialects.paths import Target
-from olla.failures import Failure, Kind
+from olla.failures import LEFT, Failure, Kind
 from olla.proxy.counting import estimate_tokens
 from olla.proxy.describing import answer_of
 from olla.proxy.relay import Relay
@@ -21,7 +21,6 @@ _REFUSALS: Final = frozenset(
     {Kind.UPSTREAM_LIMITED, Kind.UPSTREAM_UNAUTHORIZED, Kind.UPSTREAM_MODEL_GONE}
 )
 """What an endpoint says of one model or of olla, while it may be well otherwise."""
-_CLIENT_GONE: Final = Kind.CLIENT_GONE
 
 
 def settle(
@@ -61,7 +60,7 @@ def settle(
         if failure is None and summary is not None and record.status == 200:
             learnt = answer_of(lease.features, summary, streamed=record.streaming)
         stations.admission.release(lease, now, learnt)
-    if failure is None or failure.kind is not _CLIENT_GONE:
+    if failure is None or failure.kind not in LEFT:
         stations.fleet.observe(trace.endpoint, failure, model if lease.counted else None)
     if target.operation in _CHANGES_MODELS:
         stations.fleet.probe_now(trace.endpoint)

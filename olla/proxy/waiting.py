@@ -62,6 +62,9 @@ class Waiting:
         now = self._loop.time()
         if downstream.closing:
             return
+        if downstream.paused:  # nobody reads what was said before
+            self._deadlines.watch(self, now + self._interval)
+            return
         text = self._dialect.waiting(self._operation, self._text(now - self._started))
         if text is None:
             return

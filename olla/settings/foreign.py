@@ -18,7 +18,7 @@ __all__ = ["FOREIGN", "NOT_YET", "foreign_names", "foreign_variable", "take_out"
 _FIXED = "olla decides this by itself"
 
 FOREIGN: dict[str, str] = {
-    "server.write_timeout": "a stream may take as long as it takes; see proxy.read_timeout",
+    "server.write_timeout": "a stream may take long; server.send_timeout bounds slow readers",
     "server.request_logging": "every request is logged, in batches",
     "server.rate_limits.cleanup_interval": "what is not used any more is forgotten by itself",
     "server.rate_limits.health_requests_per_minute": "/internal/health is cheap and not limited",

@@ -49,6 +49,11 @@ class Server(Section):
     """How long the head of a request may take to come, from its first byte."""
     read_timeout: Annotated[Duration, Field(gt=0)] = 60.0
     """How long a client may be silent in the middle of its request's body."""
+    send_timeout: Annotated[Duration, Field(gt=0)] = 60.0
+    """How long a client may take to read what was sent to it, before its connection is closed and
+    its slot freed; a second more for each min_rate bytes that it does read."""
+    min_rate: Annotated[Size, Field(ge=1)] = 500
+    """The least rate of a client that keeps being served, in bytes a second."""
     max_connections: Annotated[int, Field(ge=1)] | None = None
     """How many clients may be connected; one more gets 503. By default half of the files that the
     process may have open."""

@@ -23,6 +23,7 @@ from olla.fleet.snapshot import EndpointView, Instance, Model, Snapshot
 from olla.proxy.admitting import Admission
 from olla.proxy.attempt import Timeouts
 from olla.proxy.browser_guard import BrowserGuard
+from olla.proxy.client_timeouts import ClientTimeouts
 from olla.proxy.downstream import Downstream
 from olla.proxy.stations import Stations
 from olla.proxy.upstream import Pool
@@ -145,6 +146,8 @@ class Router:
         idle_timeout: float = 30.0,
         read_header_timeout: float = 30.0,
         read_timeout: float = 30.0,
+        send_timeout: float = 30.0,
+        min_rate: float = 500.0,
         wait_keepalive: float = 0.0,
         connections_max: int = 10_000,
         bodies_max: int = 1 << 30,
@@ -211,9 +214,13 @@ class Router:
             own={},
             operations={},
             head_max=65536,
-            idle_timeout=idle_timeout,
-            read_header_timeout=read_header_timeout,
-            read_timeout=read_timeout,
+            timeouts=ClientTimeouts(
+                idle=idle_timeout,
+                head=read_header_timeout,
+                silence=read_timeout,
+                send=send_timeout,
+                min_rate=min_rate,
+            ),
             connections_max=connections_max,
             logger=make_logger(Level.DEBUG, LogStyle.JSON, self.log),
         )
