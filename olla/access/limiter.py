@@ -248,6 +248,24 @@ class Limiter:
                 meter.put(tokens, 1, now, wall)
         return charge
 
+    def recharge(self, charge: Charge, tokens: int, now: float, wall: float) -> Charge:
+        """Charge a request that is under way by another estimate of its tokens, if that fits.
+
+        Nothing of the first charge is left, whether it does or not.
+        """
+        self.cancel(charge, now, wall)
+        return self.charge(charge.account, tokens, now, wall)
+
+    def cancel(self, charge: Charge, now: float, wall: float) -> None:
+        """Take a charge back, as if its request had never come. Does nothing twice."""
+        if not charge.held:
+            return
+        charge.held = False
+        for meter in charge.counted:
+            meter.held -= 1
+            if meter.kind is not _DAILY or int(wall) // DAY == charge.day:
+                meter.put(-charge.tokens, -1, now, wall)
+
     def hold(self, charge: Charge, day: int) -> None:
         """A charge of that day has been found to fit, and its request is under way until it is
         settled. Counts neither requests nor tokens."""

@@ -24,7 +24,7 @@ Answer = asyncio.Future[bytes | None]
 
 _WAITING_MAX = 10_000
 """Answers. Who asks when so many are awaited is told that Redis is away."""
-_TRIED = ("", "", "", 1, 0, "r", 0, 60, 1, 60)
+_TRIED = ("", "", "", 1, 0, 0, "r", 0, 60, 1, 60, "")
 
 
 class _Awaited(NamedTuple):

@@ -66,21 +66,26 @@ end
 CHARGE = Script(
     _METERS
     + """
--- ARGV: name of the lease, its seconds, tokens; then five words for each meter: kind, whether it
--- is a shadow, its amount, and interval and window, or the day and what is known to be used of it,
--- which counts where nothing is stored.
+-- ARGV: name of the lease, its seconds, tokens, and the day of the charge that this one replaces
+-- (0: none); then six words for each meter: kind, whether it is a shadow, its amount, interval and
+-- window (or the day and what is known to be used of it, which counts where nothing is stored),
+-- and the tokens that the replaced charge put there (empty where it put nothing).
 -- Answers "refused wait day", then "exceeded:level" for each meter: which was refused (0: none),
 -- the seconds to wait, the day, whether a shadow was exceeded, and how full it is now.
 local name, seconds, tokens = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local charged = tonumber(ARGV[6])
 local refused, longest = 0, 0
-local kinds, levels, mores, exceeded = {}, {}, {}, {}
+local kinds, levels, mores, exceeded, replaced = {}, {}, {}, {}, {}
 
 for i, key in ipairs(KEYS) do
-  local at = 5 * i + 1
+  local at = 6 * i + 1
   local kind, shadow, amount = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
   local first, last = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
+  local before = tonumber(ARGV[at + 5])
   local level, more, wait
+  replaced[i] = before
   if kind == 'c' then
+    redis.call('ZREM', key, name)
     redis.call('ZREMRANGEBYSCORE', key, '-inf', string.format('%.6f', second + micro / 1e6))
     level, more = redis.call('ZCARD', key), 1
     wait = level >= amount and 1 or 0
@@ -90,10 +95,16 @@ for i, key in ipairs(KEYS) do
       first, last = string.match(text, '^(%S+) (%S+)$')
     end
     level, more = tonumber(first) == day and tonumber(last) or 0, tokens
+    if before and text and charged == day then
+      level = math.max(level - before, 0)
+    end
     local fits = level + tokens <= amount or level == 0
     wait = fits and 0 or 86400 - second % 86400 - micro / 1e6
   else
     level, more = ahead(key), kind == 'r' and first or first * tokens
+    if before then
+      level = math.max(level - (kind == 'r' and first or first * before), 0)
+    end
     wait = math.min(level + more - last, level)
     if wait <= 1e-6 then wait = 0 end
   end
@@ -106,10 +117,13 @@ end
 
 local answer = {string.format('%d %.17g %d', refused, longest, day)}
 for i, key in ipairs(KEYS) do
-  if refused == 0 and not exceeded[i] then
+  local fits = refused == 0 and not exceeded[i]
+  if fits then
     levels[i] = levels[i] + mores[i]
+  end
+  if fits or replaced[i] then
     if kinds[i] == 'c' then
-      lease(key, name, seconds)
+      if fits then lease(key, name, seconds) end
     elseif kinds[i] == 'd' then
       put_used(key, levels[i])
     else

@@ -110,7 +110,22 @@ class SharedLimits:
             self._limiter.hold(charge, 0)
             return charge
         charge.name = f"{self._name}:{next(self._numbers)}"
-        answer = self._ask(charge)
+        return await self._charge(charge, None)
+
+    async def recharge(self, charge: Charge, tokens: int) -> Charge:
+        """Charge a request that is under way by another estimate, see `Limiter.recharge`."""
+        if not charge.held or not charge.account.meters:
+            return charge
+        self._limiter.cancel(charge, self._clock.now(), self._clock.wall())
+        for meter in charge.counted:
+            if meter.kind is Kind.CONCURRENT:
+                self._leave(meter, charge.name)
+        again = Charge(charge.account, tokens)
+        again.name = charge.name
+        return await self._charge(again, charge if charge.shared else None)
+
+    async def _charge(self, charge: Charge, replaces: Charge | None) -> Charge:
+        answer = self._ask(charge, replaces)
         text = None if answer is None else await self._answered(answer, charge)
         if text is None:
             self.fallbacks += 1
@@ -143,10 +158,13 @@ class SharedLimits:
         if answer is None or await answer is None:
             self._unsaid = True
 
-    def _ask(self, charge: Charge) -> Answer | None:
+    def _ask(self, charge: Charge, replaces: Charge | None) -> Answer | None:
         if not self._link.up:
             return None
         words: list[Word] = [*self._time(), charge.name, self._lease, charge.tokens]
+        words.append(replaces.day if replaces is not None else 0)
+        counted = replaces.counted if replaces is not None else ()
+        before: Word = replaces.tokens if replaces is not None else ""
         keys = []
         for meter in charge.account.meters:
             limit, kind = meter.limit, meter.kind
@@ -156,6 +174,7 @@ class SharedLimits:
                 words += meter.day, meter.level
             else:
                 words += meter.interval, meter.window
+            words.append(before if meter in counted else "")
         return self._link.run(CHARGE, keys, words)
 
     async def _answered(self, answer: Answer, charge: Charge) -> bytes | None:

@@ -1,5 +1,6 @@
 """What fits gets through, exactly; what does not costs nothing."""
 
+import hypothesis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -181,6 +182,51 @@ def test_tokens_are_settled_by_what_they_were(used: int, left: int) -> None:
     for _ in range(2):
         limiter.settle(charge, used, NOW, WALL)
         assert [meter.left(NOW, WALL) for meter in one.meters] == [left, left]
+
+
+@given(
+    first=st.integers(0, 1500),
+    second=st.integers(0, 1500),
+    others=st.lists(st.integers(0, 500), max_size=5),
+    pause=st.floats(0, 100),
+)
+def test_a_charge_that_is_corrected_leaves_what_one_charge_would(
+    first: int, second: int, others: list[int], pause: float
+) -> None:
+    """Whatever came in between; where it does not fit any more, nothing is left of it."""
+    limits = (REQUESTS, TOKENS, DAILY, CONCURRENT)
+    twice, once = Limiter(), Limiter()
+    here, there = account(twice, *limits), account(once, *limits)
+    charge = twice.charge(here, first, NOW, WALL)
+    hypothesis.assume(charge.held)
+    let_in = []
+    for tokens in others:
+        if twice.charge(here, tokens, NOW, WALL).held:
+            let_in.append(tokens)
+            assert once.charge(there, tokens, NOW, WALL).held
+    now = NOW + pause
+    again = twice.recharge(charge, second, now, WALL)
+    expected = once.charge(there, second, now, WALL)
+    assert again.held == expected.held
+    assert not charge.held
+    assert [meter.held for meter in here.meters] == [meter.held for meter in there.meters]
+    for one, other in zip(here.meters, there.meters, strict=True):
+        assert one.reset(now, WALL) == pytest.approx(other.reset(now, WALL), abs=1e-6)
+        assert one.left(now, WALL) == other.left(now, WALL)
+    twice.cancel(charge, now, WALL)
+    twice.settle(charge, 9, now, WALL)
+    assert [meter.held for meter in here.meters] == [meter.held for meter in there.meters]
+
+
+def test_yesterdays_charge_gives_today_nothing_back() -> None:
+    """A correction after midnight counts for the new day alone."""
+    limiter = Limiter()
+    one = account(limiter, DAILY)
+    charge = limiter.charge(one, 800, NOW, WALL)
+    tomorrow = WALL + DAY
+    limiter.charge(one, 100, NOW, tomorrow)
+    assert limiter.recharge(charge, 500, NOW, tomorrow).held
+    assert one.meters[0].left(NOW, tomorrow) == 400
 
 
 def test_more_than_a_burst_gets_in_when_nothing_is_used() -> None:

@@ -34,6 +34,7 @@ LIMITS = st.lists(
 STEPS = st.lists(
     st.tuples(st.just("pass"), st.integers(0, 20_000))
     | st.tuples(st.just("charge"), st.integers(0, 60))
+    | st.tuples(st.just("recharge"), st.integers(0, 60))
     | st.tuples(st.just("settle"), st.integers(0, 60)),
     max_size=25,
 )
@@ -80,9 +81,15 @@ async def compare(url: str, limits: tuple[Limit, ...], steps: list[tuple[str, in
         now, wall = clock.now(), clock.wall()
         if step == "pass":
             clock.passed += number
-        elif step == "charge":
-            local = limiter.charge(here, number, now, wall)
-            shared = await router.shared.charge(there, number)
+        elif step == "charge" or (step == "recharge" and held):
+            if step == "charge":
+                local = limiter.charge(here, number, now, wall)
+                shared = await router.shared.charge(there, number)
+            else:
+                before, local_before = held.pop()
+                local = limiter.recharge(local_before, number, now, wall)
+                shared = await router.shared.recharge(before, number)
+                assert not before.held
             assert shared.held == shared.shared == local.held
             assert shared.retry_after == pytest.approx(local.retry_after, abs=1e-5)
             assert _named(shared) == _named(local)
@@ -90,7 +97,7 @@ async def compare(url: str, limits: tuple[Limit, ...], steps: list[tuple[str, in
             assert all(one.left(now, wall) == other.left(now, wall) for one, other in levels)
             if local.held:
                 held.append((shared, local))
-        elif held:
+        elif step == "settle" and held:
             shared, local = held.pop(0)
             router.shared.settle(shared, number)
             limiter.settle(local, number, now, wall)

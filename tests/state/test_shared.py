@@ -89,6 +89,45 @@ async def test_tokens_are_reserved_and_settled_for_all_routers(router: Made) -> 
     assert here.meters[1].level == 1050
 
 
+async def test_a_charge_is_corrected_for_all_routers(router: Made) -> None:
+    """In one step: another router sees the first estimate or the second, not both, and keeps its
+    place; what does not fit any more leaves nothing."""
+    one, other = await router(**STILL), await router(**STILL)
+    limit = Limit("tiers.t", Kind.CONCURRENT, 1)
+    limits = (REQUESTS, TOKENS, DAILY, limit)
+    there, here = one.account(*limits), other.account(*limits)
+    charge = await one.shared.charge(there, 900)
+    again = await one.shared.recharge(charge, 100)
+    assert (charge.held, again.held, again.shared) == (False, True, True)
+    assert (await other.shared.charge(here, 0)).refused is here.meters[3]
+    assert [meter.left(other.clock.now(), 0.0) for meter in here.meters[:2]] == [119, 900]
+    assert here.meters[2].level == 100
+    second = await other.shared.charge(other.account(TOKENS), 500)
+    assert second.held
+    refused = await one.shared.recharge(again, 600)
+    assert refused.refused is there.meters[1]
+    assert (await other.shared.charge(here, 500)).held
+    assert here.meters[0].left(other.clock.now(), 0.0) == 119
+
+
+async def test_a_correction_without_redis_counts_here(router: Made, redis: RedisServer) -> None:
+    """As everything does then; one that was charged here alone is told to nobody afterwards."""
+    one = await router(timeout=0.3)
+    account = one.account(REQUESTS, CONCURRENT)
+    charge = await one.shared.charge(account, 1)
+    redis.stop()
+    await until(lambda: not one.shared.up)
+    again = await one.shared.recharge(charge, 2)
+    assert (again.held, again.shared) == (True, False)
+    assert [meter.held for meter in account.meters] == [1, 1]
+    redis.restart()
+    await until(lambda: one.shared.up)
+    third = await one.shared.recharge(again, 3)
+    assert (third.held, third.shared) == (True, True)
+    one.shared.settle(third, 1)
+    assert [meter.held for meter in account.meters] == [0, 0]
+
+
 async def test_headers_tell_what_all_have_used(router: Made) -> None:
     """The level of the local meters is the shared one."""
     one, other = await router(**STILL), await router(**STILL)
