@@ -24,7 +24,7 @@ HOT = {
     "dialects/": ("hints", "ollama", "openai", "peek", "records", "top_level"),
     "fleet/": ("estimates", "line", "slots", "twin", "twins"),
     "proxy/": (
-        *("admitting", "aiohttp_incoming", "allowing", "attempt", "context_length"),
+        *("admitting", "aiohttp_incoming", "allowing", "attempt", "body_budget", "context_length"),
         *("counting", "credentials", "dates", "deadlines", "describing"),
         *("downstream", "exchange", "fast_path", "fields", "forming", "framing", "gate"),
         *(

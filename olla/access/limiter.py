@@ -141,6 +141,15 @@ class Account:
         self.shown = [meter for meter in meters if meter.kind is _REQUESTS] or list(meters)
         """What `X-RateLimit-*` is about, unless another limit refuses."""
 
+    def tokens_left(self, now: float, wall: float) -> int:
+        """How many tokens more its limits would let through now; 0 where none counts them."""
+        left = [
+            meter.left(now, wall)
+            for meter in self.meters
+            if meter.kind in (_TOKENS, _DAILY) and not meter.limit.shadow
+        ]
+        return min(left, default=0)
+
     def tightest(self, now: float, wall: float) -> Meter | None:
         """The limit of which the least is left, of those on requests if there are any; None when
         there is none."""

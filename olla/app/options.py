@@ -83,6 +83,7 @@ def client_timeouts(settings: Settings) -> ClientTimeouts:
         idle=server.idle_timeout,
         head=server.read_header_timeout,
         silence=server.read_timeout,
+        body=server.body_timeout,
         send=server.send_timeout,
         min_rate=server.min_rate,
     )

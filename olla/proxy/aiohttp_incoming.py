@@ -9,8 +9,10 @@ from aiohttp.http_exceptions import HttpProcessingError
 from olla.dialects.paths import Target
 from olla.failures import Failed, Failure, Kind
 from olla.fleet.endpoint import EndpointSpec
+from olla.proxy.client_timeouts import ClientTimeouts
 from olla.proxy.credentials import Credential, credentials
 from olla.proxy.headers import unchanging_head
+from olla.proxy.incoming import body_too_slow
 
 __all__ = ["AiohttpIncoming"]
 
@@ -28,7 +30,7 @@ class AiohttpIncoming:
     __slots__ = (
         "_continued",
         "_request",
-        "_silence",
+        "_timeouts",
         "cors",
         "forwarded_hosts",
         "has_body",
@@ -43,11 +45,11 @@ class AiohttpIncoming:
         "target",
     )
 
-    def __init__(self, request: web.BaseRequest, peer: str, silence: float) -> None:
-        """`silence` is how many seconds the client may be silent in the middle of the body."""
+    def __init__(self, request: web.BaseRequest, peer: str, timeouts: ClientTimeouts) -> None:
+        """`timeouts` say how slowly the body may come."""
         self._request = request
         self._continued = False
-        self._silence = silence
+        self._timeouts = timeouts
         self.method = request.method
         self.target = request.raw_path
         self.peer = peer
@@ -134,35 +136,36 @@ class AiohttpIncoming:
 
     def pieces(self) -> AsyncIterator[bytes]:
         """The body as it comes."""
-        return _Pieces(self._request.content, self._silence)
+        return _Pieces(self._request.content, self._timeouts)
 
 
 class _Pieces(AsyncIterator[bytes]):
-    """A body as it comes."""
+    """A body as it comes. Only the time counts in which it is waited for: while its endpoint is
+    slow, a client cannot send."""
 
-    def __init__(self, content: StreamReader, silence: float) -> None:
+    def __init__(self, content: StreamReader, timeouts: ClientTimeouts) -> None:
         self._content = content
-        self._silence = silence
+        self._timeouts = timeouts
+        self._left = timeouts.body
+        self._loop = asyncio.get_running_loop()
 
     def __aiter__(self) -> "_Pieces":
         return self
 
     async def __anext__(self) -> bytes:
+        timeouts, began = self._timeouts, self._loop.time()
+        silent = timeouts.silence <= self._left
         try:
-            async with asyncio.timeout(self._silence):
+            async with asyncio.timeout(timeouts.silence if silent else max(self._left, 0.0)):
                 piece = await self._content.readany()
         except TimeoutError:
-            raise Failed(
-                Failure(
-                    Kind.REQUEST_TIMEOUT,
-                    f"the request's body stopped for {self._silence:g} s (server.read_timeout); "
-                    "send it again",
-                )
-            ) from None
+            raise Failed(body_too_slow(timeouts, silent=silent)) from None
         except (HttpProcessingError, web.PayloadAccessError, web.RequestPayloadError) as error:
             raise Failed(
                 Failure(Kind.BAD_REQUEST, f"the request's body is not well-formed: {error}")
             ) from None
         if not piece:
             raise StopAsyncIteration
+        waited = self._loop.time() - began
+        self._left = timeouts.body_left(self._left - waited, len(piece))
         return piece

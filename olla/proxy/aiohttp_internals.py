@@ -50,6 +50,7 @@ from olla.proxy.client_timeouts import ClientTimeouts
 from olla.proxy.deadlines import Deadlines
 from olla.proxy.fast_path import FastPath, HotRequest
 from olla.proxy.host import Abandoned
+from olla.proxy.incoming import body_too_slow
 from olla.proxy.send_timeout import SendTimeout
 from olla.proxy.written import WRITTEN_CLOSE
 
@@ -69,6 +70,8 @@ _RESETS = struct.pack("ii", 1, 0)
 _ENDS = struct.pack("ii", 0, 0)
 """`SO_LINGER`: a closed connection is reset, or ends."""
 _STREAMS = ("application/x-ndjson", "text/event-stream")
+_SOON = 0.001
+"""Seconds. A deadline that is nearer has come."""
 _LATER_MAX = 65536
 """Bytes of further requests taken in while one is answered; then the client has to wait."""
 
@@ -99,11 +102,11 @@ class Connection(RequestHandler):
     """
 
     __slots__ = (
-        *("_answered", "_drained", "_exchange", "_half_closed", "_head_size", "_head_start"),
-        *("_heard", "_hot", "_incoming", "_last_payload", "_later", "_later_size", "_parted"),
-        *("_parting", "_refused", "_seen", "_sending", "_server", "_stalled", "_turns"),
-        *("_unfinished", "_untouched", "minor", "peer", "persistent", "slot", "surplus"),
-        "wants_trailers",
+        *("_answered", "_body_by", "_drained", "_exchange", "_half_closed", "_head_size"),
+        *("_head_start", "_heard", "_hot", "_incoming", "_last_payload", "_later"),
+        *("_later_size", "_parted", "_parting", "_refused", "_seen", "_sending", "_server"),
+        *("_stalled", "_turns", "_unfinished", "_untouched", "minor", "peer", "persistent"),
+        *("slot", "surplus", "wants_trailers"),
     )
 
     def __init__(self, server: "Server", **options: Any) -> None:
@@ -125,6 +128,8 @@ class Connection(RequestHandler):
         self._turns = 0
         self._heard = 0.0
         """When the client was last heard of in the middle of a body, in the loop's time."""
+        self._body_by = 0.0
+        """When that body has come too slowly, if nothing more comes of it."""
         self.slot = 0.0
         self.surplus = False
         """One too many: its requests are refused."""
@@ -297,7 +302,7 @@ class Connection(RequestHandler):
         if self._parted is not None and not self._parted.done():
             self._parted.set_result(None)
         if self._incoming is not None:
-            self._forget_incoming(self._incoming)
+            self._incoming = None
         self._server.deadlines.forget(self)
         self._later.clear()
         super().connection_lost(exc)
@@ -413,10 +418,11 @@ class Connection(RequestHandler):
             self._keep(rest)
         if request.missing:
             self._incoming = request
+            timeouts = self._server.timeouts
             self._heard = self._loop.time()
-            self._watch(self._server.timeouts.silence)
-        else:
-            self._server.begin(self, request)
+            self._body_by = self._heard + timeouts.body
+            self._watch(min(timeouts.silence, timeouts.body))
+        self._server.begin(self, request)
         return True
 
     def _more(self, data: bytes) -> None:
@@ -425,21 +431,27 @@ class Connection(RequestHandler):
             if self.persistent:  # after the last request nothing is read any more
                 self._keep(data)
             return
+        if self._exchange is None:
+            request.skip(data)
+            if not request.missing:
+                self._close_answered()
+            return
         rest = request.add(data)
         if rest:
             self._keep(rest)
-        self._heard = self._loop.time()
+        now, timeouts = self._loop.time(), self._server.timeouts
+        self._heard = now
+        self._body_by = now + timeouts.body_left(self._body_by - now, len(data))
         if not request.missing:
             self._incoming = None
             self._server.deadlines.forget(self)
-            self._server.begin(self, request)
+        self._server.more(request)
 
-    def _forget_incoming(self, request: HotRequest) -> None:
-        """The rest of it will not come."""
+    def _close_answered(self) -> None:
+        """The rest of a body that nobody wants has come, or was waited for long enough."""
         self._incoming = None
-        fast_path = self._server.fast_path
-        if fast_path is not None:
-            request.give_back(fast_path.room)
+        self._server.deadlines.forget(self)
+        self._next()
 
     def _keep(self, data: bytes) -> None:
         self._later.append(data)
@@ -449,6 +461,12 @@ class Connection(RequestHandler):
 
     def _next(self) -> None:
         """A hot request was answered."""
+        if self._incoming is not None:
+            # It was refused before its body had come. To close now would reset the connection,
+            # and the client might never read why.
+            self._incoming.pieces.clear()
+            self._watch(self._server.lingering)
+            return
         self._hot = False
         transport = self.transport
         if transport is None:
@@ -493,23 +511,22 @@ class Connection(RequestHandler):
         """A client has not sent what it began to send. See `Watched`."""
         request, server = self._incoming, self._server
         if request is not None:
-            seconds = server.timeouts.silence
-            left = self._heard + seconds - self._loop.time()
-            if left > 0:
-                self._watch(left)
+            if self._exchange is None:
+                self._close_answered()
                 return
-            origin = (request.head.fields.get("origin") or "").encode()
-            start = b"POST %b HTTP/1.1\r\nOrigin: %b\r\n" % (request.head.path.encode(), origin)
-            self._forget_incoming(request)
-            self._time_out(start, f"the request's body stopped for {seconds:g} s")
+            timeouts, now = server.timeouts, self._loop.time()
+            silent_at = self._heard + timeouts.silence
+            left = min(silent_at, self._body_by) - now
+            if left > _SOON:
+                self._watch(left)
+            elif request.exchange is not None:
+                request.exchange.stop(body_too_slow(timeouts, silent=silent_at <= self._body_by))
         elif self._head_size and not (self._request_in_progress or self._messages):
             seconds = server.timeouts.head
-            self._time_out(self._head_start, f"the request's head took more than {seconds:g} s")
-
-    def _time_out(self, start: bytes, message: str) -> None:
-        self._refused = True
-        self.write(self._server.refusal(start, self.peer, 408, message, None))
-        self._hang_up()
+            self._refused = True
+            message = f"the request's head took more than {seconds:g} s"
+            self.write(self._server.refusal(self._head_start, self.peer, 408, message, None))
+            self._hang_up()
 
     def _hang_up(self) -> None:
         transport = self.transport
@@ -599,7 +616,9 @@ class Server(web.Server):
 
     `head_max` bounds a request's head, in bytes; `refusal` makes the answer to bytes that are no
     request: from the first bytes received, the client's address, the status, the parser's message
-    and, where a handler let one escape, the exception. `begin` answers a hot request.
+    and, where a handler let one escape, the exception. `begin` answers a hot request, whose body
+    may still be coming: then `more` is told of each piece. `lingering` is how many seconds the rest
+    of a body is read and thrown away that was refused.
     """
 
     def __init__(
@@ -609,10 +628,12 @@ class Server(web.Server):
         head_max: int,
         refusal: Callable[[bytes, str, int, str, BaseException | None], bytes],
         begin: Callable[[Connection, HotRequest], None],
+        more: Callable[[HotRequest], None],
         clock: Clock,
         deadlines: Deadlines,
         timeouts: ClientTimeouts,
         connections_max: int,
+        lingering: float,
         **options: Any,
     ) -> None:
         super().__init__(
@@ -625,11 +646,14 @@ class Server(web.Server):
             max_field_size=head_max,
             max_headers=1024,
             keepalive_timeout=timeouts.idle,
+            lingering_time=lingering,
             **options,
         )
         self.head_max = head_max
         self.refusal = refusal
         self.begin = begin
+        self.more = more
+        self.lingering = lingering
         self.clock = clock
         self.deadlines = deadlines
         self.timeouts = timeouts

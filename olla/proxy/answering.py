@@ -38,7 +38,7 @@ T = TypeVar("T")
 class Asker(Protocol):
     """Sends a request of a surface's own making into the fleet."""
 
-    async def read(self, incoming: Incoming) -> bytes:
+    async def read(self, incoming: Incoming, visit: Visit) -> bytes:
         """The whole body of a request, bounded as all are."""
         ...
 
@@ -98,9 +98,9 @@ class Asked:
         """The whole body: to be read once, and at once made into what is asked.
 
         Raises:
-            Failed: it is too long, breaks off, or there is no room for it.
+            Failed: it is too long, breaks off, or there is no room for it, or a limit is reached.
         """
-        return await self._asker.read(self.incoming)
+        return await self._asker.read(self.incoming, self.visit)
 
     def ask(self, path: str, body: bytes) -> InnerAnswer:
         """Have the fleet answer a POST to one of the proxied paths (such as `/api/chat`), as if

@@ -9,6 +9,7 @@ answers.
 import asyncio
 import re
 from collections.abc import Awaitable, Mapping
+from functools import partial
 from typing import Final, cast
 
 import aiohttp
@@ -28,6 +29,7 @@ from olla.proxy.aiohttp_incoming import AiohttpIncoming
 from olla.proxy.aiohttp_internals import Connection, Request, Server
 from olla.proxy.allowing import let_in
 from olla.proxy.answering import Answering, OperationSurface, OwnPath
+from olla.proxy.body_budget import STEP, BodyCharge
 from olla.proxy.client_timeouts import ClientTimeouts
 from olla.proxy.error_response import add_fields, error_answer, error_response
 from olla.proxy.exchange import Exchange
@@ -35,10 +37,9 @@ from olla.proxy.fast_path import FastPath, HotIncoming, HotRequest
 from olla.proxy.gate import Own, Visit
 from olla.proxy.giving_up import give_up_on, moving
 from olla.proxy.host import Carrier
-from olla.proxy.hot_head import HotHead
 from olla.proxy.incoming import Incoming, read_body, request_id
 from olla.proxy.inner import InnerAnswer, InnerHost, InnerIncoming
-from olla.proxy.room import HELD_MIN, no_room, overloaded
+from olla.proxy.room import overloaded
 from olla.proxy.stations import Stations
 from olla.proxy.turning_away import turn_away
 from olla.proxy.written import WRITTEN_CLOSE, written
@@ -94,12 +95,13 @@ class Downstream:
             head_max=head_max,
             refusal=self._refusal,
             begin=self._begin_hot,
+            more=self._more_hot,
             clock=stations.clock,
             deadlines=stations.deadlines,
             timeouts=timeouts,
             connections_max=connections_max,
             read_bufsize=_READ_SIZE,
-            lingering_time=_LINGER,
+            lingering=_LINGER,
         )
 
     async def enable_fast_path(self) -> None:
@@ -115,23 +117,13 @@ class Downstream:
             )
 
     def _new_fast_path(self) -> FastPath:
-        stations = self._stations
         return FastPath(
             self._paths,
-            stations.max_body,
-            stations.room,
+            self._stations.max_body,
             self.answering.is_own,
-            self._would_admit,
-            stations.guard,
+            self._stations.guard,
             self._is_proxy,
         )
-
-    def _would_admit(self, head: HotHead, peer: str) -> bool:
-        try:
-            let_in(self._stations.gate, HotIncoming(head, peer, 0), head.target, None)
-        except Failed:
-            return False
-        return True
 
     @property
     def connections(self) -> int:
@@ -181,29 +173,36 @@ class Downstream:
     # --- exchanges --------------------------------------------------------------------------
 
     def _begin_hot(self, connection: Connection, request: HotRequest) -> None:
-        """Answer a request that the fast path has taken in."""
+        """Answer a request of which the fast path has the head, and its body or a part of it."""
         head = request.head
         incoming = HotIncoming(head, connection.peer, request.length)
         record = self._record(incoming, request.started)
         exchange = self._open(incoming, connection, head.target, record)
         gate = self._stations.gate
+        if request.missing or request.length >= STEP:
+            request.exchange = exchange
         try:
             self._admit(connection)
             visit = let_in(gate, incoming, head.target, self._stations.via)
         except UnknownKey as unknown:
             if gate.renew is None:
-                self._turn_away(exchange, incoming, request, unknown.failure)
+                turn_away(gate, exchange, incoming, head.target, unknown.failure)
             else:
+                if request.exchange is not None:
+                    self._hold(request, gate.anonymous(incoming).account)
                 late = self._begin_late(exchange, incoming, request)
                 exchange.task = spawn(late, exchange.crashed)
         except Failed as failed:
-            self._turn_away(exchange, incoming, request, failed.failure)
+            turn_away(gate, exchange, incoming, head.target, failed.failure)
         except Exception as error:
-            request.give_back(self._stations.room)
             exchange.crashed(error)
         else:
             exchange.enter(visit)
-            exchange.begin(request.body())
+            if request.exchange is None:
+                exchange.begin(request.body())
+            else:
+                self._hold(request, visit.caller.account)
+                self._reserve(request, visit)
 
     async def _begin_late(
         self, exchange: Exchange, incoming: HotIncoming, request: HotRequest
@@ -212,19 +211,51 @@ class Downstream:
         try:
             visit = await self.answering.let_in(incoming, request.head.target)
         except Failed as failed:
-            self._turn_away(exchange, incoming, request, failed.failure)
-        except BaseException:  # the client left, or olla's own code has failed
-            request.give_back(self._stations.room)
-            raise
+            turn_away(self._stations.gate, exchange, incoming, request.head.target, failed.failure)
         else:
             exchange.enter(visit)
-            exchange.begin(request.body())
+            if request.exchange is None:
+                exchange.begin(request.body())
+            else:
+                self._reserve(request, visit)
 
-    def _turn_away(
-        self, exchange: Exchange, incoming: Incoming, request: HotRequest, failure: Failure
-    ) -> None:
-        request.give_back(self._stations.room)
-        turn_away(self._stations.gate, exchange, incoming, request.head.target, failure)
+    def _hold(self, request: HotRequest, account: str) -> None:
+        """Count what arrives of a body against the budget, for the caller with this account."""
+        exchange = request.exchange
+        assert exchange is not None
+        request.charge = BodyCharge(self._stations.body_budget, account)
+        exchange.hold(request.charge)
+
+    def _reserve(self, request: HotRequest, visit: Visit) -> None:
+        """Charge the caller's limits before more of the body is read."""
+        if request.missing:
+            visit.reserve(request.length, partial(self._reserved, request))
+        else:
+            self._reserved(request, None)
+
+    def _reserved(self, request: HotRequest, refused: Failure | None) -> None:
+        exchange = request.exchange
+        assert exchange is not None
+        if exchange.finished:
+            return  # the client left meanwhile
+        if refused is not None:
+            exchange.refuse(refused)
+        else:
+            request.reserved = True
+            self._more_hot(request)
+
+    def _more_hot(self, request: HotRequest) -> None:
+        """More of a body has come that the fast path takes in, or its caller's limits let it."""
+        exchange, charge = request.exchange, request.charge
+        assert exchange is not None
+        if charge is None or exchange.finished:
+            request.pieces.clear()  # it is being refused, and nobody counts what comes
+            return
+        failure = charge.hold(request.length - request.missing)
+        if failure is not None:
+            exchange.stop(failure)
+        elif request.reserved and not request.missing:
+            exchange.begin(request.body())
 
     def _admit(self, connection: Connection) -> None:
         """Raises Failed: nothing is taken in any more, or not on this connection."""
@@ -264,17 +295,18 @@ class Downstream:
         stations.sink(record)
         self._done()
 
-    async def read(self, incoming: Incoming) -> bytes:
+    async def read(self, incoming: Incoming, visit: Visit) -> bytes:
         """See `Asker.read`.
 
         Raises:
             Failed: see `read_body`.
         """
-        room = self._stations.room
-        body = await read_body(incoming, self._stations.max_body, room)
-        if len(body) >= HELD_MIN:
-            room.give(len(body))
-        return body
+        stations = self._stations
+        charge = BodyCharge(stations.body_budget, visit.caller.account)
+        try:
+            return await read_body(incoming, stations.max_body, charge, visit.reserved)
+        finally:
+            charge.release()
 
     def ask(
         self,
@@ -294,8 +326,10 @@ class Downstream:
         if self.draining:
             raise Failed(_draining())
         target = self._paths.resolve(method, path)
-        if len(body) >= HELD_MIN and not self._stations.room.take(len(body)):
-            raise Failed(no_room())
+        charge = BodyCharge(self._stations.body_budget, visit.caller.account)
+        failure = charge.hold(len(body))
+        if failure is not None:
+            raise Failed(failure)
         incoming = InnerIncoming(method, path, body, peer)
         answer = InnerAnswer(record)
         exchange = Exchange(
@@ -304,6 +338,7 @@ class Downstream:
         self._exchanges.add(exchange)
         answer.leave, answer.stop = exchange.abandon, exchange.stop
         carrier.carries(exchange)
+        exchange.hold(charge)
         exchange.enter(visit)
         exchange.begin(body)
         return answer
@@ -323,7 +358,7 @@ class Downstream:
         if request.version not in _VERSIONS:
             raise BadHttpMessage(f"HTTP/{request.version.major}.{request.version.minor}")
         connection = cast(Connection, request.protocol)
-        incoming = AiohttpIncoming(request, connection.peer, self.server.timeouts.silence)
+        incoming = AiohttpIncoming(request, connection.peer, self.server.timeouts)
         own = self.answering.own(incoming.path)
         refusal = self._guarded(incoming)
         fault = cast(Request, request).fault
@@ -396,11 +431,14 @@ class Downstream:
         try:
             try:
                 self._admit(connection)
-                exchange.enter(await self.answering.let_in(incoming, target))
+                visit = await self.answering.let_in(incoming, target)
+                exchange.enter(visit)
                 body = b""
-                if target.body is not BodyUse.STREAMED:
-                    most = self._stations.max_body
-                    body = await read_body(incoming, most, self._stations.room)
+                if target.body is not BodyUse.STREAMED and incoming.has_body:
+                    stations = self._stations
+                    charge = BodyCharge(stations.body_budget, visit.caller.account)
+                    exchange.hold(charge)
+                    body = await read_body(incoming, stations.max_body, charge, visit.reserved)
             except Failed as failed:
                 turn_away(self._stations.gate, exchange, incoming, target, failed.failure)
             except Exception as error:
@@ -530,7 +568,7 @@ class Downstream:
         elif status == 408:
             failure = Failure(
                 Kind.REQUEST_TIMEOUT,
-                f"{message} (server.read_timeout, server.read_header_timeout); send it again",
+                f"{message} (server.read_header_timeout); send it again",
             )
         elif error is not None and not isinstance(error, HttpProcessingError):
             self._logger.error("request failed", path=path, exc_info=error)

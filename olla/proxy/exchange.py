@@ -18,6 +18,7 @@ from olla.dialects.paths import BodyUse, Target
 from olla.failures import Failed, Failure, Kind
 from olla.proxy.answered import answered, own_error, pause_of
 from olla.proxy.attempt import Attempt, load_patience
+from olla.proxy.body_budget import BodyCharge
 from olla.proxy.error_response import error_answer
 from olla.proxy.fields import Passed
 from olla.proxy.forming import form_answer, form_request
@@ -28,7 +29,6 @@ from olla.proxy.incoming import Incoming
 from olla.proxy.noting import note_choice
 from olla.proxy.relay import Downstream, Relay
 from olla.proxy.retrying import elsewhere, is_an_answer
-from olla.proxy.room import HELD_MIN
 from olla.proxy.settling import settle
 from olla.proxy.stations import Stations
 from olla.proxy.understanding import understand
@@ -48,6 +48,7 @@ _LISTS_AGE_MAX = 1.0
 """Seconds. Bounds how often requests for unknown models make olla ask the endpoints."""
 # Members of an Enum take a slow way when they are looked up on their class, 0.1 µs each time.
 _MANAGE: Final = Right.MANAGE
+_CLIENT_GONE: Final = Kind.CLIENT_GONE
 _STREAMED: Final = BodyUse.STREAMED
 _GONE: Final = Failure(Kind.CLIENT_GONE, "the client went away")
 
@@ -56,8 +57,8 @@ class Exchange:
     """One client request with its answer."""
 
     __slots__ = (
-        *("_asked_for", "_body", "_body_read", "_counted", "_explanation", "_failure"),
-        *("_features", "_half_closed", "_held", "_host", "_incoming", "_pause", "_refreshed"),
+        *("_asked_for", "_body", "_body_read", "_charge", "_counted", "_explanation", "_failure"),
+        *("_features", "_half_closed", "_host", "_incoming", "_pause", "_refreshed"),
         *("_stations", "_target", "_ticket", "_trace", "_waiting"),
         *("attempt", "downstream", "finished", "lease", "record", "task", "visit"),
     )
@@ -78,7 +79,7 @@ class Exchange:
         self.record = record
         self._host = host
         self._body = b""
-        self._held = 0
+        self._charge: BodyCharge | None = None
         self._body_read = not incoming.has_body
         self._asked_for: str | None = None
         self._counted = False
@@ -108,14 +109,18 @@ class Exchange:
         self.visit = visit
         visit.note(self.record)
 
+    def hold(self, charge: BodyCharge) -> None:
+        """Its body is coming in: what it holds of the body budget is released at the end, or
+        once the body is needed no more."""
+        self._charge = charge
+
     def begin(self, body: bytes) -> None:
-        """The request is here: with its whole body, or none where that is streamed."""
+        """Called once the body has been read (empty if it is streamed)."""
         assert self.visit is not None
         try:
             if self._target.body is not _STREAMED:
                 self._body_read = True
                 self.record.bytes_in = len(body)
-                self._held = len(body) if len(body) >= HELD_MIN else 0
             if self.finished:
                 self._drop_body()  # it was stopped while its body came in
                 return
@@ -233,9 +238,9 @@ class Exchange:
             self._host.over(self)
 
     def _drop_body(self) -> None:
-        if self._held:
-            self._stations.room.give(self._held)
-            self._held = 0
+        charge, self._charge = self._charge, None
+        if charge is not None:
+            charge.release()
         self._body = b""
 
     # --- what is asked, and where it goes ---------------------------------------------------

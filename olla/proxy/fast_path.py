@@ -11,9 +11,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from olla.dialects.paths import Paths, Target
 from olla.fleet.endpoint import EndpointSpec
+from olla.proxy.body_budget import BodyCharge
 from olla.proxy.browser_guard import BrowserGuard
+from olla.proxy.exchange import Exchange
 from olla.proxy.hot_head import HotHead, HotHeads
-from olla.proxy.room import HELD_MIN, Room
 
 __all__ = ["FastPath", "HotIncoming", "HotRequest"]
 
@@ -75,7 +76,7 @@ class HotIncoming:
 class HotRequest:
     """A request that is coming in: its head is here, of its body what has come so far."""
 
-    __slots__ = ("head", "length", "missing", "pieces", "started")
+    __slots__ = ("charge", "exchange", "head", "length", "missing", "pieces", "reserved", "started")
 
     def __init__(self, head: HotHead, length: int, started: float) -> None:
         self.head = head
@@ -83,6 +84,11 @@ class HotRequest:
         self.missing = length
         self.pieces: list[bytes] = []
         self.started = started
+        self.exchange: Exchange | None = None
+        """Who waits for the rest of its body; None for a short body that is here."""
+        self.charge: BodyCharge | None = None
+        self.reserved = False
+        """Whether the caller's limits let the body be read."""
 
     def add(self, data: bytes) -> bytes:
         """Take the next bytes; returns those after the body's end."""
@@ -96,10 +102,10 @@ class HotRequest:
         self.missing = 0
         return rest
 
-    def give_back(self, room: Room) -> None:
-        """It will not be held."""
-        if self.length >= HELD_MIN:
-            room.give(self.length)
+    def skip(self, data: bytes) -> None:
+        """Throw the next bytes away, and those that came before: nobody wants the body."""
+        self.pieces.clear()
+        self.missing -= min(len(data), self.missing)
 
     def body(self) -> bytes:
         """The whole body."""
@@ -109,27 +115,21 @@ class HotRequest:
 class FastPath:
     """Tells which requests are hot. One for all connections."""
 
-    __slots__ = ("_admits", "_body_max", "_heads", "_is_proxy", "room")
+    __slots__ = ("_body_max", "_heads", "_is_proxy")
 
     def __init__(
         self,
         paths: Paths,
         body_max: int,
-        room: Room,
         is_own: Callable[[str], bool] | None = None,
-        admits: Callable[[HotHead, str], bool] = lambda head, peer: True,
         guard: BrowserGuard | None = None,
         is_proxy: Callable[[str], bool] = lambda peer: False,
     ) -> None:
-        """`body_max` is bytes: a longer body is refused, which is aiohttp's affair, and so is one
-        that `room` has no place for. `is_own` and `guard`: see `HotHeads`. `admits` tells whether
-        a request from an address would be let in: a long body is held for no other. `is_proxy`
-        tells which addresses are those of trusted proxies."""
-        self._admits = admits
+        """`body_max` is bytes: a longer body is refused, which is aiohttp's affair. `is_own` and
+        `guard`: see `HotHeads`. `is_proxy` tells which addresses are those of trusted proxies."""
         self._heads = HotHeads(paths, is_own, guard)
         self._is_proxy = is_proxy
         self._body_max = body_max
-        self.room = room
 
     def take(self, data: bytes, now: float, peer: str = "") -> tuple[HotRequest, bytes] | None:
         """The hot request that `data` begins with, and what comes after it; None for another.
@@ -143,8 +143,6 @@ class FastPath:
         if length > self._body_max:
             return None
         if head.from_proxy_only and not self._is_proxy(peer):
-            return None
-        if length >= HELD_MIN and not (self._admits(head, peer) and self.room.take(length)):
             return None
         request = HotRequest(head, length, now)
         rest = request.add(data[body_at:]) if len(data) > body_at else b""

@@ -40,6 +40,10 @@ class Shared(Protocol):
         """Charge one request, whatever router it comes to. Does not raise."""
         ...
 
+    async def recharge(self, charge: Charge, tokens: int) -> Charge:
+        """Charge it by another estimate. Does not raise."""
+        ...
+
     def settle(self, charge: Charge, tokens: int) -> None:
         """It has ended."""
         ...
@@ -198,7 +202,8 @@ class Visit:
             record.key_name = key.name
 
     def pay(self, features: Features | None, then: Callable[[Failure | None], None]) -> None:
-        """Charge it, and call back with the refusal or None: at once, but where routers share.
+        """Charge it, or correct what was reserved, and call back with the refusal or None: at
+        once, unless routers share their limits.
 
         `features` of what it asks a model for, None where that is not known.
         """
@@ -211,12 +216,26 @@ class Visit:
             tokens = reserve(
                 account.limits, features.prompt_tokens, features.prompt_bytes, features.output_max
             )
-        gate = self.gate
-        if gate.shared is not None:
-            self._task = spawn(self._pay_shared(gate.shared, account, tokens, then))
-            return
-        clock = gate.clock
-        then(self._charged(gate.limiter.charge(account, tokens, clock.now(), clock.wall())))
+        self._take(account, tokens, then)
+
+    def reserve(self, length: int | None, then: Callable[[Failure | None], None]) -> None:
+        """Charge it before its body is read, of `length` bytes where that is known, and call back
+        as `pay` does, which has to follow."""
+        account = self.account
+        if account is None:
+            then(None)
+        else:
+            self._take(account, self._estimate(account, length), then)
+
+    async def reserved(self, length: int | None) -> None:
+        """The same as `reserve`, unless it was charged before.
+
+        Raises:
+            Failed: a limit is reached.
+        """
+        account = self.account
+        if account is not None and self._charge is None:
+            await self._taken(account, self._estimate(account, length))
 
     async def paid(self) -> None:
         """Charge a request that asks nothing of a model, if it was not charged before.
@@ -224,27 +243,58 @@ class Visit:
         Raises:
             Failed: a limit is reached.
         """
-        account, gate = self.account, self.gate
-        if account is None or self._charge is not None:
-            return
-        clock = gate.clock
-        if gate.shared is not None:
-            charge = await gate.shared.charge(account, 0)
+        account = self.account
+        if account is not None and self._charge is None:
+            await self._taken(account, 0)
+
+    def _estimate(self, account: Account, length: int | None) -> int:
+        """Tokens to reserve for a body that is still to come. No more than are left, but one: the
+        estimate alone refuses nobody as long as there are any."""
+        if not account.counts_tokens:
+            return 0
+        clock = self.gate.clock
+        most = max(account.tokens_left(clock.now(), clock.wall()), 1)
+        return max(min(reserve(account.limits, 0.0, length or 0, 0.0), most), 1)
+
+    def _take(self, account: Account, tokens: int, then: Callable[[Failure | None], None]) -> None:
+        gate, before = self.gate, self._charge
+        if before is not None and before.tokens == tokens:
+            then(None)
+        elif gate.shared is not None:
+            self._task = spawn(self._take_shared(gate.shared, account, tokens, then))
         else:
-            charge = gate.limiter.charge(account, 0, clock.now(), clock.wall())
+            clock = gate.clock
+            now, wall = clock.now(), clock.wall()
+            if before is None:
+                charge = gate.limiter.charge(account, tokens, now, wall)
+            else:
+                charge = gate.limiter.recharge(before, tokens, now, wall)
+            then(self._charged(charge))
+
+    async def _taken(self, account: Account, tokens: int) -> None:
+        gate = self.gate
+        if gate.shared is not None:
+            charge = await gate.shared.charge(account, tokens)
+        else:
+            clock = gate.clock
+            charge = gate.limiter.charge(account, tokens, clock.now(), clock.wall())
         refused = self._charged(charge)
         if refused is not None:
             raise Failed(refused)
 
-    async def _pay_shared(
+    async def _take_shared(
         self,
         shared: Shared,
         account: Account,
         tokens: int,
         then: Callable[[Failure | None], None],
     ) -> None:
+        before = self._charge
         try:
-            charge = await shared.charge(account, tokens)
+            if before is None:
+                charge = await shared.charge(account, tokens)
+            else:
+                charge = await shared.recharge(before, tokens)
         except Exception as error:  # the limits are not known, and the client waits for an answer
             report(error)
             then(Failure(Kind.INTERNAL, "the router failed at this request; its log has more"))
@@ -256,9 +306,10 @@ class Visit:
             then(self._charged(charge))
 
     def _charged(self, charge: Charge) -> Failure | None:
-        self._charge = charge
+        before, self._charge = self._charge, charge
         for over in charge.exceeded:
-            self.gate.exceeded(over.limit.name, True)
+            if before is None or over not in before.exceeded:
+                self.gate.exceeded(over.limit.name, True)
         meter = charge.refused
         if meter is None:
             return None

@@ -4,16 +4,17 @@ A protocol, and the reading of bodies with a bound. `downstream` has the aiohttp
 """
 
 import re
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Protocol
 
 from olla.dialects.paths import Target
 from olla.failures import Failed, Failure, Kind
 from olla.fleet.endpoint import EndpointSpec
+from olla.proxy.body_budget import BodyCharge
+from olla.proxy.client_timeouts import ClientTimeouts
 from olla.proxy.credentials import Credential
-from olla.proxy.room import HELD_MIN, Room, no_room
 
-__all__ = ["Incoming", "read_body", "request_id"]
+__all__ = ["Incoming", "body_too_slow", "read_body", "request_id"]
 
 _SANE_ID = re.compile(r"[!-~]{1,128}")
 
@@ -88,12 +89,20 @@ def request_id(incoming: Incoming, ids: Iterator[str]) -> str:
     return next(ids)
 
 
-async def read_body(incoming: Incoming, limit: int, room: Room) -> bytes:
-    """The whole body. One of `HELD_MIN` bytes or more is taken from `room`: whoever gets it gives
-    as many bytes back once it is gone.
+async def read_body(
+    incoming: Incoming,
+    limit: int,
+    charge: BodyCharge,
+    reserve: Callable[[int | None], Awaitable[None]],
+) -> bytes:
+    """Read the whole body. `charge` holds what has arrived, and goes on holding it.
+
+    `reserve` is awaited before a body that is still to come is read, with its length where that is
+    known: it charges the caller's limits.
 
     Raises:
-        Failed: it is longer than `limit` bytes, does not come to its end, or there is no room.
+        Failed: it is longer than `limit` bytes or does not come to its end, there is no room for
+            it, or a limit of the caller is reached.
     """
     if not incoming.has_body:
         return b""
@@ -101,34 +110,39 @@ async def read_body(incoming: Incoming, limit: int, room: Room) -> bytes:
         raise Failed(_too_large(limit))
     body = incoming.whole()
     if body is not None:
-        if len(body) > limit:
-            raise Failed(_too_large(limit))
-        if len(body) >= HELD_MIN and not room.take(len(body)):
-            raise Failed(no_room())
+        _hold(charge, len(body), limit)
         return body
-    held = incoming.length or 0
-    if held < HELD_MIN:
-        held = 0
-    elif not room.take(held):
-        raise Failed(no_room())
+    await reserve(incoming.length)
     if incoming.expects_continue():
         incoming.send_continue()
     pieces: list[bytes] = []
     size = 0
-    try:
-        async for piece in incoming.pieces():
-            size += len(piece)
-            if size > limit:
-                raise Failed(_too_large(limit))
-            if size >= HELD_MIN and size > held:
-                if not room.take(size - held):
-                    raise Failed(no_room())
-                held = size
-            pieces.append(piece)
-    except BaseException:
-        room.give(held)
-        raise
+    async for piece in incoming.pieces():
+        size += len(piece)
+        _hold(charge, size, limit)
+        pieces.append(piece)
     return b"".join(pieces)
+
+
+def _hold(charge: BodyCharge, size: int, limit: int) -> None:
+    failure = _too_large(limit) if size > limit else charge.hold(size)
+    if failure is not None:
+        raise Failed(failure)
+
+
+def body_too_slow(timeouts: ClientTimeouts, *, silent: bool) -> Failure:
+    """The failure of a request whose body has stopped (`silent`), or comes too slowly."""
+    if silent:
+        message = (
+            f"the request's body stopped for {timeouts.silence:g} s (server.read_timeout); "
+            "send it again"
+        )
+    else:
+        message = (
+            f"the request's body came at less than {timeouts.min_rate:g} bytes a second for "
+            f"{timeouts.body:g} s (server.min_rate, server.body_timeout); send it faster"
+        )
+    return Failure(Kind.REQUEST_TIMEOUT, message)
 
 
 def _too_large(limit: int) -> Failure:

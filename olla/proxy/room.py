@@ -1,41 +1,18 @@
-"""How much one router takes in: connections, and request bodies held in memory.
+"""How many clients one router takes in.
 
-What is over a limit is told to come again; what is under way goes on. A limit that the operator
+A client over the limit is told to come again; requests under way go on. A limit that the operator
 does not set follows from how many files the process may have open: each connection of a client
-may need one to an endpoint.
+may need one to an endpoint. The memory for bodies is in `body_budget`.
 """
 
 import resource
 
 from olla.failures import Failure, Kind
 
-__all__ = ["HELD_MIN", "Room", "connections_max", "no_room", "overloaded"]
+__all__ = ["connections_max", "overloaded"]
 
 _RESERVE = 64
 """Files for everything else: probes, logs, libraries."""
-HELD_MIN = 65536
-"""Bytes. Shorter bodies are not counted: connections bound them."""
-
-
-class Room:
-    """What of the bodies' memory is taken, in bytes."""
-
-    __slots__ = ("limit", "taken")
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.taken = 0
-
-    def take(self, size: int) -> bool:
-        """Whether a body of so many bytes may be held; if so it counts until `give`."""
-        if self.taken + size > self.limit:
-            return False
-        self.taken += size
-        return True
-
-    def give(self, size: int) -> None:
-        """A body of so many bytes is gone."""
-        self.taken -= size
 
 
 def connections_max(wanted: int | None) -> int:
@@ -57,8 +34,3 @@ def overloaded(what: str, setting: str) -> Failure:
     return Failure(
         Kind.OVERLOADED, f"the router is overloaded: {what} ({setting}); try again", retry_after=1.0
     )
-
-
-def no_room() -> Failure:
-    """The failure of a request whose body finds no room."""
-    return overloaded("too many long requests at once", "server.request_limits.max_buffered_size")

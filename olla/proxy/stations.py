@@ -11,13 +11,13 @@ from olla.fleet.snapshot import Snapshot
 from olla.proxy.admitting import Admission
 from olla.proxy.allowed_hosts import AllowedHosts
 from olla.proxy.attempt import Timeouts
+from olla.proxy.body_budget import BodyBudget
 from olla.proxy.browser_guard import BrowserGuard
 from olla.proxy.context_length import ContextRule
 from olla.proxy.cors import CorsPolicy
 from olla.proxy.dates import Dates
 from olla.proxy.deadlines import Deadlines
 from olla.proxy.gate import Gate
-from olla.proxy.room import Room
 from olla.proxy.telling import Telling
 from olla.proxy.upstream import Pool
 from olla.record import Sink
@@ -100,7 +100,7 @@ class Stations:
         self.telling = Telling()
         self.dates = Dates(clock)
         self.deadlines = Deadlines()
-        self.room = Room(bodies_max)
+        self.body_budget = BodyBudget(bodies_max, max_body)
         self.wait_keepalive = wait_keepalive
         self.guard = guard or BrowserGuard(CorsPolicy(), AllowedHosts(), enabled=False)
         self.tickets = itertools.count()
@@ -127,6 +127,6 @@ class Stations:
         other.context = context
         other.wait_keepalive = wait_keepalive
         other.guard = guard
-        self.room.limit = bodies_max
+        self.body_budget.resize(bodies_max, max_body)
         other.strategy = self.admission.dispatcher.options.strategy.value
         return other

@@ -30,8 +30,9 @@ class RequestLimits(Section):
     max_body_size: Annotated[Size, Field(ge=1)] = 100 * 1024 * 1024
     """Longest request body. Blob uploads are streamed and not bound by it."""
     max_buffered_size: Annotated[Size, Field(ge=1)] = 1024 * 1024 * 1024
-    """Bodies of 64 KB and more that are held in memory at a time, all together: one more gets
-    503."""
+    """Memory for request bodies, all together, as far as they have arrived; bodies below 64 KB do
+    not count. Beyond it a request gets 503. One caller may hold a quarter, or one longest body if
+    that is more; beyond it gets 429."""
     max_header_size: Annotated[Size, Field(ge=1024)] = 1024 * 1024
     """Longest request head."""
 
@@ -49,6 +50,9 @@ class Server(Section):
     """How long the head of a request may take to come, from its first byte."""
     read_timeout: Annotated[Duration, Field(gt=0)] = 60.0
     """How long a client may be silent in the middle of its request's body."""
+    body_timeout: Annotated[Duration, Field(gt=0)] = 60.0
+    """How long a body may come at less than min_rate: each min_rate bytes give a second more, up
+    to the whole time again."""
     send_timeout: Annotated[Duration, Field(gt=0)] = 60.0
     """How long a client may take to read what was sent to it, before its connection is closed and
     its slot freed; a second more for each min_rate bytes that it does read."""

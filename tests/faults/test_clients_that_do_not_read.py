@@ -149,6 +149,7 @@ async def test_a_client_that_reads_in_the_end_gets_everything(make_router: MakeR
             body = await reader.readexactly(size)
             assert body == (b"[" + b" " * 65534 + b"]") * (size // 65536)
         writer.close()
+        await writer.wait_closed()
 
 
 CHAT_LINE = json.dumps({"model": "m", "response": "word " * 10_000, "done": False}).encode() + b"\n"

@@ -12,9 +12,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from olla.proxy.body_budget import STEP
 from olla.simulation.server import SimulatedNode
 from tests.routers import node_options, settings_text
-from tests.wire.conftest import MODEL, MakeRouter, answer, post, split
+from tests.wire.conftest import MODEL, MakeRouter, Router, answer, post, split
 
 BODY = json.dumps({"model": MODEL, "stream": False}).encode()
 OK = b'HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n{"done":true}'
@@ -45,22 +46,31 @@ async def test_a_connection_too_many_is_told_in_the_dialect(
         writer.close()
 
 
+def long_request(size: int, framing: str) -> bytes:
+    """A request whose body has about so many bytes."""
+    body = json.dumps({"model": MODEL, "stream": False, "prompt": "x" * size}).encode()
+    if framing == "length":
+        return post("/api/generate", body, close=False)
+    head = b"POST /api/generate HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    return head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+
+
+async def until_held(router: Router, size: int) -> None:
+    """Wait until request bodies hold so many bytes of memory."""
+    async with asyncio.timeout(10):
+        while router.stations.body_budget.taken != size:
+            await asyncio.sleep(0.005)
+
+
 @pytest.mark.parametrize("framing", ["length", "chunks"])
 async def test_bodies_have_a_ceiling_all_together(make_router: MakeRouter, framing: str) -> None:
     """One more gets 503, and there is room again when one has been passed on or has left."""
     router = await make_router(bodies_max=300_000)
     router.endpoints[0].script = answer(OK)
-    long = json.dumps({"model": MODEL, "stream": False, "prompt": "x" * 200_000}).encode()
-    if framing == "chunks":
-        head = b"POST /api/generate HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-        whole = head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(long), long)
-    else:
-        whole = post("/api/generate", long, close=False)
+    whole = long_request(200_000, framing)
     _, first = await asyncio.open_connection("127.0.0.1", router.port)
     first.write(whole[:-10])
-    async with asyncio.timeout(5):
-        while router.stations.room.taken < 200_000:
-            await asyncio.sleep(0.005)
+    await until_held(router, 3 * STEP)
     reader, second = await asyncio.open_connection("127.0.0.1", router.port)
     second.write(whole)
     told = await reader.readuntil(b"}")
@@ -69,11 +79,55 @@ async def test_bodies_have_a_ceiling_all_together(make_router: MakeRouter, frami
     second.close()
     assert (await router.exchange(post("/api/generate", BODY))).startswith(b"HTTP/1.1 200 ")
     first.close()
-    async with asyncio.timeout(5):
-        while router.stations.room.taken:
+    await until_held(router, 0)
+    close = whole.replace(b"Host: x", b"Host: x\r\nConnection: close", 1)
+    close = close.replace(b"Host: olla", b"Host: olla\r\nConnection: close", 1)
+    assert (await router.exchange(close)).startswith(b"HTTP/1.1 200 ")
+    assert router.stations.body_budget.taken == 0
+
+
+@pytest.mark.parametrize("framing", ["length", "chunks"])
+async def test_announced_bodies_keep_nobody_out(make_router: MakeRouter, framing: str) -> None:
+    """Connections that announce more than there is room for, and send a byte of it."""
+    router = await make_router(bodies_max=2 << 20)
+    router.endpoints[0].script = answer(OK)
+    start = long_request(1_000_000, framing).partition(b"{")[0] + b"{"
+    idle = [await asyncio.open_connection("127.0.0.1", router.port) for _ in range(11)]
+    for _, writer in idle:
+        writer.write(start)
+    async with asyncio.timeout(10):
+        while router.downstream.active < len(idle):
             await asyncio.sleep(0.005)
-    assert (await router.exchange(post("/api/generate", long))).startswith(b"HTTP/1.1 200 ")
-    assert router.stations.room.taken == 0
+    long = long_request(900_000, "length").replace(b"Host: olla", b"Host: x\r\nConnection: close")
+    assert (await router.exchange(long)).startswith(b"HTTP/1.1 200 ")
+    for _, writer in idle:
+        writer.close()
+    async with asyncio.timeout(10):
+        while router.downstream.active:
+            await asyncio.sleep(0.005)
+    assert router.stations.body_budget.taken == 0
+
+
+@pytest.mark.parametrize("framing", ["length", "chunks"])
+async def test_a_client_reads_why_its_body_is_refused(
+    make_router: MakeRouter, framing: str
+) -> None:
+    """Also one that reads nothing until it has sent everything: the rest is taken and thrown
+    away, and then the connection is closed."""
+    router = await make_router(bodies_max=100_000)
+    whole = long_request(900_000, framing)
+    reader, writer = await asyncio.open_connection("127.0.0.1", router.port)
+    for at in range(0, len(whole), 65536):
+        writer.write(whole[at : at + 65536])
+        await writer.drain()
+        await asyncio.sleep(0.001)
+    async with asyncio.timeout(10):
+        told = await reader.read()
+    assert told.startswith(b"HTTP/1.1 503 ")
+    assert b"Connection: close" in told
+    assert router.endpoints[0].requests == []
+    assert router.stations.body_budget.taken == 0
+    writer.close()
 
 
 def few_files() -> None:

@@ -34,7 +34,7 @@ async def is_500(router: Router, request: bytes, logged: str | None = None) -> N
     assert "a fault in olla" in (router.log.getvalue() if logged is None else logged)
     assert router.dispatcher.leases == 0
     assert router.downstream.active == 0
-    assert router.stations.room.taken == 0
+    assert router.stations.body_budget.taken == 0
     assert router.records[-1].status == 500
     router.log.seek(0)
     router.log.truncate()

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from olla.failures import Kind
 from tests.wire.conftest import MODEL, MakeRouter, post, split
 
 BODY = b'{"model": "%b"}' % MODEL.encode()
@@ -68,6 +69,75 @@ async def test_a_body_that_stops_is_408(make_router: MakeRouter, framing: str, s
     assert b"server.read_timeout" in body
     assert router.endpoints[0].requests == []
     assert router.dispatcher.leases == 0
+
+
+CHUNKED = b"POST /api/generate HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+BLOB = b"POST /api/blobs/sha256:%b HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n" % (
+    b"0" * 64
+)
+
+
+@pytest.mark.parametrize("first", [0, 300_000], ids=["from the start", "after a large piece"])
+@pytest.mark.parametrize("framing", ["length", "chunks", "blob"])
+async def test_a_body_that_dribbles_is_408(
+    make_router: MakeRouter, framing: str, first: int
+) -> None:
+    """A byte now and then does not hold a connection, nor memory, however much came before."""
+    router = await make_router(body_timeout=0.4, min_rate=10_000)
+    head, piece = {
+        "length": (post("/api/generate", b"x" * 1_000_000, close=False)[:-1_000_000], b"%b"),
+        "chunks": (CHUNKED, b"%x\r\n%b\r\n"),
+        "blob": (BLOB, b"%b"),
+    }[framing]
+
+    def formed(data: bytes) -> bytes:
+        return piece % ((len(data), data) if framing == "chunks" else data)
+
+    reader, writer = await asyncio.open_connection("127.0.0.1", router.port)
+    answer = asyncio.ensure_future(reader.readuntil(b"}"))
+    writer.write(head + (formed(b"x" * first) if first else b""))
+    async with asyncio.timeout(10):
+        while not answer.done():
+            writer.write(formed(b"x"))
+            await asyncio.wait([answer], timeout=0.02)
+    told = answer.result()
+    assert told.startswith(b"HTTP/1.1 408 ")
+    assert b"server.min_rate" in told
+    assert b"server.body_timeout" in told
+    (record,) = router.records
+    assert record.failure is not None
+    assert record.failure.kind is Kind.REQUEST_TIMEOUT
+    assert router.dispatcher.leases == 0
+    assert router.stations.body_budget.taken == 0
+    writer.close()
+
+
+async def test_a_slow_endpoint_is_not_held_against_an_upload(make_router: MakeRouter) -> None:
+    """While the endpoint takes nothing, its client cannot send: only waiting for it counts."""
+    router = await make_router(body_timeout=0.3, read_timeout=0.3, min_rate=1e9)
+    slowly = asyncio.Event()
+    size = 12 << 20
+
+    async def read_late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await slowly.wait()
+        await reader.readexactly(size)
+        writer.write(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    endpoint = router.endpoints[0]
+    endpoint._serve = read_late  # type: ignore[method-assign]
+    await endpoint.stop()
+    endpoint._server = await asyncio.start_server(read_late, "127.0.0.1", endpoint.port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", router.port)
+    writer.write(BLOB.replace(b"1000000", b"%d" % size) + b"x" * size)
+    answer = asyncio.ensure_future(reader.readline())
+    await asyncio.wait([answer], timeout=1.0)
+    assert not answer.done()
+    slowly.set()
+    assert (await answer).startswith(b"HTTP/1.1 201 ")
+    writer.close()
 
 
 async def test_a_body_that_comes_slowly_but_steadily_is_taken(make_router: MakeRouter) -> None:

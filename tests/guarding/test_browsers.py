@@ -285,7 +285,7 @@ async def test_a_preflight_has_no_body(
             b"\r\nAccess-Control-Request-Method: POST\r\nContent-Length: 6000000\r\n\r\n{"
         )
         assert (await reader.readline()).startswith(b"HTTP/1.1 401 ")
-        assert fleet.app.stations.room.taken == 0
+        assert fleet.app.stations.body_budget.taken == 0
     finally:
         writer.close()
         await writer.wait_closed()

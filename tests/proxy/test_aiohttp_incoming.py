@@ -5,8 +5,13 @@ from aiohttp import web
 from aiohttp.test_utils import RawTestServer
 
 from olla.proxy.aiohttp_incoming import AiohttpIncoming
+from olla.proxy.body_budget import BodyBudget, BodyCharge
+from olla.proxy.client_timeouts import ClientTimeouts
 from olla.proxy.incoming import read_body
-from olla.proxy.room import Room
+
+
+async def unlimited(length: int | None) -> None:
+    """No limit holds."""
 
 
 async def test_it_is_what_the_client_sent() -> None:
@@ -14,8 +19,9 @@ async def test_it_is_what_the_client_sent() -> None:
     seen: list[tuple[object, ...]] = []
 
     async def handler(request: web.BaseRequest) -> web.StreamResponse:
-        incoming = AiohttpIncoming(request, "127.0.0.1", 30.0)
-        body = await read_body(incoming, 1_000_000, Room(1 << 30))
+        incoming = AiohttpIncoming(request, "127.0.0.1", ClientTimeouts())
+        charge = BodyCharge(BodyBudget(1 << 30, 1 << 30), "addr:1")
+        body = await read_body(incoming, 1_000_000, charge, unlimited)
         seen.append((incoming.method, incoming.target, incoming.path, incoming.peer, body))
         assert incoming.header("x-a") == "1"
         assert (b"X-A", b"1") in incoming.headers

@@ -9,7 +9,6 @@ from olla.proxy.allowed_hosts import AllowedHosts
 from olla.proxy.browser_guard import BrowserGuard
 from olla.proxy.cors import CorsPolicy
 from olla.proxy.fast_path import FastPath, HotIncoming
-from olla.proxy.room import Room
 
 PATHS = Paths(
     [ScopeSpec(row.name, row.prefixes, row.dialects) for row in PROFILES.values()],
@@ -30,7 +29,7 @@ def test_a_body_is_whole_however_it_is_cut(body: bytes, after: bytes, cuts: list
     start = len(request(body)) - len(body)
     places = sorted({start + cut for cut in cuts if start + cut < len(raw)})
     pieces = [raw[a:b] for a, b in zip([0, *places], [*places, len(raw)], strict=True)]
-    taken = FastPath(PATHS, 1000, Room(1 << 30)).take(pieces[0], 7.0)
+    taken = FastPath(PATHS, 1000).take(pieces[0], 7.0)
     assert taken is not None
     hot, rest = taken
     for piece in pieces[1:]:
@@ -43,15 +42,13 @@ def test_a_body_is_whole_however_it_is_cut(body: bytes, after: bytes, cuts: list
 
 def test_a_body_over_the_limit_is_left_to_be_refused() -> None:
     """By aiohttp's way, which says how."""
-    assert FastPath(PATHS, 5, Room(1 << 30)).take(request(b"123456"), 0.0) is None
-    assert FastPath(PATHS, 6, Room(1 << 30)).take(request(b"123456"), 0.0) is not None
+    assert FastPath(PATHS, 5).take(request(b"123456"), 0.0) is None
+    assert FastPath(PATHS, 6).take(request(b"123456"), 0.0) is not None
 
 
 def test_it_is_a_request_like_any_other() -> None:
     """With method, target, path, peer and headers."""
-    taken = FastPath(PATHS, 10, Room(1 << 30)).take(
-        request(b"{}").replace(b"/api/chat", b"/api/chat?x"), 0.0
-    )
+    taken = FastPath(PATHS, 10).take(request(b"{}").replace(b"/api/chat", b"/api/chat?x"), 0.0)
     assert taken is not None
     incoming = HotIncoming(taken[0].head, "10.0.0.1", 2)
     assert (incoming.method, incoming.target, incoming.path) == ("POST", "/api/chat?x", "/api/chat")
@@ -64,9 +61,7 @@ def test_it_is_a_request_like_any_other() -> None:
 def test_a_forwarded_host_is_only_believed_of_a_trusted_proxy() -> None:
     """Of the same bytes from two connections."""
     guard = BrowserGuard(CorsPolicy(), AllowedHosts(guarded=True))
-    path = FastPath(
-        PATHS, 1000, Room(1 << 30), guard=guard, is_proxy=lambda peer: peer == "10.0.0.1"
-    )
+    path = FastPath(PATHS, 1000, guard=guard, is_proxy=lambda peer: peer == "10.0.0.1")
     fields = b"Host: localhost\r\nOrigin: https://a.example\r\nX-Forwarded-Host: a.example"
     raw = request(b"{}").replace(b"Host: x", fields)
     assert path.take(raw, 0.0, "10.0.0.2") is None

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from olla.dialects.paths import Target
-from olla.failures import Failed, Kind
+from olla.failures import Failed, Failure, Kind
 from olla.fleet.endpoint import EndpointSpec
+from olla.proxy.body_budget import STEP, BodyBudget, BodyCharge
 from olla.proxy.incoming import read_body
-from olla.proxy.room import Room
 
 
 class Request:
@@ -53,19 +53,41 @@ class Request:
             yield piece
 
 
+class Limits:
+    """A caller's limits: what was reserved, and whether that is refused."""
+
+    def __init__(self, refused: Failure | None = None) -> None:
+        self.refused = refused
+        self.reserved: list[int | None] = []
+
+    async def reserve(self, length: int | None) -> None:
+        """Remember."""
+        self.reserved.append(length)
+        if self.refused is not None:
+            raise Failed(self.refused)
+
+
+async def read(
+    request: Request, limit: int, limits: Limits | None = None, budget: BodyBudget | None = None
+) -> bytes:
+    """A request's body."""
+    charge = BodyCharge(budget or BodyBudget(1 << 30, 1 << 30), "addr:1")
+    return await read_body(request, limit, charge, (limits or Limits()).reserve)
+
+
 async def test_pieces_make_a_body() -> None:
     """Up to the limit and not a byte more; 100 Continue first where it is awaited."""
     request = Request(b"ab", b"cd", expects=True)
-    assert await read_body(request, 4, Room(1 << 30)) == b"abcd"
+    assert await read(request, 4) == b"abcd"
     assert request.continued
-    assert await read_body(Request(), 0, Room(1 << 30)) == b""
+    assert await read(Request(), 0) == b""
 
 
 async def test_a_length_over_the_limit_is_refused_before_a_byte_is_read() -> None:
     """And before the client is told to go on."""
     request = Request(b"abcde", length=5, expects=True)
     with pytest.raises(Failed) as caught:
-        await read_body(request, 4, Room(1 << 30))
+        await read(request, 4)
     assert caught.value.failure.kind is Kind.BODY_TOO_LARGE
     assert request.read == 0
     assert not request.continued
@@ -75,5 +97,30 @@ async def test_a_body_without_length_is_refused_as_soon_as_it_is_too_long() -> N
     """Not after it was taken in."""
     request = Request(b"ab", b"cd", b"e", b"f" * 1000)
     with pytest.raises(Failed):
-        await read_body(request, 4, Room(1 << 30))
+        await read(request, 4)
     assert request.read == 3
+
+
+@pytest.mark.parametrize("length", [4, None])
+async def test_a_caller_over_its_limits_sends_no_body(length: int | None) -> None:
+    """It is refused before a byte is read, and is not told to go on."""
+    request = Request(b"ab", b"cd", length=length, expects=True)
+    limits = Limits(Failure(Kind.LIMITED, "too many"))
+    with pytest.raises(Failed) as caught:
+        await read(request, 4, limits)
+    assert caught.value.failure.kind is Kind.LIMITED
+    assert limits.reserved == [length]
+    assert request.read == 0
+    assert not request.continued
+
+
+async def test_what_has_arrived_is_held_and_what_is_announced_is_not() -> None:
+    """Until there is no room for it."""
+    budget = BodyBudget(3 * STEP, 3 * STEP)
+    charge = BodyCharge(budget, "addr:1")
+    request = Request(*[b"x" * STEP] * 4, length=4 * STEP)
+    with pytest.raises(Failed) as caught:
+        await read_body(request, 1 << 30, charge, Limits().reserve)
+    assert caught.value.failure.kind is Kind.OVERLOADED
+    assert request.read == 4
+    assert budget.taken == 3 * STEP

@@ -3,18 +3,7 @@
 import resource
 
 from olla.failures import Kind
-from olla.proxy.room import Room, connections_max, overloaded
-
-
-def test_what_is_taken_is_given_back() -> None:
-    """Up to the limit, and again once there is room."""
-    room = Room(100)
-    assert room.take(60)
-    assert not room.take(41)
-    assert room.take(40)
-    room.give(60)
-    assert room.take(60)
-    assert room.taken == 100
+from olla.proxy.room import connections_max, overloaded
 
 
 def test_the_number_of_connections_follows_the_open_files() -> None:

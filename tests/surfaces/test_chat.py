@@ -287,8 +287,8 @@ async def test_long_messages_give_their_room_back(path: str) -> None:
     """Both the service's and the exchange's; one for which there is none gets 503."""
     extra = "surfaces: {chat: {prefix: /svc}}\n"
     async with Fleet(NODES, extra) as fleet:
-        fleet.app.stations.room.limit = 300_000
-        room = fleet.app.stations.room
+        budget = fleet.app.stations.body_budget
+        budget.resize(300_000, 300_000)
         url = f"{fleet.url}/svc{path}"
         async with aiohttp.ClientSession() as client:
             for size, expected in ((200_000, 200), (400_000, 503), (10, 200)):
@@ -296,7 +296,7 @@ async def test_long_messages_give_their_room_back(path: str) -> None:
                 async with client.post(url, json=body) as response:
                     assert response.status == expected
                     await response.read()
-                assert room.taken == 0
+                assert budget.taken == 0
         await fleet.check_clean()
 
 

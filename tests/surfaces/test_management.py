@@ -344,14 +344,14 @@ async def test_long_bodies_are_held_while_they_are_used(
     """Where there is no room for one it is refused; what was taken is given back."""
     body = {**CHAT, "max_tokens": 1, "messages": [{"role": "user", "content": "x" * 100_000}]}
     async with Fleet(nodes(), settings(tmp_path)) as fleet:
-        room = fleet.app.stations.room
-        limit = room.limit
+        budget = fleet.app.stations.body_budget
+        limit = budget.limit
         for most, expected in ((limit, 200), (1000, 503), (limit, 200)):
-            room.limit = most
+            budget.limit = most
             async with session.post(url(fleet, "/chat"), json=body) as answer:
                 assert answer.status == expected
             await until(lambda: fleet.app.downstream.active == 0)
-            assert room.taken == 0
+            assert budget.taken == 0
 
 
 def test_two_surfaces_cannot_be_at_one_place() -> None:
