@@ -127,6 +127,12 @@ class AiohttpIncoming:
             self._continued = True
             transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
+    def decoded(self) -> None:
+        """See `Incoming.decoded`."""
+        self.headers = [
+            (name, value) for name, value in self.headers if name.lower() != b"content-encoding"
+        ]
+
     def whole(self) -> bytes | None:
         """See `Incoming.whole`."""
         content = self._request.content

@@ -7,6 +7,7 @@ from olla.access.policy import category_of
 from olla.dialects.dialect import Operation, Right
 from olla.dialects.paths import BodyUse, Target
 from olla.failures import Failed, Failure, Kind
+from olla.proxy.content_coding import coding_of
 from olla.proxy.gate import Gate, Visit
 from olla.proxy.incoming import Incoming
 
@@ -15,6 +16,7 @@ __all__ = ["CATEGORIES", "NOT_LET_IN", "let_in", "require"]
 _ADMIN: Final = Right.ADMIN
 CATEGORIES: Final = {operation: category_of(operation) for operation in Operation}
 _STREAMED: Final = BodyUse.STREAMED
+_JSON: Final = BodyUse.JSON
 NOT_LET_IN: Final = frozenset({401, 403})
 """The statuses of refusals that count against the limits of the caller."""
 
@@ -62,10 +64,11 @@ def _check_fields(caller: Caller, incoming: Incoming, target: Target, via: str |
         raise Failed(Failure(Kind.LOOP, message))
     if incoming.header("X-Olla-Endpoint") is not None:
         require(caller, _ADMIN, "X-Olla-Endpoint")
-    encoding = incoming.header("Content-Encoding") if target.body is not _STREAMED else None
-    if encoding is not None and encoding.strip().lower() != "identity":
-        message = f"request bodies cannot be encoded ({encoding[:40]}); send it as it is"
-        raise Failed(Failure(Kind.ENCODING_UNSUPPORTED, message))
+    if target.body is not _STREAMED:
+        coding = coding_of(incoming.listed("Content-Encoding"))
+        if coding and target.body is not _JSON:
+            message = f"only JSON bodies can be encoded as {coding} here; send it as it is"
+            raise Failed(Failure(Kind.ENCODING_UNSUPPORTED, message))
     transfer = incoming.header("Transfer-Encoding")
     if transfer is not None and transfer.strip().lower() != "chunked":
         # Only the chunks are taken off; what is below them would arrive as if it were plain.

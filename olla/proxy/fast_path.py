@@ -68,6 +68,9 @@ class HotIncoming:
         """Never: a hot request's body is read before the exchange begins."""
         return None
 
+    def decoded(self) -> None:
+        """Never: whoever encodes a body is aiohttp's."""
+
     def pieces(self) -> AsyncIterator[bytes]:
         """Never: a hot request's body is read before the exchange begins."""
         raise AssertionError("a hot request has its body with it")

@@ -3,6 +3,7 @@
 A protocol, and the reading of bodies with a bound. `downstream` has the aiohttp version.
 """
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Protocol
@@ -12,10 +13,16 @@ from olla.failures import Failed, Failure, Kind
 from olla.fleet.endpoint import EndpointSpec
 from olla.proxy.body_budget import BodyCharge
 from olla.proxy.client_timeouts import ClientTimeouts
+from olla.proxy.content_coding import ContentDecoder, Undecodable, coding_of
 from olla.proxy.credentials import Credential
 
 __all__ = ["Incoming", "body_too_slow", "read_body", "request_id"]
 
+_SLICE = 262144
+"""Bytes that are decoded at once: a millisecond's work, then others get their turn."""
+_RATIO_MAX = 200
+_RATIO_FREE = 1_048_576
+"""A compressed body may grow this many times, or up to so many bytes: text grows tenfold."""
 _SANE_ID = re.compile(r"[!-~]{1,128}")
 
 
@@ -72,6 +79,10 @@ class Incoming(Protocol):
         """The whole body, where all of it has come already."""
         ...
 
+    def decoded(self) -> None:
+        """Its body was compressed and is not any more: nobody else is told of a coding."""
+        ...
+
     def pieces(self) -> AsyncIterator[bytes]:
         """The body as it comes, chunk framing removed.
 
@@ -95,24 +106,29 @@ async def read_body(
     charge: BodyCharge,
     reserve: Callable[[int | None], Awaitable[None]],
 ) -> bytes:
-    """Read the whole body. `charge` holds what has arrived, and goes on holding it.
+    """Read the whole body, and decode it where it is compressed. `charge` holds what has arrived,
+    and goes on holding it.
 
-    `reserve` is awaited before a body that is still to come is read, with its length where that is
-    known: it charges the caller's limits.
+    `reserve` is awaited before a body is read that is still to come, or decoded, with its length
+    where that is known: it charges the caller's limits.
 
     Raises:
         Failed: it is longer than `limit` bytes or does not come to its end, there is no room for
-            it, or a limit of the caller is reached.
+            it, a limit of the caller is reached, or it cannot be decoded.
     """
     if not incoming.has_body:
         return b""
+    coding = "" if incoming.plain else coding_of(incoming.listed("Content-Encoding"))
     if incoming.length is not None and incoming.length > limit:
         raise Failed(_too_large(limit))
     body = incoming.whole()
+    if body is None or coding:
+        await reserve(incoming.length)
+    if coding:
+        return await _decoded(incoming, coding, body, _Decoded(coding, limit, charge))
     if body is not None:
         _hold(charge, len(body), limit)
         return body
-    await reserve(incoming.length)
     if incoming.expects_continue():
         incoming.send_continue()
     pieces: list[bytes] = []
@@ -122,6 +138,60 @@ async def read_body(
         _hold(charge, size, limit)
         pieces.append(piece)
     return b"".join(pieces)
+
+
+async def _decoded(
+    incoming: Incoming, coding: str, body: bytes | None, decoded: "_Decoded"
+) -> bytes:
+    """The decoded body, of which all has come (`body`) or nothing yet."""
+    try:
+        if body is not None:
+            await decoded.add(body)
+        else:
+            if incoming.expects_continue():
+                incoming.send_continue()
+            async for piece in incoming.pieces():
+                await decoded.add(piece)
+    except Undecodable as error:
+        message = f"the request's body cannot be decoded: {error}"
+        raise Failed(Failure(Kind.BAD_REQUEST, message)) from None
+    if not decoded.decoder.complete:
+        message = f"the request's body ends in the middle of its {coding} data"
+        raise Failed(Failure(Kind.BAD_REQUEST, message))
+    incoming.decoded()
+    return b"".join(decoded.slices)
+
+
+class _Decoded:
+    """What has been decoded of a body. It is bounded as if it had come as it is."""
+
+    def __init__(self, coding: str, limit: int, charge: BodyCharge) -> None:
+        self.decoder = ContentDecoder(coding)
+        self.slices: list[bytes] = []
+        self._limit = limit
+        self._charge = charge
+        self._came = 0
+        self._size = 0
+
+    async def add(self, piece: bytes) -> None:
+        """Decode a piece of any size; others get their turn meanwhile."""
+        self._came += len(piece)
+        self.decoder.feed(piece)
+        while part := self.decoder.take(_SLICE):
+            self._size += len(part)
+            if self._size > max(_RATIO_MAX * self._came, _RATIO_FREE):
+                raise Failed(_grows_too_much())
+            _hold(self._charge, self._size, self._limit)
+            self.slices.append(part)
+            await asyncio.sleep(0)
+
+
+def _grows_too_much() -> Failure:
+    return Failure(
+        Kind.BODY_TOO_LARGE,
+        f"the request's body becomes more than {_RATIO_MAX} times as long when it is decoded; "
+        "send it as it is",
+    )
 
 
 def _hold(charge: BodyCharge, size: int, limit: int) -> None:

@@ -76,6 +76,9 @@ class InnerIncoming:
         """Never: its body is there before the exchange begins."""
         return None
 
+    def decoded(self) -> None:
+        """Never: it was never encoded."""
+
     def pieces(self) -> AsyncIterator[bytes]:
         """Never: its body is there before the exchange begins."""
         raise AssertionError("an inner request has its body with it")

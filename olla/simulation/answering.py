@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import struct
+import sys
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 from typing import Any
@@ -15,6 +16,11 @@ from typing import Any
 from aiohttp import web
 
 from olla.simulation.faults import Trouble
+
+if sys.version_info >= (3, 14):
+    from compression.zstd import ZstdDecompressor
+else:
+    from backports.zstd import ZstdDecompressor
 
 __all__ = [
     "GARBAGE",
@@ -30,6 +36,11 @@ __all__ = [
 
 TROUBLE = web.RequestKey("trouble", Trouble)
 GARBAGE = b'{"this is": not JSON\n\n'
+_ZSTD = frozenset(
+    f"/v1/{name}"
+    for name in ("chat/completions", "completions", "embeddings", "responses", "messages")
+)
+_DECODED_MAX = 20 << 20
 _CUTS = ("reset_mid", "end_early", "hang_mid", "bad_framing", "short_body")
 
 
@@ -43,12 +54,15 @@ class ApiError(Exception):
 
 
 async def read_object(request: web.Request) -> dict[str, Any]:
-    """The request's JSON object, whatever its Content-Type.
+    """The request's JSON object, whatever its Content-Type. Compressed bodies are taken where
+    Ollama takes them: zstd, on some paths of `/v1`.
 
     Raises:
         ApiError: it has none.
     """
     raw = await request.read()
+    if request.headers.get("Content-Encoding") == "zstd" and request.path in _ZSTD:
+        raw = _plain(raw)
     if not raw:
         raise ApiError(400, "missing request body")
     try:
@@ -58,6 +72,13 @@ async def read_object(request: web.Request) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise ApiError(400, "the request body must be a JSON object")
     return body
+
+
+def _plain(raw: bytes) -> bytes:
+    try:
+        return ZstdDecompressor().decompress(raw, _DECODED_MAX)
+    except Exception as error:  # ZstdError
+        raise ApiError(400, f"invalid zstd: {error}") from None
 
 
 def _no_constant(name: str) -> None:

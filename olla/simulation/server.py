@@ -150,7 +150,11 @@ class SimulatedNode:
             ]
         )
         self._runner = web.AppRunner(
-            app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1
+            app,
+            access_log=None,
+            handler_cancellation=True,
+            shutdown_timeout=0.1,
+            auto_decompress=False,
         )
         await self._runner.setup()
         self.host = host

@@ -48,10 +48,6 @@ async def parsed(asked: Asked, shape: type[T]) -> T:
     Raises:
         Failed: it is not of that shape (the message names the field), or cannot be read.
     """
-    encoding = asked.incoming.header("Content-Encoding")
-    if encoding is not None and encoding.strip().lower() != "identity":
-        message = f"request bodies cannot be encoded ({encoding[:40]}); send it as it is"
-        raise Failed(Failure(Kind.ENCODING_UNSUPPORTED, message))
     body = await asked.body()
     try:
         return shape.model_validate_json(body)

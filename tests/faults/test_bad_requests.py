@@ -180,17 +180,6 @@ async def test_all_nodes_down_is_503_with_when_to_come_again(fleet: Fleet, path:
     assert fields["x-olla-routing-reason"] == "model_unavailable"
 
 
-@pytest.mark.parametrize("path", [NATIVE, OPENAI, ANTHROPIC])
-async def test_an_encoded_body_is_415_and_nobodys_failure(fleet: Fleet, path: str) -> None:
-    """It is not sent on: a node that cannot read it must not look broken."""
-    raw = post(path, b'{"model": "llama3.2"}', "Content-Encoding: gzip")
-    for _ in range(12):
-        status, _, answer = await ask(fleet, raw)
-        assert status == 415
-        assert "gzip" in message_of(path, answer)
-    assert not any(seen.target == path for seen in fleet.nodes["only"].seen)
-
-
 @pytest.mark.parametrize(
     "fields",
     [

@@ -89,7 +89,15 @@ REFUSED = {
     "HTTP/2.0": request(line=b"POST /api/generate HTTP/2.0"),
     "the preface of HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "TRACE": b"TRACE /api/tags HTTP/1.1\r\nHost: x\r\n\r\n",
-    "a compressed body": request(fields=HOST + b"Content-Encoding: gzip\r\n" + LENGTH),
+    "a body that is not as compressed as it says": request(
+        fields=HOST + b"Content-Encoding: gzip\r\n" + LENGTH
+    ),
+    "a body compressed twice": request(
+        fields=HOST + b"Content-Encoding: gzip\r\nContent-Encoding: gzip\r\n" + LENGTH
+    ),
+    "a compressed body that says first that it is none": request(
+        fields=HOST + b"Content-Encoding: identity\r\nContent-Encoding: gzip\r\n" + LENGTH
+    ),
     "a step upward": request(line=b"POST /api/x/../generate HTTP/1.1"),
     "an escaped step upward": request(line=b"POST /api/%2e%2e/generate HTTP/1.1"),
     "an escaped slash": request(line=b"POST /api%2fgenerate HTTP/1.1"),

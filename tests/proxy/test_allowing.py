@@ -44,15 +44,26 @@ def allowed(
         ({"Via": "1.1 olla-other"}, None),
         ({"Via": "1.1 front, 1.1 olla-abc"}, Kind.LOOP),
         ({"Content_Encoding": "identity"}, None),
-        ({"Content_Encoding": "gzip"}, Kind.ENCODING_UNSUPPORTED),
+        ({"Content_Encoding": "gzip"}, None),
+        ({"Content_Encoding": "zstd"}, None),
+        ({"Content_Encoding": "br"}, Kind.ENCODING_UNSUPPORTED),
+        ({"Content_Encoding": "gzip, gzip"}, Kind.ENCODING_UNSUPPORTED),
         ({"X_Olla_Endpoint": "gpu-1"}, Kind.FORBIDDEN),
     ],
 )
 def test_inference_is_open_but_for_what_it_may_not_ask(
     headers: dict[str, str], kind: Kind | None
 ) -> None:
-    """From anywhere; its own requests, encoded bodies and pinning from afar are refused."""
+    """From anywhere; its own requests, codings that nobody decodes and pinning from afar are
+    refused."""
     assert allowed("/api/chat", **headers) is kind
+
+
+def test_only_json_is_decoded() -> None:
+    """A form goes on as it came, so it has to come as it is."""
+    path = "/v1/audio/transcriptions"
+    assert allowed(path, Content_Encoding="gzip") is Kind.ENCODING_UNSUPPORTED
+    assert allowed(path, Content_Encoding="identity") is None
 
 
 @pytest.mark.parametrize("peer", ["127.0.0.1", "::1", "10.0.0.1"])

@@ -30,6 +30,14 @@ class Request:
         """None."""
         return None
 
+    def listed(self, name: str) -> str | None:
+        """None."""
+        return None
+
+    def decoded(self) -> None:
+        """It never was encoded."""
+        raise AssertionError
+
     def outgoing(self, target: Target, spec: EndpointSpec, via: str | None) -> bytes:
         """Not sent on."""
         raise AssertionError

@@ -1,5 +1,7 @@
 """The OpenAI API on a simulated node: over real sockets, and with the official client."""
 
+import gzip
+import json
 import math
 from collections.abc import AsyncIterator
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 import aiohttp
 import openai
 import pytest
+from backports import zstd
 
 from olla.simulation.server import SimulatedNode
 from tests.simulation.asking import ask, events
@@ -149,3 +152,29 @@ async def test_errors_have_openais_shape(
     assert got == status
     assert set(answer["error"]) == {"message", "type", "param", "code"}
     assert answer["error"]["type"] == (kind or "invalid_request_error")
+
+
+@pytest.mark.parametrize(
+    ("path", "coding", "status"),
+    [
+        *((f"/v1/{name}", "zstd", 200) for name in ("chat/completions", "completions")),
+        *((f"/v1/{name}", "zstd", 200) for name in ("embeddings", "responses", "messages")),
+        *((f"/v1/{name}", "gzip", 400) for name in ("chat/completions", "responses")),
+        ("/api/chat", "zstd", 400),
+        ("/api/generate", "gzip", 400),
+    ],
+)
+async def test_compressed_bodies_are_taken_where_ollama_takes_them(
+    http: aiohttp.ClientSession, node: SimulatedNode, path: str, coding: str, status: int
+) -> None:
+    """Zstd, on five paths; everything else is no JSON."""
+    body: dict[str, Any] = {**CHAT, "prompt": "hi", "input": "hi"}
+    if path == "/v1/embeddings":
+        body["model"] = "nomic-embed-text"
+    raw = json.dumps(body).encode()
+    packed = zstd.compress(raw) if coding == "zstd" else gzip.compress(raw)
+    headers = {"Content-Encoding": coding}
+    async with http.post(node.url + path, data=packed, headers=headers) as answer:
+        assert answer.status == status
+    async with http.post(node.url + path, data=packed[:-2], headers=headers) as answer:
+        assert answer.status == 400

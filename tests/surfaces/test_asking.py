@@ -10,14 +10,8 @@ from olla.surfaces.wire import ChatRequest, GenerateRequest, KeyRequest, Wire
 class Sent:
     """A request with a body."""
 
-    def __init__(self, body: bytes, encoding: str | None = None) -> None:
+    def __init__(self, body: bytes) -> None:
         self._body = body
-        self._encoding = encoding
-        self.incoming = self
-
-    def header(self, name: str) -> str | None:
-        """How the body is encoded."""
-        return {"Content-Encoding": self._encoding}.get(name)
 
     async def body(self) -> bytes:
         """The body."""
@@ -60,15 +54,6 @@ async def test_fields_deep_inside_are_named_by_their_place() -> None:
     """Without the types that were tried."""
     body = b'{"model": "a", "messages": [{"role": "user", "content": 1}]}'
     assert "'messages.0.content'" in (await refused(body, ChatRequest)).failure.message
-
-
-async def test_an_encoded_body_is_refused_as_at_the_proxied_paths() -> None:
-    """415, whatever is in it; that it is not encoded may be said."""
-    body = b'{"model": "a", "prompt": "x"}'
-    with pytest.raises(Failed) as raised:
-        await parsed(Sent(body, "gzip"), GenerateRequest)  # type: ignore[arg-type]
-    assert raised.value.failure.status == 415
-    await parsed(Sent(body, "Identity"), GenerateRequest)  # type: ignore[arg-type]
 
 
 async def test_messages_are_short_whatever_was_sent() -> None:

@@ -318,15 +318,6 @@ async def test_a_key_is_revoked_by_its_own_id_only(
             assert (await answer.json())["id"] == 2
 
 
-async def test_an_encoded_body_is_415(tmp_path: Path, session: aiohttp.ClientSession) -> None:
-    """As at the proxied paths."""
-    async with Fleet(nodes(), settings(tmp_path)) as fleet:
-        for path in ("/olla/management/chat", "/chat", "/api/chat"):
-            body, headers = b'{"model": "m"}', {"Content-Encoding": "gzip"}
-            async with session.post(fleet.url + path, data=body, headers=headers) as answer:
-                assert answer.status == 415, path
-
-
 async def test_a_draining_router_asks_nothing_more(
     tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
