@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from olla.dialects.dialect import Operation
 from olla.dialects.paths import Target
 from olla.failures import Failed, Failure, Kind
 from olla.fleet.endpoint import EndpointSpec
@@ -113,6 +114,7 @@ class AiohttpIncoming:
             peer=self.peer,
             via=via,
             hidden=self.hidden,
+            readable=target.operation is not Operation.OTHER,
         )
 
     def expects_continue(self) -> bool:

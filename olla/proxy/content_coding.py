@@ -16,7 +16,7 @@ if sys.version_info >= (3, 14):
 else:
     from backports.zstd import DecompressionParameter, ZstdDecompressor
 
-__all__ = ["ContentDecoder", "Undecodable", "coding_of", "normalized"]
+__all__ = ["AnswerDecoder", "ContentDecoder", "Undecodable", "coding_of", "normalized"]
 
 _DECODED: Final = ("zstd", "gzip", "deflate")
 _MEMBERS_MAX = 256
@@ -24,6 +24,14 @@ _MEMBERS_MAX = 256
 _INPUT_MAX = 65536
 """Bytes that are decoded at once: zlib copies what it leaves unread."""
 _ZSTD_LIMITS: dict[int, int] = {DecompressionParameter.window_log_max: 23}
+
+
+_SLICE = 65536
+_READ_MAX = 8 * 1024 * 1024
+_RATIO_MAX = 200
+_RATIO_FREE = 1_048_576
+"""Bytes that one read of an answer may become (20 ms of work), and how many times as long, or up to
+what length, a whole answer."""
 
 
 class Undecodable(Exception):
@@ -143,3 +151,37 @@ class ContentDecoder:
             self._at -= len(member.unused_data)
             self._zstd = None
         return piece
+
+
+class AnswerDecoder:
+    """Decodes a copy of an answer that was compressed unasked, as far as that costs little."""
+
+    __slots__ = ("_decoder", "came", "size")
+
+    def __init__(self, coding: str) -> None:
+        """`coding` as `normalized` gives it."""
+        self._decoder = ContentDecoder(coding)
+        self.came = 0
+        self.size = 0
+        """Bytes of it, compressed and decoded."""
+
+    def read(self, piece: bytes) -> list[bytes]:
+        """What a piece of it says: cut after line ends, so that records stay whole.
+
+        Raises:
+            Undecodable: it is not what its coding says, or grows too much.
+        """
+        self.came += len(piece)
+        self._decoder.feed(piece)
+        most = min(self.size + _READ_MAX, max(_RATIO_MAX * self.came, _RATIO_FREE))
+        found: list[bytes] = []
+        while part := self._decoder.take(_SLICE):
+            self.size += len(part)
+            if self.size > most:
+                raise Undecodable("it grows too much")
+            end = part.rfind(b"\n") + 1
+            if end:
+                found.append(part[:end])
+            if end < len(part):
+                found.append(part[end:])
+        return found

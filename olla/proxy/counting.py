@@ -52,9 +52,9 @@ def estimate_tokens(
 
 def _passed_on(relay: Relay) -> float:
     """How many tokens have gone to the client: the records of a stream, by its lines and by how
-    many of them the last records take."""
-    if not relay.streams:
-        return relay.bytes_out / BYTES_A_TOKEN
+    many of them the last records take. Of a stream that could not be read, the bytes count."""
+    if not relay.streams or not relay.read:
+        return relay.size / BYTES_A_TOKEN
     last = relay.last_records()
     begin = last[:5]
     if begin in _FRAME:

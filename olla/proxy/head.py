@@ -11,6 +11,7 @@ import re
 
 import msgspec
 
+from olla.proxy.content_coding import normalized
 from olla.proxy.fields import BAD_VALUE, TOKEN, Passed, passed_fields
 from olla.proxy.framing import Chunked, Length, Scanner, UntilClose
 
@@ -41,7 +42,8 @@ class ResponseHead(msgspec.Struct, frozen=True):
     `headers` are (lower-case name, name as sent, value) in their order; `length` is the
     Content-Length, `keep_alive` whether the endpoint leaves the connection open,
     `keep_alive_seconds` for how long, where it says. `streams` says that the body is a stream of
-    records, `readable` that it is that or JSON, in the clear; `passed` is what of it a client gets.
+    records, `readable` that it is that or JSON; `coding` how it is compressed, "" for not at all,
+    None for a way that olla cannot read. `passed` is the part of it that a client gets.
     """
 
     status: int
@@ -55,6 +57,7 @@ class ResponseHead(msgspec.Struct, frozen=True):
     streams: bool
     readable: bool
     passed: Passed
+    coding: str | None = ""
 
     def get(self, name: bytes) -> bytes | None:
         """The first value of a header (lower-case name)."""
@@ -107,7 +110,7 @@ def parse_head(raw: bytes, method: str) -> ResponseHead:
         elif lower == b"content-type":
             content_type = content_type or value
         elif lower == b"content-encoding":
-            coding = coding or value.lower()
+            coding += b"," + value if coding else value
         elif lower == b"keep-alive":
             keep_alive_seconds = _keep_alive_seconds(value)
     bodiless = method == "HEAD" or status in _BODILESS or status < 200
@@ -131,8 +134,9 @@ def parse_head(raw: bytes, method: str) -> ResponseHead:
         keep_alive_seconds=keep_alive_seconds,
         bodiless=bodiless,
         streams=streams,
-        readable=(streams or json) and coding in (b"", b"identity"),
+        readable=streams or json,
         passed=passed_fields(status, reason, headers, streams=streams),
+        coding=normalized(coding.decode("latin-1")) if coding else "",
     )
 
 

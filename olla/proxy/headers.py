@@ -30,6 +30,7 @@ OURS_UPSTREAM = HOP_BY_HOP | {
     b"x-olla-explain",
     b"via",
     b"x-forwarded-for",
+    b"accept-encoding",
     # Which pages may ask was decided here; an endpoint with a policy of its own would refuse them.
     b"origin",
 }
@@ -64,12 +65,14 @@ def unchanging_head(
     scheme: str = "http",
     via: str | None = None,
     hidden: frozenset[bytes] | None = None,
+    readable: bool = True,
 ) -> bytes:
     """The part of a request's head that is the same for all requests with these fields.
 
     `target` is path and query without the endpoint's base path; `via` this router's own name in
     the `Via` field (RFC 9110, section 7.6.3), by which it knows its own requests again;
-    `hidden` the fields (in lower case) that showed olla a key.
+    `hidden` the fields (in lower case) that showed olla a key. An answer that olla reads is to
+    come as it is (`readable`), whatever the client could decode: token counts stand in it.
     """
     connection = host = b""
     odd: list[bytes] = []
@@ -87,6 +90,9 @@ def unchanging_head(
             elif b"_" in lower:
                 odd.append(lower)
             end_to_end.append((lower, name, value))
+        elif lower == b"accept-encoding":
+            if not readable:
+                end_to_end.append((lower, name, value))
         elif lower == b"host":
             host = host or value
         elif lower == b"connection":
@@ -95,6 +101,8 @@ def unchanging_head(
             passed.append(value)
         elif lower == b"x-forwarded-for":
             forwarded_for = value + b", " + forwarded_for
+    if readable:
+        end_to_end.append((b"accept-encoding", b"Accept-Encoding", b"identity"))
     dropped = dropped_fields([connection] if connection else (), frozenset())
     if not spec.forward_authorization:
         dropped = dropped | CREDENTIALS

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from olla.dialects.paths import Target
 from olla.failures import Failed, Failure, Kind
 from olla.fleet.endpoint import EndpointSpec
+from olla.proxy.content_coding import AnswerDecoder, Undecodable
 from olla.proxy.credentials import Credential
 from olla.proxy.exchange import Exchange
 from olla.proxy.framing import Scanner
@@ -122,6 +123,7 @@ class InnerAnswer:
         self._raw = b""
         self._head: ResponseHead | None = None
         self._scanner: Scanner | None = None
+        self._decoder: AnswerDecoder | None = None
         self._pieces: deque[bytes] = deque()
         self._held = 0
         self._over = False
@@ -241,13 +243,24 @@ class InnerAnswer:
                 return
             self._head = parse_head(self._raw[:end], "POST")
             self._scanner = self._head.scanner()
+            self._decoder = AnswerDecoder(self._head.coding) if self._head.coding else None
             data, self._raw = self._raw[end + 4 :], b""
         if data and self._scanner is not None and not self._scanner.done:
             found: list[bytes] = []
             self._scanner.feed(data, found)
+            if self._decoder is not None:
+                found = self._decoded(self._decoder, found)
             self._pieces += found
             self._held += sum(map(len, found))
         self._changed.set()
+
+    def _decoded(self, decoder: AnswerDecoder, found: list[bytes]) -> list[bytes]:
+        """What an answer says that was compressed unasked; one that cannot be read ends here."""
+        try:
+            return [part for piece in found for part in decoder.read(piece)]
+        except Undecodable:
+            self._scanner = None
+            return []
 
     def when_drained(self, callback: Callable[[], None]) -> None:
         """Call back once the reader has caught up."""

@@ -13,6 +13,7 @@ from typing import Final, Protocol
 
 from olla.dialects.dialect import Dialect, Ending, Operation, Summary
 from olla.failures import Failure, Kind
+from olla.proxy.content_coding import AnswerDecoder, Undecodable
 from olla.proxy.fields import passed_trailers
 from olla.proxy.framing import chunk
 from olla.proxy.head import ResponseHead
@@ -74,7 +75,9 @@ class Relay:
         "_answer",
         "_begin",
         "_chunked",
+        "_coded",
         "_connection",
+        "_decoder",
         "_dialect",
         "_downstream",
         "_endpoint",
@@ -128,15 +131,20 @@ class Relay:
         self._chunked = head.chunked and not head.bodiless and downstream.minor == 1
         self._framed = begun and not self._chunked and downstream.minor == 1
         """The client was promised chunks, and none come."""
-        self._unfit = begun and not head.streams
+        self._coded = head.coding != ""
+        """It is compressed: nothing can be said within it."""
+        self._unfit = begun and (not head.streams or self._coded)
         delimited = self._chunked or (not begun and (head.bodiless or head.length is not None))
         self._until_close = not delimited and not self._framed
         self._stream = head.streams or begun
         self._sized = head.length is not None
         self._tail = (
             Tail(with_start=self._stream and dialect.counts_at_start)
-            if head.readable and head.status == 200
+            if head.readable and head.status == 200 and head.coding is not None
             else None
+        )
+        self._decoder = (
+            AnswerDecoder(head.coding) if head.coding and self._tail is not None else None
         )
         self._kept: list[bytes] | None = [] if keep else None
         self._kept_size = 0
@@ -167,6 +175,16 @@ class Relay:
         """Line ends in what has come, without framing."""
         return 0 if self._tail is None else self._tail.lines
 
+    @property
+    def read(self) -> bool:
+        """Whether the answer could be read while it passed."""
+        return self._tail is not None
+
+    @property
+    def size(self) -> int:
+        """Bytes of the answer, decoded where it is compressed and could be read."""
+        return self.bytes_out if self._decoder is None else self._decoder.size
+
     def kept(self) -> str:
         """What was passed on, as far as it was to be kept."""
         return b"".join(self._kept or ())[:_KEPT_MAX].decode("utf-8", "replace")
@@ -176,19 +194,21 @@ class Relay:
     def head(self, head: ResponseHead, more: bool) -> None:
         """Send the head, with the first of the body where that is here already."""
         if self._unfit:
-            message = f"endpoint '{self._endpoint}' answered with something else than a stream"
+            what = "a compressed stream" if self._coded else "something else than a stream"
+            message = f"endpoint '{self._endpoint}' answered with {what}"
             self.stop(Failure(Kind.BAD_HEAD, message, self._endpoint))
         elif not more:
             self._write(b"")
 
     def body(self, raw: bytes, payload: list[bytes], last: bool) -> None:
         """Pass a piece of the body on; one that is the whole body waits for the verdict."""
+        said = payload if self._decoder is None else self._decoded(payload)
         if self._tail is not None:
-            for piece in payload:
+            for piece in said:
                 self._tail.add(piece)
         if self._kept is not None and self._kept_size < _KEPT_MAX:
-            self._kept += payload
-            self._kept_size += len(raw)
+            self._kept += said
+            self._kept_size += sum(map(len, said))
         data = raw if self._chunked else b"".join(payload)
         if self._framed and data:
             data = chunk(data)
@@ -199,6 +219,18 @@ class Relay:
         if self._downstream.paused:
             self._connection.pause_reading()
             self._downstream.when_drained(self._connection.resume_reading)
+
+    def _decoded(self, payload: list[bytes]) -> list[bytes]:
+        """What a piece of a compressed answer says. Once that cannot be read, it goes on unread."""
+        decoder = self._decoder
+        assert decoder is not None
+        said: list[bytes] = []
+        try:
+            for piece in payload:
+                said += decoder.read(piece)
+        except Undecodable:
+            self._decoder = self._tail = None
+        return said
 
     def end(self, trailers: bytes) -> None:
         """The framing is complete: see whether the answer is, and end it accordingly."""
@@ -240,7 +272,7 @@ class Relay:
             self._finish()
             return
         self._downstream.persistent = False
-        if self._stream:
+        if self._stream and not self._coded:
             mid_record = self._tail is not None and self._tail.mid_record
             record = self._dialect.in_band_error(failure, mid_record=mid_record)
             scanner = self._connection.scanner

@@ -11,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from olla.failures import Failed, Kind
-from olla.proxy.content_coding import ContentDecoder, Undecodable, coding_of, normalized
+from olla.proxy.content_coding import (
+    AnswerDecoder,
+    ContentDecoder,
+    Undecodable,
+    coding_of,
+    normalized,
+)
 
 
 def raw_deflate(data: bytes) -> bytes:
@@ -134,3 +140,28 @@ def test_other_codings_are_refused(value: str) -> None:
         coding_of(value)
     assert caught.value.failure.kind is Kind.ENCODING_UNSUPPORTED
     assert "zstd, gzip or deflate" in caught.value.failure.message
+
+
+@pytest.mark.parametrize("form", PACK)
+def test_records_of_an_answer_stay_whole(form: str) -> None:
+    """Pieces are cut after line ends, and there is a count of what they became."""
+    coding, pack = PACK[form]
+    text = b"".join(b'{"response": "%d"}\n' % number for number in range(20_000)) + b"rest"
+    packed = pack(text)
+    decoder = AnswerDecoder(coding)
+    pieces = decoder.read(packed[:5000]) + decoder.read(packed[5000:])
+    assert b"".join(pieces) == text
+    assert pieces[-1] == b"rest"
+    assert sum(piece.endswith(b"\n") for piece in pieces) >= len(pieces) // 2
+    assert (decoder.came, decoder.size) == (len(packed), len(text))
+
+
+@pytest.mark.parametrize("form", PACK)
+@pytest.mark.parametrize("size", [40 << 20, 400 << 20])
+def test_an_answer_that_grows_too_much_is_not_read(form: str, size: int) -> None:
+    """Whoever sends it."""
+    coding, pack = PACK[form]
+    decoder = AnswerDecoder(coding)
+    with pytest.raises(Undecodable):
+        decoder.read(pack(bytes(size)))
+    assert decoder.size <= 9 << 20

@@ -52,6 +52,20 @@ def test_the_request_goes_to_the_endpoints_own_path_and_host() -> None:
     assert not any(line == b"Host: public.example" for line in lines)
 
 
+@pytest.mark.parametrize("asked", [None, b"gzip, br", b"zstd"])
+def test_an_answer_is_to_come_as_it_is(asked: bytes | None) -> None:
+    """Whatever the client could decode: token counts stand in it. What olla does not read may come
+    as the client likes, and what the operator writes for an endpoint holds."""
+    fields = () if asked is None else ((b"Accept-Encoding", asked),)
+    assert [line for line in sent(*fields) if b"ncoding" in line] == [b"Accept-Encoding: identity"]
+    own = EndpointSpec("a", "n", 1, authority="n:1", headers=(("accept-encoding", "gzip"),))
+    lines = sent(*fields, spec=own)
+    assert [line for line in lines if b"ncoding" in line] == [b"accept-encoding: gzip"]
+    passed = unchanging_head("GET", "/x", SPEC, fields, peer="10.1.1.1", readable=False)
+    expected = [] if asked is None else [b"Accept-Encoding: " + asked]
+    assert [line for line in passed.split(b"\r\n") if b"ncoding" in line] == expected
+
+
 @pytest.mark.parametrize(
     "name",
     [
