@@ -8,10 +8,12 @@ Bodies below the first step are bounded by the number of connections.
 from olla.failures import Failure, Kind
 from olla.proxy.room import overloaded
 
-__all__ = ["STEP", "BodyBudget", "BodyCharge"]
+__all__ = ["STEP", "BodyBudget", "BodyCharge", "add_piece"]
 
 STEP = 65536
 """Bytes. Shorter bodies are not counted, longer ones in multiples of it."""
+_PIECE = 4096
+"""Bytes. Smaller pieces are joined: a piece of one byte takes forty."""
 _SHARE = 4
 """A caller holds a quarter at most."""
 
@@ -85,3 +87,11 @@ class BodyCharge:
         if self._held:
             self._budget.give(self._caller, self._held)
             self._held = 0
+
+
+def add_piece(pieces: list[bytes], piece: bytes) -> None:
+    """Append a piece of a body, so that the pieces take no more memory than their bytes."""
+    if pieces and len(pieces[-1]) + len(piece) <= _PIECE:
+        pieces[-1] += piece
+    else:
+        pieces.append(piece)

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from olla.dialects.paths import Paths, Target
 from olla.fleet.endpoint import EndpointSpec
-from olla.proxy.body_budget import BodyCharge
+from olla.proxy.body_budget import BodyCharge, add_piece
 from olla.proxy.browser_guard import BrowserGuard
 from olla.proxy.exchange import Exchange
 from olla.proxy.hot_head import HotHead, HotHeads
@@ -98,9 +98,9 @@ class HotRequest:
         size = len(data)
         if size <= self.missing:
             self.missing -= size
-            self.pieces.append(data)
+            add_piece(self.pieces, data)
             return b""
-        self.pieces.append(data[: self.missing])
+        add_piece(self.pieces, data[: self.missing])
         rest = data[self.missing :]
         self.missing = 0
         return rest

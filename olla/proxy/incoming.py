@@ -11,7 +11,7 @@ from typing import Protocol
 from olla.dialects.paths import Target
 from olla.failures import Failed, Failure, Kind
 from olla.fleet.endpoint import EndpointSpec
-from olla.proxy.body_budget import BodyCharge
+from olla.proxy.body_budget import BodyCharge, add_piece
 from olla.proxy.client_timeouts import ClientTimeouts
 from olla.proxy.content_coding import ContentDecoder, Undecodable, coding_of
 from olla.proxy.credentials import Credential
@@ -136,7 +136,7 @@ async def read_body(
     async for piece in incoming.pieces():
         size += len(piece)
         _hold(charge, size, limit)
-        pieces.append(piece)
+        add_piece(pieces, piece)
     return b"".join(pieces)
 
 
@@ -182,7 +182,7 @@ class _Decoded:
             if self._size > max(_RATIO_MAX * self._came, _RATIO_FREE):
                 raise Failed(_grows_too_much())
             _hold(self._charge, self._size, self._limit)
-            self.slices.append(part)
+            add_piece(self.slices, part)
             await asyncio.sleep(0)
 
 

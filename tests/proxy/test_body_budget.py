@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from olla.failures import Kind
-from olla.proxy.body_budget import STEP, BodyBudget, BodyCharge
+from olla.proxy.body_budget import STEP, BodyBudget, BodyCharge, add_piece
 
 MB = 1 << 20
 
@@ -84,3 +84,20 @@ def test_nothing_is_lost_or_given_twice(steps: list[tuple[int, int, int]]) -> No
         charge.release()
     assert budget.taken == 0
     assert budget._held == {}
+
+
+@given(st.lists(st.binary(max_size=5000), max_size=50))
+def test_pieces_say_what_was_added(added: list[bytes]) -> None:
+    """In its order."""
+    pieces: list[bytes] = []
+    for piece in added:
+        add_piece(pieces, piece)
+    assert b"".join(pieces) == b"".join(added)
+
+
+def test_a_body_in_single_bytes_takes_no_more_memory_than_another() -> None:
+    """Each piece is an object of forty bytes, which nobody counts."""
+    pieces: list[bytes] = []
+    for _ in range(100_000):
+        add_piece(pieces, b"x")
+    assert len(pieces) <= 100_000 // 4096 + 1
