@@ -81,21 +81,25 @@ class Fleet:
         nodes: dict[str, tuple[str, ...]],
         extra: str = "",
         server: str = "",
+        *,
+        beside: dict[str, str] | None = None,
         **options: object,
     ):
-        """`extra` and `server`: see `settings_text`. `options` are those of the nodes."""
+        """`extra` and `server`: see `settings_text`. `beside` are URLs of endpoints that run
+        elsewhere. `options` are those of the nodes."""
         self.nodes = {
             name: SimulatedNode(node_options(name, models, **options))
             for name, models in nodes.items()
         }
         self.extra = extra
         self.server = server
+        self.beside = beside or {}
         self.log = io.StringIO()
 
     async def __aenter__(self) -> "Fleet":
         for node in self.nodes.values():
             await node.start("127.0.0.1", 0)
-        urls = {name: node.url for name, node in self.nodes.items()}
+        urls = self.beside | {name: node.url for name, node in self.nodes.items()}
         text = settings_text(urls, self.extra, self.server)
         self.app = App(parse(text, {}), output=self.log)
         await self.app.start()

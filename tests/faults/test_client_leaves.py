@@ -65,6 +65,29 @@ async def test_hanging_up_during_a_load_gives_up_the_place_and_not_the_load() ->
         await fleet.check_clean()
 
 
+async def test_a_load_is_given_up_when_its_only_client_has_left_for_the_grace() -> None:
+    """After `routing.load_grace` olla hangs up, the node aborts the load, and the next client's
+    request has one begun for it."""
+    extra = "routing: {load_grace: 2s}\n"
+    async with Fleet({"only": (MODEL,)}, extra, time_scale=1.0, load_bandwidth=1e6) as fleet:
+        node, dispatcher = fleet.nodes["only"].workshop.node, fleet.app.dispatcher
+        _, writer = await asyncio.open_connection("127.0.0.1", port_of(fleet))
+        writer.write(request(True))
+        await until(lambda: node.loading is not None)
+        writer.close()
+        await until(lambda: dispatcher.waiting == 0)
+        assert dispatcher.loads == 1
+        await until(lambda: node.loads_aborted == 1, seconds=15)
+        assert node.loading is None
+        assert dispatcher.loads == 0
+        _, writer = await asyncio.open_connection("127.0.0.1", port_of(fleet))
+        writer.write(request(True))
+        await until(lambda: node.loading is not None and dispatcher.loads == 1)
+        writer.close()
+        await until(lambda: dispatcher.waiting == 0)
+        await fleet.check_clean()
+
+
 async def test_many_clients_that_leave_leak_nothing() -> None:
     """A hundred clients that hang up at different points leave no lease and no connection."""
     async with Fleet({"only": (MODEL,)}, time_scale=0.02, num_parallel=8) as fleet:
