@@ -560,7 +560,7 @@ class Connection(RequestHandler):
                 self._refused = isinstance(message, _ErrInfo)
             if not self._refused:
                 self._head_start = b""  # it holds a whole read, perhaps with a large body
-        elif between:
+        elif between and data:  # aiohttp calls this with no bytes when it resumes reading
             if not self._head_size:
                 self._watch(self._server.timeouts.head)
             self._head_size += len(data)

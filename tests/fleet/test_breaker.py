@@ -123,9 +123,12 @@ def test_an_endpoint_that_probes_find_again_starts_slowly_too() -> None:
     assert come_back(opened()) == opened()
 
 
-def test_a_bad_trial_opens_it_again() -> None:
-    """One failure is enough then."""
-    breaker = fail(tick(opened(), 1.0), 10.0, MIDDLE)
+@pytest.mark.parametrize("outcomes", ["x" * FAILURES_TO_OPEN, ".x" * (WINDOW_MIN // 2)])
+def test_a_bad_trial_opens_it_again(outcomes: str) -> None:
+    """One failure is enough then, whether a row or a share of failures had opened it."""
+    trial = tick(after(outcomes), 1.0)
+    assert trial.state is HALF_OPEN
+    breaker = fail(trial, 10.0, MIDDLE)
     assert breaker.state is OPEN
     assert breaker.until == 12.0
 
@@ -156,6 +159,8 @@ def test_whatever_happens_it_opens_by_failures_only_and_always_finds_back(outcom
             breaker = succeed(breaker) if outcome == "." else fail(breaker, now, MIDDLE)
         if breaker.state is OPEN and before.state is not OPEN:
             assert outcome == "x"
+        if before.state is HALF_OPEN:  # a trial decides, and nothing else
+            assert breaker.state is {".": CLOSED, "x": OPEN, "t": HALF_OPEN}[outcome]
         if breaker.state is OPEN:
             assert breaker.until <= now + OPEN_SECONDS_MAX * 1.1
         assert breaker.window < 1 << WINDOW

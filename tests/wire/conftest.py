@@ -248,8 +248,10 @@ class Router:
             writer.close()
 
     def check_clean(self) -> None:
-        """No lease, no failure of the router's own, and nothing in its log."""
+        """No lease, no time-out that nobody needs, no failure of the router's own, and nothing in
+        its log."""
         assert self.dispatcher.leases == 0
+        assert len(self.downstream.server.deadlines) == 0
         assert self.log.getvalue() == ""
 
 

@@ -2,11 +2,12 @@
 
 import asyncio
 import re
+from collections.abc import Callable
 
 import pytest
 
 from olla.failures import Kind
-from tests.wire.conftest import MODEL, MakeRouter, Router, answer, post, split
+from tests.wire.conftest import MODEL, MakeRouter, Router, Script, answer, post, split
 
 BODY = b'{"model":"%b","stream":false,"prompt":"%d"}'
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
@@ -157,20 +158,66 @@ async def test_whatever_follows_the_last_request_does_not_cost_its_answer(
     writer.close()
 
 
-async def test_a_client_that_leaves_in_the_middle_of_its_body_leaves_nothing(
-    make_router: MakeRouter,
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition."""
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("sent", [5, -5], ids=["head", "body"])
+async def test_a_client_that_leaves_in_the_middle_of_its_request_leaves_nothing(
+    make_router: MakeRouter, sent: int
 ) -> None:
-    """No endpoint hears of it."""
+    """No endpoint hears of it, and the time-out of what was to come is forgotten at once: a
+    hundred thousand such clients must not fill the memory for `server.read_timeout`."""
     router = await make_router()
+    deadlines = router.downstream.server.deadlines
     _, writer = await connected(router)
-    writer.write(request(1)[:-5])
-    await writer.drain()
-    while not router.downstream.connections:
-        await asyncio.sleep(0)
+    writer.write(request(1)[:sent])
+    # What aiohttp reads has a time-out of asyncio's own.
+    await until(lambda: len(deadlines) + router.downstream.active == 1)
     writer.close()
-    while router.downstream.connections:
-        await asyncio.sleep(0.001)
+    await until(lambda: not router.downstream.connections)
+    assert len(deadlines) == 0
     assert router.endpoints[0].requests == []
+
+
+def waiting(begun: bytes, asked: asyncio.Event) -> Script:
+    """A script that begins to answer and waits for the client to hang up."""
+
+    async def script(_: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(begun)
+        asked.set()
+        await reader.read()
+
+    return script
+
+
+HALF = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nContent-Length: 99\r\n\r\n{}\n"
+
+
+@pytest.mark.parametrize("begun", [b"", HALF], ids=["waiting", "streaming"])
+@pytest.mark.parametrize("cut", [0, 5, -5], ids=["whole", "head in two", "body in two"])
+async def test_a_request_has_one_time_out_and_a_client_that_leaves_none(
+    make_router: MakeRouter, cut: int, begun: bytes
+) -> None:
+    """Once a request is there, only the attempt is timed; with its client that ends too."""
+    router = await make_router()
+    deadlines, asked = router.downstream.server.deadlines, asyncio.Event()
+    router.endpoints[0].script = waiting(begun, asked)
+    reader, writer = await connected(router)
+    if cut:
+        writer.write(request(1)[:cut])
+        await until(lambda: len(deadlines) + router.downstream.active == 1)
+    writer.write(request(1)[cut:])
+    await asked.wait()
+    if begun:
+        await reader.readuntil(b"{}\n")
+    assert len(deadlines) == 1
+    writer.close()
+    await until(lambda: not router.downstream.active)
+    assert len(deadlines) == 0
 
 
 async def test_an_idle_connection_is_closed_and_a_busy_one_is_not(

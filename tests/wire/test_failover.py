@@ -392,6 +392,28 @@ async def test_a_connection_that_was_closed_meanwhile_is_replaced(
     assert all(failure is None for _, failure in router.fleet.observed)
 
 
+@pytest.mark.parametrize("part", [b"H", b"HTTP/1.1 200 OK\r\nContent-Le"], ids=["a byte", "half"])
+async def test_an_answer_that_had_begun_is_no_reason_to_send_again_to_the_same_endpoint(
+    make_router: MakeRouter, part: bytes
+) -> None:
+    """On a connection that was idle before, too: the endpoint has worked on the request, so
+    another try costs as much as any other, and there is nobody else to ask."""
+    router = await make_router(1)
+    endpoint = router.endpoints[0]
+
+    async def begin_and_close(request: bytes, reader: object, writer: object) -> None:
+        second = len(endpoint.requests) == 2
+        script = answer(part, close=True) if second else answer(OK)
+        await script(request, reader, writer)  # type: ignore[arg-type]
+
+    endpoint.script = begin_and_close
+    for status in (b"200", b"502"):
+        head, _ = split(await router.exchange(post("/api/generate", BODY)))
+        assert head.startswith(b"HTTP/1.1 %b " % status)
+    assert (len(endpoint.requests), endpoint.connections) == (2, 1)
+    assert [failure.kind for _, failure in router.fleet.observed if failure] == [Kind.RESET]
+
+
 async def test_what_changes_a_node_is_not_sent_twice(make_router: MakeRouter) -> None:
     """A delete that may have been seen is not tried elsewhere; one that was never sent is."""
     router = await make_router(2)
