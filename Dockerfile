@@ -28,6 +28,9 @@ RUN useradd --system --uid 10001 --create-home olla && install -d -o olla -m 700
 COPY --from=build /opt/olla /opt/olla
 COPY config/olla.yaml /etc/olla/olla.yaml
 ENV PATH=/opt/olla/bin:$PATH
+# Reachable, and open for inference and lists as Ollama's own image is; the log says so at the start.
+# --env OLLA_ACCESS_REQUIRE_KEY=true requires keys; `olla keys create --admin` in the container makes
+# the first.
 ENV OLLA_SERVER_HOST=0.0.0.0
 # Keys and usage, where no store.url says otherwise.
 ENV OLLA_HOME=/var/lib/olla

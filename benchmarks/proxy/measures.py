@@ -178,7 +178,7 @@ def blob(target: Target, backend: int, folder: Path, size: int) -> dict[str, flo
         start = time.perf_counter()
         with socket.create_connection(("127.0.0.1", running.port)) as client:
             path = f"/api/blobs/sha256:{'0' * 64}"
-            head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n"
+            head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}\r\n\r\n"
             client.sendall(head.encode())
             for number in range(size // len(piece)):
                 client.sendall(piece)

@@ -44,6 +44,7 @@ DIRECT = "direct"
 
 _OLLA = """\
 server: {{host: 127.0.0.1, port: {port}, fast_path: {fast_path}}}
+access: {{anonymous_operations: [generate, embed, list, manage]}}
 discovery:
   static:
     endpoints:
