@@ -5,10 +5,10 @@ what goes through a router both ways.
 """
 
 import asyncio
-import io
 import json
 import os
 import re
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -73,6 +73,39 @@ def settings_text(urls: dict[str, str], extra: str = "", server: str = "") -> st
     )
 
 
+class Log:
+    """Where a router logs to: a file, which the router has caught up with when it is read."""
+
+    def __init__(self) -> None:
+        self._descriptor, name = tempfile.mkstemp()
+        os.unlink(name)
+        self.app: App | None = None
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def isatty(self) -> bool:
+        return False
+
+    def flush(self) -> None:
+        """Nothing is buffered here."""
+
+    def getvalue(self) -> str:
+        """All that was logged."""
+        if self.app is not None:
+            assert self.app.log_writer.flush(5.0)
+        return os.pread(self._descriptor, os.fstat(self._descriptor).st_size, 0).decode()
+
+    def clear(self) -> None:
+        """Forget what was logged so far."""
+        self.getvalue()
+        os.ftruncate(self._descriptor, 0)
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
+
+
 class Fleet:
     """Simulated nodes with a router in front, in the running loop."""
 
@@ -94,14 +127,14 @@ class Fleet:
         self.extra = extra
         self.server = server
         self.beside = beside or {}
-        self.log = io.StringIO()
+        self.log = Log()
 
     async def __aenter__(self) -> "Fleet":
         for node in self.nodes.values():
             await node.start("127.0.0.1", 0)
         urls = self.beside | {name: node.url for name, node in self.nodes.items()}
         text = settings_text(urls, self.extra, self.server)
-        self.app = App(parse(text, {}), output=self.log)
+        self.app = self.log.app = App(parse(text, {}), output=self.log)  # type: ignore[arg-type]
         await self.app.start()
         await self.app.prober.first_pass()
         await self._known()

@@ -51,7 +51,7 @@ async def test_a_filtered_model_does_not_exist() -> None:
     async with Fleet({"a": (MISTRAL, LLAMA)}) as fleet:
         text = settings_text({"a": fleet.nodes["a"].url})
         text = text.replace("type: ollama,", "type: ollama, model_filter: {exclude: ['mis*']},")
-        app = App(parse(text, {}), output=fleet.log)
+        app = App(parse(text, {}), output=fleet.log)  # type: ignore[arg-type]
         await app.start()
         await app.prober.first_pass()
         names = {model.name for model in app.prober.snapshot.by_name["a"].models.values()}
@@ -141,7 +141,7 @@ async def test_a_port_that_is_taken_is_told() -> None:
         port = fleet.url.rsplit(":", 1)[1]
         text = settings_text({"a": fleet.nodes["a"].url}).replace("port: 0", f"port: {port}")
         with pytest.raises(StartError, match=r"server\.port"):
-            await App(parse(text, {}), output=fleet.log).start()
+            await App(parse(text, {}), output=fleet.log).start()  # type: ignore[arg-type]
 
 
 async def test_draining_lets_a_running_stream_finish_and_refuses_new_ones() -> None:

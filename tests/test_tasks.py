@@ -1,12 +1,13 @@
-"""Tasks whose failures reach their owner."""
+"""Tasks whose failures reach their owner, and calls that may block."""
 
 import asyncio
 import gc
+import threading
 from typing import Any
 
 import pytest
 
-from olla.tasks import report, spawn
+from olla.tasks import in_thread, report, spawn
 
 
 class Reported:
@@ -82,3 +83,49 @@ async def test_a_report_goes_to_the_loop_s_handler() -> None:
     reported = Reported()
     report(ValueError("a fault"))
     assert "failed" in reported.contexts[0]["message"]
+
+
+async def test_a_call_that_blocks_holds_nobody_up() -> None:
+    """The loop goes on meanwhile; results and exceptions come back."""
+    go_on = threading.Event()
+    waiting = asyncio.ensure_future(in_thread(go_on.wait, 10.0))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    go_on.set()
+    assert await waiting is True
+    assert await in_thread(divmod, 7, 2) == (3, 1)
+    with pytest.raises(ZeroDivisionError):
+        await in_thread(divmod, 7, 0)
+
+
+async def test_calls_that_hang_hold_up_neither_others_nor_the_end() -> None:
+    """However many: each has a thread of its own, which the process does not wait for."""
+    for_ever = threading.Event()
+    hanging = [asyncio.ensure_future(in_thread(for_ever.wait)) for _ in range(50)]
+    await asyncio.sleep(0)
+    assert await in_thread(divmod, 7, 2) == (3, 1)
+    for each in hanging:
+        each.cancel()
+    await asyncio.wait(hanging)
+    threads = [each for each in threading.enumerate() if each.name == "wait"]
+    assert len(threads) >= 50
+    assert all(each.daemon for each in threads)
+    for_ever.set()
+    for each in threads:
+        each.join(10)
+
+
+def test_what_a_call_returns_after_the_loop_is_lost() -> None:
+    """Nobody waits for it any more, and nothing raises in its thread."""
+    go_on = threading.Event()
+
+    async def leave() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await in_thread(go_on.wait)
+
+    asyncio.run(leave())
+    (thread,) = [each for each in threading.enumerate() if each.name == "wait"]
+    go_on.set()
+    thread.join(10)
+    assert not thread.is_alive()

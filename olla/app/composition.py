@@ -54,9 +54,11 @@ from olla.surfaces.catalogue import Catalogue
 from olla.surfaces.key_book import KeyBook
 from olla.surfaces.lists import ListSurface
 from olla.surfaces.status import StatusSurface
+from olla.tasks import in_thread
 from olla.telemetry.addresses import Addresses
 from olla.telemetry.decision_log import DecisionLog
-from olla.telemetry.logging import Level, LogStyle, bridge_stdlib, make_logger
+from olla.telemetry.log_writer import Log, LogWriter, descriptor_of
+from olla.telemetry.logging import Level, LogStyle, bridge_stdlib, drop_notice, make_logger
 from olla.telemetry.loop_lag import LoopLag
 from olla.telemetry.metrics import Metrics
 from olla.telemetry.request_log import LogFormat, RequestLog
@@ -73,6 +75,8 @@ meanwhile."""
 _BACKLOG = 1024
 _FEW_CONNECTIONS = 400
 """Fewer follow only from a limit on open files that nobody has thought of."""
+_LOG_CLOSES = 2.0
+"""Seconds in which the last lines of a log may be written: its reader may have stalled."""
 _PART_STOPS = 5.0
 """Seconds that one part may take to stop: nothing may keep a process from its end."""
 
@@ -94,12 +98,13 @@ class App:
         """`output` takes the log instead of what the settings say. Needs a running loop."""
         self.settings = loaded.settings
         self._clock = clock or SystemClock()
-        self._output = output or (
-            sys.stderr if self.settings.logging.output == "stderr" else sys.stdout
-        )
+        stream = output or (sys.stderr if self.settings.logging.output == "stderr" else sys.stdout)
+        self.log_writer = LogWriter(descriptor_of(stream), clock=self._clock)
+        self._colors = stream is not None and stream.isatty()
         self._server: asyncio.Server | None = None
         self._on_loopback = True  # until it is known what is listened on
         self.decision_log: DecisionLog | None = None
+        self._program_log = self._log("router")
         self.logger = self._make_logger()
         self._wire(loaded)
         for notice in loaded.notices:
@@ -150,6 +155,7 @@ class App:
             if self._server is not None:  # bound, but another process listens there
                 self._server.close()
             await self._stop_parts()
+            await self.close_logs()
             raise StartError(
                 f"cannot listen on {server.host}:{server.port}: {error.strerror or error}; "
                 "stop what listens there, or set server.port (or --port) to another one"
@@ -177,7 +183,19 @@ class App:
             except TimeoutError:
                 self.logger.error("a part did not stop in time", part="connections of clients")
         await self._stop_parts()
+        if self.decision_log is not None:
+            await in_thread(self.decision_log.close, _LOG_CLOSES)
         self.logger.info("stopped")
+        await self.close_logs()
+
+    async def close_logs(self) -> None:
+        """Write what the log still holds, for some seconds at most. Nothing is logged after it."""
+        self._detach()
+        await in_thread(self.log_writer.close, _LOG_CLOSES)
+
+    def say(self, text: str) -> None:
+        """Write to where the log goes, in its order."""
+        self._program_log.put(text.encode(), urgent=True)
 
     async def _stop_parts(self) -> None:
         parts = {
@@ -194,10 +212,6 @@ class App:
             except TimeoutError:
                 self.logger.error("a part did not stop in time", part=name)
         self.loop_lag.stop()
-        self.request_log.close()
-        if self.decision_log is not None:
-            self.decision_log.close()
-        self._detach()
 
     async def reload(self, loaded: Loaded) -> None:
         """Take new settings: all of them at one moment, after new endpoints were asked once.
@@ -259,9 +273,27 @@ class App:
     # --- wiring -----------------------------------------------------------------------------
 
     def _make_logger(self) -> FilteringBoundLogger:
-        settings = self.settings.logging
-        style = LogStyle.JSON if settings.format == "json" else LogStyle.CONSOLE
-        return make_logger(Level(settings.level), style, self._output, self._clock)
+        settings, log = self.settings.logging, self._program_log
+        return make_logger(
+            Level(settings.level),
+            self._log_style,
+            lambda line: log.put(line.encode("utf-8", "replace"), urgent=True),
+            self._clock,
+            colors=self._colors,
+        )
+
+    @property
+    def _log_style(self) -> LogStyle:
+        return LogStyle.JSON if self.settings.logging.format == "json" else LogStyle.CONSOLE
+
+    def _log(self, name: str) -> Log:
+        return self.log_writer.log(name, drop_notice(name, self._log_style, self._clock))
+
+    def _dropped_lines(self) -> dict[str, int]:
+        dropped = dict(self.log_writer.dropped)
+        if self.decision_log is not None:
+            dropped.update(self.decision_log.dropped)
+        return dropped
 
     def _wire(self, loaded: Loaded) -> None:
         settings = self.settings
@@ -314,6 +346,7 @@ class App:
                 "refused": self.dispatcher.retries.refused,
             },
             access=lambda: self.guarding.numbers(),
+            dropped_lines=self._dropped_lines,
         )
         self.guarding = Guarding(settings, clock, self.logger, self.metrics)
         self.traffic = Traffic(lambda: self.prober.snapshot)
@@ -328,7 +361,7 @@ class App:
             clock,
         )
         self.request_log = RequestLog(
-            self._output,
+            self._log("requests"),
             LogFormat.JSON if settings.logging.format == "json" else LogFormat.TEXT,
         )
 
@@ -434,7 +467,10 @@ class App:
         policy = self.settings.proxy.load_balancer
         try:
             return DecisionLog(
-                path, lambda wall: facts(self.dispatcher.twins, policy, wall), self.logger
+                path,
+                lambda wall: facts(self.dispatcher.twins, policy, wall),
+                self.logger,
+                self._clock,
             )
         except OSError as error:
             raise StartError(

@@ -19,14 +19,14 @@ _POLL = 2.0
 async def serve(
     loaded: Loaded,
     *,
-    ready: Callable[[str], None] | None = None,
+    welcome: Callable[[str], str] | None = None,
     reload: Callable[[], Loaded] | None = None,
 ) -> None:
     """Run a router until SIGTERM or SIGINT; then drain, stop and return. A second one ends it at
     once.
 
-    `ready` is called with the address once it listens. `reload` reads the settings again: on
-    SIGHUP, and when their file has changed.
+    `welcome` makes words of the address once it listens, which go to where the log goes. `reload`
+    reads the settings again: on SIGHUP, and when their file has changed.
 
     Raises:
         StartError: it cannot start.
@@ -39,10 +39,25 @@ async def serve(
     if reload is not None:
         loop.add_signal_handler(signal.SIGHUP, hangup.set)
     app = App(loaded)
+    try:
+        await _serve(app, loaded, welcome, reload, stopping, hangup)
+    finally:
+        await app.close_logs()  # whatever has ended it is in them
+
+
+async def _serve(
+    app: App,
+    loaded: Loaded,
+    welcome: Callable[[str], str] | None,
+    reload: Callable[[], Loaded] | None,
+    stopping: asyncio.Event,
+    hangup: asyncio.Event,
+) -> None:
+    loop = asyncio.get_running_loop()
     await app.start()
     collect_seldom()
-    if ready is not None:
-        ready(app.url)
+    if welcome is not None:
+        app.say(welcome(app.url))
     following = None
     if reload is not None:
         following = spawn(follow(app, reload, Path(loaded.source), hangup))

@@ -92,7 +92,7 @@ async def _demo(host: str, port: int, nodes: int, time_scale: float, seed: int) 
                 "access": {"anonymous_operations": ["generate", "embed", "list", "manage"]},
             }
         )
-        await serve(parse(text, {}, "the demo"), ready=lambda url: _welcome(url, len(running)))
+        await serve(parse(text, {}, "the demo"), welcome=lambda url: _welcome(url, len(running)))
     finally:
         for node in running:
             await node.stop()
@@ -104,9 +104,8 @@ def _command() -> str:
     return "python -m olla" if called.name == "__main__.py" else str(called)
 
 
-def _welcome(url: str, nodes: int) -> None:
-    click.echo(
-        f"""
+def _welcome(url: str, nodes: int) -> str:
+    return f"""
 olla is at {url}, in front of {nodes} simulated Ollama nodes. Try, in another terminal:
 
   curl -s {url}/olla/ollama/api/generate \\
@@ -121,5 +120,5 @@ olla is at {url}, in front of {nodes} simulated Ollama nodes. Try, in another te
   {_command()} status --url {url}
 
 Ctrl-C stops it.
+
 """
-    )

@@ -275,7 +275,7 @@ async def _announce(url: str, clock: Clock, what: str) -> None:
     from olla.state.shared import SharedLimits
     from olla.telemetry.logging import Level, LogStyle, make_logger
 
-    logger = make_logger(Level.ERROR, LogStyle.CONSOLE, sys.stderr, clock)
+    logger = make_logger(Level.ERROR, LogStyle.CONSOLE, sys.stderr.write, clock)
     shared = SharedLimits(
         url, Limiter(), clock, timeout=1.0, logger=logger, name=secrets.token_hex(8)
     )

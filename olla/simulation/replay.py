@@ -56,10 +56,11 @@ class Figures(msgspec.Struct, frozen=True):
 
 
 _DECODER = msgspec.json.Decoder(JournalLine)
+_BEGINNING = b'{"kind":"'
 
 
 def read_journal(lines: Iterable[bytes]) -> Journal:
-    """Read a log; a last line that was not written to its end is passed over.
+    """Read a log; lines that were not written to their end are passed over.
 
     Raises:
         JournalError: a line is none of a decision log, or there is no fleet or no request.
@@ -72,6 +73,8 @@ def read_journal(lines: Iterable[bytes]) -> Journal:
         try:
             read: JournalLine = _DECODER.decode(line)
         except msgspec.MsgspecError as error:
+            if not isinstance(error, msgspec.ValidationError) and _broken_off(line):
+                continue
             raise JournalError(f"line {number} is no line of a decision log: {error}") from None
         match read:
             case FleetFacts():
@@ -83,6 +86,11 @@ def read_journal(lines: Iterable[bytes]) -> Journal:
     if fleet is None or not requests:
         raise JournalError("there is no fleet or no request in it")
     return Journal(fleet, tuple(sorted(requests, key=lambda each: each.at)))
+
+
+def _broken_off(line: bytes) -> bool:
+    """Whether this is the beginning of a line, as a disk leaves it that was full for a while."""
+    return _BEGINNING.startswith(line.rstrip(b"\n")[: len(_BEGINNING)])
 
 
 def recorded(journal: Journal) -> Figures:

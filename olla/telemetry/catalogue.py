@@ -113,6 +113,13 @@ CATALOGUE: tuple[MetricRow, ...] = (
         " had nothing left (`refused`).",
     ),
     MetricRow(
+        "olla_log_lines_dropped_total",
+        _COUNTER,
+        ("log",),
+        "Lines of a log that were dropped, because its reader has stalled or its disk is full:"
+        " `requests`, `router` (what the router says of itself) or `decisions`.",
+    ),
+    MetricRow(
         "olla_config_reloads_total",
         _COUNTER,
         ("outcome",),

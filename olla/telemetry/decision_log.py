@@ -1,50 +1,56 @@
 """The decision log: a sink that appends what was decided to a file, for `olla replay`.
 
-Lines leave in batches. A file that cannot be written to never costs a request: lines are dropped,
-and the log says so once.
+Lines leave in batches, from a thread. A file that cannot be written to, or a FIFO that nobody
+reads, never costs a request: lines are dropped and counted, and the program's log says so once.
 """
 
-import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 from structlog.typing import FilteringBoundLogger
 
+from olla.clock import Clock
 from olla.record import RequestRecord
 from olla.routing.journal import Decided, FleetFacts
+from olla.telemetry.log_writer import LogWriter, open_for_appending
 
 __all__ = ["DecisionLog", "decided"]
 
 _FLUSH_AFTER = 1.0
 _FACTS_INTERVAL = 60.0
 """Seconds between two lines about the fleet."""
-_PENDING_MAX = 10_000
-"""Lines kept while they cannot be written."""
 
 
 class DecisionLog:
-    """Appends a line for each inference request that was routed."""
+    """Appends a line for each inference request that was routed. A sink."""
 
     def __init__(
         self,
         path: Path,
         facts: Callable[[float], FleetFacts],
         logger: FilteringBoundLogger,
+        clock: Clock | None = None,
     ) -> None:
         """`facts` tells of the fleet, given Unix seconds.
 
         Raises:
             OSError: the file cannot be opened.
         """
-        self.dropped = 0
         self._facts = facts
         self._logger = logger
-        self._file = path.open("ab")
-        self._pending: list[bytes] = []
+        self._writer = LogWriter(
+            open_for_appending(path), failed=self._failed, clock=clock, flush_after=_FLUSH_AFTER
+        )
+        self._log = self._writer.log("decisions", self._missing)
         self._facts_at = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-        self._failed = False
+        self._told = False
+        """The log has said that lines are being lost."""
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """How many lines could not be written."""
+        return self._writer.dropped
 
     def __call__(self, record: RequestRecord) -> None:
         """Take a finished request."""
@@ -53,41 +59,24 @@ class DecisionLog:
             return
         if record.started_wall - self._facts_at >= _FACTS_INTERVAL:
             self._facts_at = record.started_wall
-            self._add(msgspec.json.encode(self._facts(record.started_wall)))
-        self._add(msgspec.json.encode(line))
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_FLUSH_AFTER, self.flush)
+            self._log.put(msgspec.json.encode(self._facts(record.started_wall)) + b"\n")
+        self._log.put(msgspec.json.encode(line) + b"\n")
 
-    def flush(self) -> None:
-        """Write what has gathered."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if not self._pending:
-            return
-        data = b"".join(self._pending)
-        try:
-            self._file.write(data)
-            self._file.flush()
-        except OSError as error:
-            self.dropped += len(self._pending)
-            if not self._failed:
-                self._logger.error("decision log cannot be written", error=str(error))
-            self._failed = True
-        else:
-            self._failed = False
-        self._pending = []
+    def close(self, timeout: float) -> None:
+        """Write what has gathered, for `timeout` seconds at most, and close the file. Blocks."""
+        self._writer.close(timeout)
+        if self._log.untold and not self._told:
+            self._missing(self._log.untold)
 
-    def close(self) -> None:
-        """Write what has gathered, and close the file."""
-        self.flush()
-        self._file.close()
+    def _failed(self, error: OSError) -> None:
+        self._told = True
+        self._logger.error("decision log cannot be written", error=str(error))
 
-    def _add(self, line: bytes) -> None:
-        if len(self._pending) >= _PENDING_MAX:
-            self.dropped += 1
-        else:
-            self._pending.append(line + b"\n")
+    def _missing(self, lines: int) -> bytes:
+        """The log of the program tells of it: the file is read by a program."""
+        self._told = False
+        self._logger.warning("lines were dropped", log="decisions", lines=lines)
+        return b""
 
 
 def decided(record: RequestRecord) -> Decided | None:

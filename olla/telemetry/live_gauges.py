@@ -32,7 +32,7 @@ class LiveGauges(Collector):
 
     `open_connections` counts client connections, `loop_lag` tells the event loop's lag in seconds,
     `retries` the retries by outcome, `access` what there is to tell of keys, usage and shared
-    state, by metric.
+    state, by metric, `dropped_lines` the lines that each log has lost.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class LiveGauges(Collector):
         queue_length: Callable[[], int],
         retries: Callable[[], Mapping[str, int]],
         access: Callable[[], Mapping[str, float]],
+        dropped_lines: Callable[[], Mapping[str, int]],
         models: ModelLabels,
     ) -> None:
         self._version = version
@@ -56,6 +57,7 @@ class LiveGauges(Collector):
         self._queue_length = queue_length
         self._retries = retries
         self._access = access
+        self._dropped_lines = dropped_lines
         self._models = models
 
     def describe(self) -> Iterable[Metric]:
@@ -69,11 +71,8 @@ class LiveGauges(Collector):
         yield from self._endpoint_counts(views)
         yield from self._estimates(views)
         yield _gauge("olla_queue_length", [((), self._queue_length())])
-        row = metric_row("olla_retries_total")
-        retries = CounterMetricFamily(row.name, row.meaning, labels=row.labels)
-        for outcome, count in self._retries().items():
-            retries.add_metric((outcome,), count)
-        yield retries
+        yield _counter("olla_retries_total", self._retries())
+        yield _counter("olla_log_lines_dropped_total", self._dropped_lines())
         for name, value in self._access().items():
             row = metric_row(name)
             family = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
@@ -151,6 +150,14 @@ def _gauge(name: str, values: Iterable[tuple[tuple[str, ...], float]]) -> Metric
     family = GaugeMetricFamily(name, row.meaning, labels=row.labels)
     for labels, value in values:
         family.add_metric(labels, value)
+    return family
+
+
+def _counter(name: str, counts: Mapping[str, int]) -> Metric:
+    row = metric_row(name)
+    family = CounterMetricFamily(row.name, row.meaning, labels=row.labels)
+    for label, count in counts.items():
+        family.add_metric((label,), count)
     return family
 
 

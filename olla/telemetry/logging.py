@@ -1,21 +1,20 @@
 """The program's own log: a structlog logger that is made, not configured.
 
 `make_logger` touches no global state, so two routers in one process log to two places. What
-happened to requests is `request_log`'s.
+happened to requests is `request_log`'s, and how lines are written `log_writer`'s.
 """
 
 import enum
 import logging
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import TextIO
 
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 from olla.clock import Clock, SystemClock
 
-__all__ = ["Level", "LogStyle", "bridge_stdlib", "make_logger"]
+__all__ = ["Level", "LogStyle", "bridge_stdlib", "drop_notice", "make_logger"]
 
 
 class LogStyle(enum.Enum):
@@ -40,11 +39,16 @@ class Level(enum.Enum):
 
 
 def make_logger(
-    level: Level, style: LogStyle, stream: TextIO, clock: Clock | None = None
+    level: Level,
+    style: LogStyle,
+    write: Callable[[str], object],
+    clock: Clock | None = None,
+    *,
+    colors: bool = False,
 ) -> FilteringBoundLogger:
-    """A logger that writes lines of at least `level` to `stream`.
+    """A logger that hands lines of at least `level` to `write`, each with its line end.
 
-    Colours only where the stream is a terminal. `ts` is UTC.
+    `ts` is UTC. `write` must not block where an event loop logs.
     """
     processors: list[Processor] = [
         structlog.processors.add_log_level,
@@ -60,13 +64,13 @@ def make_logger(
         processors += [
             _without_control_characters,
             structlog.dev.ConsoleRenderer(
-                colors=stream.isatty(),
+                colors=colors,
                 timestamp_key="ts",
                 exception_formatter=structlog.dev.plain_traceback,
             ),
         ]
     logger: FilteringBoundLogger = structlog.wrap_logger(
-        structlog.WriteLogger(stream),
+        _Lines(write),
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(level.number),
         context_class=dict,
@@ -75,8 +79,28 @@ def make_logger(
     return logger
 
 
+def drop_notice(name: str, style: LogStyle, clock: Clock | None = None) -> Callable[[int], bytes]:
+    """Makes the line that says how many lines of a log are missing."""
+    made: list[str] = []
+    logger = make_logger(Level.WARNING, style, made.append, clock)
+
+    def notice(lines: int) -> bytes:
+        logger.warning("lines were dropped", log=name, lines=lines)
+        return made.pop().encode()
+
+    return notice
+
+
+_LIBRARIES = (
+    *("aiohttp", "aiosqlite", "alembic", "asyncio", "asyncpg", "concurrent.futures", "redis"),
+    "sqlalchemy",
+)
+"""Libraries that log. Without a handler Python writes their warnings to standard error, and waits
+for its reader."""
+
+
 def bridge_stdlib(
-    logger: FilteringBoundLogger, names: Iterable[str] = ("aiohttp", "asyncio")
+    logger: FilteringBoundLogger, names: Iterable[str] = _LIBRARIES
 ) -> Callable[[], None]:
     """Hand warnings and errors of libraries' own loggers on to `logger`.
 
@@ -93,6 +117,19 @@ def bridge_stdlib(
             each.removeHandler(handler)
 
     return detach
+
+
+class _Lines:
+    """In the place of a logger of structlog's: what is logged has become a line by then."""
+
+    def __init__(self, write: Callable[[str], object]) -> None:
+        self._write = write
+
+    def msg(self, line: str) -> None:
+        """Write it, whatever its level."""
+        self._write(f"{line}\n")
+
+    debug = info = warning = error = critical = msg
 
 
 class _Forward(logging.Handler):

@@ -71,6 +71,7 @@ class Metrics:
         queue_length: Callable[[], int] = lambda: 0,
         retries: Callable[[], Mapping[str, int]] = dict,
         access: Callable[[], Mapping[str, float]] = dict,
+        dropped_lines: Callable[[], Mapping[str, int]] = dict,
         models_max: int = 200,
     ) -> None:
         self.registry = CollectorRegistry()
@@ -99,6 +100,7 @@ class Metrics:
                 queue_length=queue_length,
                 retries=retries,
                 access=access,
+                dropped_lines=dropped_lines,
                 models=self._models,
             )
         )

@@ -1,21 +1,17 @@
-"""One line per request, written in batches.
+"""One line per request: how it looks. `log_writer` writes it, many at a time.
 
-A line costs a write of its own with most loggers, on the path of every request; here lines are
-gathered and leave together. Never in a line: prompts, keys, query strings.
+Never in a line: prompts, keys, query strings.
 """
 
-import asyncio
 import enum
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import UTC, datetime
-from typing import BinaryIO, TextIO
 
 import msgspec
 
 from olla.record import RequestRecord
 from olla.settings.masking import masked_url
-from olla.telemetry.loop_lag import Schedule, Timer
+from olla.telemetry.log_writer import Log
 
 __all__ = ["JsonLines", "LogFormat", "RequestLog", "text_line"]
 
@@ -30,122 +26,17 @@ class LogFormat(enum.Enum):
 
 
 class RequestLog:
-    """Writes a line for each record handed to it.
+    """Makes a line of each record handed to it, and has it written. A sink."""
 
-    Lines leave `flush_after` seconds after the first of a batch, or at once when `flush_bytes`
-    have gathered. A stream that takes nothing makes them pile up to `pending_bytes_max`; then
-    lines are dropped, counted in `dropped`, and a line says how many as soon as the stream takes
-    lines again.
-    """
-
-    def __init__(
-        self,
-        stream: TextIO,
-        format: LogFormat = LogFormat.JSON,
-        *,
-        schedule: Schedule | None = None,
-        flush_after: float = 0.2,
-        flush_bytes: int = 65_536,
-        pending_bytes_max: int = 1_048_576,
-    ) -> None:
-        """Timers are those of the running loop where `schedule` does not say otherwise."""
-        self.dropped = 0
-        self._stream = stream
-        # Only the binary layer tells how much of a batch went out when it was not all.
-        self._binary: BinaryIO | None = getattr(stream, "buffer", None)
-        self._schedule = schedule
+    def __init__(self, log: Log, format: LogFormat = LogFormat.JSON) -> None:
+        self._log = log
         self._line: Callable[[RequestRecord], bytes] = (
             JsonLines().line if format is LogFormat.JSON else text_line
         )
-        self._dropped_line = _dropped_json if format is LogFormat.JSON else _dropped_text
-        self._flush_after = flush_after
-        self._flush_bytes = flush_bytes
-        self._pending_bytes_max = pending_bytes_max
-        self._pending: list[bytes] = []
-        self._pending_bytes = 0
-        self._unreported = 0
-        self._wall = 0.0
-        self._timer: Timer | None = None
-        self._closed = False
 
     def __call__(self, record: RequestRecord) -> None:
         """Take a finished request."""
-        line = self._line(record)
-        if self._closed or self._pending_bytes + len(line) > self._pending_bytes_max:
-            self._drop(1)
-            return
-        self._wall = record.started_wall
-        self._pending.append(line)
-        self._pending_bytes += len(line)
-        # Only a batch that has just grown large: a stream that takes nothing is not asked again
-        # for every line.
-        if self._pending_bytes - len(line) < self._flush_bytes <= self._pending_bytes:
-            self.flush()
-        elif self._timer is None:
-            self._arm()
-
-    def flush(self) -> None:
-        """Write what has gathered; what the stream does not take now waits for the next time."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if not self._pending:
-            return
-        data = b"".join(self._pending)
-        if self._unreported:
-            data += self._dropped_line(self._wall, self._unreported)
-        try:
-            taken = self._write(data)
-        except (OSError, ValueError):  # ValueError: the stream is closed
-            self._drop_pending()
-            return
-        if taken:
-            self._unreported = 0
-            self._keep(data[taken:])
-        if self._pending and not self._closed:
-            self._arm()
-
-    def close(self) -> None:
-        """Write what has gathered, once; lines that come later, or are still here, are dropped."""
-        self._closed = True
-        self.flush()
-        self._drop_pending()
-
-    def _arm(self) -> None:
-        schedule = self._schedule or asyncio.get_running_loop().call_later
-        self._timer = schedule(self._flush_after, self.flush)
-
-    def _write(self, data: bytes) -> int:
-        """Write, and tell how many bytes the stream took."""
-        if self._binary is None:
-            self._stream.write(data.decode())
-            self._stream.flush()
-            return len(data)
-        try:
-            taken = self._binary.write(data)
-        except BlockingIOError as error:
-            return error.characters_written
-        with suppress(BlockingIOError):  # the rest is in its buffer, and goes with the next batch
-            self._binary.flush()
-        return taken
-
-    def _keep(self, rest: bytes) -> None:
-        self._pending = [rest] if rest else []
-        self._pending_bytes = len(rest)
-
-    def _drop(self, lines: int) -> None:
-        self.dropped += lines
-        self._unreported += lines
-
-    def _drop_pending(self) -> None:
-        self._drop(sum(each.count(b"\n") for each in self._pending))
-        self._keep(b"")
-
-
-class _Dropped(msgspec.Struct):
-    ts: datetime
-    event: str
-    lines: int
+        self._log.put(self._line(record))
 
 
 _encoder = msgspec.json.Encoder()
@@ -281,16 +172,6 @@ def text_line(record: RequestRecord) -> bytes:
         _printable(record.id),
     )
     return (" ".join(column for column in columns if column) + "\n").encode("utf-8", "replace")
-
-
-def _dropped_json(wall: float, lines: int) -> bytes:
-    ts = datetime.fromtimestamp(wall, UTC)
-    return _encoder.encode(_Dropped(ts, "request_log_dropped", lines)) + b"\n"
-
-
-def _dropped_text(wall: float, lines: int) -> bytes:
-    ts = datetime.fromtimestamp(wall, UTC).strftime("%H:%M:%S")
-    return f"{ts} --- {lines} lines of the request log dropped\n".encode()
 
 
 def _path(record: RequestRecord) -> str:

@@ -90,8 +90,7 @@ async def test_a_fault_while_looking_does_not_end_the_looking() -> None:
                 await looks.get()
         told = fleet.log.getvalue()
         assert "a fault in olla" in told
-        fleet.log.seek(0)
-        fleet.log.truncate()
+        fleet.log.clear()
 
 
 async def test_a_slow_answer_is_confirmed_to_be_slow_and_stays() -> None:

@@ -71,6 +71,14 @@ def test_a_last_line_that_was_cut_is_passed_over() -> None:
     assert len(journal.requests) == 1
 
 
+def test_a_line_that_a_full_disk_has_cut_is_passed_over() -> None:
+    """In the middle of the log, as it goes on once there is room again."""
+    first, second = lines(FLEET, request(1.0))
+    for cut in (1, 12, len(second) - 3):
+        journal = read_journal([first, second[:cut] + b"\n", second])
+        assert len(journal.requests) == 1
+
+
 @pytest.mark.parametrize(
     "written", [[], [b"\n"], [b"hello\n"], lines(FLEET), lines(request(1.0)), [b'{"kind":"x"}\n']]
 )

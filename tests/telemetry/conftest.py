@@ -1,8 +1,11 @@
-"""A hand-made timer and record."""
+"""A hand-made timer, and a log in a file."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+
+from olla.telemetry.log_writer import LogWriter, open_for_appending
 
 
 class Call:
@@ -43,3 +46,25 @@ class Timers:
 def timers() -> Timers:
     """Timers in the test's hand."""
     return Timers()
+
+
+class Written:
+    """A log that is written to a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.writer = LogWriter(open_for_appending(path))
+        self.log = self.writer.log("requests")
+
+    def lines(self) -> list[str]:
+        """What was written so far."""
+        assert self.writer.flush(5.0)
+        return self.path.read_text().splitlines()
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Iterator[Written]:
+    """A log."""
+    log = Written(tmp_path / "log")
+    yield log
+    log.writer.close(5.0)

@@ -33,6 +33,7 @@ def test_every_exported_metric_is_a_row_and_every_row_is_exported() -> None:
         twins=twins,
         retries=lambda: {"made": 1},
         access=lambda: dict.fromkeys(_ACCESS, 1.0),
+        dropped_lines=lambda: {"requests": 1},
     )
     metrics.limit_exceeded("access.tiers.member.requests_per_minute", False)
     metrics.reloaded(well=True)

@@ -224,7 +224,7 @@ class Router:
                 min_rate=min_rate,
             ),
             connections_max=connections_max,
-            logger=make_logger(Level.DEBUG, LogStyle.JSON, self.log),
+            logger=make_logger(Level.DEBUG, LogStyle.JSON, self.log.write),
         )
         self._server = await asyncio.get_running_loop().create_server(
             self.downstream.server, "127.0.0.1", 0

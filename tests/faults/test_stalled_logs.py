@@ -1,0 +1,305 @@
+"""A log whose reader stalls, has gone or has no room: the router goes on, and its end is clean."""
+
+import fcntl
+import http.client
+import json
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.routers import ThreadedFleet, settings_text, threaded_fleet
+
+MODEL = "llama3.2:latest"
+ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith("OLLA_")}
+ASK = json.dumps({"model": MODEL, "prompt": "x", "stream": False, "options": {"num_predict": 1}})
+FEW = 500
+STOPS_SECONDS_MAX = 20
+"""In which a router must have ended that was told to: its own limits are some seconds."""
+
+
+@pytest.fixture(scope="module")
+def fleet() -> Iterator[ThreadedFleet]:
+    """A node to be fronted."""
+    with threaded_fleet({"a": (MODEL,)}) as running:
+        yield running
+
+
+@pytest.fixture
+def configure(fleet: ThreadedFleet, tmp_path: Path) -> Callable[..., str]:
+    """Writes a configuration over the node."""
+
+    def write(more: str = "", output: str = "stdout") -> str:
+        text = settings_text({"a": fleet.fleet.nodes["a"].url}, more)
+        logging = f"logging: {{level: info, output: {output}}}"
+        path = tmp_path / "olla.yaml"
+        path.write_text(text.replace("logging: {level: debug}", logging))
+        return str(path)
+
+    return write
+
+
+class Reader:
+    """The other end of a log: reads when it is told to."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.text = ""
+
+    def until(self, wanted: str) -> str:
+        """Read until a text has come; returns the line that holds it first."""
+        while wanted not in self.text or not self.text.endswith("\n"):
+            ready, _, _ = select.select([self.descriptor], [], [], 15)
+            data = os.read(self.descriptor, 65536) if ready else b""
+            assert data, f"no {wanted!r} in {self.text[-2000:]!r}"
+            self.text += data.decode()
+        return next(line for line in self.text.splitlines() if wanted in line)
+
+    def rest(self) -> str:
+        """Everything to the end."""
+        while data := os.read(self.descriptor, 65536):
+            self.text += data.decode()
+        return self.text
+
+
+Started = tuple["subprocess.Popen[bytes]", Reader]
+
+
+@contextmanager
+def started(*arguments: str, cwd: Path, stream: str = "stdout") -> Iterator[Started]:
+    """A router whose log goes into a pipe that holds little, and that nobody reads but who says
+    so."""
+    read_end, write_end = os.pipe()
+    if hasattr(fcntl, "F_SETPIPE_SZ"):
+        fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, 4096)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "olla", *arguments],
+        cwd=cwd,
+        env=ENVIRONMENT,
+        stdout=write_end if stream == "stdout" else subprocess.DEVNULL,
+        stderr=write_end if stream == "stderr" else None,
+    )
+    os.close(write_end)
+    killer = threading.Timer(80, process.kill)
+    killer.start()
+    try:
+        yield process, Reader(read_end)
+    finally:
+        killer.cancel()
+        process.kill()
+        process.wait()
+        with suppress(OSError):
+            os.close(read_end)
+
+
+def listening(reader: Reader) -> int:
+    """The port, once the router listens."""
+    told = reader.until("http://127.0.0.1:")
+    match = re.search(r"http://127\.0\.0\.1:(\d+)", told)
+    assert match is not None
+    return int(match[1])
+
+
+def get(port: int, path: str) -> str:
+    """The body of a GET's good answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        assert response.status == 200
+        return response.read().decode()
+    finally:
+        connection.close()
+
+
+def ask(port: int, times: int = 1) -> None:
+    """Ask the node for a word, one request after the other."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    for _ in range(times):
+        connection.request("POST", "/api/generate", ASK)
+        response = connection.getresponse()
+        assert response.status == 200
+        response.read()
+    connection.close()
+
+
+def flood(port: int) -> None:
+    """Some requests that make long lines, one right after the other."""
+    one = b"GET /olla/ollama/api/nothing%b HTTP/1.1\r\nHost: localhost\r\n\r\n" % (b"y" * 300)
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        for _ in range(FEW // 50):
+            connection.sendall(one * 50)
+            got = b""
+            while got.count(b"HTTP/1.1 ") < 50 or not got.endswith(b"404 page not found"):
+                data = connection.recv(65536)
+                assert data
+                got += data
+
+
+def dropped(port: int, log: str) -> float:
+    """How many lines of a log were dropped, as the metrics tell it."""
+    name = rf'olla_log_lines_dropped_total{{log="{log}"}}'
+    lines = [line for line in get(port, "/metrics").splitlines() if line.startswith(name)]
+    return float(lines[0].rsplit(" ", 1)[1]) if lines else 0.0
+
+
+def stop(process: "subprocess.Popen[bytes]") -> int:
+    """Tell it to end; its exit status."""
+    process.send_signal(signal.SIGTERM)
+    return process.wait(STOPS_SECONDS_MAX)
+
+
+@pytest.mark.timeout(90)
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_reader_that_stalls_costs_lines_and_not_requests(
+    configure: Callable[..., str], tmp_path: Path, stream: str
+) -> None:
+    """With a full pipe requests are answered and health is told; lines are dropped and counted,
+    and once the reader goes on the log says how many. All other lines are whole."""
+    serve = "serve", "--config", configure(output=stream)
+    with started(*serve, cwd=tmp_path, stream=stream) as (process, reader):
+        port = listening(reader)
+        while not dropped(port, "requests"):
+            flood(port)
+            ask(port)
+            assert get(port, "/internal/health")
+        told = json.loads(reader.until("lines were dropped"))
+        assert (told["level"], told["log"]) == ("warning", "requests")
+        ask(port)
+        process.send_signal(signal.SIGTERM)
+        lines = [json.loads(line) for line in reader.rest().splitlines()]
+        assert process.wait(STOPS_SECONDS_MAX) == 0
+    assert lines[-1]["message"] == "stopped"
+    notices = [line["lines"] for line in lines if line.get("message") == "lines were dropped"]
+    written = sum("duration_ms" in line for line in lines)
+    assert (written + sum(notices)) % FEW in range(1, 20)  # every request is one or the other
+
+
+@pytest.mark.timeout(90)
+def test_a_stalled_reader_does_not_keep_the_router_from_its_end(
+    configure: Callable[..., str], tmp_path: Path
+) -> None:
+    """SIGTERM with a full pipe: what nobody takes is given up after some seconds."""
+    with started("serve", "--config", configure(), cwd=tmp_path) as (process, reader):
+        port = listening(reader)
+        flood(port)
+        assert stop(process) == 0
+        lines = reader.rest().splitlines()
+    assert "stopped" not in lines[-1]
+
+
+@pytest.mark.timeout(90)
+def test_the_demo_goes_on_as_well(tmp_path: Path) -> None:
+    """And it ends."""
+    demo = "demo", "--port", "0", "--time-scale", "0.001"
+    with started(*demo, cwd=tmp_path) as (process, reader):
+        port = listening(reader)
+        while not dropped(port, "requests"):
+            flood(port)
+            ask(port)
+            assert get(port, "/internal/health")
+        assert stop(process) == 0
+
+
+@pytest.mark.timeout(90)
+def test_a_pipe_that_is_full_from_the_start_holds_nothing_up(
+    fleet: ThreadedFleet, configure: Callable[..., str], tmp_path: Path, free_port: int
+) -> None:
+    """Somebody else's words fill it: the router listens all the same, and the demo too."""
+    for arguments in (
+        ("serve", "--config", configure(), "--port", str(free_port)),
+        ("demo", "--port", str(free_port), "--time-scale", "0.001"),
+    ):
+        read_end, write_end = os.pipe()
+        os.set_blocking(write_end, False)
+        with suppress(BlockingIOError):
+            while True:
+                os.write(write_end, b"x" * 4096)
+        os.set_blocking(write_end, True)
+        with subprocess.Popen(
+            [sys.executable, "-m", "olla", *arguments],
+            stdout=write_end,
+            env=ENVIRONMENT,
+            cwd=tmp_path,
+        ) as process:
+            os.close(write_end)
+            try:
+                for _ in range(200):
+                    with suppress(ConnectionRefusedError):
+                        ask(free_port)
+                        break
+                    time.sleep(0.1)
+                assert get(free_port, "/internal/health")
+                assert stop(process) == 0
+            finally:
+                process.kill()
+                os.close(read_end)
+
+
+@pytest.mark.timeout(90)
+def test_a_reader_that_has_gone_costs_lines_only(
+    configure: Callable[..., str], tmp_path: Path
+) -> None:
+    """The pipe is closed at its other end: `olla serve | head -1`."""
+    with started("serve", "--config", configure(), cwd=tmp_path) as (process, reader):
+        port = listening(reader)
+        os.close(reader.descriptor)
+        ask(port, 3)
+        while not dropped(port, "requests"):
+            ask(port)
+        assert stop(process) == 0
+
+
+@pytest.mark.timeout(90)
+def test_a_full_disk_under_the_decision_log_is_said_once_and_ends_clean(
+    configure: Callable[..., str], tmp_path: Path
+) -> None:
+    """The log of decisions loses its lines, which are counted; exit status 0 and no traceback."""
+    config = configure("routing: {decision_log: /dev/full}\n")
+    with started("serve", "--config", config, cwd=tmp_path) as (process, reader):
+        port = listening(reader)
+        while dropped(port, "decisions") < 10:
+            ask(port)
+        process.send_signal(signal.SIGTERM)
+        text = reader.rest()
+        assert process.wait(STOPS_SECONDS_MAX) == 0
+    lines = [json.loads(line) for line in text.splitlines()]
+    warned = [line for line in lines if line.get("level") in ("warning", "error")]
+    assert [line["message"] for line in warned] == ["decision log cannot be written"]
+    assert "No space left" in warned[0]["error"]
+    assert lines[-1]["message"] == "stopped"
+
+
+@pytest.mark.timeout(90)
+def test_a_decision_log_that_nobody_reads_holds_nothing_up(
+    configure: Callable[..., str], tmp_path: Path
+) -> None:
+    """A FIFO: opened without a reader, and full later on. Its reader gets whole lines."""
+    fifo = tmp_path / "decisions"
+    os.mkfifo(fifo)
+    config = configure(f"routing: {{decision_log: {fifo}}}\n")
+    with started("serve", "--config", config, cwd=tmp_path) as (process, reader):
+        port = listening(reader)
+        ask(port, 20)
+        end = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+        os.set_blocking(end, True)
+        decisions = Reader(end)
+        assert json.loads(decisions.until('"request"'))["model"]
+        ask(port, 20)
+        process.send_signal(signal.SIGTERM)
+        decisions.rest()
+        assert process.wait(STOPS_SECONDS_MAX) == 0
+        os.close(end)
+        reader.rest()
+    lines = [json.loads(line) for line in decisions.text.splitlines()]
+    assert sum(line["kind"] == "request" for line in lines) == 40
