@@ -284,14 +284,17 @@ class LogWriter:
 
 
 def descriptor_of(stream: IO[str] | None) -> int:
-    """A descriptor of one's own for what a stream writes to. A stream that is closed, or writes
-    to no descriptor, takes nothing."""
-    try:
-        assert stream is not None
-        stream.flush()
-        return os.dup(stream.fileno())
-    except (AssertionError, OSError, ValueError):
+    """A new descriptor for what a stream writes to. A standard stream that the process was started
+    without (None) takes everything.
+
+    Raises:
+        OSError: the stream has no descriptor, as one in memory.
+        ValueError: it is closed.
+    """
+    if stream is None:
         return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    stream.flush()
+    return os.dup(stream.fileno())
 
 
 def open_for_appending(path: Path) -> int:

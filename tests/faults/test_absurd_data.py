@@ -1,7 +1,6 @@
 """What one endpoint tells of itself is that endpoint's problem."""
 
 import asyncio
-import io
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -19,7 +18,7 @@ from olla.fleet.snapshot import Model
 from olla.fleet.twin import Twin
 from olla.probing.reading import MODELS_MAX
 from olla.settings import parse
-from tests.routers import settings_text
+from tests.routers import Log, settings_text
 
 WELL, ODD = "smollm:latest", "bigint:latest"
 NINES = int("9" * 400)
@@ -63,7 +62,9 @@ async def fleet(*nodes: TellingNode, extra: str = "") -> AsyncIterator[App]:
         servers.append(await asyncio.start_server(node.serve, "127.0.0.1", 0))
         node.url = f"http://127.0.0.1:{servers[-1].sockets[0].getsockname()[1]}"
     urls = dict(zip(("well", "odd"), (node.url for node in nodes), strict=True))
-    app = App(parse(settings_text(urls, extra), {}), output=io.StringIO())
+    log = Log()
+    app = log.app = App(parse(settings_text(urls, extra), {}), output=log)  # type: ignore[arg-type]
+    app.log = log  # type: ignore[attr-defined]
     await app.start()
     await app.prober.first_pass()
     try:
@@ -93,7 +94,7 @@ async def assert_well(app: App, session: aiohttp.ClientSession) -> None:
 
 def logged(app: App, level: str) -> list[dict[str, Any]]:
     """The lines of the log of that level."""
-    lines = [json.loads(line) for line in app._output.getvalue().splitlines()]  # type: ignore[attr-defined]
+    lines = [json.loads(line) for line in app.log.getvalue().splitlines()]  # type: ignore[attr-defined]
     return [line for line in lines if line.get("level") == level]
 
 

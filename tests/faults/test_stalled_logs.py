@@ -21,7 +21,6 @@ import pytest
 from tests.routers import ThreadedFleet, settings_text, threaded_fleet
 
 MODEL = "llama3.2:latest"
-ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith("OLLA_")}
 ASK = json.dumps({"model": MODEL, "prompt": "x", "stream": False, "options": {"num_predict": 1}})
 FEW = 500
 STOPS_SECONDS_MAX = 20
@@ -33,6 +32,12 @@ def fleet() -> Iterator[ThreadedFleet]:
     """A node to be fronted."""
     with threaded_fleet({"a": (MODEL,)}) as running:
         yield running
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """No settings from outside, and a store of its own."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("OLLA_")}
+    return {**kept, "OLLA_HOME": str(folder / "home")}
 
 
 @pytest.fixture
@@ -85,7 +90,7 @@ def started(*arguments: str, cwd: Path, stream: str = "stdout") -> Iterator[Star
     process = subprocess.Popen(
         [sys.executable, "-m", "olla", *arguments],
         cwd=cwd,
-        env=ENVIRONMENT,
+        env=environment(cwd),
         stdout=write_end if stream == "stdout" else subprocess.DEVNULL,
         stderr=write_end if stream == "stderr" else None,
     )
@@ -102,9 +107,9 @@ def started(*arguments: str, cwd: Path, stream: str = "stdout") -> Iterator[Star
             os.close(read_end)
 
 
-def listening(reader: Reader) -> int:
+def listening(reader: Reader, words: str = '"listening"') -> int:
     """The port, once the router listens."""
-    told = reader.until("http://127.0.0.1:")
+    told = reader.until(words)
     match = re.search(r"http://127\.0\.0\.1:(\d+)", told)
     assert match is not None
     return int(match[1])
@@ -203,7 +208,7 @@ def test_the_demo_goes_on_as_well(tmp_path: Path) -> None:
     """And it ends."""
     demo = "demo", "--port", "0", "--time-scale", "0.001"
     with started(*demo, cwd=tmp_path) as (process, reader):
-        port = listening(reader)
+        port = listening(reader, "olla is at ")
         while not dropped(port, "requests"):
             flood(port)
             ask(port)
@@ -229,7 +234,7 @@ def test_a_pipe_that_is_full_from_the_start_holds_nothing_up(
         with subprocess.Popen(
             [sys.executable, "-m", "olla", *arguments],
             stdout=write_end,
-            env=ENVIRONMENT,
+            env=environment(tmp_path),
             cwd=tmp_path,
         ) as process:
             os.close(write_end)

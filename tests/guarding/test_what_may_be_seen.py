@@ -1,6 +1,5 @@
 """What each caller may see of the fleet, looked for in every answer there is: body and headers."""
 
-import io
 import json
 import re
 from collections.abc import AsyncIterator, Iterable
@@ -12,7 +11,7 @@ import pytest
 from olla.app import App
 from olla.settings import parse
 from tests.guarding.conftest import MakeFleet
-from tests.routers import Fleet, settings_text
+from tests.routers import Fleet, Log, settings_text
 
 SHOWN, HIDDEN, ELSEWHERE = "shown-model:latest", "hidden-model:latest", "elsewhere-model:latest"
 NODES = {"gpu-shown": (SHOWN, HIDDEN), "gpu-hidden": (HIDDEN, ELSEWHERE, SHOWN)}
@@ -210,8 +209,8 @@ async def test_a_token_in_a_path_of_the_operator_s_is_nowhere_shown() -> None:
             " model_url: '/no/list?token=hush'}"
         )
         text = settings_text({}, KEYS).replace("endpoints:\n\n", f"endpoints: [{endpoint}]\n")
-        log = io.StringIO()
-        app = App(parse(text, {}), output=log)
+        log = Log()
+        app = log.app = App(parse(text, {}), output=log)  # type: ignore[arg-type]
         await app.start()
         try:
             await app.prober.first_pass()
