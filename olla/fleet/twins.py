@@ -160,7 +160,7 @@ class Twins:
 
     def habits(self, model: str) -> ModelHabits | None:
         """What requests for a model are like; None for one nobody has."""
-        lines = self.lines(model)
+        lines = self._lines.get(model) or self.lines(model)
         return lines[0].habits if lines else None
 
     def copies(self, line: Line) -> int:

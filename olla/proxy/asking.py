@@ -104,4 +104,7 @@ def _error_text(body: bytes) -> str | None:
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
     error = answer.get("error") if isinstance(answer, dict) else None
-    return str(error)[:500] if error else None
+    if not error:
+        return None
+    # It goes into the log, which may be a terminal.
+    return "".join(c if c.isprintable() else "?" for c in str(error)[:500])

@@ -53,10 +53,27 @@ class Catalogue:
         self._merged: OrderedDict[Hashable, tuple[object, tuple[Merged, ...]]] = OrderedDict()
         self._rows: OrderedDict[Hashable, tuple[object, tuple[Row, ...], int]] = OrderedDict()
         self._bytes = 0
+        self._begun = 0
+        """How many pieces of shared work were begun."""
+        self._last: tuple[Hashable, int, Any] | None = None
+        """What was asked for last, which number it had, and what came of it."""
 
-    async def run(self, work: Generator[None, None, T]) -> T:
-        """What long work returns, in slices and after all that was asked for before."""
-        return await self._slices.run(work)
+    async def shared(self, key: Hashable, make: Callable[[], Generator[None, None, T]]) -> T:
+        """What long work returns. Callers that ask for the same (`key`) while others wait share
+        one result, which was begun after they asked: a hundred at once cost two."""
+        return await self._slices.run(self._sharing(key, self._begun, make))
+
+    def _sharing(
+        self, key: Hashable, begun: int, make: Callable[[], Generator[None, None, T]]
+    ) -> Generator[None, None, T]:
+        if self._last is not None and self._last[0] == key and self._last[1] > begun:
+            found: T = self._last[2]
+            return found
+        self._begun += 1
+        number = self._begun
+        found = yield from make()
+        self._last = (key, number, found)
+        return found
 
     async def rows(
         self, views: Sequence[EndpointView], shape: Shape, visible: Visibility
@@ -95,7 +112,7 @@ class Catalogue:
     def making(
         self, views: Sequence[EndpointView], shape: Shape
     ) -> Generator[None, None, tuple[Row, ...]]:
-        """All models of these endpoints in a shape, newest first: work for `run`."""
+        """All models of these endpoints in a shape, newest first: part of work for `shared`."""
         models, held = _models_of(views)
         memory = [view.resident for view in views] if shape.memory else []
         key = (shape, models, tuple(map(id, memory)))

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from olla.access.visibility import EVERYTHING, Visibility
+from olla.access.visibility import Visibility
 from olla.clock import Clock
 from olla.fleet.breaker import BreakerState
 from olla.fleet.health import Health
@@ -60,7 +60,18 @@ class FleetReport:
         self._traffic = traffic
         self._clock = clock
 
-    def counts(self, visible: Visibility = EVERYTHING) -> Generator[None, None, dict[str, int]]:
+    def totals(self) -> dict[str, int]:
+        """The same as `counts` for all there is, at once."""
+        routable = [view for view in self._snapshot().endpoints if _routable(view)]
+        models: set[str] = set().union(*[view.models.keys() for view in routable])
+        endpoints = len(self._snapshot().endpoints)
+        return {
+            "endpoints": endpoints,
+            "endpoints_routable": len(routable),
+            "models": len(models),
+        }
+
+    def counts(self, visible: Visibility) -> Generator[None, None, dict[str, int]]:
         """How many endpoints there are, how many may take requests, and how many models those
         have."""
         views = visible.views(self._snapshot().endpoints)

@@ -22,6 +22,7 @@ from olla.clock import Clock
 from olla.fleet.profiles import PROFILES
 from olla.fleet.snapshot import Snapshot
 from olla.fleet.twins import Twins
+from olla.probing.slices import Slices
 from olla.proxy.answering import Asked
 from olla.surfaces.answers import iso_time, json_response, list_response
 from olla.surfaces.asking import Answer, by_method
@@ -63,6 +64,8 @@ class StatusSurface:
         catalogue: Catalogue | None = None,
     ) -> None:
         self._catalogue = catalogue or Catalogue()
+        # Apart from the catalogue's: what watches the router does not wait for long lists.
+        self._slices = Slices()
         self._fleet = FleetReport(snapshot, twins, traffic, clock, self._catalogue)
         self._twins = twins
         self._metrics = metrics
@@ -109,7 +112,7 @@ class StatusSurface:
         )
 
     async def _ready(self, request: web.BaseRequest, asked: Asked) -> web.Response:
-        counts = await self._catalogue.run(self._fleet.counts())
+        counts = self._fleet.totals()
         draining = self._draining()
         ready = counts["endpoints_routable"] > 0 and not draining
         return json_response(
@@ -122,8 +125,8 @@ class StatusSurface:
         if self._refresh is not None:
             await self._refresh("resident", _MAX_AGE, _REFRESH_TIMEOUT)
         traffic, visible = self._traffic, Visibility.of(asked.visit.caller)
-        counts = await self._catalogue.run(self._fleet.counts(visible))
-        endpoints = await self._catalogue.run(self._fleet.endpoints(visible))
+        counts = await self._slices.run(self._fleet.counts(visible))
+        endpoints = await self._slices.run(self._fleet.endpoints(visible))
         draining = self._draining()
         return json_response(
             {
@@ -154,14 +157,14 @@ class StatusSurface:
         return json_response(
             {
                 "timestamp": iso_time(self._clock.wall()),
-                "counts": await self._catalogue.run(self._fleet.counts(visible)),
-                "endpoints": await self._catalogue.run(self._fleet.endpoints(visible)),
+                "counts": await self._slices.run(self._fleet.counts(visible)),
+                "endpoints": await self._slices.run(self._fleet.endpoints(visible)),
             }
         )
 
     async def _models(self, request: web.BaseRequest, asked: Asked) -> web.Response:
         visible = Visibility.of(asked.visit.caller)
-        models = await self._catalogue.run(self._fleet.models(visible))
+        models = await self._catalogue.shared(visible, lambda: self._fleet.models(visible))
         head = {"timestamp": iso_time(self._clock.wall()), "total": len(models)}
         before = msgspec.json.encode(head)[:-1] + b',"models":['
         return list_response(before, models, b"]}")
@@ -211,7 +214,7 @@ class StatusSurface:
 
     async def _render_metrics(self, request: web.BaseRequest, asked: Asked) -> web.Response:
         rendering = self._metrics.rendering(Visibility.of(asked.visit.caller))
-        body = await self._catalogue.run(rendering)
+        body = await self._slices.run(rendering)
         return web.Response(body=body, headers={"Content-Type": METRICS_TYPE})
 
     async def _about(self, request: web.BaseRequest, asked: Asked) -> web.Response:

@@ -2,11 +2,12 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Generator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,9 +15,8 @@ from hypothesis import strategies as st
 from olla.app import App
 from olla.fleet.health import Health
 from olla.fleet.names import canonical
-from olla.fleet.snapshot import Model
-from olla.fleet.twin import Twin
-from olla.probing.reading import MODELS_MAX
+from olla.probing import inventory, reading
+from olla.probing.reading import MODELS_MAX, Listing
 from olla.settings import parse
 from tests.routers import Log, settings_text
 
@@ -198,33 +198,47 @@ async def test_what_cannot_be_taken_in_marks_its_endpoint_alone(
     """Should an error be left in what is made of an endpoint's data: it is logged with that
     endpoint's name, that endpoint gets no requests, and all others go on; when the data can be
     taken in, it is back."""
-    taken = Twin.take_models
+    read = reading.models
 
-    def broken(twin: Twin, models: Mapping[str, Model]) -> None:
-        if twin.name == "odd" and models:
-            raise ZeroDivisionError("a mistake")
-        taken(twin, models)
+    def unbounded(*told: Any, more: bool) -> Generator[None, None, Listing | None]:
+        found = yield from read(*told, more=more)
+        models = {} if found is None else found.models
+        sizes = {1: NINES}  # only the odd node tells a size of 1
+        return Listing(
+            {
+                name: msgspec.structs.replace(model, size=sizes.get(model.size or 0, model.size))
+                for name, model in models.items()
+            }
+        )
 
     well, odd = TellingNode({"name": WELL}), TellingNode({"name": ODD}, {"name": WELL})
     async with fleet(well, odd) as app, aiohttp.ClientSession() as session:
-        monkeypatch.setattr(Twin, "take_models", broken)
-        odd.tell("/api/tags", {"models": [{"name": WELL}, {"name": "new"}]})
+        monkeypatch.setattr(inventory, "models", unbounded)
+        odd.tell("/api/tags", {"models": [{"name": WELL}, {"name": "new", "size": 1}]})
         await probed(app)
         await probed(app)
         await assert_well(app, session)
         view = app.prober.snapshot.by_name["odd"]
         assert view.health is Health.UNHEALTHY
-        assert "ZeroDivisionError" in (view.last_error or "")
+        assert "OverflowError" in (view.last_error or "")
         twins = app.dispatcher.twins
         assert [line.twin.name for line in twins.lines(canonical(WELL))] == ["well"]
         assert twins.lines(canonical("new")) == ()
         (line,) = logged(app, "error")
         assert (line["message"], line["endpoint"]) == ("endpoint data rejected", "odd")
         monkeypatch.undo()
+        odd.tell("/api/tags", {"models": [{"name": WELL}, {"name": "new", "size": 2}]})
         await probed(app)
         assert app.prober.snapshot.by_name["odd"].health is Health.HEALTHY
         assert {line.twin.name for line in twins.lines(canonical(WELL))} == {"well", "odd"}
         assert not twins.faults
+
+
+class Broken:
+    """Whoever follows the fleet, with a mistake."""
+
+    def changed(self, _: object) -> None:
+        raise ZeroDivisionError("a mistake")
 
 
 async def test_an_error_in_following_the_fleet_is_charged_to_no_endpoint(
@@ -233,11 +247,7 @@ async def test_an_error_in_following_the_fleet_is_charged_to_no_endpoint(
     """It is logged, and the endpoint that was probed last stays healthy."""
     well, odd = TellingNode({"name": WELL}), TellingNode({"name": ODD})
     async with fleet(well, odd) as app:
-
-        def broken(*_: object, **__: object) -> None:
-            raise ZeroDivisionError("a mistake")
-
-        monkeypatch.setattr(app.dispatcher, "changed", broken)
+        monkeypatch.setattr(app, "admission", Broken())
         await probed(app)
         views = app.prober.snapshot.endpoints
         assert {view.health for view in views} == {Health.HEALTHY}

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from collections.abc import Generator
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ import pytest
 
 from olla.access.visibility import Visibility
 from olla.fleet.snapshot import EndpointView, resident_by_name
+from olla.probing import slices
 from olla.surfaces import catalogue
 from olla.surfaces.catalogue import Catalogue, Shape
 from olla.surfaces.merge import Merged, unified_model
@@ -79,6 +81,32 @@ async def test_only_what_may_be_seen_is_shown() -> None:
     assert await names(kept, views, counted.shape, Visibility(lists=False)) == []
     assert await names(kept, views, counted.shape) == ["x:latest", "Y:1b"]
     assert counted.made == 2
+
+
+async def test_callers_that_wait_share_what_is_made_after_they_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And none gets what was begun before it asked, nor what another key is for."""
+    monkeypatch.setattr(slices, "_SLICE", 0.0)
+    kept = Catalogue()
+    begun: list[str] = []
+    held = True
+
+    def work(key: str) -> Generator[None, None, int]:
+        begun.append(key)
+        number = len(begun)
+        while held:
+            yield
+        return number
+
+    first = asyncio.create_task(kept.shared("a", lambda: work("a")))
+    while not begun:
+        await asyncio.sleep(0)
+    later = [asyncio.create_task(kept.shared(key, lambda key=key: work(key))) for key in "aaab"]
+    await asyncio.sleep(0)
+    held = False
+    assert await asyncio.gather(first, *later) == [1, 2, 2, 2, 3]
+    assert begun == ["a", "a", "b"]
 
 
 async def test_what_is_kept_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """olla's own paths: health, readiness, status, statistics, process, metrics, version."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -105,6 +106,15 @@ async def test_ready_needs_an_endpoint(router: Router, fleet: KnownFleet) -> Non
     response = await router.client.get("/internal/ready")
     assert response.status == 200
     assert (await response.json())["endpoints_routable"] == 1
+
+
+async def test_what_watches_the_router_waits_for_no_list(router: Router, fleet: KnownFleet) -> None:
+    """While lists of ten thousand models are made for others, states and metrics are told."""
+    fleet.set(view("a", tag("m")))
+    async with router.surface._catalogue._slices._lock, asyncio.timeout(5):
+        for path in PATHS:
+            if path != "/internal/status/models":
+                assert (await router.client.get(path)).status == 200, path
 
 
 async def test_an_endpoint_of_unknown_kind_is_not_ready(router: Router, fleet: KnownFleet) -> None:
