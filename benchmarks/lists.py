@@ -7,14 +7,15 @@ endpoints and the client are in another process, so the gaps are the router's ow
 
 import argparse
 import asyncio
-import io
 import json
+import os
 import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TextIO
 
 import uvloop
 
@@ -183,10 +184,15 @@ async def _fleet(endpoints: int, models: int) -> AsyncIterator[tuple[_OtherSide,
 
 
 async def _measure(endpoints: int, models: int, rounds: int) -> None:
+    with Path(os.devnull).open("w") as nowhere:
+        await _measure_fleet(endpoints, models, rounds, nowhere)
+
+
+async def _measure_fleet(endpoints: int, models: int, rounds: int, log: TextIO) -> None:
     async with _fleet(endpoints, models) as (other, text):
         ticker = _Ticker()
         ticking = asyncio.get_running_loop().create_task(ticker.run())
-        app = App(parse(text, {}), output=io.StringIO())
+        app = App(parse(text, {}), output=log)
         await asyncio.sleep(0.1)
         ticker.taken()
         collect_seldom()
