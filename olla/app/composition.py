@@ -11,6 +11,7 @@ import secrets
 import socket
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TextIO
@@ -97,6 +98,8 @@ class App:
     ) -> None:
         """`output` takes the log instead of what the settings say. Needs a running loop."""
         self.settings = loaded.settings
+        self._loaded = loaded
+        """What is in force, as it was read."""
         self._clock = clock or SystemClock()
         stream = output or (sys.stderr if self.settings.logging.output == "stderr" else sys.stdout)
         self.log_writer = LogWriter(descriptor_of(stream), clock=self._clock)
@@ -233,7 +236,22 @@ class App:
         )
 
     def _apply(self, loaded: Loaded) -> None:
-        before, settings = self.settings, loaded.settings
+        """Put settings into force: all of them, or none where a step fails."""
+        before = self._loaded
+        try:
+            self._put_into_force(loaded)
+        except Exception:
+            # The steps that came before the one that failed are taken again with what was in force
+            # before, in the same turn of the loop. Should one fail again, it is the same.
+            with suppress(Exception):
+                self._put_into_force(before)
+            raise
+        self._loaded = loaded
+        for name in needs_restart(before.settings, loaded.settings):
+            self.logger.warning("setting changed, but it takes a restart", setting=name)
+
+    def _put_into_force(self, loaded: Loaded) -> None:
+        settings = loaded.settings
         self.settings = settings
         dispatcher = self.dispatcher
         dispatcher.policy = POLICIES[settings.proxy.load_balancer]
@@ -245,7 +263,7 @@ class App:
         self.admission.bound_loads(load_timeout(settings))
         self.prober.list_interval = settings.discovery.model_discovery.interval
         server = settings.server
-        self.stations = self.stations.renewed(
+        stations = self.stations.renewed(
             timeouts=timeouts(settings),
             max_body=server.request_limits.max_body_size,
             aliases=aliases(settings),
@@ -257,18 +275,17 @@ class App:
         )
         self.guarding.apply(settings)
         self.downstream.renew(
-            self.stations,
+            stations,
             paths_for(root_enabled=settings.surfaces.root.enabled),
             self._own_paths(settings),
         )
+        self.stations = stations
         self.downstream.server.limit(
             head_max=server.request_limits.max_header_size,
             timeouts=client_timeouts(settings),
             connections_max=connections_max(server.max_connections),
         )
         self.status.describe(loaded.source, settings.proxy.load_balancer)
-        for name in needs_restart(before, settings):
-            self.logger.warning("setting changed, but it takes a restart", setting=name)
 
     # --- wiring -----------------------------------------------------------------------------
 

@@ -78,7 +78,8 @@ class Prober:
 
         What is known of those that stay as they were is kept; one that is configured otherwise
         under its old name starts anew. The new ones are asked first, for `patience` seconds at
-        most, and all change at one moment, together with what `at_once` does.
+        most, and all change at one moment, together with what `at_once` does. When that raises,
+        nothing has changed.
         """
         assert self._asker is not None
         fresh: dict[str, Watch] = {}
@@ -94,7 +95,8 @@ class Prober:
                 await asyncio.wait(rounds, timeout=patience)
                 for each in rounds:
                     each.cancel()
-        except asyncio.CancelledError:
+            at_once()
+        except BaseException:
             await asyncio.gather(*(watch.stop() for watch in fresh.values()))
             raise
         old, self._watches = self._watches, {}
@@ -102,7 +104,6 @@ class Prober:
             watch = fresh.get(spec.name) or old.pop(spec.name)
             watch.move_to(position)
             self._watches[spec.name] = watch
-        at_once()
         self._publish(Snapshot.of(watch.view for watch in self._watches.values()))
         await asyncio.gather(*(watch.stop() for watch in old.values()))
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+import yaml
 
+from olla.app import App
 from olla.app.serving import follow
 from olla.settings import Loaded, SettingsError, load, parse
 from tests.routers import ADMIN, WITH_ADMIN, Fleet, settings_text
@@ -243,3 +245,87 @@ async def test_secrets_that_cannot_be_read_change_nothing(tmp_path: Path) -> Non
         with pytest.raises(SettingsError):
             await fleet.app.reload(loaded)
         assert set(fleet.app.prober.snapshot.by_name) == {"a"}
+
+
+def in_force(app: App) -> dict[str, object]:
+    """Everything that a reload changes, as it is now."""
+    stations, server, dispatcher = app.stations, app.downstream.server, app.dispatcher
+    own = app.downstream.answering.paths
+    limits = ("timeouts", "max_body", "aliases", "refresh_timeout", "context", "wait_keepalive")
+    return {
+        "settings": app.settings,
+        "policy": dispatcher.policy.name,
+        "options": dispatcher.options,
+        "limits": dispatcher.limits,
+        "retries": dispatcher.retries.share,
+        "pool": (app.pool.connect_timeout, app.pool.idle_timeout),
+        "loads": app.admission._loads.timeout,
+        "lists": app.prober.list_interval,
+        "stations": [getattr(stations, name) for name in limits],
+        "bodies": stations.room.limit,
+        "served by": app.downstream._stations is stations,
+        "paths": sorted(own),
+        "root": app.downstream._paths._root is not None,
+        "access": app.guarding.gate.policy,
+        "keys": sorted(caller.id for caller in app.guarding.keyring.callers()),
+        "server": (server.head_max, server.read_header_timeout, server.read_timeout),
+        "connections": server.connections_max,
+        "fast path": server.fast_path is not None,
+        "told": (app.status._settings, app.status._policy),
+        "endpoints": [(view.name, view.spec) for view in app.prober.snapshot.endpoints],
+        "watched": {name: watch.spec for name, watch in app.prober._watches.items()},
+    }
+
+
+STEPS = (
+    *("routing_options", "queue_limits", "load_timeout", "timeouts", "aliases", "context_rule"),
+    *("paths_for", "own_paths", "connections_max", "browser_guard"),
+)
+CHANGED = """
+proxy: {load_balancer: round-robin, connection_timeout: 3s, connection_keep_alive: 7s,
+        retry_budget: 0.5, read_timeout: 9s, response_header_timeout: 8s}
+routing: {max_queue: 7, spillover: 1s}
+model_aliases: {chat: [llama3.2]}
+discovery: {model_discovery: {interval: 77s}}
+access: {keys: [{name: new, key: a-key-of-sixteen-letters, operations: [generate]}]}
+surfaces: {root: {enabled: false}, management: {enabled: false}}
+"""
+
+
+@pytest.mark.parametrize("step", [*STEPS, "access_policy", "describe"])
+async def test_a_reload_that_fails_half_way_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Whichever step it is that fails: settings, limits, keys, paths and endpoints are those from
+    before, nothing is left behind, and the next reload is as good as any."""
+    nodes = {"a": (MODEL,), "b": (MODEL,)}
+    async with Fleet(nodes) as fleet, aiohttp.ClientSession() as session:
+        app = fleet.app
+        await app.reload(settings(fleet, "a"))
+        before = in_force(app)
+        text = settings_text({"b": fleet.nodes["b"].url})
+        merged = yaml.safe_load(text)
+        for key, value in yaml.safe_load(CHANGED).items():
+            merged.setdefault(key, {}).update(value)
+        loaded = parse(yaml.safe_dump(merged), {})
+
+        def broken(*_: object, **__: object) -> None:
+            raise RuntimeError("a fault in olla")
+
+        with monkeypatch.context() as faulty:
+            if step == "describe":
+                faulty.setattr(app.status, "describe", broken)
+            elif step == "access_policy":
+                faulty.setattr("olla.app.guarding.access_policy", broken)
+            else:
+                faulty.setattr(f"olla.app.composition.{step}", broken)
+            with pytest.raises(RuntimeError, match="a fault in olla"):
+                await app.reload(loaded)
+        assert in_force(app) == before
+        assert (await generate(session, fleet))[::2] == (200, "a")
+        await app.reload(loaded)
+        after = in_force(app)
+        same = {"fast path", "served by", "connections", "server", "bodies", "context"}
+        assert {name for name in before if after[name] == before[name]} <= same
+        assert (await generate(session, fleet))[0] == 404
+        await app.reload(settings(fleet, "a"))
