@@ -48,15 +48,16 @@ def report(error: Exception) -> None:
     )
 
 
-async def in_thread(call: Callable[..., T], *arguments: object) -> T:
-    """What a call that may block returns or raises.
+def in_thread(call: Callable[..., T], *arguments: object) -> "asyncio.Future[T]":
+    """What a call that may block returns or raises: to be awaited.
 
     It runs in a daemon thread of its own, so that calls which hang hold up neither each other nor
-    the end of the process; whoever waits may be cancelled. Not for what is called often: a thread
-    costs some 100 µs.
+    the end of the process. Whoever waits may be cancelled. Not for what is called often (a thread
+    costs some 100 µs), nor as often as a peer likes.
     """
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[T] = loop.create_future()
+    outcome.add_done_callback(_taken)
 
     def settle(error: BaseException | None, result: T | None) -> None:
         if outcome.done():  # nobody waits any more
@@ -77,4 +78,9 @@ async def in_thread(call: Callable[..., T], *arguments: object) -> T:
             loop.call_soon_threadsafe(settle, error, result)
 
     threading.Thread(target=run, name=getattr(call, "__name__", "call"), daemon=True).start()
-    return await outcome
+    return outcome
+
+
+def _taken(outcome: "asyncio.Future[Any]") -> None:
+    if not outcome.cancelled():
+        outcome.exception()  # or asyncio complains where nobody waits any more

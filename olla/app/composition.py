@@ -225,7 +225,7 @@ class App:
         Raises:
             SettingsError: they cannot be used; nothing has changed.
         """
-        specs = endpoint_specs(loaded.settings)
+        specs = await in_thread(endpoint_specs, loaded.settings)  # it reads files with secrets
         await self.prober.set_specs(
             specs, patience=_FIRST_ANSWERS, at_once=lambda: self._apply(loaded)
         )

@@ -7,6 +7,7 @@ bounded memory, and what needs the store itself says 503.
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING, TypeVar
 
 from structlog.typing import FilteringBoundLogger
@@ -21,7 +22,7 @@ from olla.failures import Failed, Failure, Kind
 from olla.record import RequestRecord
 from olla.settings.store_url import SqliteFile, exists, read_url
 from olla.store import MakerRevoked, StoreError
-from olla.tasks import joined, spawn
+from olla.tasks import in_thread, joined, spawn
 
 if TYPE_CHECKING:
     from olla.state.shared import SharedLimits
@@ -86,6 +87,7 @@ class Keeping:
         self._reading: asyncio.Task[None] | None = None
         self._away: str | None = None
         self._following: asyncio.Task[None] | None = None
+        self._existing: asyncio.Future[bool] | None = None
 
     # --- its life ---------------------------------------------------------------------------
 
@@ -147,7 +149,7 @@ class Keeping:
             return self._store
         async with self._opening:
             try:
-                if self._file_gone and not exists(self.url):
+                if self._file_gone and not await self._exists():
                     raise StoreError("its file is gone; put it back, or start anew without it")
                 self._file_gone = False
                 return self._store or await self._open()
@@ -155,7 +157,9 @@ class Keeping:
                 raise self._unavailable(error) from None
 
     async def _open(self) -> "Store":
-        # Loaded only where a store is used: it takes a second and 40 MB.
+        # Loaded only where a store is used: it takes a second and 40 MB, and streams should not
+        # stand still meanwhile.
+        await in_thread(import_module, "olla.store.database")
         from olla.store.database import Store
         from olla.store.recording import UsageRecording
 
@@ -171,7 +175,7 @@ class Keeping:
             await store.close()
             raise
         self._store = store
-        self._file = _file_of(self.url)
+        self._file = await in_thread(_file_of, self.url)
         self._back()
         self.recording = UsageRecording(store, self._logger, self._clock, retention=self._retention)
         for record in self._early:
@@ -190,8 +194,13 @@ class Keeping:
         Raises:
             Failed: the store is away.
         """
-        if self._store is None and not self._wanted and not exists(self.url):
-            return  # nobody has made a key
+        if self._store is None and not self._wanted:
+            try:
+                async with asyncio.timeout(_START):
+                    if not await self._exists():
+                        return  # nobody has made a key
+            except TimeoutError:
+                raise self._unavailable(StoreError("its disk does not answer")) from None
         await self.store()
         if self._reading is not None and not self._reading.done():
             await asyncio.shield(self._reading)  # has begun before this key was shown
@@ -296,7 +305,7 @@ class Keeping:
         """
         store = self._store
         if store is not None:
-            found = _file_of(self.url)
+            found = await in_thread(_file_of, self.url)
             if found == self._file:
                 await self._read()
                 return
@@ -314,6 +323,12 @@ class Keeping:
                 self._early.extend(left)
             await store.close()
         await self.store()
+
+    async def _exists(self) -> bool:
+        """Whether there is a store to be opened. One look at a time, however many wait for it."""
+        if self._existing is None or self._existing.done():
+            self._existing = in_thread(exists, self.url)
+        return await asyncio.shield(self._existing)
 
     def _gone(self, reason: str) -> None:
         if self._away is None:

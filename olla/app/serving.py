@@ -8,7 +8,7 @@ from pathlib import Path
 
 from olla.app.composition import App
 from olla.settings import Loaded, Problem, SettingsError
-from olla.tasks import spawn
+from olla.tasks import in_thread, spawn
 
 __all__ = ["collect_seldom", "follow", "serve"]
 
@@ -88,14 +88,14 @@ async def follow(
 
     Settings with problems change nothing; the log has all of them.
     """
-    known = seen = _stamp(file)
+    known = seen = await in_thread(_stamp, file)
     while True:
         try:
             async with asyncio.timeout(poll):
                 await hangup.wait()
         except TimeoutError:
             pass
-        before, seen = seen, _stamp(file)
+        before, seen = seen, await in_thread(_stamp, file)
         if seen is None and before is not None:
             app.logger.warning("the configuration file is gone; it stays in force", file=str(file))
         if not hangup.is_set() and (seen == known or seen != before or seen is None):
@@ -107,7 +107,7 @@ async def follow(
                 # What a full disk leaves; taken literally, it asks for the defaults.
                 raise SettingsError([Problem(str(file), 0, 0, "", "the file is empty")])
             # Reading a long file takes a while, and streams should not stand still meanwhile.
-            await app.reload(await asyncio.to_thread(reload))
+            await app.reload(await in_thread(reload))
         except SettingsError as error:
             app.metrics.reloaded(well=False)
             for problem in error.problems:

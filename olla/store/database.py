@@ -1,6 +1,5 @@
 """The store: opening and closing it. What is in it, the tables say."""
 
-import asyncio
 import sqlite3
 from typing import Self
 
@@ -11,6 +10,7 @@ from olla.store.errors import in_words
 from olla.store.keys import KeyTable
 from olla.store.migrating import migrate
 from olla.store.usage import UsageTable
+from olla.tasks import in_thread
 
 __all__ = ["Store", "StoreError", "default_url", "exists"]
 
@@ -45,7 +45,7 @@ class Store:
             raise StoreError(str(error)) from None
         if isinstance(place, SqliteFile):
             try:
-                await asyncio.to_thread(make_sqlite_file, place)
+                await in_thread(make_sqlite_file, place)
             except (OSError, sqlite3.Error) as error:
                 raise StoreError(f"{place.shown}: {in_words(error)}") from None
         connections = Connections(place, patience)

@@ -203,7 +203,8 @@ def test_the_stations_are_told_the_same_everywhere() -> None:
 
 
 def test_every_task_has_an_owner() -> None:
-    """Tasks are made in one place, which hands their exceptions on."""
-    makes = re.compile(r"\b(?:create_task|ensure_future|TaskGroup)\(")
+    """Tasks are made in one place, which hands their exceptions on, and threads for calls that
+    block in the same: asyncio's pool would be filled by those that hang."""
+    makes = re.compile(r"\b(?:create_task|ensure_future|TaskGroup|to_thread|run_in_executor)\(")
     found = [relative(path) for path in SOURCES if makes.search(path.read_text())]
     assert found == ["tasks.py"]
