@@ -2,14 +2,10 @@
 
 from typing import Protocol
 
-from aiohttp import web
-
 from olla import __version__
-from olla.access.caller import Caller
 from olla.app.chat_service import ChatParts, chat_paths
 from olla.dialects.dialect import Right
-from olla.failures import Failure
-from olla.proxy.answering import Asked, OwnPath
+from olla.proxy.answering import OwnPath
 from olla.proxy.gate import Own
 from olla.proxy.stations import Fleet
 from olla.settings import Settings
@@ -25,7 +21,6 @@ __all__ = ["own_paths"]
 
 _OPEN_TO_ALL = frozenset({"/internal/health", "/internal/ready", "/version"})
 """Health checks, which need no key and tell nothing of the fleet's addresses or models."""
-_ALLOW = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
 _OPERATORS = Own("internal", None)
 """The router's own state: limits of tiers are for what is asked of the fleet."""
 
@@ -46,7 +41,7 @@ class Parts(ChatParts, Protocol):
 
 def own_paths(settings: Settings, parts: Parts) -> dict[str, OwnPath]:
     """All paths that olla answers itself, by path."""
-    paths = {"*": OwnPath(_server_options, right=_any_caller, own=_OPERATORS)}
+    paths: dict[str, OwnPath] = {}
     for path, surface in {**parts.lists.routes(), **parts.status.routes()}.items():
         paths[path] = OwnPath(
             surface, right=None if path in _OPEN_TO_ALL else Right.LIST, own=_OPERATORS
@@ -57,13 +52,3 @@ def own_paths(settings: Settings, parts: Parts) -> dict[str, OwnPath]:
         paths |= pages(management.prefix)
     paths |= chat_paths(settings, parts)
     return paths | OpenApi(settings.surfaces, __version__).paths()
-
-
-def _any_caller(caller: Caller) -> Failure | None:
-    """Accept every caller: with a key where keys are required."""
-    return None
-
-
-async def _server_options(request: web.BaseRequest, asked: Asked) -> web.Response:
-    """Answer `OPTIONS *`, which asks what the server as a whole can do (RFC 9110, 9.3.7)."""
-    return web.Response(status=204, headers={"Allow": _ALLOW})

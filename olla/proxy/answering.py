@@ -6,7 +6,7 @@ keys, the gateways' surfaces). The answers themselves come from the surfaces.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol, TypeVar, cast
+from typing import Final, Protocol, TypeVar, cast
 
 import structlog
 from aiohttp import web
@@ -163,6 +163,22 @@ class OwnPath:
         self.recorded = recorded
 
 
+def _any_caller(caller: Caller) -> Failure | None:
+    """Accept every caller: with a key where keys are required."""
+    return None
+
+
+async def _server_options(request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
+    """Answer `OPTIONS *`, which asks what the server as a whole can do (RFC 9110, 9.3.7)."""
+    return web.Response(
+        status=204, headers={"Allow": "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"}
+    )
+
+
+_SERVER: Final = OwnPath(_server_options, right=_any_caller, own=Own("internal", None))
+"""What `*` stands for as a target; no method but OPTIONS may have it."""
+
+
 class Answering:
     """Answers what needs no endpoint, or asks them itself."""
 
@@ -184,7 +200,7 @@ class Answering:
 
     def own(self, path: str) -> OwnPath | None:
         """Which of olla's own paths this is, if any."""
-        found = self.paths.get(path)
+        found = _SERVER if path == "*" else self.paths.get(path)
         if found is None:
             above, slash, last = path.rpartition("/")
             found = self.paths.get(f"{above}/*") if slash and last else None

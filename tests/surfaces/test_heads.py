@@ -88,3 +88,12 @@ async def test_an_absolute_target_reaches_olla_s_own_paths() -> None:
             raw = f"GET http://{host}:{port}/internal/health HTTP/1.1\r\nHost: localhost\r\n\r\n"
             fields = await head_of(fleet, raw.encode())
             assert ("cache-control" in fields) is allowed
+
+
+async def test_the_server_as_a_whole_tells_nothing_without_a_key_that_is_required() -> None:
+    """`OPTIONS *` is no preflight."""
+    extra = "access: {require_key: true, keys: [{name: ci, key: key-of-the-ci}]}\n"
+    async with Fleet({"only": (MODEL,)}, extra) as fleet:
+        for key, allowed in (("", False), ("Authorization: Bearer key-of-the-ci\r\n", True)):
+            raw = f"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n{key}\r\n".encode()
+            assert ("allow" in await head_of(fleet, raw)) is allowed
