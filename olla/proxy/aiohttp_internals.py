@@ -222,7 +222,7 @@ class Connection(RequestHandler):
     def _part(self, until: float) -> None:
         """Reset the connection once the client has what was written, or at `until`."""
         transport = self.transport
-        if transport is None or transport.is_closing():
+        if transport is None:
             return
         if self._parted is None:
             self._parted = self._loop.create_future()
@@ -606,7 +606,7 @@ def _unsent(transport: asyncio.WriteTransport) -> bool:
         return False
     try:
         waiting = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
-    except OSError:  # a system that does not say
+    except (OSError, ValueError):  # a system that does not say; a socket that is closed
         return False
     return int.from_bytes(waiting, sys.byteorder) > 0
 

@@ -1,6 +1,9 @@
 """Several routers with one state: limits hold for all of them together."""
 
 import asyncio
+import json
+import socket
+import struct
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -132,8 +135,9 @@ async def test_without_the_shared_state_each_router_s_own_limits_hold(
         assert "hunter2" not in routers[0].log.getvalue()
 
 
+@pytest.mark.parametrize("reset", [True, False], ids=["reset", "closed"])
 async def test_a_client_that_leaves_while_it_is_charged_gives_its_place_back(
-    redis: RedisServer, tmp_path: Path
+    redis: RedisServer, tmp_path: Path, reset: bool
 ) -> None:
     """Also when the answer of the shared state comes after it has gone."""
     limits = "access: {tiers: {anonymous: {concurrent: 1}}}"
@@ -142,12 +146,19 @@ async def test_a_client_that_leaves_while_it_is_charged_gives_its_place_back(
         session = await stack.enter_async_context(aiohttp.ClientSession())
         await asyncio.to_thread(redis.freeze)
         try:
-            leaving = asyncio.create_task(post(session, routers[0]))
+            port = int(routers[0].url.rsplit(":", 1)[1])
+            _, leaving = await asyncio.open_connection("127.0.0.1", port)
+            body = json.dumps(GENERATE).encode()
+            head = f"POST /api/generate HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+            leaving.write(head.encode() + body)
             while not routers[0].app.downstream.active:
                 await asyncio.sleep(0)
-            leaving.cancel()
-            await asyncio.gather(leaving, return_exceptions=True)
-            await routers[0].settled()
+            if reset:
+                sock = leaving.get_extra_info("socket")
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            leaving.close()
+            if reset:  # one that has only closed its side may wait for what it is told
+                await routers[0].settled()
         finally:
             await asyncio.to_thread(redis.thaw)
         async with asyncio.timeout(10):
