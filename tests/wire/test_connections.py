@@ -175,8 +175,8 @@ async def test_a_client_that_leaves_in_the_middle_of_its_request_leaves_nothing(
     deadlines = router.downstream.server.deadlines
     _, writer = await connected(router)
     writer.write(request(1)[:sent])
-    # What aiohttp reads has a time-out of asyncio's own.
-    await until(lambda: len(deadlines) + router.downstream.active == 1)
+    # What aiohttp reads of a body has a time-out of asyncio's own.
+    await until(lambda: len(deadlines) + router.downstream.active > 0)
     writer.close()
     await until(lambda: not router.downstream.connections)
     assert len(deadlines) == 0
@@ -209,7 +209,7 @@ async def test_a_request_has_one_time_out_and_a_client_that_leaves_none(
     reader, writer = await connected(router)
     if cut:
         writer.write(request(1)[:cut])
-        await until(lambda: len(deadlines) + router.downstream.active == 1)
+        await until(lambda: len(deadlines) + router.downstream.active > 0)
     writer.write(request(1)[cut:])
     await asked.wait()
     if begun:
