@@ -117,21 +117,28 @@ class Gate:
         policy = self._policy
         if shown:
             found: Caller | None = None
+            refusal: Failure | None = None
+            unknown = shown[0][1]
             for field, key in shown:
                 caller = self.keyring.find(key)
-                if caller is None and not key.startswith(KEY_PREFIX):
-                    continue
+                if caller is None:
+                    if not key.startswith(KEY_PREFIX):
+                        continue
+                    unknown = key  # of several, the one that has to be one of ours
                 hidden = incoming.hidden
                 incoming.hidden = _HIDES[field] if hidden is None else hidden | _HIDES[field]
-                found = found or caller
+                if caller is not None and found is None:
+                    refused = self.keyring.refusal(caller, self.clock.wall())
+                    if refused is None:
+                        found = caller
+                    else:
+                        refusal = refused
             if found is not None:
-                refusal = self.keyring.refusal(found, self.clock.wall())
-                if refusal is not None:
-                    raise Failed(refusal)
                 return found
-            first = shown[0][1]
-            if strict or policy.guarded or first.startswith(KEY_PREFIX):
-                raise UnknownKey(refuse_key(first))
+            if refusal is not None:
+                raise Failed(refusal)
+            if strict or policy.guarded or unknown.startswith(KEY_PREFIX):
+                raise UnknownKey(refuse_key(unknown))
         if policy.require_key:
             raise Failed(refuse_key(None))
         return self.anonymous(incoming)

@@ -11,6 +11,7 @@ from olla.dialects.dialect import Right
 from olla.settings import parse
 from olla.settings.access import Access
 from tests.guarding.conftest import CALLS, MODEL, OTHER, MakeFleet, bearer, new_key, said
+from tests.guarding.test_usage import recorded
 from tests.routers import settings_text
 
 GUARDED = """
@@ -51,6 +52,32 @@ async def test_a_key_opens_and_its_lack_is_said(
     assert status == 401
     assert "Authorization: Bearer" in said(dialect, body)
     assert headers["x-should-retry"] == "false"
+
+
+async def test_of_two_keys_the_valid_one_is_used(
+    make_fleet: MakeFleet, session: aiohttp.ClientSession
+) -> None:
+    """Whichever field it is in; without one, a key of ours is not overlooked beside another."""
+    fleet, other = await make_fleet(), await make_fleet()
+    good = await new_key(fleet, 1)
+    revoked, expired = await new_key(fleet, 2), await new_key(fleet, 3, expires=10.0)
+    await fleet.app.guarding.keeping.revoke("2")
+    for first, second, status in (
+        (good, revoked, 200),
+        (revoked, good, 200),
+        (expired, good, 200),
+        ("sk-anything", good, 200),
+        (revoked, expired, 401),
+        ("sk-anything", revoked, 401),
+        ("sk-anything", "oa-nobody-has-this", 401),
+        ("sk-anything", "sk-other", 200),
+    ):
+        shown = {"X_API_Key": second, **bearer(first)}
+        assert (await ask(session, fleet.url, "native", **shown))[0] == status, (first, second)
+    new = await new_key(other, 4)  # which the first router has not read yet
+    shown = {"X_API_Key": new, **bearer("sk-anything")}
+    assert (await ask(session, fleet.url, "native", **shown))[0] == 200
+    assert [row.key_name for row in await recorded(fleet)][-1] == "key-4"
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
