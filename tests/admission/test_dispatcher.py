@@ -7,6 +7,7 @@ from olla.admission.dispatcher import Dispatcher
 from olla.admission.refusals import QueueLimits
 from olla.admission.tickets import (
     AbandonLoad,
+    Answer,
     BeginLoad,
     Granted,
     Lease,
@@ -20,7 +21,14 @@ from olla.fleet.health import Health
 from olla.fleet.line import Loading
 from olla.fleet.names import canonical
 from olla.fleet.snapshot import Snapshot
-from olla.routing.decision import ChooseFallback, Fallback, Refuse, RoutingOptions, Strategy
+from olla.routing.decision import (
+    ChooseFallback,
+    Fallback,
+    Reason,
+    Refuse,
+    RoutingOptions,
+    Strategy,
+)
 from olla.routing.delay import expected_delay
 from olla.routing.policies import POLICIES
 from olla.routing.policies.steady import Steady
@@ -246,6 +254,197 @@ def test_nothing_is_started_on_an_endpoint_that_is_lost_however_long_the_queue(h
         assert answer.choice.twin.name == "b"
 
 
+def one_room(*, slots: int = 1) -> Snapshot:
+    """A node with the models m and n, and room for one of them: m."""
+    there = view("a", models=["m", "n"], resident=["m"], num_parallel=slots)
+    spec = msgspec.structs.replace(there.spec, max_loaded_models=1)
+    return fleet(msgspec.structs.replace(there, spec=spec))
+
+
+def two_busy() -> tuple[Dispatcher, Ticket, dict[str, Lease]]:
+    """Two endpoints with a slot each, both at work for ten seconds more, and one that waits at a;
+    all was priced at 0."""
+    dispatch = late()
+    both = fleet(*(view(name, at, resident=["m"], num_parallel=1) for at, name in enumerate("ab")))
+    leases: dict[str, Lease] = {}
+    for number in range(2):
+        lease = granted(dispatch.ask(features(ticket=number), both, "m", 0.0))
+        leases[lease.choice.twin.name] = lease
+        assert lease.flight is not None
+        lease.flight.expected = 10.0
+    ticket = queued(dispatch.ask(features(), both, "m", 0.0))
+    dispatch.tick(0.0)
+    assert ticket.line.twin.name == "a"
+    return dispatch, ticket, leases
+
+
+@pytest.mark.parametrize(("seconds", "where"), [(9.9, "a"), (9.7, "b")])
+def test_what_waits_moves_for_a_clear_gain_only(seconds: float, where: str) -> None:
+    """Two tenths of a second: for less it would only go to and fro."""
+    dispatch, ticket, leases = two_busy()
+    flight = leases["b"].flight
+    assert flight is not None
+    flight.expected = seconds
+    dispatch.tick(0.0)
+    assert ticket.line.twin.name == where
+
+
+def test_what_waits_is_not_priced_again_at_every_event() -> None:
+    """Every fiftieth of a second at most, so that a long queue costs bounded time."""
+    dispatch, ticket, leases = two_busy()
+    flight = leases["b"].flight
+    assert flight is not None
+    flight.expected = 1.0
+    dispatch.began(leases["a"], 0.01)
+    assert ticket.line.twin.name == "a"
+    flight.began = None
+    dispatch.began(leases["b"], 0.03)
+    assert ticket.line.twin.name == "b"
+
+
+def test_a_request_waits_for_a_model_that_is_to_make_room() -> None:
+    """Nothing new starts on it, or whatever waits for the other model would wait for ever."""
+    dispatch = late()
+    running = granted(dispatch.ask(features("m"), one_room(slots=2), "m", 0.0))
+    snapshot = dispatch.twins.snapshot
+    queued(dispatch.ask(features("n", ticket=1), snapshot, "n", 0.0))
+    queued(dispatch.ask(features("m", ticket=2), snapshot, "m", 0.1))
+    dispatch.release(running, 1.0)
+    assert loading(dispatch).line.model == canonical("n")
+
+
+def test_a_request_that_only_loads_needs_no_slot() -> None:
+    """It works on nothing, so a busy model does not hold it up."""
+    dispatch, snapshot = late(), fleet(view("a", resident=["m"], num_parallel=1))
+    running = granted(dispatch.ask(features(), snapshot, "m", 0.0))
+    about = msgspec.structs.replace(features(ticket=1), only_loads=True)
+    keeping = granted(dispatch.ask(about, snapshot, "m", 0.0))
+    for lease in (running, keeping):
+        dispatch.release(lease, 1.0)
+
+
+def test_a_load_that_the_endpoint_refuses_is_left_to_the_client_s_own_request() -> None:
+    """It is sent, so that the client gets the endpoint's own words; later ones too, but not while
+    another model is being loaded there."""
+    dispatch, snapshot = late(), fleet(view("a", models=["m", "n"]))
+    ticket = queued(dispatch.ask(features("m"), snapshot, "m", 0.0))
+    refused = Failure(Kind.UPSTREAM_STATUS, "no", "a", endpoint_status=400)
+    dispatch.load_ended(loading(dispatch), 1.0, refused)
+    lease = answers(dispatch)[ticket]
+    assert isinstance(lease, Lease)
+    assert lease.line is ticket.line
+    dispatch.release(lease, 1.0)
+    other = queued(dispatch.ask(features("n", ticket=1), snapshot, "n", 2.0))
+    load = loading(dispatch)
+    again = queued(dispatch.ask(features("m", ticket=2), snapshot, "m", 2.0))
+    dispatch.load_ended(load, 3.0)
+    assert {*answers(dispatch)} == {other, again}
+
+
+def test_the_reason_tells_what_was_waited_for() -> None:
+    """A load, or a slot."""
+    dispatch, snapshot = late(), fleet(view("a", num_parallel=1))
+    first, second = (queued(dispatch.ask(features(ticket=n), snapshot, "m", 0.0)) for n in range(2))
+    dispatch.load_ended(loading(dispatch), 4.0)
+    lease = answers(dispatch)[first]
+    assert isinstance(lease, Lease)
+    assert lease.choice.reason is Reason.COLD_LOAD
+    third = queued(dispatch.ask(features(ticket=2), snapshot, "m", 4.0))
+    dispatch.release(lease, 5.0)
+    lease = answers(dispatch)[second]
+    assert isinstance(lease, Lease)
+    dispatch.release(lease, 6.0)
+    lease = answers(dispatch)[third]
+    assert isinstance(lease, Lease)
+    assert lease.choice.reason is Reason.QUEUED
+    assert (lease.waited, lease.predicted) == (2.0, third.predicted)
+
+
+def test_a_wait_that_is_expected_to_be_too_long_is_refused_at_once() -> None:
+    """A load takes four seconds, and three may be waited."""
+    dispatch = late(limits=msgspec.structs.replace(LIMITS, timeout=3.0))
+    outcome = dispatch.ask(features(), fleet(HAS), "m", 0.0)
+    assert isinstance(outcome, Refuse)
+    assert outcome.failure.kind is Kind.QUEUE_FULL
+    assert not dispatch.take_actions()
+
+
+def test_a_request_that_is_tried_again_has_no_more_time_than_before() -> None:
+    """Its deadline counts from when it came first."""
+    dispatch = late()
+    ticket = queued(dispatch.ask(features(), fleet(HAS), "m", 30.0, asked_at=5.0))
+    assert ticket.deadline == 55.0
+
+
+# --- what is learned ----------------------------------------------------------------------------
+
+
+def test_only_new_requests_pay_for_retries() -> None:
+    """Or an outage would pay for its own retries."""
+    dispatch, snapshot = late(), fleet(view("a", resident=["m"]), view("b", 1, resident=["m"]))
+    budget = dispatch.retries
+    budget.share = 1.0
+    while budget.spend(in_flight=0, free=False):
+        pass
+    dispatch.release(granted(dispatch.ask(features(tried=("a",)), snapshot, "m", 0.0)), 0.0)
+    assert not budget.spend(in_flight=0, free=False)
+    dispatch.release(granted(dispatch.ask(features(), snapshot, "m", 0.0)), 0.0)
+    assert budget.spend(in_flight=0, free=False)
+
+
+def test_a_conversation_goes_on_where_it_was_answered() -> None:
+    """From the first byte on its beginning is expected to be in the prompt cache there."""
+    dispatch = late()
+    both = fleet(*(view(name, at, resident=["m"], num_parallel=1) for at, name in enumerate("ab")))
+    about = msgspec.structs.replace(
+        features(), prefix=(1, 2), prompt_tokens=1000.0, prompt_bytes=4500
+    )
+    for number in range(4):
+        lease = granted(
+            dispatch.ask(msgspec.structs.replace(about, ticket=number), both, "m", float(number))
+        )
+        assert lease.choice.twin.name == "a"
+        assert bool(lease.features.cached) is (number > 0)
+        dispatch.began(lease, number + 0.1)
+        dispatch.release(lease, number + 0.2)
+
+
+def test_an_answer_teaches_and_a_failure_does_not() -> None:
+    """The rates of the endpoint and the length of answers."""
+    dispatch, snapshot = late(), fleet(view("a", resident=["m"], num_parallel=1))
+    answer = Answer(4000, 1000, 400, 0.5, 4.0, 0.0, 4.5)
+    for told, learned in ((None, False), (answer, True)):
+        lease = granted(dispatch.ask(features(), snapshot, "m", 0.0))
+        line = lease.line
+        assert line is not None
+        before = line.habits.output_tokens
+        dispatch.release(lease, 1.0, told)
+        assert (line.habits.output_tokens > before) is learned
+
+
+def test_only_the_first_byte_is_when_an_answer_began() -> None:
+    """Whatever the shell tells again."""
+    dispatch, snapshot = late(), fleet(view("a", resident=["m"], num_parallel=1))
+    lease = granted(dispatch.ask(features(), snapshot, "m", 0.0))
+    assert lease.flight is not None
+    for now in (1.0, 2.0):
+        dispatch.began(lease, now)
+        assert lease.flight.began == 1.0
+    dispatch.release(lease, 3.0)
+
+
+def test_a_prediction_is_without_what_is_charged_for_a_low_priority() -> None:
+    """Spillover is a preference, not seconds that anybody waits."""
+    dispatch = late(RoutingOptions(spillover=100.0))
+    low = view("b", 1, resident=["m"], priority=1, num_parallel=1)
+    snapshot = fleet(view("a", models=["x"], priority=100), low)
+    about = msgspec.structs.replace(features(), prompt_tokens=1000.0)
+    lease = granted(dispatch.ask(about, snapshot, "m", 0.0))
+    assert lease.line is not None
+    assert lease.predicted == pytest.approx(1000 * lease.line.rates.prefill)
+    dispatch.release(lease, 0.0)
+
+
 # --- requests that leave ------------------------------------------------------------------------
 
 
@@ -283,10 +482,7 @@ def test_short_waits_that_are_given_up_do_not_add_up() -> None:
 
 def test_a_model_is_not_drained_any_more_for_a_request_that_has_left() -> None:
     """What needed its room is gone, so the next request for it starts at once."""
-    dispatch = late()
-    there = view("a", models=["m", "n"], resident=["m"], num_parallel=1)
-    spec = msgspec.structs.replace(there.spec, max_loaded_models=1)
-    snapshot = fleet(msgspec.structs.replace(there, spec=spec))
+    dispatch, snapshot = late(), one_room()
     running = granted(dispatch.ask(features("m"), snapshot, "m", 0.0))
     dispatch.leave(queued(dispatch.ask(features("n"), snapshot, "n", 0.0)), 0.1)
     dispatch.release(running, 0.2)

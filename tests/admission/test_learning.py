@@ -1,5 +1,6 @@
 """What one answer teaches."""
 
+import msgspec
 import pytest
 
 from olla.admission.learning import learn
@@ -82,3 +83,59 @@ def test_one_that_waited_raises_nothing() -> None:
     waited = Answer(4000, 1000, 100, 0.5, 2.0, 0.0, total_seconds=4.6)
     teach(line, waited, crowd=1, times=1)
     assert line.slots.limit == 1
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        Answer(400, 15, None, 0.9),
+        Answer(4000, 1000, None, 0.0),
+        Answer(4000, 1000, 0, None, 9.0),
+        Answer(4000, 1000, 100, None, 0.0),
+    ],
+    ids=["a short prompt", "no time for the prompt", "no output", "no time for the output"],
+)
+def test_counts_and_times_that_say_nothing_teach_no_rate(told: Answer) -> None:
+    """A few tokens tell of the overhead, and nothing takes no time at all."""
+    line = line_of()
+    before = line.rates.prefill, line.rates.decode
+    teach(line, told, crowd=1)
+    assert (line.rates.prefill, line.rates.decode) == before
+
+
+def test_a_first_byte_tells_of_the_whole_prompt_only() -> None:
+    """Not where a part of it was in the cache, and not where others were worked on before it."""
+    line = line_of()
+    before = line.rates.prefill
+    teach(line, Answer(4000, 1000, None), crowd=1)
+    cached = msgspec.structs.replace(features(), cached={"a": 900.0})
+    for _ in range(60):
+        flight = Flight(line, 0.0, 1.0)
+        flight.began = 0.1
+        learn(flight, cached, Answer(4000, 1000, None), 2.5)
+    assert line.rates.prefill == before
+
+
+@pytest.mark.parametrize(("total", "slots"), [(4.6, 2), (4.7, 1)])
+def test_a_gap_that_is_a_part_of_the_prompt_s_time_is_no_wait(total: float, slots: int) -> None:
+    """Some of the time goes into neither prompt nor output: three tenths of a prompt of two
+    seconds are 0.6 s."""
+    line = line_of()
+    teach(line, Answer(4000, 1000, 100, 2.0, 2.0, 0.0, total), crowd=1, times=1)
+    assert line.slots.limit == slots
+
+
+def test_a_whole_answer_without_times_tells_nothing_of_slots() -> None:
+    """Its first byte comes with its last, however long it waited."""
+    line = line_of()
+    for began in (0.1, 100.0):
+        teach(line, Answer(4000, 1000, 100, streamed=False), crowd=1, began=began)
+        assert line.slots.limit == 1
+
+
+@pytest.mark.parametrize(("began", "slots"), [(0.1, 2), (9.0, 1)])
+def test_a_late_first_byte_of_a_stream_tells_that_it_had_to_wait(began: float, slots: int) -> None:
+    """Where the endpoint tells no times: by what the prompt should have taken."""
+    line = line_of()
+    teach(line, Answer(4000, 1000, 100), crowd=1, began=began, times=1)
+    assert line.slots.limit == slots
