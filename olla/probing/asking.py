@@ -7,11 +7,13 @@ be a secret: it is shown in logs and to callers. The address is the operator's b
 import asyncio
 import enum
 import os
+import socket
 import ssl
 from typing import Any
 
 import aiohttp
 import msgspec
+from aiohttp.abc import AbstractResolver, ResolveResult
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -20,6 +22,7 @@ from olla.failures import OURS
 from olla.fleet.endpoint import EndpointSpec
 from olla.fleet.retry_after import retry_after
 from olla.probing.reading import printable
+from olla.resolver import Resolver
 
 __all__ = ["LIST_MAX", "Asker", "Reply", "Verdict"]
 
@@ -79,7 +82,9 @@ class Asker:
         # A new connection each time: a probe should also notice that none can be made. How many
         # there are at once is bounded by who asks: one question of a kind per endpoint.
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(force_close=True, limit=0),
+            connector=aiohttp.TCPConnector(
+                force_close=True, limit=0, use_dns_cache=False, resolver=_Names()
+            ),
             trust_env=False,
             cookie_jar=aiohttp.DummyCookieJar(),
         )
@@ -136,6 +141,27 @@ class Asker:
         if status == 503 and _says_loading(body):
             return Reply(Verdict.LOADING, body, server, "it is loading its model")
         return Reply(Verdict.BROKEN, body, server, error)
+
+
+class _Names(AbstractResolver):
+    """Finds the addresses of names, for aiohttp."""
+
+    def __init__(self) -> None:
+        self._resolver = Resolver()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """See `Resolver.addresses`."""
+        return [
+            ResolveResult(
+                hostname=host, host=address.host, port=port, family=address.family, proto=0, flags=0
+            )
+            for address in await self._resolver.addresses(host)
+        ]
+
+    async def close(self) -> None:
+        """Nothing is held."""
 
 
 def _url(spec: EndpointSpec, path: str) -> URL:

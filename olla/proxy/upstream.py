@@ -17,6 +17,8 @@ from olla.fleet.endpoint import EndpointSpec
 from olla.proxy.connect_failure import connect_failure
 from olla.proxy.framing import FramingError, Scanner
 from olla.proxy.head import HEAD_MAX, BadHead, HeadParser, ResponseHead
+from olla.resolver import Resolver
+from olla.tasks import in_thread
 
 __all__ = ["Pool", "Receiver", "UpstreamConnection"]
 
@@ -314,6 +316,7 @@ class Pool:
         self._open: set[UpstreamConnection] = set()
         self._all_gone = asyncio.Event()
         self._tls: ssl.SSLContext | None = None
+        self._resolver = Resolver()
         self.heads = HeadParser()
         self._sweep: asyncio.TimerHandle | None = None
 
@@ -348,15 +351,34 @@ class Pool:
         connection = UpstreamConnection(self, address, self.loop)
         try:
             async with asyncio.timeout(self.connect_timeout):
-                await self.loop.create_connection(
-                    lambda: cast(asyncio.Protocol, connection),
-                    spec.host,
-                    spec.port,
-                    ssl=self._tls_context() if spec.tls else None,
-                )
+                await self._connect(connection, spec)
         except (OSError, TimeoutError) as error:
             raise Failed(connect_failure(spec, error, self.connect_timeout)) from None
         return connection
+
+    async def _connect(self, connection: UpstreamConnection, spec: EndpointSpec) -> None:
+        """Raises OSError: at none of its addresses."""
+        if spec.tls and self._tls is None:
+            # It reads all the certificates that the system trusts: some 20 ms.
+            self._tls = await in_thread(ssl.create_default_context)
+        refused: OSError | None = None
+        for address in await self._resolver.addresses(spec.host):
+            try:
+                await self.loop.create_connection(
+                    lambda: cast(asyncio.Protocol, connection),
+                    address.host,
+                    spec.port,
+                    ssl=self._tls if spec.tls else None,
+                    server_hostname=spec.host if spec.tls else None,
+                )
+            except ssl.SSLError:
+                raise  # somebody is there
+            except OSError as error:
+                refused = refused or error
+            else:
+                return
+        assert refused is not None
+        raise refused
 
     def give_back(self, connection: UpstreamConnection, keep_alive_seconds: float | None) -> None:
         """Keep a connection whose answer is complete for the next request."""
@@ -406,8 +428,3 @@ class Pool:
                 connection.abort()
         if self.idle:
             self._sweep = self.loop.call_later(self.idle_timeout, self._sweep_idle)
-
-    def _tls_context(self) -> ssl.SSLContext:
-        if self._tls is None:
-            self._tls = ssl.create_default_context()
-        return self._tls

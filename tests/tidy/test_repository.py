@@ -199,7 +199,7 @@ def test_the_stations_are_told_the_same_everywhere() -> None:
     way = readme.partition("<!-- way:begin -->")[2].partition("<!-- way:end -->")[0]
     in_readme = re.findall(r"^([a-z]+) +\S", way, re.MULTILINE)
     assert in_readme == in_docstring
-    assert set(in_docstring) | {"record", "failures", "clock", "tasks"} == in_contract
+    assert set(in_docstring) | {"record", "failures", "resolver", "clock", "tasks"} == in_contract
 
 
 def test_every_task_has_an_owner() -> None:

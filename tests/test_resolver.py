@@ -1,0 +1,169 @@
+"""Names are looked up in threads: once at a time each, and one that hangs hangs alone."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from olla.clock import SystemClock
+from olla.failures import Failed, Kind
+from olla.fleet.endpoint import EndpointSpec
+from olla.probing.asking import Asker, Verdict
+from olla.proxy.upstream import Pool
+from olla.resolver import Address, Resolver
+
+SILENT = "silent.example"
+V4, V6 = int(socket.AF_INET), int(socket.AF_INET6)
+
+
+class NameServer:
+    """In the place of the system's look-up: knows some names, and is silent about one."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.known: dict[str, list[tuple[int, str]]] = {}
+        self.answer = threading.Event()
+
+    def __call__(self, host: str, port: object, **_: object) -> list[tuple[Any, ...]]:
+        self.asked.append(host)
+        if host == SILENT:
+            self.answer.wait(60)
+            raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+        if host not in self.known:
+            raise socket.gaierror(socket.EAI_NONAME, "no such name")
+        return [(family, 1, 6, "", (address, port)) for family, address in self.known[host]]
+
+
+@pytest.fixture
+def names() -> Iterator[NameServer]:
+    """A server of names."""
+    made = NameServer()
+    yield made
+    made.answer.set()
+
+
+async def test_a_name_has_the_addresses_that_the_system_says(names: NameServer) -> None:
+    """In its order, each once, and anew each time: names move."""
+    names.known["node"] = [(V6, "::1"), (V4, "127.0.0.1"), (V6, "::1")]
+    resolver = Resolver(names)
+    assert await resolver.addresses("node") == [Address(V6, "::1"), Address(V4, "127.0.0.1")]
+    names.known["node"] = [(V4, "127.0.0.2")]
+    assert await resolver.addresses("node") == [Address(V4, "127.0.0.2")]
+
+
+@pytest.mark.parametrize(("host", "family"), [("127.0.0.1", V4), ("::1", V6), ("fd00::5", V6)])
+async def test_an_address_is_not_looked_up(names: NameServer, host: str, family: int) -> None:
+    """As most endpoints have."""
+    assert await Resolver(names).addresses(host) == [Address(family, host)]
+    assert names.asked == []
+
+
+@pytest.mark.parametrize("host", ["nobody", "nowhere", "a" * 70, "a..b", ""])
+async def test_what_is_no_name_is_told(names: NameServer, host: str) -> None:
+    """By the one exception that means so."""
+    names.known["nowhere"] = []
+    lookup = names if host in ("nobody", "nowhere") else socket.getaddrinfo
+    with pytest.raises(socket.gaierror):
+        await Resolver(lookup).addresses(host)
+
+
+async def test_a_name_is_looked_up_once_however_many_wait(names: NameServer) -> None:
+    """Whoever stops waiting takes nothing from the others, and leaves nothing behind."""
+    resolver = Resolver(names)
+    waiting = [asyncio.ensure_future(resolver.addresses(SILENT)) for _ in range(100)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    names.answer.set()
+    answers = await asyncio.gather(*waiting, return_exceptions=True)
+    assert isinstance(answers[0], asyncio.CancelledError)
+    assert {type(each) for each in answers[1:]} == {socket.gaierror}
+    assert names.asked == [SILENT]
+
+
+async def test_how_many_look_ups_hang_is_bounded(names: NameServer) -> None:
+    """One name more is told so at once; one that is an address needs none."""
+    resolver = Resolver(names, lookups_max=1)
+    hanging = asyncio.ensure_future(resolver.addresses(SILENT))
+    await asyncio.sleep(0)
+    with pytest.raises(socket.gaierror, match="too many"):
+        await resolver.addresses("node")
+    assert await resolver.addresses("127.0.0.1")
+    hanging.cancel()
+    await asyncio.wait([hanging])
+
+
+@pytest.fixture
+async def port() -> Any:
+    """A server that answers anything with two bytes."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1000)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    yield server.sockets[0].getsockname()[1]
+    server.close()
+    await server.wait_closed()
+
+
+MANY = 40
+"""More than an event loop has threads."""
+
+
+async def test_a_silent_name_server_keeps_no_other_endpoint_from_its_requests(
+    names: NameServer, monkeypatch: pytest.MonkeyPatch, port: int
+) -> None:
+    """Its own time out; those of an endpoint with another name are connected."""
+    monkeypatch.setattr(socket, "getaddrinfo", names)
+    names.known["node"] = [(V4, "127.0.0.1")]
+    pool = Pool(SystemClock(), connect_timeout=0.05, idle_timeout=30.0)
+    silent = EndpointSpec("silent", SILENT, port)
+    failed = await asyncio.gather(
+        *(pool.connect(silent) for _ in range(MANY)), return_exceptions=True
+    )
+    kinds = {each.failure.kind for each in failed if isinstance(each, Failed)}
+    assert kinds == {Kind.CONNECT_TIMEOUT}
+    pool.connect_timeout = 5.0
+    connection = await pool.connect(EndpointSpec("node", "node", port))
+    assert connection.usable
+    await pool.close()
+
+
+async def test_a_silent_name_server_keeps_no_other_endpoint_from_its_probes(
+    names: NameServer, monkeypatch: pytest.MonkeyPatch, port: int
+) -> None:
+    """As many probes time out as may, and the others answer."""
+    monkeypatch.setattr(socket, "getaddrinfo", names)
+    names.known["node"] = [(V4, "127.0.0.1")]
+    asker = Asker(SystemClock())
+    silent = [
+        EndpointSpec(f"silent-{number}", SILENT, port + number % 100, check_timeout=0.05)
+        for number in range(MANY)
+    ]
+    replies = await asyncio.gather(*(asker.get(spec, "/") for spec in silent))
+    assert {reply.verdict for reply in replies} == {Verdict.TIMEOUT}
+    well = EndpointSpec("node", "node", port, check_timeout=5.0)
+    assert (await asker.get(well, "/")).verdict is Verdict.OK
+    nobody = EndpointSpec("nobody", "nobody", port, check_timeout=5.0)
+    reply = await asker.get(nobody, "/")
+    assert (reply.verdict, reply.error) == (Verdict.UNREACHABLE, "its name cannot be resolved")
+    await asker.close()
+
+
+async def test_the_next_address_of_a_name_is_tried(
+    names: NameServer, monkeypatch: pytest.MonkeyPatch, port: int
+) -> None:
+    """A name may stand for a machine by two protocols, one of which nobody listens on."""
+    monkeypatch.setattr(socket, "getaddrinfo", names)
+    pool = Pool(SystemClock(), connect_timeout=5.0, idle_timeout=30.0)
+    names.known["node"] = [(V6, "::1"), (V4, "127.0.0.3"), (V4, "127.0.0.1")]
+    assert (await pool.connect(EndpointSpec("node", "node", port))).usable
+    names.known["node"] = [(V4, "127.0.0.3"), (V4, "127.0.0.2")]
+    with pytest.raises(Failed) as caught:
+        await pool.connect(EndpointSpec("node", "node", port))
+    assert caught.value.failure.kind is Kind.CONNECT_REFUSED
+    await pool.close()
