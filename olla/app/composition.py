@@ -364,6 +364,7 @@ class App:
             },
             access=lambda: self.guarding.numbers(),
             dropped_lines=self._dropped_lines,
+            clock=clock,
         )
         self.guarding = Guarding(settings, clock, self.logger, self.metrics)
         self.traffic = Traffic(lambda: self.prober.snapshot)

@@ -11,6 +11,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.samples import Sample
 
 from olla.access.visibility import EVERYTHING, Visibility
+from olla.clock import Clock, SystemClock
 from olla.failures import Failure
 from olla.fleet.snapshot import Snapshot
 from olla.fleet.twins import Twins
@@ -26,6 +27,8 @@ METRICS_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 _UNKNOWN = "unknown"
 """The label of a request that failed before it was known what it asks."""
 
+_REMOVED_SECONDS = 300.0
+"""After the last answer of an endpoint that was removed, its series are exported for so long."""
 _LOAD_SECONDS_MIN = 0.1
 """Ollama reports some milliseconds for a model that is in memory: less is no load."""
 
@@ -73,10 +76,15 @@ class Metrics:
         access: Callable[[], Mapping[str, float]] = dict,
         dropped_lines: Callable[[], Mapping[str, int]] = dict,
         models_max: int = 200,
+        clock: Clock | None = None,
     ) -> None:
         self.registry = CollectorRegistry()
         self._models = ModelLabels(snapshot, models_max)
-        tallies = Tallies()
+        self._snapshot = snapshot
+        self._clock = clock or SystemClock()
+        self._removed: dict[str, tuple[float, float]] = {}
+        """Endpoints that are no longer there: what was counted of each, and since when."""
+        tallies = self._tallies = Tallies()
         self._requests_total = tallies.counter("olla_requests_total")
         self._duration = tallies.histogram("olla_request_duration_seconds")
         self._first_byte = tallies.histogram("olla_time_to_first_byte_seconds")
@@ -146,6 +154,7 @@ class Metrics:
     def rendering(self, visible: Visibility = EVERYTHING) -> Generator[None, None, bytes]:
         """All metrics in Prometheus' text format, without the samples of endpoints and models that
         may not be seen. Yields after each metric, see `Slices`."""
+        self._forget_removed()
         parts: list[bytes] = []
         for family in self.registry.collect():
             yield
@@ -153,6 +162,24 @@ class Metrics:
                 family.samples = [each for each in family.samples if _seen(each, visible)]
             parts.append(generate_latest(_One(family)))
         return b"".join(parts)
+
+    def _forget_removed(self) -> None:
+        """Drop the series of endpoints that are no longer there, some time after the last answer:
+        until then whoever scrapes can see it."""
+        known, now = self._snapshot().by_name, self._clock.now()
+        removed: dict[str, tuple[float, float]] = {}
+        for endpoint, count in self._tallies.endpoints().items():
+            if not endpoint or endpoint in known:
+                continue
+            before = self._removed.get(endpoint)
+            since = before[1] if before is not None and before[0] == count else now
+            if now - since < _REMOVED_SECONDS:
+                removed[endpoint] = (count, since)
+                continue
+            self._tallies.forget(endpoint)
+            for key in [each for each in self._rows if each[2] == endpoint]:
+                del self._rows[key]
+        self._removed = removed
 
     def loaded(self, endpoint: str, seconds: float) -> None:
         """A load of a model took so long."""

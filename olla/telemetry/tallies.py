@@ -57,6 +57,20 @@ class Counter:
             child = self._children[labels] = Tally()
         return child
 
+    def endpoints(self) -> Iterator[tuple[str, float]]:
+        """Which endpoint each child is about, and what it has counted."""
+        at = _endpoint_at(self._row)
+        if at is not None:
+            for labels, child in self._children.items():
+                yield labels[at], child.value
+
+    def forget(self, endpoint: str) -> None:
+        """Drop the children that are about an endpoint."""
+        at = _endpoint_at(self._row)
+        if at is not None:
+            for labels in [each for each in self._children if each[at] == endpoint]:
+                del self._children[labels]
+
     def family(self) -> Metric:
         """All children as they are now."""
         family = CounterMetricFamily(self._row.name, self._row.meaning, labels=self._row.labels)
@@ -79,6 +93,20 @@ class Histogram:
             child = self._children[labels] = Bins(self._row.buckets)
         return child
 
+    def endpoints(self) -> Iterator[tuple[str, float]]:
+        """Which endpoint each child is about, and how much it has observed."""
+        at = _endpoint_at(self._row)
+        if at is not None:
+            for labels, child in self._children.items():
+                yield labels[at], sum(child.counts)
+
+    def forget(self, endpoint: str) -> None:
+        """Drop the children that are about an endpoint."""
+        at = _endpoint_at(self._row)
+        if at is not None:
+            for labels in [each for each in self._children if each[at] == endpoint]:
+                del self._children[labels]
+
     def family(self) -> Metric:
         """All children as they are now; one without labels is there from the start."""
         row = self._row
@@ -88,6 +116,10 @@ class Histogram:
         for labels, child in self._children.items():
             family.add_metric(labels, [*_cumulative(child)], child.total)
         return family
+
+
+def _endpoint_at(row: MetricRow) -> int | None:
+    return row.labels.index("endpoint") if "endpoint" in row.labels else None
 
 
 def _cumulative(bins: Bins) -> Iterator[tuple[str, float]]:
@@ -123,3 +155,17 @@ class Tallies(Collector):
         """One family after the other."""
         for instrument in self._instruments:
             yield instrument.family()
+
+    def endpoints(self) -> dict[str, float]:
+        """The endpoints that something was counted of, each with a number that grows whenever
+        something more is."""
+        found: dict[str, float] = {}
+        for instrument in self._instruments:
+            for endpoint, count in instrument.endpoints():
+                found[endpoint] = found.get(endpoint, 0.0) + count
+        return found
+
+    def forget(self, endpoint: str) -> None:
+        """Drop what was counted of an endpoint."""
+        for instrument in self._instruments:
+            instrument.forget(endpoint)

@@ -91,6 +91,7 @@ class Traffic:
         self.endpoints: dict[str, EndpointTraffic] = {}
         self.models: dict[str, ModelTraffic] = {}
         self._labels = ModelLabels(snapshot, models_max)
+        self._snapshot = snapshot
 
     def __call__(self, record: RequestRecord) -> None:
         """Count a finished request."""
@@ -108,6 +109,7 @@ class Traffic:
     def _count_attempt(self, attempt: AttemptRecord) -> None:
         endpoint = self.endpoints.get(attempt.endpoint)
         if endpoint is None:
+            self._forget_removed()
             endpoint = self.endpoints[attempt.endpoint] = EndpointTraffic()
         failure = attempt.failure
         if failure is None:
@@ -118,6 +120,12 @@ class Traffic:
             endpoint.abandoned += 1
         if attempt.first_byte is not None:
             endpoint.first_byte.add(max(0.0, attempt.first_byte - attempt.started))
+
+    def _forget_removed(self) -> None:
+        """So that a configuration which names endpoints anew again and again takes no memory."""
+        known = self._snapshot().by_name
+        for name in [each for each in self.endpoints if each not in known]:
+            del self.endpoints[name]
 
     def _count_model(
         self, name: str, record: RequestRecord, failed: bool, client_error: bool

@@ -200,3 +200,50 @@ def test_the_text_has_its_type_and_no_noise(scraped: Scraped) -> None:
     assert METRICS_TYPE == "text/plain; version=0.0.4; charset=utf-8"
     assert b"_created" not in body
     assert b"# TYPE olla_requests_total counter\n" in body
+
+
+class SetClock:
+    """Time in the test's hand."""
+
+    at = 1000.0
+
+    def now(self) -> float:
+        return self.at
+
+    def wall(self) -> float:
+        return self.at
+
+
+def test_the_series_of_a_removed_endpoint_go_some_time_after_its_last_answer() -> None:
+    """They can be scraped until then, whoever scrapes; those of others stay, and one that comes
+    back begins anew."""
+    clock = SetClock()
+    scraped = Scraped(fleet("llama3:latest"), clock=clock)
+    failure = Failure(Kind.RESET, "reset", "gpu-1")
+    other = [AttemptRecord("gpu-2", "", 100.0), AttemptRecord("gpu-1", "", 100.0, failure=failure)]
+    scraped.metrics(record(predicted=0.1, load_seconds=3.0))
+    scraped.metrics(record(endpoint="gpu-2", attempts=other, predicted=0.1))
+
+    def of(endpoint: str) -> set[str]:
+        return {name for name, labels in scraped.samples() if ("endpoint", endpoint) in labels}
+
+    assert {name.partition("_seconds")[0] for name in of("gpu-1")} >= {
+        *("olla_requests_total", "olla_time_to_first_byte", "olla_attempts_total"),
+        *("olla_tokens_total", "olla_model_load", "olla_prediction_error"),
+    }
+    whole = scraped.snapshot
+    scraped.snapshot = Snapshot.of(whole.endpoints[1:])
+    there = of("gpu-1")
+    clock.at += 290.0
+    assert of("gpu-1") == there
+    scraped.metrics(record())  # a stream that was under way
+    clock.at += 290.0
+    assert of("gpu-1") == there
+    clock.at += 310.0
+    assert of("gpu-1") == set()
+    assert "olla_requests_total" in of("gpu-2")
+    scraped.metrics(record())
+    assert scraped.value("olla_attempts_total", endpoint="gpu-1", outcome="ok") == 1
+    scraped.snapshot = whole
+    clock.at += 10_000.0
+    assert "olla_requests_total" in of("gpu-1")

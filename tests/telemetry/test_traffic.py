@@ -75,3 +75,14 @@ def test_quantiles_are_the_nearest_rank(fraction: float, value: float) -> None:
     for number in range(100, 0, -1):
         window.add(float(number))
     assert window.quantiles([fraction]) == [value]
+
+
+def test_endpoints_that_were_removed_are_forgotten_when_others_come() -> None:
+    """However often the configuration names them anew."""
+    snapshot = [fleet("llama3:latest")]
+    traffic = Traffic(lambda: snapshot[0])
+    for number in range(100):
+        traffic(record(attempts=[AttemptRecord(f"pod-{number}", "", 100.0)]))
+    traffic(record())
+    assert set(traffic.endpoints) <= {"pod-99", "gpu-1"}
+    assert traffic.requests == 101
