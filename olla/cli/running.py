@@ -35,17 +35,13 @@ def exit_with(problems: list[Problem]) -> NoReturn:
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    """Run to the end, on uvloop where there is one."""
+    """Run to the end, on uvloop."""
+    import uvloop
+
     from olla.app import StartError
 
     try:
-        import uvloop
-    except ImportError:
-        runner = asyncio.Runner()
-    else:
-        runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
-    try:
-        with runner:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(main)
     except SettingsError as error:
         exit_with(error.problems)
