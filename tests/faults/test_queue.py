@@ -88,7 +88,6 @@ async def test_a_context_is_made_to_fit_where_that_is_configured(told: str) -> N
         (resident,) = fleet.nodes["only"].workshop.node.resident(0.0)
         assert resident.context_length == (4096 if "round" not in told else 8192)
         await fleet.settled()
-        fleet.app.request_log.flush()
         assert '"rewritten":"num_ctx 100000 -> ' in fleet.log.getvalue()
 
 
