@@ -69,8 +69,7 @@ def without_key(field: str = "") -> Make:
     """A caller that shows no key, or what is none."""
 
     async def make(fleet: Fleet, required: bool) -> Shown:
-        rights = frozenset[Right]() if required else DEFAULT_RIGHTS
-        return Shown(field, of_address("127.0.0.1", rights))
+        return Shown(field, None if required else of_address("127.0.0.1", DEFAULT_RIGHTS))
 
     return make
 
@@ -110,8 +109,10 @@ CALLERS: dict[str, Make] = {
 def known_paths(fleet: Fleet, prefixes: tuple[str, ...] | None) -> Iterator[str]:
     """Every path of the tables, parameters filled in; under these prefixes only, if any."""
     downstream = fleet.app.downstream
+    if prefixes is not None:
+        yield "*"
     for path in downstream.answering.paths:
-        yield path.replace("*", "9999")
+        yield path.replace("/*", "/9999")
     scopes = [*downstream._paths._scopes.values(), downstream._paths._root]
     for scope in scopes:
         assert scope is not None
@@ -124,6 +125,8 @@ def known_paths(fleet: Fleet, prefixes: tuple[str, ...] | None) -> Iterator[str]
 
 def refusal_due(fleet: Fleet, method: str, path: str, caller: Caller | None) -> bool | None:
     """Whether the caller has no right to it; None where there is nothing, or not by that method."""
+    if path == "*" and method != "OPTIONS":
+        return None
     own = fleet.app.downstream.answering.own(path)
     if own is not None:
         if own.right is None:
@@ -203,7 +206,7 @@ async def test_no_route_answers_a_caller_without_the_right(
                 right = status not in (401, 403) or limited
             if path in OPEN:
                 right = right and status not in (401, 403)
-            elif shown.caller is None or (shown.caller.key is None and required):
+            elif shown.caller is None:
                 right = right and status >= 400
             if not right:
                 wrong.append((method, path, status))
