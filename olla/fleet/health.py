@@ -159,7 +159,7 @@ def advance(
 
 def _answered(state: HealthState, now: float) -> HealthState:
     """A request was answered: whoever does that is not dead, however late the probes are."""
-    if not state.health.routable or (state.health is Health.HEALTHY and not state.timeouts):
+    if not state.health.routable or state.health is Health.HEALTHY:
         return state
     health = TRANSITIONS[state.health][Event.ANSWERED]
     return HealthState(health=health, since=state.since if health is state.health else now)

@@ -86,6 +86,12 @@ def test_it_stays_open_for_a_second_then_twice_as_long_each_time() -> None:
     assert waits == [1.0, 2.0, 4.0, 8.0, 16.0, OPEN_SECONDS_MAX, OPEN_SECONDS_MAX]
 
 
+def test_an_endpoint_may_fail_for_weeks() -> None:
+    """The time does not grow with the openings for ever."""
+    breaker = Breaker(HALF_OPEN, failures=9, openings=100_000)
+    assert fail(breaker, 0.0, MIDDLE).until == OPEN_SECONDS_MAX
+
+
 @pytest.mark.parametrize(("draw", "seconds"), [(0.0, 0.9), (0.5, 1.0), (0.999, 1.1)])
 def test_the_time_has_jitter(draw: float, seconds: float) -> None:
     """Ten per cent each way, made of the draw."""

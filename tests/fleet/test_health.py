@@ -216,6 +216,18 @@ def test_a_node_that_is_down_is_asked_every_five_seconds_at_least() -> None:
     assert next_interval(1.0, first, 0.0, MIDDLE) == 1.0
 
 
+@pytest.mark.parametrize("first", [Event.TIMEOUT, Event.LOADING])
+def test_a_node_that_is_silent_and_gets_no_requests_is_asked_every_five_seconds(
+    first: Event,
+) -> None:
+    """Found dead by time-outs, or silent while it loads: neither a suspicion that has to be
+    settled within a second, nor an endpoint that answers badly and can wait a minute."""
+    silent = after(first, *[Event.TIMEOUT] * 5)
+    assert not silent.health.routable
+    assert next_interval(5.0, silent, 0.0, MIDDLE) == 5.0
+    assert next_interval(2.0, after(first, *[Event.TIMEOUT] * 2), 0.0, MIDDLE) >= 2.0
+
+
 def test_a_suspicion_is_looked_into_at_once() -> None:
     """It gets requests meanwhile, so the wait is a second, not a back-off."""
     assert next_interval(5.0, after(Event.TIMEOUT, Event.TIMEOUT), 0.0, MIDDLE) == 1.0

@@ -8,8 +8,9 @@ from olla.fleet.endpoint import EndpointSpec
 from olla.fleet.health import Health
 from olla.fleet.line import Flight
 from olla.fleet.snapshot import EndpointView
+from olla.fleet.twins import Twins
 from olla.routing.candidates import Exclusion, candidates, exclusion, reluctance
-from tests.views import features, twins, view
+from tests.views import features, send, twins, view
 
 OPEN, HALF = BreakerState.OPEN, BreakerState.HALF_OPEN
 
@@ -82,7 +83,7 @@ def test_a_model_that_an_endpoint_refuses_is_left_alone_for_a_while() -> None:
         twin.refused(line, 0.0, None)
     assert names_at(0.0) == ["a", "b"]
     twin.refused(line, 0.0, None)
-    assert (names_at(0.9), names_at(1.1)) == (["b"], ["a", "b"])
+    assert (names_at(0.9), names_at(1.0)) == (["b"], ["a", "b"])
     twin.refused(line, 10.0, None)
     assert (names_at(11.9), names_at(12.1)) == (["b"], ["a", "b"])
     twin.began(Flight(line, 20.0, 1.0), 20.0)
@@ -168,3 +169,63 @@ def test_a_lower_priority_is_charged_the_spillover() -> None:
     found = candidates(features(), kept, 0.0, priced=True, spillover=2.0)
     base = found[1].delay
     assert [round(each.delay - base, 6) for each in found] == [4.0, 0.0, 2.0]
+
+
+def test_a_key_s_endpoints_are_the_only_candidates() -> None:
+    """However good the others are."""
+    about = msgspec.structs.replace(features(), allowed=frozenset({"b"}))
+    found = candidates(about, twins(view("a"), view("b", 1)), 0.0)
+    assert [each.view.name for each in found] == ["b"]
+    assert exclusion(about, view("a")) is Exclusion.NOT_ALLOWED
+
+
+def test_endpoints_kept_for_embeddings_take_what_needs_no_model() -> None:
+    """A version is asked of anybody."""
+    about = msgspec.structs.replace(features(), models=())
+    assert exclusion(about, view("a"), frozenset({"a"})) is None
+
+
+def many(count: int = 40, *, spread: bool = True) -> Twins:
+    """Endpoints that have the model in memory; each reads prompts more slowly than the one
+    before where `spread`."""
+    kept = twins(*(view(f"e{at}", at, resident=["m"], num_parallel=1) for at in range(count)))
+    for at, line in enumerate(kept.lines(features().models[0])):
+        line.rates.prefill = 0.001 * (1 + at * spread)
+    return kept
+
+
+def priced(kept: Twins, *, everyone: bool = False, **about: object) -> list[str]:
+    """The names of candidates for a prompt of a thousand tokens."""
+    asked = msgspec.structs.replace(features(), prompt_tokens=1000.0, **about)
+    found = candidates(asked, kept, 0.0, priced=True, everyone=everyone)
+    return [each.view.name for each in found]
+
+
+def test_of_many_endpoints_only_those_are_priced_that_can_be_the_best() -> None:
+    """Reading the prompt takes the others longer than the best one in all; an explanation shows
+    everybody."""
+    assert priced(many()) == ["e0"]
+    assert len(priced(many(), everyone=True)) == 40
+    kept = many()
+    send(kept, "e0", count=3)  # three seconds of work: e1 to e3 may be as good
+    assert priced(kept) == ["e0", "e1"]
+
+
+def test_of_many_equal_endpoints_some_are_enough() -> None:
+    """A request has to go to one of the best, not to know all of them."""
+    assert 16 <= len(priced(many(spread=False))) < 20
+
+
+def test_a_slow_endpoint_with_the_prompt_in_its_cache_is_priced_too() -> None:
+    """What it saves may outweigh its rate, whatever the others with a part of it cost."""
+    found = priced(many(), cached={"e30": 1000.0, "e35": 900.0})
+    assert {"e30", "e35"} <= {*found}
+    assert len(found) < 10
+
+
+def test_an_endpoint_that_is_a_last_chance_hides_none_that_can_serve() -> None:
+    """The fastest one, whose breaker is open, is no measure for the others."""
+    kept = many()
+    twin = kept.by_name["e0"]
+    twin.set_view(msgspec.structs.replace(twin.view, breaker=OPEN))
+    assert priced(kept) == ["e1"]

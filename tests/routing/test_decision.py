@@ -3,6 +3,7 @@
 import msgspec
 
 from olla.failures import Kind
+from olla.fleet.breaker import BreakerState
 from olla.fleet.health import Health
 from olla.fleet.snapshot import EndpointView
 from olla.routing.candidates import Exclusion
@@ -20,7 +21,7 @@ from olla.routing.decision import (
 )
 from olla.routing.features import Features
 from olla.routing.policies import POLICIES
-from tests.views import features, send, twins, view
+from tests.views import MODEL, features, send, twins, view
 
 POLICY = POLICIES["least-connections"]
 
@@ -49,6 +50,12 @@ def test_the_reason_tells_what_is_known_of_the_model() -> None:
         outcome = decision(each, about=features(dialect="openai"))
         reasons.append(outcome.reason)
     assert reasons == [Reason.MODEL_LOADED, Reason.COLD_LOAD, Reason.MODEL_FOUND]
+    kept = twins(view("a", models=["m", "n"]))
+    twin = kept.by_name["a"]
+    twin.start_load(twin.names[MODEL], (), 0.0)
+    for model, reason in (("m", Reason.MODEL_LOADING), ("n", Reason.COLD_LOAD)):
+        outcome = decide(features(model), kept, POLICY, RoutingOptions(), model, 1.0)
+        assert outcome.reason is reason
 
 
 def test_a_request_without_a_model_needs_only_an_endpoint() -> None:
@@ -104,6 +111,8 @@ def test_optimistic_routing_falls_back_only_when_told_to() -> None:
     for fallback in (Fallback.NONE, Fallback.COMPATIBLE_ONLY):
         options = RoutingOptions(Strategy.OPTIMISTIC, fallback)
         assert isinstance(decision(other, options=options), Refuse)
+    for strategy in (Strategy.STRICT, Strategy.DISCOVERY):
+        assert isinstance(decision(other, options=RoutingOptions(strategy, Fallback.ALL)), Refuse)
 
 
 def test_a_pin_to_nobody_names_who_there_is() -> None:
@@ -138,3 +147,54 @@ def test_an_explanation_names_every_endpoint() -> None:
         Exclusion.UNROUTABLE,
         Exclusion.NO_MODEL,
     ]
+
+
+def test_an_explanation_has_the_whole_price_and_who_waits() -> None:
+    """Best first by the seconds that are compared, a lower priority's charge included."""
+    kept = twins(
+        view("low", priority=1, resident=["m"]),
+        view("high", 1, priority=100, resident=["m"]),
+        view("open", 2, priority=100, resident=["m"], breaker=BreakerState.OPEN),
+    )
+    kept.by_name["high"].names[MODEL].waiting = [Waits()]
+    options = RoutingOptions(spillover=0.5)
+    rows = explain(features(), kept, POLICIES["shortest-expected-delay"], options, 0.0)
+    assert [row.endpoint for row in rows] == ["low", "high", "open"]
+    assert [row.waiting for row in rows] == [0, 1, 0]
+    assert [row.spillover for row in rows] == [0.5, 0.0, 0.0]
+    assert rows[2].exclusion is Exclusion.BREAKER_OPEN
+    assert rows[0].key is not None
+    assert rows[0].delay is not None
+    assert rows[0].key[0] == rows[0].delay.total + 0.5
+
+
+class Waits:
+    """A request that waits, of a second's work."""
+
+    order = work = 1.0
+
+
+def test_a_refusal_speaks_of_what_the_request_may_use() -> None:
+    """A model on another endpoint is not there for a key, or a pin, that leads elsewhere."""
+    views = (view("a"), view("b", 1, models=["x"]))
+    for about in (
+        features(pinned="b"),
+        msgspec.structs.replace(features(), allowed=frozenset({"b"})),
+    ):
+        assert refused(*views, about=about).failure.kind is Kind.MODEL_NOT_FOUND
+
+
+def test_a_key_for_endpoints_that_are_not_there_is_told_so() -> None:
+    """With the names it is for: no wait will help."""
+    about = msgspec.structs.replace(features(), allowed=frozenset({"x", "y"}))
+    outcome = refused(view("a"), about=about)
+    assert outcome.failure.kind is Kind.FORBIDDEN
+    assert "x, y" in outcome.failure.message
+
+
+def test_a_refusal_names_eight_endpoints_at_most() -> None:
+    """And how many more there are."""
+    down = [view(f"e{at}", at, health=Health.OFFLINE) for at in range(11)]
+    message = refused(*down).failure.message
+    assert "e7: offline, and 3 more" in message
+    assert "e8" not in message

@@ -172,3 +172,46 @@ def test_a_bound_stops_early_and_never_below_itself(
     assert whole == pytest.approx(expected_delay(line, about, kept, now).total)
     bounded = price(line, about, kept, now, ready, 1.0)
     assert bounded == whole or 1.0 < bounded <= whole
+
+
+def test_a_model_that_is_to_make_room_costs_its_load_again() -> None:
+    """Nothing new starts on it, so it has to be loaded once more."""
+    kept = warm()
+    kept.lines(MODEL)[0].draining = True
+    assert delay(kept).load > 0.0
+
+
+def test_a_load_that_others_wait_for_is_not_paid_twice() -> None:
+    """It is one load; what it costs others is counted for the first that waits for it."""
+    kept = twins(view("a", models=["m", "n"]))
+    line = kept.lines(MODEL)[0]
+    other = kept.by_name["a"].names[features("n").models[0]]
+    alone = delay(kept)
+    line.twin.wanted[line] = 4.0
+    assert (delay(kept).load, delay(kept).eviction) == (alone.load, 0.0)
+    line.twin.wanted[other] = 5.0
+    assert delay(kept).load == pytest.approx(alone.load + 5.0)
+
+
+def test_a_load_with_other_options_is_another_load() -> None:
+    """Whoever needs the model in another way waits for that load and for its own."""
+    kept = twins(view("a"))
+    line = kept.lines(MODEL)[0]
+    line.twin.start_load(line, (("num_ctx", 8192.0),), 0.0)
+    assert delay(kept, request(load_options=(("num_ctx", 8192.0),)), now=1.0).load == 3.0
+    assert delay(kept, now=1.0).load == pytest.approx(3.0 + 4.0)
+
+
+def test_loads_that_wait_on_the_node_come_first() -> None:
+    """What was sent there before causes them one after another."""
+    kept = twins(view("a", models=["m", "n", "o"]))
+    twin = kept.by_name["a"]
+    for model in ("n", "o"):
+        twin.start_load(twin.names[features(model).models[0]], (), 0.0)
+    assert delay(kept, now=1.0).load == pytest.approx(3.0 + 4.0 + 4.0)
+
+
+def test_no_more_is_saved_than_the_prompt_takes() -> None:
+    """The cache may hold a longer text that begins alike."""
+    kept = warm()
+    assert delay(kept, request(100.0, cached={"a": 5000.0})).own == 0.0
