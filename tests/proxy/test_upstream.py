@@ -82,7 +82,7 @@ class Endpoint:
 @pytest.fixture
 async def pool() -> AsyncIterator[Pool]:
     """A pool that must be empty in the end."""
-    made = Pool(SystemClock(), connect_timeout=1.0, idle_timeout=30.0)
+    made = Pool(SystemClock(), connect_timeout=30.0, idle_timeout=30.0)
     yield made
     await made.close()
     assert made.open == 0
@@ -205,7 +205,6 @@ async def test_a_server_without_tls_is_told_apart(pool: Pool) -> None:
         writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    pool.connect_timeout = 15.0
     port = server.sockets[0].getsockname()[1]
     with pytest.raises(Failed) as caught:
         await pool.connect(EndpointSpec("e", "127.0.0.1", port, tls=True))
