@@ -10,7 +10,7 @@ from olla.access.keys import KEY_PREFIX
 from olla.access.limit import Kind, Limit
 from olla.access.limiter import Account, Charge
 from olla.access.policy import AccessPolicy
-from olla.proxy.attempt import Attempt, Timeouts
+from olla.proxy.attempt import Timeouts
 from tests.gates import open_gate
 from tests.wire.conftest import MODEL, MakeRouter, Router, answer, post, split
 
@@ -21,6 +21,11 @@ UNKNOWN = f"Authorization: Bearer {KEY_PREFIX}{'0' * 40}"
 
 async def broken(*_: object) -> None:
     """A step with a fault that nobody has thought of."""
+    raise RuntimeError("a fault in olla")
+
+
+def broken_now(*_: object) -> None:
+    """The same, where nobody waits for it."""
     raise RuntimeError("a fault in olla")
 
 
@@ -46,7 +51,7 @@ async def test_a_fault_while_connecting_is_a_500(
 ) -> None:
     """The lease goes back, and the next request is served."""
     router = await make_router(1)
-    monkeypatch.setattr(router.pool, "connect", broken)
+    monkeypatch.setattr(router.pool._resolver, "addresses", broken)
     await is_500(router, post("/api/generate", body))
     await is_500(router, post("/v1/completions", body))
     monkeypatch.undo()
@@ -89,17 +94,16 @@ async def test_a_fault_while_shared_limits_are_charged_is_a_500(make_router: Mak
     assert router.endpoints[0].requests == []
 
 
-async def test_a_fault_while_a_request_is_let_in_is_a_500(
-    make_router: MakeRouter, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_fault_while_a_request_is_let_in_is_a_500(make_router: MakeRouter) -> None:
     """On the fast path too, where no task is there to fail."""
     router = await make_router(1)
 
-    def broken_identify(*_: object, **__: object) -> None:
-        raise RuntimeError("a fault in olla")
+    class Broken:
+        def __getattr__(self, name: str) -> None:
+            broken_now()
 
-    monkeypatch.setattr(router.stations.gate, "identify", broken_identify)
-    await is_500(router, post("/api/generate", BODY))
+    router.stations.gate._policy = Broken()  # type: ignore[assignment]
+    await is_500(router, post("/api/generate", BODY, UNKNOWN))
 
 
 async def test_a_fault_at_a_time_out_is_a_500(
@@ -111,11 +115,8 @@ async def test_a_fault_at_a_time_out_is_a_500(
     async def hang(_: bytes, reader: asyncio.StreamReader, __: object) -> None:
         await reader.read()
 
-    def broken_text(*_: object) -> str:
-        raise RuntimeError("a fault in olla")
-
     router.endpoints[0].script = hang
-    monkeypatch.setattr(Attempt, "_limit_text", broken_text)
+    monkeypatch.setattr("olla.proxy.attempt.Failure", broken_now)
     await is_500(router, post("/api/generate", BODY))
     await router.endpoints[0].lost.wait()
 
@@ -134,7 +135,7 @@ async def test_a_client_that_left_before_the_fault_is_told_nothing(
         except asyncio.CancelledError:
             raise RuntimeError("a fault while it is cancelled") from None
 
-    monkeypatch.setattr(router.pool, "connect", late)
+    monkeypatch.setattr(router.pool._resolver, "addresses", late)
     _, writer = await asyncio.open_connection("127.0.0.1", router.port)
     writer.write(post("/api/generate", BODY))
     await connecting.wait()

@@ -262,7 +262,7 @@ def in_force(app: App) -> dict[str, object]:
         "loads": app.admission._loads.timeout,
         "lists": app.prober.list_interval,
         "stations": [getattr(stations, name) for name in limits],
-        "bodies": stations.body_budget.limit,
+        "bodies": (stations.body_budget.limit, stations.max_body),
         "served by": app.downstream._stations is stations,
         "paths": sorted(own),
         "root": app.downstream._paths._root is not None,

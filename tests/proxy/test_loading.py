@@ -115,10 +115,10 @@ async def test_a_fault_in_olla_ends_a_load(monkeypatch: pytest.MonkeyPatch) -> N
     )
     loader = Loader(1)
 
-    async def broken(_: EndpointSpec) -> None:
+    async def broken(_: str) -> None:
         raise RuntimeError("a fault in olla")
 
-    monkeypatch.setattr(loader.pool, "connect", broken)
+    monkeypatch.setattr(loader.pool._resolver, "addresses", broken)
     loader.begin()
     failure = await loader.outcome()
     assert failure is not None
