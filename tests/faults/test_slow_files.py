@@ -99,6 +99,7 @@ async def test_a_store_whose_file_does_not_answer(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, hanging: Hanging, call: str
 ) -> None:
     """It is looked after every second; a key that is not known makes it be looked for."""
+    monkeypatch.setenv("OLLA_HOME", str(tmp_path))  # where no other test has made one
     store = f"sqlite:///{tmp_path / 'olla.db'}"
     extra = f"store: {{url: '{store}'}}\n" if call == "stat" else ""
     async with Fleet(NODES, extra) as fleet, aiohttp.ClientSession() as session:
