@@ -15,6 +15,7 @@ from olla.dialects.routes import right_of
 __all__ = [
     "BYTES_A_TOKEN",
     "CATEGORIES",
+    "OUTPUT_UNSAID",
     "TIERS",
     "AccessPolicy",
     "Category",
@@ -31,7 +32,7 @@ TIERS = ("anonymous", "member", "standard", "premium")
 
 _NOTHING: Mapping[str, tuple[Limit, ...]] = {}
 _ABOUT_MODELS = frozenset({Operation.LIST, Operation.MODEL, Operation.SHOW})
-_OUTPUT_UNSAID = 1024
+OUTPUT_UNSAID = 1024
 """Tokens that are reserved for an answer of a length nobody named."""
 BYTES_A_TOKEN = 4.0
 """Of English text with most tokenizers, until answers have told better."""
@@ -114,6 +115,6 @@ def reserve(
         ),
         default=0,
     )
-    output = _OUTPUT_UNSAID if output_max == inf else output_max
+    output = OUTPUT_UNSAID if output_max == inf else output_max
     prompt = prompt_tokens or prompt_bytes / BYTES_A_TOKEN
     return int(min(prompt + output, most))

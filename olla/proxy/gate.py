@@ -14,8 +14,8 @@ from olla.access.keyring import Keyring, UnknownKey, refuse_key
 from olla.access.keys import KEY_PREFIX
 from olla.access.limit import Kind as LimitKind
 from olla.access.limit import Limit
-from olla.access.limiter import Account, Charge, Limiter
-from olla.access.policy import AccessPolicy, reserve
+from olla.access.limiter import Account, Charge, Limiter, Meter
+from olla.access.policy import OUTPUT_UNSAID, AccessPolicy, reserve
 from olla.clock import Clock
 from olla.failures import Failed, Failure, Kind
 from olla.proxy.incoming import Incoming
@@ -31,6 +31,7 @@ _ADDRESSES_MAX = 10_000
 _FIELDS = b"X-RateLimit-Limit: %d\r\nX-RateLimit-Remaining: %d\r\nX-RateLimit-Reset: %d\r\n"
 _REQUESTS: Final = LimitKind.REQUESTS
 _CONCURRENT: Final = LimitKind.CONCURRENT
+_OF_TOKENS: Final = frozenset({LimitKind.TOKENS, LimitKind.DAILY})
 
 
 class Shared(Protocol):
@@ -324,8 +325,22 @@ class Visit:
         return Failure(
             Kind.LIMITED,
             f"Rate limit exceeded: {_shown(meter.limit)} for this {_who(self.caller)} "
-            f"({meter.limit.name}); try again in {max(ceil(charge.retry_after), 1)} s",
+            f"({meter.limit.name}){self._reservation(charge, meter)}; "
+            f"try again in {max(ceil(charge.retry_after), 1)} s",
             retry_after=charge.retry_after,
+        )
+
+    def _reservation(self, charge: Charge, meter: Meter) -> str:
+        """What to change in a request that would fit if it reserved less; nothing where no such
+        request would fit."""
+        clock = self.gate.clock
+        left = meter.left(clock.now(), clock.wall()) if meter.kind in _OF_TOKENS else 0
+        if not 0 < left < charge.tokens:
+            return ""
+        return (
+            f": this request reserves {charge.tokens} tokens, for its prompt and the longest "
+            f"answer it allows ({OUTPUT_UNSAID} where it names no maximum), and {left} are left. "
+            "Set num_predict (max_tokens in OpenAI's and Anthropic's APIs) to less"
         )
 
     def settle(self, record: RequestRecord) -> None:

@@ -236,3 +236,28 @@ async def test_leaving_before_the_end_is_no_way_around_a_quota(
     await fleet.settled()
     await fleet.check_clean()
     assert 20 <= _used(fleet) <= 600
+
+
+@pytest.mark.parametrize("limit", ["tokens_per_day: 500", "tokens_per_minute: 500"])
+async def test_a_refusal_for_what_is_reserved_says_so(
+    make_fleet: MakeFleet, session: aiohttp.ClientSession, limit: str
+) -> None:
+    """A caller with tokens left learns what its request reserves, what is left and what to set;
+    one that sets it is served."""
+    fleet = await make_fleet(f"access: {{tiers: {{anonymous: {{{limit}}}}}}}")
+    stopped(fleet.app)
+    spent = {**GENERATE, "options": {"num_predict": 180}}
+    assert (await post(session, fleet, spent)).status == 200
+    await fleet.settled()
+    url = f"{fleet.url}/api/generate"
+    unsaid = {**GENERATE, "options": {}}
+    async with session.post(url, json=unsaid) as response:
+        left = response.headers["X-RateLimit-Remaining"]
+        message = (await response.json())["error"]
+    assert response.status == 429
+    assert "this request reserves 500 tokens" in message
+    assert "1024 where it names no maximum" in message
+    assert f"{left} are left" in message
+    assert "Set num_predict" in message
+    modest = {**GENERATE, "options": {"num_predict": 50}}
+    assert (await post(session, fleet, modest)).status == 200
