@@ -9,7 +9,7 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3
     && echo $$python && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-compiled compiled check format bench bench-guard bench-access bench-routing soak fuzz dist lock docker clean
+.PHONY: help run test test-compiled compiled check format bench bench-guard bench-access bench-bodies bench-routing soak fuzz dist lock docker clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -91,6 +91,10 @@ bench-access: build/compiled/.made $(VENV)/.bench ## Compare what keys, limits a
 
 bench-guard: build/compiled/.made ## Count a request's instructions; fail over 3 % more (WRITE=1: keep)
 	@$(BIN)/python -m benchmarks.guard $(if $(WRITE),--write)
+
+bench-bodies: $(VENV)/.dev ## Measure what one body stalls and takes (QUICK=1; BEFORE=file to compare with)
+	@$(BIN)/python -m benchmarks.bodies $(if $(QUICK),--quick,--docs docs) \
+	  $(if $(BEFORE),--before "$(BEFORE)")
 
 bench-routing: $(VENV)/.bench ## Compare routing policies (QUICK=1: half a minute; TRACES=folder)
 	@$(BIN)/python -m benchmarks.routing.cost

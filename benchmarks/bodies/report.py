@@ -1,0 +1,129 @@
+"""The table of bodies, and the page it stands on."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+__all__ = ["Row", "load", "save", "table", "write"]
+
+
+_LARGE = 500_000
+"""Bytes. What is smaller says nothing of memory."""
+
+
+class Row(msgspec.Struct):
+    """One shape in one size by one way in: seconds, bytes, and the status it was answered with.
+
+    `gap` is the largest gap between two ticks by the clock, `work` by the CPU time of the loop.
+    """
+
+    shape: str
+    megabytes: int
+    way: str
+    gap: float
+    work: float
+    memory: float
+    size: int
+    status: int
+    seconds: float
+
+    @classmethod
+    def of(cls, shape: str, megabytes: int, way: str, rounds: Sequence[dict[str, float]]) -> "Row":
+        """The best of several rounds: what else the machine does only ever adds."""
+        return cls(
+            shape,
+            megabytes,
+            way,
+            min(each["gap"] for each in rounds),
+            min(each["work"] for each in rounds),
+            min(each["memory"] for each in rounds),
+            int(rounds[0]["size"]),
+            int(rounds[-1]["status"]),
+            min(each["seconds"] for each in rounds),
+        )
+
+    def text(self) -> str:
+        """For a terminal."""
+        return (
+            f"{self.shape:<34} {self.megabytes:>3} MB  {self.way:<9}  {self.gap * 1000:8.1f} ms "
+            f"({self.work * 1000:.1f})  {self.memory / self.size:5.2f}x  {self.status}  "
+            f"{self.seconds:.2f} s"
+        )
+
+
+def save(path: Path, rows: Sequence[Row]) -> None:
+    """Keep all figures."""
+    path.write_bytes(msgspec.json.encode(rows))
+
+
+def load(path: Path) -> list[Row]:
+    """Figures that were kept."""
+    return msgspec.json.decode(path.read_bytes(), type=list[Row])
+
+
+def _by_place(rows: Sequence[Row]) -> dict[tuple[str, int], list[Row]]:
+    found: dict[tuple[str, int], list[Row]] = {}
+    for row in rows:
+        found.setdefault((row.shape, row.megabytes), []).append(row)
+    return found
+
+
+def _cells(rows: Sequence[Row]) -> list[str]:
+    """The worse of both ways in."""
+    if not rows:
+        return ["", "", "", ""]
+    large = max(row.size for row in rows) > _LARGE
+    return [
+        f"{max(row.gap for row in rows) * 1000:.0f}",
+        f"{max(row.work for row in rows) * 1000:.0f}",
+        f"{max(row.memory / row.size for row in rows):.1f}" if large else "",
+        "/".join(str(status) for status in sorted({row.status for row in rows})),
+    ]
+
+
+def table(rows: Sequence[Row], before: Sequence[Row] = ()) -> str:
+    """In Markdown; beside what it was before, where that is known."""
+    known = _by_place(before)
+    head = ["body", "MB", "stall, ms", "of it CPU", "memory ÷ body", "status"]
+    if before:
+        head += ["before: stall, ms", "of it CPU", "memory ÷ body", "status"]
+    lines = [head, ["---", *["--:" for _ in head[1:]]]]
+    for (shape, megabytes), found in _by_place(rows).items():
+        line = [shape, str(megabytes), *_cells(found)]
+        if before:
+            line += _cells(known.get((shape, megabytes), []))
+        lines.append(line)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+_PAGE = """\
+# What one body costs everybody else
+
+Written by `make bench-bodies`. A router runs in a process of its own, over a node that takes \
+every body, on two shared cores. One request has the body; *stall* is the largest gap of a 1 ms \
+ticker in the router's event loop meanwhile, *of it CPU* the most CPU time that the loop's \
+thread used between two ticks: what the stall comes to on a machine that does nothing else. \
+*memory ÷ body* is the peak of the router's memory above what it had before, the body included. \
+Each figure is the worse of both ways in (the fast path and aiohttp's) and the best of {rounds}.
+
+The aim: no body of 10 MB stalls the loop for more than 50 ms, none of 100 MB for more than 150 \
+ms, and none takes more than three times its length. [ARCHITECTURE.md](../ARCHITECTURE.md) says \
+how. Status 400 is a body that holds more than any request needs or is no JSON, 413 one that is \
+over the limit of its path.{compared}
+
+{table}
+"""
+_COMPARED = """ *Before* are the figures of the readers that were replaced: they decoded \
+whole values, called Python for each surrogate, and read a long body in one go. Where there are \
+none, the body was not sent: it would have taken half a minute and 7 GB."""
+
+
+def write(folder: Path, rows: Sequence[Row], before: Sequence[Row], *, rounds: int) -> None:
+    """The page."""
+    page = _PAGE.format(
+        rounds=f"{rounds} rounds" if rounds > 1 else "one round",
+        compared=_COMPARED if before else "",
+        table=table(rows, before),
+    )
+    (folder / "bodies-benchmark.md").write_text(page)
