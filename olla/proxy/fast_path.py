@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from olla.dialects.paths import Paths, Target
 from olla.fleet.endpoint import EndpointSpec
-from olla.proxy.body_budget import BodyCharge, add_piece
+from olla.proxy.body_budget import BodyBuffer, BodyCharge
 from olla.proxy.browser_guard import BrowserGuard
 from olla.proxy.exchange import Exchange
 from olla.proxy.hot_head import HotHead, HotHeads
@@ -85,7 +85,7 @@ class HotRequest:
         self.head = head
         self.length = length
         self.missing = length
-        self.pieces: list[bytes] = []
+        self.pieces = BodyBuffer()
         self.started = started
         self.exchange: Exchange | None = None
         """Who waits for the rest of its body; None for a short body that is here."""
@@ -98,9 +98,9 @@ class HotRequest:
         size = len(data)
         if size <= self.missing:
             self.missing -= size
-            add_piece(self.pieces, data)
+            self.pieces.add(data)
             return b""
-        add_piece(self.pieces, data[: self.missing])
+        self.pieces.add(data[: self.missing])
         rest = data[self.missing :]
         self.missing = 0
         return rest
@@ -111,8 +111,8 @@ class HotRequest:
         self.missing -= min(len(data), self.missing)
 
     def body(self) -> bytes:
-        """The whole body."""
-        return self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
+        """The whole body, once."""
+        return self.pieces.take()
 
 
 class FastPath:

@@ -11,7 +11,7 @@ from typing import Protocol
 from olla.dialects.paths import Target
 from olla.failures import Failed, Failure, Kind
 from olla.fleet.endpoint import EndpointSpec
-from olla.proxy.body_budget import BodyCharge, add_piece
+from olla.proxy.body_budget import BodyBuffer, BodyCharge
 from olla.proxy.client_timeouts import ClientTimeouts
 from olla.proxy.content_coding import ContentDecoder, Undecodable, coding_of
 from olla.proxy.credentials import Credential
@@ -131,13 +131,13 @@ async def read_body(
         return body
     if incoming.expects_continue():
         incoming.send_continue()
-    pieces: list[bytes] = []
+    buffer = BodyBuffer()
     size = 0
     async for piece in incoming.pieces():
         size += len(piece)
         _hold(charge, size, limit)
-        add_piece(pieces, piece)
-    return b"".join(pieces)
+        buffer.add(piece)
+    return buffer.take()
 
 
 async def _decoded(
@@ -159,7 +159,7 @@ async def _decoded(
         message = f"the request's body ends in the middle of its {coding} data"
         raise Failed(Failure(Kind.BAD_REQUEST, message))
     incoming.decoded()
-    return b"".join(decoded.slices)
+    return decoded.buffer.take()
 
 
 class _Decoded:
@@ -167,7 +167,7 @@ class _Decoded:
 
     def __init__(self, coding: str, limit: int, charge: BodyCharge) -> None:
         self.decoder = ContentDecoder(coding)
-        self.slices: list[bytes] = []
+        self.buffer = BodyBuffer()
         self._limit = limit
         self._charge = charge
         self._came = 0
@@ -182,7 +182,7 @@ class _Decoded:
             if self._size > max(_RATIO_MAX * self._came, _RATIO_FREE):
                 raise Failed(_grows_too_much())
             _hold(self._charge, self._size, self._limit)
-            add_piece(self.slices, part)
+            self.buffer.add(part)
             await asyncio.sleep(0)
 
 

@@ -1,10 +1,13 @@
 """Memory for request bodies."""
 
+import tracemalloc
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from olla.failures import Kind
-from olla.proxy.body_budget import STEP, BodyBudget, BodyCharge, add_piece
+from olla.proxy.body_budget import STEP, BodyBudget, BodyBuffer, BodyCharge
 
 MB = 1 << 20
 
@@ -87,17 +90,29 @@ def test_nothing_is_lost_or_given_twice(steps: list[tuple[int, int, int]]) -> No
 
 
 @given(st.lists(st.binary(max_size=5000), max_size=50))
-def test_pieces_say_what_was_added(added: list[bytes]) -> None:
-    """In its order."""
-    pieces: list[bytes] = []
+def test_a_buffer_has_what_was_added(added: list[bytes]) -> None:
+    """In its order, and once."""
+    buffer = BodyBuffer()
     for piece in added:
-        add_piece(pieces, piece)
-    assert b"".join(pieces) == b"".join(added)
+        buffer.add(piece)
+    assert buffer.take() == b"".join(added)
+    assert buffer.take() == b""
+    buffer.add(b"x")
+    buffer.clear()
+    assert buffer.take() == b""
 
 
-def test_a_body_in_single_bytes_takes_no_more_memory_than_another() -> None:
-    """Each piece is an object of forty bytes, which nobody counts."""
-    pieces: list[bytes] = []
-    for _ in range(100_000):
-        add_piece(pieces, b"x")
-    assert len(pieces) <= 100_000 // 4096 + 1
+@pytest.mark.parametrize(("piece", "count"), [(1, 100_000), (100_000, 100)])
+def test_a_buffer_takes_the_memory_of_its_bytes(piece: int, count: int) -> None:
+    """And an eighth more at most, also when it is taken: however small the pieces are."""
+    buffer = BodyBuffer()
+    tracemalloc.start()
+    try:
+        for _ in range(count):
+            buffer.add(bytes(piece))
+        whole = buffer.take()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(whole) == piece * count
+    assert peak < 1.15 * len(whole) + 2 * piece + 5_000
