@@ -21,7 +21,9 @@ HOT = {
     "admission/": (
         *("dispatcher", "fairness", "learning", "loads", "placement", "queue", "tickets"),
     ),
-    "dialects/": ("hints", "ollama", "openai", "peek", "records", "top_level"),
+    "dialects/": (
+        *("hints", "json_scan", "ollama", "openai", "peek", "records", "rewrite", "top_level"),
+    ),
     "fleet/": ("estimates", "line", "slots", "twin", "twins"),
     "proxy/": (
         *("admitting", "aiohttp_incoming", "allowing", "attempt", "body_budget", "context_length"),

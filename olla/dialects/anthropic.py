@@ -3,6 +3,7 @@
 from typing import Any
 
 from olla.dialects.dialect import Ending, Operation, Peek, Summary
+from olla.dialects.json_scan import JsonObject
 from olla.dialects.peek import model_keys, peek_json, peek_leniently
 from olla.dialects.records import (
     encoded,
@@ -39,16 +40,17 @@ class Anthropic:
     name = "anthropic"
     counts_at_start = True
 
-    def peek(self, operation: Operation, body: bytes) -> Peek:
+    def peek(self, operation: Operation, body: bytes, scanned: JsonObject | None = None) -> Peek:
         """See `Dialect.peek`. `stream` absent means false."""
         if operation is Operation.OTHER:
-            return peek_leniently(body)
+            return peek_leniently(body, scanned)
         return peek_json(
             body,
             model_keys(operation),
             streams_by_default=False,
             model_required=True,
             hints_for=operation,
+            scanned=scanned,
         )
 
     def error_body(self, failure: Failure) -> bytes:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import msgspec
 
+from olla.dialects.json_scan import JsonObject
 from olla.failures import Failure
 
 __all__ = ["Dialect", "Ending", "Operation", "Peek", "Right", "Summary"]
@@ -140,8 +141,9 @@ class Dialect(Protocol):
         """`ollama`, `openai`, `anthropic` or `olla`."""
         ...
 
-    def peek(self, operation: Operation, body: bytes) -> Peek:
-        """Read model and stream flag from a JSON body, whatever its Content-Type.
+    def peek(self, operation: Operation, body: bytes, scanned: JsonObject | None = None) -> Peek:
+        """Read model and stream flag from a JSON body, whatever its Content-Type. A long body was
+        scanned before, see `peek.scan_body`.
 
         Raises:
             Failed: the body is not a JSON object, or `model` is missing or not a string where

@@ -1,32 +1,42 @@
 """What a request's body tells routing besides the model: how it is loaded, how long it is.
 
-Nothing here is required and nothing is refused: what cannot be read says nothing, and the server
-behind answers for it.
+Nothing here is required: a value of another type says nothing, and the server behind answers for
+it. Values are read with the types that they may have, and by their length first; what is too long
+to be read in no time is refused, because a server might obey it all the same.
 """
 
 import re
+from collections.abc import Iterable
 from math import inf
-from typing import Any
 
 import msgspec
 
 from olla.dialects.dialect import Operation, Peek
-from olla.dialects.top_level import TopLevel
+from olla.dialects.native_options import (
+    KEEP_ALIVE,
+    LOAD_OPTIONS,
+    NUMBER,
+    OPTIONS,
+    RAW_OPTIONS,
+)
+from olla.dialects.top_level import TopLevel, without_surrogates
+from olla.failures import Failed, Failure, Kind
 
 __all__ = ["hinted", "keep_alive_seconds", "load_options"]
 
 _OUTPUT_MAX = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 _EMPTY = (b"[]", b'""', b"null")
-_LOAD_OPTIONS = ("main_gpu", "num_batch", "num_ctx", "num_gpu", "num_thread", "use_mmap")
-"""Options a model is loaded with, by name: other values mean another load."""
+_OPTIONS_MAX = 1_048_576
+"""Bytes of all options: 3 ms."""
+_NUMBER_MAX = 400
+"""Bytes of a number. A float has 309 digits at most; reading ten million takes 50 ms."""
 _SAYS_NOTHING = {"num_ctx": 0.0, "num_batch": 512.0, "main_gpu": 0.0, "num_thread": 0.0}
 """Values that are the same as leaving the option out."""
 _LOADS_WHEN_EMPTY = frozenset({Operation.GENERATE, Operation.CHAT})
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
-
-_OPTIONS = msgspec.json.Decoder(dict[str, Any])
-_ANY = msgspec.json.Decoder()
+_NO_OPTIONS = (None,) * (len(LOAD_OPTIONS) + 1)
+_STARTS_NUMBER = frozenset(b"-0123456789")
 
 
 def hinted(
@@ -35,6 +45,9 @@ def hinted(
     """What the body's top level tells besides `model` and `stream`, with these.
 
     `native` says that it is Ollama's own format.
+
+    Raises:
+        Failed: a number, or the options, are longer than any request needs.
     """
     raw = fields.get("messages")
     if raw is None:
@@ -46,19 +59,19 @@ def hinted(
         prompt = memoryview(raw)
         if prompt.nbytes <= 4 and prompt.tobytes() in _EMPTY:
             prompt = None
-    options: dict[str, Any] = {}
+    options: tuple[object, ...] = ()
     keep_alive = output_max = None
     if native:
         raw = fields.get("options")
         if raw is not None:
-            options = _object(raw)
-            output_max = options.get("num_predict")
+            options = _options(raw)
+            output_max = options[-1]
         raw = fields.get("keep_alive")
         if raw is not None:
-            keep_alive = keep_alive_seconds(_value(raw))
+            keep_alive = keep_alive_seconds(_keep_alive(raw))
     else:
         # Which of them a server obeys is its own business: the longest is what it may come to.
-        told = [_value(raw) for key in _OUTPUT_MAX if (raw := fields.get(key)) is not None]
+        told = [_number(key, raw) for key in _OUTPUT_MAX if (raw := fields.get(key)) is not None]
         output_max = max((each for each in told if type(each) is int), default=None)
     return Peek(
         model,
@@ -71,19 +84,22 @@ def hinted(
     )
 
 
-def load_options(options: dict[str, Any]) -> tuple[tuple[str, float], ...]:
-    """The options that belong to a loaded model, sorted, in a comparable form.
+def load_options(values: Iterable[object]) -> tuple[tuple[str, float], ...]:
+    """The options that belong to a loaded model, with their names and in a comparable form; given
+    are the values of `LOAD_OPTIONS`, in that order.
 
     Nulls, wrong types, values that are the default anyway, and a negative `num_gpu` (which leaves
     it to the server) do not count.
     """
     return tuple(
-        (name, float(value))
-        for name in _LOAD_OPTIONS
-        if isinstance(value := options.get(name), (bool, int, float))
-        and _SAYS_NOTHING.get(name) != value
-        and not (name == "num_gpu" and value < 0)
-        and abs(value) < 1e15
+        [
+            (name, float(value))
+            for name, value in zip(LOAD_OPTIONS, values, strict=False)
+            if isinstance(value, (bool, int, float))
+            and _SAYS_NOTHING.get(name) != value
+            and not (name == "num_gpu" and value < 0)
+            and abs(value) < 1e15
+        ]
     )
 
 
@@ -108,15 +124,49 @@ def keep_alive_seconds(value: object) -> float | None:
     return inf if value.strip().startswith("-") and seconds else seconds
 
 
-def _object(raw: msgspec.Raw) -> dict[str, Any]:
+def _options(raw: msgspec.Raw) -> tuple[object, ...]:
+    """The values of `LOAD_OPTIONS`, and `num_predict`; None for what is not there."""
+    size = memoryview(raw).nbytes
+    if size > _OPTIONS_MAX:
+        raise _too_long("options", _OPTIONS_MAX)
+    if size <= _NUMBER_MAX:  # then so is each number
+        try:
+            return msgspec.structs.astuple(OPTIONS.decode(raw))
+        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+            pass
     try:
-        return _OPTIONS.decode(raw)
+        # Half a surrogate pair, in a text to stop at, is no reason to overlook the others.
+        raws = RAW_OPTIONS.decode(without_surrogates(bytes(raw)))
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        return {}
+        return _NO_OPTIONS
+    return tuple([_number(name, getattr(raws, name)) for name in (*LOAD_OPTIONS, "num_predict")])
 
 
-def _value(raw: msgspec.Raw) -> object:
-    try:
-        return _ANY.decode(raw)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+def _number(name: str, raw: msgspec.Raw) -> object:
+    """A number or a flag; None for what is neither."""
+    text = memoryview(raw)
+    if text.nbytes == 0:
         return None
+    if text.nbytes > _NUMBER_MAX:
+        if text[0] in _STARTS_NUMBER:
+            raise _too_long(name, _NUMBER_MAX)
+        return None
+    try:
+        return NUMBER.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
+def _keep_alive(raw: msgspec.Raw) -> object:
+    text = memoryview(raw)
+    if text.nbytes > _NUMBER_MAX:
+        return _number("keep_alive", raw)
+    try:
+        return KEEP_ALIVE.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
+def _too_long(name: str, most: int) -> Failed:
+    message = f"{name} may be {most} bytes long at most"
+    return Failed(Failure(Kind.BAD_REQUEST, message))

@@ -1,19 +1,21 @@
 """The model of a multipart/form-data request (audio transcription). RFC 7578, RFC 2046 §5.1.
 
 Reads strictly: a form that servers could take apart in different ways is refused, so that the
-model that was routed by is the one that is served. File contents are passed over, not copied.
+model that was routed by is the one that is served. File contents are passed over, not copied, and
+searched for boundaries in steps, so that a long form holds nobody up.
 """
 
 import re
-from collections.abc import Iterator
 
 import msgspec
 
 from olla.dialects.dialect import Peek
+from olla.dialects.json_scan import Steps, finished
 from olla.dialects.peek import check_model
+from olla.dialects.rewrite import Edit
 from olla.failures import Failed, Failure, Kind
 
-__all__ = ["peek_multipart", "replace_multipart_model"]
+__all__ = ["Form", "multipart_model_edit", "peek_multipart", "scan_form"]
 
 _TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _MEDIA_TYPE = re.compile(r"multipart/form-data[ \t]*(?=;)", re.IGNORECASE)
@@ -26,10 +28,12 @@ _LINE_END = re.compile(rb"[ \t]*\r\n")
 _PARTS_MAX = 256
 _HEAD_BYTES_MAX = 8192
 _VALUE_BYTES_MAX = 2048
+_WINDOW = 262_144
+"""Bytes that are searched in one step: 0.3 ms."""
 _PLAIN_ENCODINGS = frozenset({"", "7bit", "8bit", "binary"})
 
 
-class _Field(msgspec.Struct):
+class Field(msgspec.Struct):
     """One part: its name, and where in the body its value stands."""
 
     name: str
@@ -39,13 +43,33 @@ class _Field(msgspec.Struct):
     encoding: str
 
 
-def peek_multipart(content_type: str, body: bytes) -> Peek:
-    """Find the fields `model` and `stream`.
+class Form:
+    """A form as it was scanned: those of its fields that olla reads."""
+
+    __slots__ = ("body", "fields")
+
+    def __init__(self, body: bytes, fields: list[Field]) -> None:
+        self.body = body
+        self.fields = fields
+
+
+def scan_form(content_type: str, body: bytes) -> Steps[Form]:
+    """Find the fields of a form, a step at a time.
+
+    Raises:
+        Failed: the body is not multipart/form-data, or could be read in two ways.
+    """
+    fields = yield from _fields(_boundary(content_type), body)
+    return Form(body, [field for field in fields if field.name in ("model", "stream")])
+
+
+def peek_multipart(content_type: str, body: bytes, form: Form | None = None) -> Peek:
+    """Find the fields `model` and `stream`. `form` is the body where it was scanned before.
 
     Raises:
         Failed: the body is not multipart/form-data, has no model, or has several.
     """
-    fields = _wanted(content_type, body)
+    fields = (form or finished(scan_form(content_type, body))).fields
     model = _text(body, _model_field(fields))
     if not model.strip():
         raise _missing()
@@ -56,22 +80,19 @@ def peek_multipart(content_type: str, body: bytes) -> Peek:
     return Peek(check_model(model), stream)
 
 
-def replace_multipart_model(content_type: str, body: bytes, model: str) -> bytes:
-    """The same form with `model` as its model; every other byte stays.
+def multipart_model_edit(
+    content_type: str, body: bytes, model: str, form: Form | None = None
+) -> Edit:
+    """What makes `model` the form's model, where every other byte stays.
 
     Raises:
         Failed: as `peek_multipart`.
     """
-    field = _model_field(_wanted(content_type, body))
-    return body[: field.start] + model.encode() + body[field.end :]
+    field = _model_field((form or finished(scan_form(content_type, body))).fields)
+    return Edit(field.start, field.end, model.encode())
 
 
-def _wanted(content_type: str, body: bytes) -> list[_Field]:
-    boundary = _boundary(content_type)
-    return [field for field in _fields(boundary, body) if field.name in ("model", "stream")]
-
-
-def _model_field(fields: list[_Field]) -> _Field:
+def _model_field(fields: list[Field]) -> Field:
     models = [field for field in fields if field.name == "model"]
     if not models:
         raise _missing()
@@ -80,7 +101,7 @@ def _model_field(fields: list[_Field]) -> _Field:
     return models[0]
 
 
-def _text(body: bytes, field: _Field) -> str:
+def _text(body: bytes, field: Field) -> str:
     if field.encoding not in _PLAIN_ENCODINGS or field.end - field.start > _VALUE_BYTES_MAX:
         raise _bad(f'the form field "{field.name}" must be plain text of a line')
     try:
@@ -101,8 +122,9 @@ def _boundary(content_type: str) -> bytes:
     return boundary.encode("ascii")
 
 
-def _fields(boundary: bytes, body: bytes) -> Iterator[_Field]:
+def _fields(boundary: bytes, body: bytes) -> Steps[list[Field]]:
     """The parts, in order. The first boundary is the first line, every line ends with CRLF."""
+    found: list[Field] = []
     opening, delimiter = b"--" + boundary, b"\r\n--" + boundary
     at = 2 if body.startswith(b"\r\n") else 0  # some clients end an empty preamble
     if not body.startswith(opening, at):
@@ -110,7 +132,7 @@ def _fields(boundary: bytes, body: bytes) -> Iterator[_Field]:
     at += len(opening)
     for _ in range(_PARTS_MAX):
         if body.startswith(b"--", at):
-            return
+            return found
         line_end = _LINE_END.match(body, at)
         if line_end is None:
             raise _bad("the form has a boundary that is followed by something else")
@@ -119,15 +141,28 @@ def _fields(boundary: bytes, body: bytes) -> Iterator[_Field]:
         if head_end < 0:
             raise _bad("the form has a part whose head does not end")
         start = head_end + 4
-        end = body.find(delimiter, head_end + 2)
+        end = yield from _find(body, delimiter, head_end + 2)
         if end < 0:
             raise _bad("the form breaks off: its last boundary is not there")
-        yield _field(body[line_end.end() : head_end + 2], start, max(start, end))
+        found.append(_field(body[line_end.end() : head_end + 2], start, max(start, end)))
         at = end + len(delimiter)
     raise _bad(f"the form has more than {_PARTS_MAX} parts")
 
 
-def _field(head: bytes, start: int, end: int) -> _Field:
+def _find(body: bytes, wanted: bytes, at: int) -> Steps[int]:
+    """Where `wanted` stands first from `at` on; -1 for nowhere."""
+    size = len(body)
+    while at < size:
+        end = min(at + _WINDOW, size)
+        found = body.find(wanted, at, min(end + len(wanted) - 1, size))
+        if found >= 0:
+            return found
+        at = end
+        yield
+    return -1
+
+
+def _field(head: bytes, start: int, end: int) -> Field:
     text = head.decode("utf-8", "replace")
     if re.search(r"[^\r]\n|\r(?!\n)|\r\n[ \t]", text):
         raise _bad("the form has a part whose head has folded or broken lines")
@@ -143,7 +178,7 @@ def _field(head: bytes, start: int, end: int) -> _Field:
     parameters = _parameters(disposition, match.end()) if match is not None else None
     if parameters is None or "name" not in parameters or "name*" in parameters:
         raise _bad("the form has a part whose Content-Disposition does not name a field")
-    return _Field(
+    return Field(
         name=parameters["name"],
         start=start,
         end=end,

@@ -6,6 +6,7 @@ import msgspec
 
 from olla.dialects.dialect import Ending, Operation, Peek, Summary
 from olla.dialects.final_record import FINAL
+from olla.dialects.json_scan import JsonObject
 from olla.dialects.peek import model_keys, other_keys, peek_json, peek_leniently
 from olla.dialects.records import encoded, json_object, last_line, value, whole
 from olla.dialects.top_level import TopLevel
@@ -27,10 +28,10 @@ class Ollama:
     name = "ollama"
     counts_at_start = False
 
-    def peek(self, operation: Operation, body: bytes) -> Peek:
+    def peek(self, operation: Operation, body: bytes, scanned: JsonObject | None = None) -> Peek:
         """See `Dialect.peek`. `stream` absent means true where an operation streams."""
         if operation is _OTHER:
-            return peek_leniently(body)
+            return peek_leniently(body, scanned)
         return peek_json(
             body,
             model_keys(operation),
@@ -38,6 +39,7 @@ class Ollama:
             streams_by_default=operation in _STREAM_BY_DEFAULT,
             model_required=True,
             hints_for=operation,
+            scanned=scanned,
             native=True,
         )
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from olla.dialects.dialect import Ending, Operation, Peek, Summary
+from olla.dialects.json_scan import JsonObject
 from olla.dialects.records import encoded
 from olla.failures import Failure
 
@@ -15,7 +16,7 @@ class Own:
     name = "olla"
     counts_at_start = False
 
-    def peek(self, operation: Operation, body: bytes) -> Peek:
+    def peek(self, operation: Operation, body: bytes, scanned: JsonObject | None = None) -> Peek:
         """See `Dialect.peek`: nothing is asked of a model here."""
         return Peek(None, False)
 

@@ -5,16 +5,21 @@ otherwise. A body in which the model could mean two things is refused, so that t
 checked and routed by is the one that is served. Values that are not needed are not decoded.
 """
 
-import json
 import re
-from typing import Any
 
 import msgspec
 
-from olla.dialects.bulk import TOP_LEVEL_KEYS_MAX, too_many_keys
 from olla.dialects.dialect import Operation, Peek
 from olla.dialects.hints import hinted
-from olla.dialects.top_level import NotAnObject, TopLevel, top_level
+from olla.dialects.json_scan import (
+    MEMBERS_MAX,
+    JsonObject,
+    Steps,
+    TooComplex,
+    finished,
+    scan_object,
+)
+from olla.dialects.top_level import NotAnObject, TopLevel
 from olla.failures import Failed, Failure, Kind
 
 __all__ = [
@@ -24,15 +29,18 @@ __all__ = [
     "other_keys",
     "peek_json",
     "peek_leniently",
+    "scan_body",
+    "scan_leniently",
 ]
 
 MODEL_LENGTH_MAX = 512
 """Characters. Ollama's own names are bounded at about 590 with a host of 350."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_ESCAPED_LETTER = re.compile(rb"\\u00[4-7]|\\u017[fF]")
+_ESCAPED_LETTER = re.compile(rb"\\u0(?:0[4-7]|17[fF])")
 """What a key's letters look like when they are escaped; U+017F is an s to who ignores case."""
 
+_FIELDS = msgspec.json.Decoder(TopLevel)
 _NAME = msgspec.json.Decoder(str | None)
 _FLAG = msgspec.json.Decoder(bool | None)
 
@@ -50,12 +58,17 @@ _KNOWN = frozenset(
 """Keys that are not one of the model's in another case."""
 _SEARCHED_MAX = 4096
 """Bytes."""
-_PAIRED_MAX = 2 * 1024 * 1024
-"""Bytes. Reading pair by pair takes some 70 ms a megabyte."""
+_NAME_BYTES_MAX = 12 * MODEL_LENGTH_MAX + 2
+"""Bytes of a model's name in JSON: each letter may be two escapes."""
+_HALF_PAIR = re.compile(
+    rb"\\[^u]|\\u[dD][89abAB][0-9A-Fa-f]{2}\\u[dD][c-fC-F][0-9A-Fa-f]{2}"
+    rb"|(\\u[dD][89a-fA-F][0-9A-Fa-f]{2})"
+)
 _PAIR_MIN = len('"name":1,')
 """Bytes that a second value for the shortest key of a model takes."""
+_SHOWN_MAX = 40
 _QUOTED = {key: f'"{key}"'.encode() for key in ("model", "name", "source", "destination", "from")}
-_BACKSLASH = 0x5C
+_QUOTE, _BACKSLASH = 0x22, 0x5C
 
 _MODEL = ("model",)
 _MODEL_KEYS: dict[Operation, tuple[str, ...]] = {
@@ -85,6 +98,37 @@ def other_keys(operation: Operation) -> tuple[str, ...]:
     return _OTHER_KEYS.get(operation, ())
 
 
+def scan_body(body: bytes) -> Steps[JsonObject]:
+    """Scan a request's body a step at a time, see `scan_object`: for one that is long.
+
+    Raises:
+        Failed: it is not a JSON object in UTF-8, or more complex than any request.
+    """
+    try:
+        return (yield from scan_object(body))
+    except NotAnObject as error:
+        raise _refusal(body, error) from None
+
+
+def scan_leniently(body: bytes) -> Steps[JsonObject]:
+    """The same for a path that olla does not know, which may take any body: one that is no JSON
+    object, or too complex, has no members."""
+    try:
+        return (yield from scan_object(body))
+    except NotAnObject:
+        return JsonObject(body, [])
+
+
+def _refusal(body: bytes, error: NotAnObject) -> Failed:
+    if isinstance(error, TooComplex):
+        return Failed(Failure(Kind.BAD_REQUEST, f"the request body has {error}; send less at once"))
+    if not body[:_SEARCHED_MAX].strip():
+        return Failed(Failure(Kind.BODY_NOT_JSON, "missing request body; send a JSON object"))
+    if body.startswith(b"\xef\xbb\xbf"):
+        return _not_json("it begins with a byte order mark; send it without")
+    return _not_json(str(error))
+
+
 def peek_json(
     body: bytes,
     keys: tuple[str, ...],
@@ -94,19 +138,23 @@ def peek_json(
     model_required: bool,
     hints_for: Operation | None = None,
     native: bool = False,
+    scanned: JsonObject | None = None,
 ) -> Peek:
     """Read a body. `keys` are where the model may stand, see `model_keys`; `others` where there
     may be more of them, see `other_keys`.
 
     `hints_for` is the operation, where routing wants to know more than the model (see `hints`);
-    `native` says that the body is in Ollama's own format.
+    `native` says that the body is in Ollama's own format. A long body has been scanned before
+    (`scanned`, see `scan_body`), because that takes several steps.
 
     Raises:
         Failed: it is not a JSON object in UTF-8, `model` or `stream` is of the wrong type or
             could be read in two ways, or there is no model although one is required.
     """
-    fields = _fields(body)
-    _refuse_ambiguity(body, fields, keys + others if others else keys)
+    watched = keys + others if others else keys
+    fields = _fields_at_once(body, watched) if scanned is None else None
+    if fields is None:
+        fields = _unambiguous(scanned or finished(scan_body(body)), watched)
     raw = fields.get("stream")
     stream = streams_by_default if raw is None else _flag(raw, streams_by_default)
     for key in keys:
@@ -126,21 +174,20 @@ def peek_json(
     return Peek(None, stream)
 
 
-def peek_leniently(body: bytes) -> Peek:
-    """The model a body names, if it is a JSON object that names one; nothing is required.
+def peek_leniently(body: bytes, scanned: JsonObject | None = None) -> Peek:
+    """The model a body names, if it is a JSON object that names one; nothing is required. A long
+    body was scanned before, see `scan_leniently`.
 
     Raises:
         Failed: it names a model in an ambiguous way, or one that cannot be a model's name.
     """
-    try:
-        fields = _fields(body)
-    except Failed:
-        return Peek(None, False)
-    _refuse_ambiguity(body, fields, _MODEL)
+    fields = _fields_at_once(body, _MODEL) if scanned is None else None
+    if fields is None:
+        fields = _unambiguous(scanned or finished(scan_leniently(body)), _MODEL)
     raw = fields.get("model")
     stream = fields.get("stream")
     model = _model(raw) if raw is not None else None
-    return Peek(model or None, stream is not None and bytes(stream) == b"true")
+    return Peek(model or None, stream is not None and memoryview(stream)[:5].tobytes() == b"true")
 
 
 def check_model(name: str) -> str:
@@ -150,50 +197,48 @@ def check_model(name: str) -> str:
         Failed: it is blank, too long, or has control characters.
     """
     if len(name) > MODEL_LENGTH_MAX or _CONTROL.search(name) or not name.strip():
-        raise Failed(
-            Failure(
-                Kind.MODEL_NOT_STRING,
-                "model must be a name of up to "
-                f"{MODEL_LENGTH_MAX} characters without control characters",
-            )
-        )
+        raise _unusable_name()
     return name
 
 
-def _fields(body: bytes) -> TopLevel:
-    """The body's top level, in UTF-8 throughout."""
+def _unambiguous(scanned: JsonObject, keys: tuple[str, ...]) -> TopLevel:
+    """The body's top level.
+
+    Raises:
+        Failed: one of `keys` stands there twice, or in another spelling.
+    """
+    longest = max(map(len, keys))
+    names = [name for name, _, _ in scanned.members if len(name) <= longest]
+    for key in keys:
+        there = sum([name.casefold() == key for name in names])
+        if there > 1 or (there and key not in names):
+            raise _ambiguous(key)
+    return scanned.fields()
+
+
+def _fields_at_once(body: bytes, keys: tuple[str, ...]) -> TopLevel | None:
+    """The top level of a short body by one call in C; None where that does not do, or leaves in
+    doubt whether each of `keys` stands there once.
+
+    Nearly every body has well-known keys only. When it is short, each of `keys` stands in it once;
+    when it is long, it is no longer than keys and values are, so that there is no room for another
+    one: that is quicker to see than to search through a long prompt. A key that stands there twice
+    in the same spelling does not show among the fields, but then the body has its text once more.
+    """
     try:
         if not body.isascii():
             body.decode()  # what is skipped is not checked by the decoder
-        if too_many_keys(body):
-            raise _not_json(f"it has more than {TOP_LEVEL_KEYS_MAX} keys")
-        return top_level(body)
-    except UnicodeDecodeError:
-        raise _not_json("it is not UTF-8") from None
-    except NotAnObject as error:
-        if not body.strip():
-            message = "missing request body; send a JSON object"
-            raise Failed(Failure(Kind.BODY_NOT_JSON, message)) from None
-        if body.startswith(b"\xef\xbb\xbf"):
-            raise _not_json("it begins with a byte order mark; send it without") from None
-        raise _not_json(str(error)) from None
-
-
-def _refuse_ambiguity(body: bytes, fields: TopLevel, keys: tuple[str, ...]) -> None:
-    """Refuse a body whose top level has one of `keys` twice, or in another case.
-
-    Nearly every body has well-known keys only. When it is short, the key stands in it once; when
-    it is long, it is no longer than keys and values are, so that there is no room for another one:
-    that is quicker to see than to search through a long prompt. Other spellings show among
-    `fields`. A key that stands there twice in the same spelling does not, but then the body has
-    its text once more than all values together.
-    """
+        fields: TopLevel = _FIELDS.decode(body)
+    except (UnicodeDecodeError, msgspec.MsgspecError, RecursionError):
+        return None
+    if len(fields) > MEMBERS_MAX:
+        return None
     if fields.keys() <= _KNOWN:
         if len(body) <= _SEARCHED_MAX:
             if all(body.count(_QUOTED[key]) <= 1 for key in keys) and _BACKSLASH not in body:
-                return
+                return fields
         elif len(body) - _compact_length(fields) < _PAIR_MIN:
-            return
+            return fields
     folded = [*map(str.casefold, fields)]
     for key in keys:
         there = folded.count(key)
@@ -202,12 +247,12 @@ def _refuse_ambiguity(body: bytes, fields: TopLevel, keys: tuple[str, ...]) -> N
         quoted = _QUOTED[key]
         stands = body.count(quoted)
         if stands > there and stands != there + sum(
-            bytes(value).count(quoted) for value in fields.values()
+            [bytes(value).count(quoted) for value in fields.values()]
         ):
-            _refuse_repeated(body, key)
-    if body.find(_BACKSLASH) >= 0 and _ESCAPED_LETTER.search(body) is not None:
-        for key in keys:
-            _refuse_repeated(body, key)
+            return None
+    if _BACKSLASH in body and _ESCAPED_LETTER.search(body) is not None:
+        return None
+    return fields
 
 
 def _compact_length(fields: TopLevel) -> int:
@@ -215,35 +260,34 @@ def _compact_length(fields: TopLevel) -> int:
     return 1 + sum([len(key) + memoryview(value).nbytes + 4 for key, value in fields.items()])
 
 
-def _refuse_repeated(body: bytes, key: str) -> None:
-    """The same, read pair by pair: slow, for bodies that look unusual."""
-    if len(body) > _PAIRED_MAX:
-        raise Failed(
-            Failure(
-                Kind.BAD_REQUEST,
-                f'the body may have a second "{key}": it is long, and has that word or escaped '
-                "letters where keys may be; write plain letters as they are",
-            )
-        )
-    try:
-        pairs: Any = json.loads(body, object_pairs_hook=list)
-    except (ValueError, RecursionError) as error:
-        raise _not_json(str(error)) from None
-    if sum(name.casefold() == key for name, _ in pairs) > 1:
-        raise _ambiguous(key)
-
-
 def _model(raw: msgspec.Raw) -> str | None:
-    try:
-        name: str | None = _NAME.decode(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        shown = bytes(raw)[:40].decode("utf-8", "replace")
-        raise Failed(
-            Failure(Kind.MODEL_NOT_STRING, f"model must be a string, not {shown}")
-        ) from None
+    text = memoryview(raw)
+    name: str | None = None
+    if text.nbytes <= _NAME_BYTES_MAX:
+        try:
+            name = _NAME.decode(raw)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            name = _name_in_halves(bytes(raw))
+    elif text[0] == _QUOTE:
+        raise _unusable_name()
+    else:
+        raise _not_a_string(bytes(text[:_SHOWN_MAX]))
     if not name or (len(name) <= MODEL_LENGTH_MAX and name.isprintable() and name[0] != " "):
         return name
     return check_model(name)
+
+
+def _name_in_halves(text: bytes) -> str | None:
+    """A name with half a surrogate pair in it, which Go's and Python's decoders take for U+FFFD."""
+    try:
+        name: str | None = _NAME.decode(_HALF_PAIR.sub(_whole, text))
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise _not_a_string(text[:_SHOWN_MAX]) from None
+    return name
+
+
+def _whole(match: re.Match[bytes]) -> bytes:
+    return match[0] if match[1] is None else rb"\ufffd"
 
 
 def _named(fields: TopLevel, keys: tuple[str, ...]) -> tuple[str, ...]:
@@ -258,6 +302,17 @@ def _flag(raw: msgspec.Raw, default: bool) -> bool:
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         raise Failed(Failure(Kind.BAD_REQUEST, "stream must be true or false")) from None
     return default if flag is None else flag
+
+
+def _unusable_name() -> Failed:
+    most = f"up to {MODEL_LENGTH_MAX} characters"
+    message = f"model must be a name of {most} without control characters"
+    return Failed(Failure(Kind.MODEL_NOT_STRING, message))
+
+
+def _not_a_string(text: bytes) -> Failed:
+    shown = text.decode("utf-8", "replace")
+    return Failed(Failure(Kind.MODEL_NOT_STRING, f"model must be a string, not {shown}"))
 
 
 def _ambiguous(key: str) -> Failed:

@@ -1,50 +1,91 @@
-"""Giving a request's body another model name or context, and leaving the rest as it is."""
+"""Giving a request's body another model name or context, and leaving every other byte as it is.
+
+What is to change is found as edits, which are places in the body: a long body is sent with them
+and never copied.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from olla.dialects.dialect import Operation
-from olla.dialects.peek import model_keys
-from olla.dialects.top_level import NotAnObject, TopLevel, top_level
-from olla.failures import Failed, Failure, Kind
+from olla.dialects.json_scan import JsonObject, finished, first_place
+from olla.dialects.peek import model_keys, scan_body
 
-__all__ = ["replace_model", "set_num_ctx"]
+__all__ = ["Edit", "edited", "model_edit", "num_ctx_edits", "parts"]
 
 _NOTHING = (b"null", b'""')
 
 
-def replace_model(body: bytes, operation: Operation, model: str) -> bytes:
-    """The same JSON object with `model` as its model.
+class Edit(NamedTuple):
+    """Bytes of a body, from `start` to `end`, and what takes their place."""
 
-    Values of other keys keep their bytes and their order. `body` must have been peeked into
-    before, so that it names its model once.
+    start: int
+    end: int
+    text: bytes
+
+
+def model_edit(
+    body: bytes, operation: Operation, model: str, scanned: JsonObject | None = None
+) -> Edit:
+    """What makes `model` the JSON object's model.
+
+    `body` must have been peeked into before, so that it names its model once.
 
     Raises:
         Failed: `body` is not a JSON object.
     """
-    fields = _fields(body)
+    name = msgspec.json.encode(model)
     keys = model_keys(operation)
-    said = (key for key in keys if key in fields and bytes(fields[key]) not in _NOTHING)
-    fields[next(said, keys[0])] = msgspec.Raw(msgspec.json.encode(model))
-    return msgspec.json.encode(fields)
+    if scanned is None and len(keys) == 1:
+        place = first_place(body, keys[0])
+        if place is not None:
+            return Edit(place[0], place[1], name)
+    found = scanned or finished(scan_body(body))
+    for key in keys:
+        for start, end in found.places(key):
+            if body[start:end] not in _NOTHING:
+                return Edit(start, end, name)
+    for start, end in found.places(keys[0]):
+        return Edit(start, end, name)
+    at = body.rindex(b"}")
+    comma = b"," if found.members else b""
+    return Edit(at, at, comma + msgspec.json.encode(keys[0]) + b":" + name)
 
 
-def set_num_ctx(body: bytes, num_ctx: int) -> bytes:
-    """The same native JSON object with `num_ctx` (tokens) among its options.
+def num_ctx_edits(body: bytes, num_ctx: int, scanned: JsonObject | None = None) -> tuple[Edit, ...]:
+    """What makes `num_ctx` (tokens) the context of a native JSON object that names one among its
+    options.
 
     Raises:
         Failed: `body`, or its `options`, is not a JSON object.
     """
-    fields = _fields(body)
-    raw = fields.get("options")
-    options = _fields(bytes(raw)) if raw is not None and bytes(raw) != b"null" else {}
-    options["num_ctx"] = msgspec.Raw(str(num_ctx).encode())
-    fields["options"] = msgspec.Raw(msgspec.json.encode(options))
-    return msgspec.json.encode(fields)
+    found = scanned or finished(scan_body(body))
+    text = str(num_ctx).encode()
+    edits: list[Edit] = []
+    for at, end in found.places("options"):
+        options = body[at:end]
+        if options.startswith(b"{"):
+            places = finished(scan_body(options)).places("num_ctx")
+            edits += [Edit(at + start, at + stop, text) for start, stop in places]
+    return tuple(edits)
 
 
-def _fields(body: bytes) -> TopLevel:
-    try:
-        return top_level(body)
-    except NotAnObject as error:
-        message = f"the request body is not a JSON object: {error}"
-        raise Failed(Failure(Kind.BODY_NOT_JSON, message)) from None
+def parts(body: bytes, edits: Sequence[Edit]) -> tuple[bytes | memoryview, ...]:
+    """The body with edits, none of which overlap, as the pieces it is made of."""
+    view = memoryview(body)
+    pieces: list[bytes | memoryview] = []
+    at = 0
+    for start, end, text in sorted(edits):
+        pieces += [view[at:start], text]
+        at = end
+    return (*pieces, view[at:])
+
+
+def edited(body: bytes, edits: Sequence[Edit]) -> bytes:
+    """The same as one."""
+    if len(edits) == 1:
+        start, end, text = edits[0]
+        return b"%b%b%b" % (body[:start], text, body[end:])
+    return b"".join(parts(body, edits)) if edits else body

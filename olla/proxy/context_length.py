@@ -7,7 +7,8 @@ for nearly the same share one loaded model. Off unless configured; every change 
 import msgspec
 
 from olla.dialects.dialect import Peek
-from olla.dialects.rewrite import set_num_ctx
+from olla.dialects.json_scan import JsonObject
+from olla.dialects.rewrite import Edit, num_ctx_edits
 
 __all__ = ["ContextRule", "fit_context"]
 
@@ -27,20 +28,23 @@ class ContextRule(msgspec.Struct, frozen=True):
         return fitted if self.most is None else min(fitted, self.most)
 
 
-def fit_context(rule: ContextRule, peek: Peek, body: bytes) -> tuple[Peek, bytes, str | None]:
-    """The request with a context length that fits; the last says what was changed.
+def fit_context(
+    rule: ContextRule, peek: Peek, body: bytes, scanned: JsonObject | None = None
+) -> tuple[Peek, tuple[Edit, ...], str | None]:
+    """The request with a context length that fits, and what that changes in its body; the last
+    says so in words.
 
     Raises:
         Failed: the body cannot be rewritten.
     """
     wanted = next((int(value) for name, value in peek.load_options if name == "num_ctx"), None)
     if wanted is None:
-        return peek, body, None
+        return peek, (), None
     fitted = rule.fitted(wanted)
     if fitted == wanted:
-        return peek, body, None
+        return peek, (), None
     options = tuple(
         (name, float(fitted) if name == "num_ctx" else value) for name, value in peek.load_options
     )
     peek = msgspec.structs.replace(peek, load_options=options)
-    return peek, set_num_ctx(body, fitted), f"num_ctx {wanted} -> {fitted}"
+    return peek, num_ctx_edits(body, fitted, scanned), f"num_ctx {wanted} -> {fitted}"

@@ -15,6 +15,7 @@ from typing import Final, assert_never
 from olla.admission.tickets import Lease, Ticket
 from olla.dialects.dialect import Right
 from olla.dialects.paths import BodyUse, Target
+from olla.dialects.rewrite import Edit
 from olla.failures import Failed, Failure, Kind
 from olla.proxy.answered import answered, own_error, pause_of
 from olla.proxy.attempt import Attempt, load_patience
@@ -31,7 +32,7 @@ from olla.proxy.relay import Downstream, Relay
 from olla.proxy.retrying import elsewhere, is_an_answer
 from olla.proxy.settling import settle
 from olla.proxy.stations import Stations
-from olla.proxy.understanding import understand
+from olla.proxy.understanding import LONG, Scanned, scan, understand
 from olla.proxy.upstream import UpstreamConnection
 from olla.proxy.waiting import Waiting, waiting_for
 from olla.record import AttemptRecord, RequestRecord
@@ -57,9 +58,9 @@ class Exchange:
     """One client request with its answer."""
 
     __slots__ = (
-        *("_asked_for", "_body", "_body_read", "_charge", "_counted", "_explanation", "_failure"),
-        *("_features", "_half_closed", "_host", "_incoming", "_pause", "_refreshed"),
-        *("_stations", "_target", "_ticket", "_trace", "_waiting"),
+        *("_asked_for", "_body", "_body_read", "_charge", "_counted", "_edits", "_explanation"),
+        *("_failure", "_features", "_half_closed", "_host", "_incoming", "_pause", "_refreshed"),
+        *("_scanned", "_stations", "_target", "_ticket", "_trace", "_waiting"),
         *("attempt", "downstream", "finished", "lease", "record", "task", "visit"),
     )
 
@@ -79,6 +80,8 @@ class Exchange:
         self.record = record
         self._host = host
         self._body = b""
+        self._edits: tuple[Edit, ...] = ()
+        self._scanned: Scanned = None
         self._charge: BodyCharge | None = None
         self._body_read = not incoming.has_body
         self._asked_for: str | None = None
@@ -124,22 +127,47 @@ class Exchange:
             if self.finished:
                 self._drop_body()  # it was stopped while its body came in
                 return
-            try:
-                self._understand(body, self.visit)
-            except Failed as failed:
-                self._failure = failed.failure  # counts against the limits all the same
-            self.visit.pay(self._features, self._paid)
+            self._body = body
+            if len(body) > LONG:
+                self.task = spawn(self._scan(self.visit), self.crashed)
+            else:
+                self._understand(self.visit)
         except Exception as error:
             self.crashed(error)
 
-    def _understand(self, body: bytes, visit: Visit) -> None:
-        stations, target, record = self._stations, self._target, self.record
-        understood = understand(stations, target, self._incoming, record, body, visit.caller)
-        self._features, self._body, self._counted, self._explanation = understood
+    async def _scan(self, visit: Visit) -> None:
+        """Read a long body a little in each turn of the loop, then go on."""
+        try:
+            steps = scan(self._target, self._incoming, self._body)
+            self._scanned = await self._stations.time_slices.run(steps)
+        except Failed as failed:
+            self._failure = failed.failure
+        self.task = None
+        self._understand(visit)
+
+    def _understand(self, visit: Visit) -> None:
+        if self._failure is None:
+            try:
+                self._take_in(visit)
+            except Failed as failed:
+                self._failure = failed.failure
+        visit.pay(self._features, self._paid)  # what is refused counts against the limits, too
+
+    def _take_in(self, visit: Visit) -> None:
+        stations, record = self._stations, self.record
+        self._features, self._edits, self._counted, self._explanation = understand(
+            stations,
+            self._target,
+            self._incoming,
+            record,
+            self._body,
+            visit.caller,
+            self._scanned,
+        )
         self._asked_for = record.model
         if stations.wait_keepalive and record.streaming:
             cors = self._incoming.cors
-            self._waiting = waiting_for(stations, target, self.downstream, record, cors)
+            self._waiting = waiting_for(stations, self._target, self.downstream, record, cors)
 
     def _paid(self, refused: Failure | None) -> None:
         """Its limits were charged, or refuse it."""
@@ -242,6 +270,7 @@ class Exchange:
         if charge is not None:
             charge.release()
         self._body = b""
+        self._scanned = None
 
     # --- what is asked, and where it goes ---------------------------------------------------
 
@@ -354,6 +383,8 @@ class Exchange:
                 choice,
                 record.id,
                 stations.via,
+                self._edits,
+                self._scanned,
             )
         except Failed as failed:
             self._attempt_over(failed.failure)

@@ -3,15 +3,17 @@
 from typing import Final, assert_never
 
 from olla.dialects.dialect import Right
-from olla.dialects.multipart import replace_multipart_model
+from olla.dialects.json_scan import JsonObject
+from olla.dialects.multipart import Form, multipart_model_edit
 from olla.dialects.paths import BodyUse, Target
-from olla.dialects.rewrite import replace_model
+from olla.dialects.rewrite import Edit, edited, model_edit, parts
 from olla.fleet.names import canonical
 from olla.proxy.attempt import OutgoingRequest
 from olla.proxy.head import ResponseHead
 from olla.proxy.headers import request_head, response_head
 from olla.proxy.incoming import Incoming
 from olla.proxy.relay import Downstream
+from olla.proxy.understanding import LONG, Scanned
 from olla.routing.decision import Choice, ChooseEndpoint, ChooseFallback, ChooseLine
 
 __all__ = ["form_answer", "form_request"]
@@ -28,16 +30,29 @@ def form_request(
     choice: Choice,
     request_id: str,
     via: str | None = None,
+    edits: tuple[Edit, ...] = (),
+    scanned: Scanned = None,
 ) -> OutgoingRequest:
-    """The request for the chosen endpoint; `asked_for` is the model as it was named. A streamed
-    body is told to come, if it waits for that.
+    """The request for the chosen endpoint; `asked_for` is the model as it was named, `edits` are
+    what is to be changed in the body anyway, `scanned` is what a scan of a long one has found. A
+    streamed body is told to come, if it waits for that.
 
     Raises:
         Failed: the body cannot be given another model name.
     """
     streamed = target.body is _STREAMED and incoming.has_body
-    body = _body_for(incoming, target, body, asked_for, choice)
+    edit = _model_edit(incoming, target, body, asked_for, choice, scanned)
+    if edit is not None:
+        edits = (*edits, edit)
+    pieces: tuple[bytes | memoryview, ...] = ()
     length: int | None = len(body) if body or incoming.has_body else None
+    if len(body) > LONG:
+        pieces = parts(body, edits)
+        length = sum(map(len, pieces))
+        body = b""
+    elif edits:
+        body = edited(body, edits)
+        length = len(body)
     if streamed:
         length = incoming.length
     chunked = streamed and length is None
@@ -52,6 +67,7 @@ def form_request(
         incoming.pieces if streamed else None,
         chunked,
         target.right is _MANAGE,
+        pieces,
     )
 
 
@@ -79,27 +95,34 @@ def form_answer(
     )
 
 
-def _body_for(
-    incoming: Incoming, target: Target, body: bytes, asked_for: str | None, choice: Choice
-) -> bytes:
-    """The body, with the model spelled as the endpoint spells it where that matters."""
+def _model_edit(
+    incoming: Incoming,
+    target: Target,
+    body: bytes,
+    asked_for: str | None,
+    choice: Choice,
+    scanned: Scanned,
+) -> Edit | None:
+    """What spells the model as the endpoint spells it, where that matters."""
     match choice:
         case ChooseLine():
             view, model = choice.view, choice.model
         case ChooseEndpoint() | ChooseFallback():
-            return body
+            return None
         case never:
             assert_never(never)
     if asked_for is None:
-        return body
+        return None
     own = view.models[model].name
     if own == asked_for:
-        return body
+        return None
     renamed = asked_for != model and canonical(asked_for) != model
     strict = view.profile is not None and view.profile.name != "ollama"
     if not renamed and not strict:
-        return body
+        return None
     if target.body is _MULTIPART:
-        form = incoming.header("Content-Type") or ""
-        return replace_multipart_model(form, body, own)
-    return replace_model(body, target.operation, own)
+        content_type = incoming.header("Content-Type") or ""
+        form = scanned if isinstance(scanned, Form) else None
+        return multipart_model_edit(content_type, body, own, form)
+    found = scanned if isinstance(scanned, JsonObject) else None
+    return model_edit(body, target.operation, own, found)

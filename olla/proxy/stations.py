@@ -19,6 +19,7 @@ from olla.proxy.dates import Dates
 from olla.proxy.deadlines import Deadlines
 from olla.proxy.gate import Gate
 from olla.proxy.telling import Telling
+from olla.proxy.time_slices import TimeSlices
 from olla.proxy.upstream import Pool
 from olla.record import Sink
 
@@ -101,6 +102,7 @@ class Stations:
         self.dates = Dates(clock)
         self.deadlines = Deadlines()
         self.body_budget = BodyBudget(bodies_max, max_body)
+        self.time_slices = TimeSlices(clock)
         self.wait_keepalive = wait_keepalive
         self.guard = guard or BrowserGuard(CorsPolicy(), AllowedHosts(), enabled=False)
         self.tickets = itertools.count()

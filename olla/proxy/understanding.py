@@ -5,8 +5,11 @@ from typing import Final
 from olla.access.caller import Caller, refuse_model
 from olla.access.visibility import EVERYTHING, Visibility
 from olla.dialects.dialect import Operation, Peek
-from olla.dialects.multipart import peek_multipart
+from olla.dialects.json_scan import JsonObject, Steps
+from olla.dialects.multipart import Form, peek_multipart, scan_form
 from olla.dialects.paths import BodyUse, Target
+from olla.dialects.peek import scan_body, scan_leniently
+from olla.dialects.rewrite import Edit
 from olla.failures import Failed
 from olla.proxy.context_length import fit_context
 from olla.proxy.describing import explained, features_of
@@ -15,7 +18,11 @@ from olla.proxy.stations import Stations
 from olla.record import RequestRecord
 from olla.routing.features import Features
 
-__all__ = ["understand"]
+__all__ = ["LONG", "Scanned", "scan", "understand"]
+
+LONG = 1_048_576
+"""Bytes. A longer body is scanned in steps before it is understood; a shorter one takes some
+milliseconds at most, and no more than before."""
 
 _KEPT_MAX = 1_048_576
 """Bytes of a request that are kept, where the operator wants them."""
@@ -23,6 +30,25 @@ _NO_BODY: Final = Peek(model=None, stream=False)
 # Members of an Enum take a slow way when they are looked up on their class, 0.1 µs each time.
 _JSON: Final = BodyUse.JSON
 _MULTIPART: Final = BodyUse.MULTIPART
+_OTHER: Final = Operation.OTHER
+
+
+Scanned = JsonObject | Form | None
+"""What a scan of a long body has found."""
+
+
+def scan(target: Target, incoming: Incoming, body: bytes) -> Steps[Scanned]:
+    """Scan a long body, a step at a time.
+
+    Raises:
+        Failed: the body is not what the operation needs.
+    """
+    if target.body is _JSON:
+        lenient = _is_unknown(target)
+        return (yield from scan_leniently(body) if lenient else scan_body(body))
+    if target.body is _MULTIPART:
+        return (yield from scan_form(incoming.header("Content-Type") or "", body))
+    return None
 
 
 def understand(
@@ -32,20 +58,25 @@ def understand(
     record: RequestRecord,
     body: bytes,
     caller: Caller,
-) -> tuple[Features, bytes, bool, str | None]:
-    """What routing may know of a request, its body as it goes on, whether it takes a slot, and
-    how its candidates are priced where that was asked for. Notes what it finds in the record.
+    scanned: Scanned = None,
+) -> tuple[Features, tuple[Edit, ...], bool, str | None]:
+    """What routing may know of a request, what is to be changed in its body, whether it takes a
+    slot, and how its candidates are priced where that was asked for. Notes what it finds in the
+    record. `scanned` is what a scan of a long body has found.
 
     Raises:
         Failed: the body is not what the operation needs, or the model is not for the caller.
     """
     peek = _NO_BODY
+    edits: tuple[Edit, ...] = ()
+    form = scanned if isinstance(scanned, Form) else None
+    found = scanned if isinstance(scanned, JsonObject) else None
     if target.body is _JSON:
-        peek = target.dialect.peek(target.operation, body)
+        peek = target.dialect.peek(target.operation, body, found)
     elif target.body is _MULTIPART:
-        peek = peek_multipart(incoming.header("Content-Type") or "", body)
+        peek = peek_multipart(incoming.header("Content-Type") or "", body, form)
     if peek.load_options:
-        peek, body, record.rewritten = fit_context(stations.context, peek, body)
+        peek, edits, record.rewritten = fit_context(stations.context, peek, body, found)
     record.model = peek.model
     if caller.models is not None:
         for name in (peek.model, *peek.others):
@@ -66,8 +97,8 @@ def understand(
         explanation = explained(stations, features, Visibility.of(caller))
     if stations.explained is not None:
         stations.explained(record.id, explained(stations, features, EVERYTHING))
-    return features, body, counted, explanation
+    return features, edits, counted, explanation
 
 
 def _is_unknown(target: Target) -> bool:
-    return target.operation is Operation.OTHER
+    return target.operation is _OTHER

@@ -130,7 +130,7 @@ class UpstreamConnection:
         self.sent = False
         self.last_data = self._loop.time()
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Send bytes of the request."""
         if self.transport is not None and not self.transport.is_closing():
             self.transport.write(data)

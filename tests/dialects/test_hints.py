@@ -8,8 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from olla.dialects.dialect import Operation, Peek
-from olla.dialects.hints import keep_alive_seconds, load_options
+from olla.dialects.hints import keep_alive_seconds
+from olla.dialects.hints import load_options as load_options_of
+from olla.dialects.native_options import LOAD_OPTIONS
 from olla.dialects.registry import DIALECTS
+from olla.failures import Failed, Kind
 
 OLLAMA, OPENAI = DIALECTS["ollama"], DIALECTS["openai"]
 
@@ -17,6 +20,11 @@ OLLAMA, OPENAI = DIALECTS["ollama"], DIALECTS["openai"]
 def peek(body: dict[str, object], operation: Operation = Operation.CHAT) -> Peek:
     """What a native body says."""
     return OLLAMA.peek(operation, msgspec.json.encode({"model": "m", **body}))
+
+
+def load_options(options: dict[str, object]) -> tuple[tuple[str, float], ...]:
+    """What of these options belongs to a loaded model."""
+    return load_options_of([options.get(name) for name in LOAD_OPTIONS])
 
 
 def test_only_options_a_model_is_loaded_with_count() -> None:
@@ -116,3 +124,54 @@ def test_garbage_among_the_options_says_nothing() -> None:
     """An `options` that is no object is the server's to refuse."""
     assert peek({"options": [1, 2]}).load_options == ()
     assert peek({"options": "x", "keep_alive": {}}).keep_alive is None
+
+
+@pytest.mark.parametrize(
+    "value", ["[" + "[]," * 400 + "0]", '"' + "x" * 500 + '"', "{}", "null", '"1"', "1e999", "-"]
+)
+def test_a_value_of_another_type_says_nothing_of_the_others(value: str) -> None:
+    """However long it is; it is not decoded."""
+    body = f'{{"model":"m","options":{{"num_ctx":8192,"num_gpu":{value},"num_predict":7}}}}'
+    if value == "-":
+        body = body.replace("-", '["\\ud800"]')
+    found = OLLAMA.peek(Operation.CHAT, body.encode())
+    assert found.load_options == (("num_ctx", 8192.0),)
+    assert found.output_max == 7
+    body = f'{{"model":"m","keep_alive":{value}}}'
+    if value not in ("1e999", "-"):
+        assert OLLAMA.peek(Operation.CHAT, body.encode()).keep_alive is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"model":"m","options":{"num_ctx":%s}}',
+        '{"model":"m","options":{"num_ctx":8192.%s}}',
+        '{"model":"m","options":{"num_predict":-%s}}',
+        '{"model":"m","keep_alive":%s}',
+    ],
+)
+def test_a_number_that_long_is_refused(body: str) -> None:
+    """A server might obey it, and reading it takes long: so it is no way around a limit."""
+    for digits in ("0" if "." in body else "1") * 401, "1" * 100_000:
+        with pytest.raises(Failed) as caught:
+            OLLAMA.peek(Operation.CHAT, (body % digits).encode())
+        assert caught.value.failure.kind is Kind.BAD_REQUEST
+        assert "400 bytes" in caught.value.failure.message
+
+
+def test_options_that_long_are_refused() -> None:
+    """A megabyte of them; no request has more than some hundred bytes."""
+    body = b'{"model":"m","options":{"num_ctx":8192,"stop":["%b"]}}'
+    assert OLLAMA.peek(Operation.CHAT, body % (b"x" * 1_000_000)).load_options
+    with pytest.raises(Failed):
+        OLLAMA.peek(Operation.CHAT, body % (b"x" * 1_100_000))
+
+
+def test_the_bound_on_the_output_is_read_with_its_length() -> None:
+    """In OpenAI's format as well."""
+    for value, expected in (("[" + "[]," * 1000 + "0]", None), ("7", 7), ('"7"', None)):
+        body = f'{{"model":"m","messages":[],"max_tokens":{value}}}'.encode()
+        assert OPENAI.peek(Operation.CHAT, body).output_max == expected
+    with pytest.raises(Failed):
+        OPENAI.peek(Operation.CHAT, b'{"model":"m","max_tokens":%b}' % (b"1" * 1000))

@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 from requests import Request
 
 from olla.dialects.dialect import Peek
-from olla.dialects.multipart import peek_multipart, replace_multipart_model
+from olla.dialects.json_scan import finished
+from olla.dialects.multipart import multipart_model_edit, peek_multipart, scan_form
+from olla.dialects.rewrite import edited
 from olla.failures import Failed, Kind
 
 TYPE = "multipart/form-data; boundary=b"
@@ -126,9 +128,35 @@ def test_the_content_type_must_name_the_boundary(content_type: str) -> None:
 def test_only_the_model_is_replaced() -> None:
     """Every other byte of the form stays where it was."""
     content_type, body = made_by_a_client("fast", b"\r\n--x\x00\xff" * 100, "a.wav", language="de")
-    renamed = replace_multipart_model(content_type, body, "whisper:groß")
+    renamed = edited(body, [multipart_model_edit(content_type, body, "whisper:groß")])
     assert peek_multipart(content_type, renamed).model == "whisper:groß"
     assert renamed == body.replace(b"fast", "whisper:groß".encode())
+
+
+def test_a_long_form_is_searched_in_steps() -> None:
+    """However long it is and whatever it holds, no step searches more than a part of it."""
+    content_type, body = made_by_a_client("m", b"\r\n--b" * 1_000_000, "a.wav")
+    steps = scan_form(content_type, body)
+    count = 0
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            form = done.value
+            break
+        count += 1
+    assert count >= len(body) // 262_144
+    assert peek_multipart(content_type, body, form).model == "m"
+
+
+@pytest.mark.parametrize("distance", range(-8, 9))
+def test_a_boundary_is_found_wherever_it_stands(distance: int) -> None:
+    """Where one step ends and the next begins, too."""
+    file = b"x" * (262_144 - 200 + distance)
+    body = form(part(FILE, file), part(MODEL))
+    found = finished(scan_form(TYPE, body))
+    assert peek_multipart(TYPE, body, found).model == "m"
+    assert peek_multipart(TYPE, form(part(FILE, file * 3), part(MODEL))).model == "m"
 
 
 @given(

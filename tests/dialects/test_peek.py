@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from olla.dialects.dialect import Operation, Peek
+from olla.dialects.json_scan import MEMBERS_MAX, finished
 from olla.dialects.peek import (
     MODEL_LENGTH_MAX,
     check_model,
@@ -15,15 +16,32 @@ from olla.dialects.peek import (
     other_keys,
     peek_json,
     peek_leniently,
+    scan_body,
+    scan_leniently,
 )
-from olla.failures import Failed, Kind
+from olla.failures import Failed, Failure, Kind
 
 MODEL = ("model",)
 NAMED = ("model", "name")
 
 
 def peek(body: bytes, keys: tuple[str, ...] = MODEL) -> Peek:
-    return peek_json(body, keys, streams_by_default=False, model_required=True)
+    """What a body says: the same whether it is read at once, as short ones are, or in steps."""
+    found: list[Peek | Failure] = []
+    for in_steps in (False, True):
+        try:
+            scanned = finished(scan_body(body)) if in_steps else None
+            found.append(
+                peek_json(
+                    body, keys, streams_by_default=False, model_required=True, scanned=scanned
+                )
+            )
+        except Failed as failed:
+            found.append(failed.failure)
+    assert found[0] == found[1]
+    if isinstance(found[0], Failure):
+        raise Failed(found[0])
+    return found[0]
 
 
 def kind_of(body: bytes, keys: tuple[str, ...] = MODEL) -> Kind:
@@ -49,8 +67,8 @@ def kind_of(body: bytes, keys: tuple[str, ...] = MODEL) -> Kind:
         (b'{"model":"\xc3"}', Kind.BODY_NOT_JSON),
         ('{"model":"m"}'.encode("utf-16"), Kind.BODY_NOT_JSON),
         (b'\xef\xbb\xbf{"model":"m"}', Kind.BODY_NOT_JSON),
-        (b'{"model":"m","x":' + b"[" * 100_000 + b"]" * 100_000 + b"}", Kind.BODY_NOT_JSON),
-        (b'{"model":' + b"[" * 100_000 + b"]" * 100_000 + b"}", Kind.BODY_NOT_JSON),
+        (b'{"model":"m","x":' + b"[" * 100_000 + b"]" * 100_000 + b"}", Kind.BAD_REQUEST),
+        (b'{"model":' + b"[" * 100_000 + b"]" * 100_000 + b"}", Kind.BAD_REQUEST),
         (b"{}", Kind.MODEL_MISSING),
         (b'{"model":null}', Kind.MODEL_MISSING),
         (b'{"model":""}', Kind.MODEL_MISSING),
@@ -74,6 +92,50 @@ def kind_of(body: bytes, keys: tuple[str, ...] = MODEL) -> Kind:
 def test_a_body_that_cannot_be_used_is_refused(body: bytes, kind: Kind) -> None:
     """Whatever is wrong with a body, the client hears what, and nothing else happens."""
     assert kind_of(body) is kind
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{" + b",".join(b'"k%d":1' % n for n in range(MEMBERS_MAX)) + b',"model":"m"}',
+        b"{" + b'"x":1,' * MEMBERS_MAX + b'"model":"m"}',
+        b'{"model":"m",' + b'"' + b"\\n" * 5_000 + b'":1}',
+    ],
+    ids=["many keys", "one key over and over", "a key of escapes"],
+)
+def test_keys_that_no_request_has_are_refused(body: bytes) -> None:
+    """At their first thousand, in a body of any length."""
+    with pytest.raises(Failed) as caught:
+        finished(scan_body(body))
+    assert caught.value.failure.status == 400
+
+
+@pytest.mark.parametrize(
+    "name", [b"m" * 2_000_000, b"\\n" * 1_000_000, b"\\ud800" * 200_000, b"\xc3\xa9" * 500_000]
+)
+def test_a_model_that_long_is_refused_by_its_length(name: bytes) -> None:
+    """It is not decoded, and not repeated in the message."""
+    body = b'{"prompt":"x","model":"%b"}' % name
+    with pytest.raises(Failed) as caught:
+        peek(body)
+    assert caught.value.failure.kind is Kind.MODEL_NOT_STRING
+    assert len(caught.value.failure.message) < 200
+
+
+def test_a_name_of_nothing_but_escapes_is_a_name() -> None:
+    """512 letters of two escapes each are 6 KB of JSON."""
+    name = "\U0001f600" * MODEL_LENGTH_MAX
+    assert peek(json.dumps({"model": name, "x": "\ud800"}).encode()).model == name
+    assert kind_of(json.dumps({"model": name + "x"}).encode()) is Kind.MODEL_NOT_STRING
+
+
+@pytest.mark.parametrize("size", [3_000, 2_500_000])
+def test_a_long_text_may_speak_of_models(size: int) -> None:
+    """With quotes and with escaped letters, beside other halves of surrogate pairs."""
+    text = '{\\"model\\":\\"\\u006d\\",\\"Model\\":1}' * (size // 40)
+    for more in ("", ',"y":"\\ud83d"', ',"y":{"model":1,"Model":2}'):
+        assert peek(f'{{"model":"m","x":"{text}"{more}}}'.encode()) == Peek("m", False)
+    assert kind_of(f'{{"model":"m","x":"{text}","model":"n"}}'.encode()) is Kind.BAD_REQUEST
 
 
 def test_refusals_say_what_to_do() -> None:
@@ -227,10 +289,18 @@ def test_unusual_names_are_names() -> None:
         assert check_model(name) == name
 
 
-@pytest.mark.parametrize("body", [b"", b"hello", b"[1]", b"{", b"\xff", b"{}", b'{"model":null}'])
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"", b"hello", b"[1]", b"{", b"\xff", b"{}", b'{"model":null}'),
+        b'{"model":"m","x":"\xff"}',
+        b'{"model":"m","x":' + b"[" * 2_000 + b"]" * 2_000 + b"}",
+    ],
+)
 def test_nothing_is_asked_of_unknown_paths(body: bytes) -> None:
     """A path that olla does not know may take any body."""
     assert peek_leniently(body) == Peek(None, False)
+    assert peek_leniently(body, finished(scan_leniently(body))) == Peek(None, False)
 
 
 def test_unknown_paths_may_name_a_model() -> None:

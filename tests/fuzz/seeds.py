@@ -25,6 +25,11 @@ SEEDS: dict[str, tuple[bytes, ...]] = {
         b'{"name": "m", "model": null, "stream": true, "x": {"model": 1}}',
         b'{"\\u006dodel": "a\\ud83d\\ude00", "options": {"num_ctx": 1e3}, "keep_alive": "5m"}',
     ),
+    "scan": (
+        b'{"a": "%b", "b": [1, "%b", {"c": "\\ud83d"}], "a": null}' % (b"x" * 50, b"\\n" * 40),
+        b'{"\\u0061": "%b"}' % ('\u00e9\\\\\\"\U0001f600' * 9).encode(),
+        b'{ "a" : "%b\\\\" , "b" : {} }' % (b'\\"' * 30),
+    ),
     "settings": (
         b"server: {port: 8080, host: localhost}\nproxy:\n  load_balancer: priority\n",
         b"discovery:\n  static:\n    endpoints:\n      - {url: 'http://a:1', type: ollama}\n",

@@ -17,11 +17,14 @@ from aiohttp import http_exceptions
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http_parser import HttpRequestParser
 
-from olla.dialects.dialect import Operation, Peek
+from olla.dialects import json_scan
+from olla.dialects.dialect import Dialect, Operation, Peek
 from olla.dialects.ollama import Ollama
 from olla.dialects.openai import OpenAI
 from olla.dialects.paths import Paths, ScopeSpec
-from olla.failures import Failed
+from olla.dialects.peek import scan_body
+from olla.dialects.top_level import NotAnObject
+from olla.failures import Failed, Failure
 from olla.fleet.profiles import PROFILES
 from olla.proxy.framing import Chunked, FramingError
 from olla.proxy.head import BadHead, parse_head
@@ -148,13 +151,47 @@ def chunks(data: bytes) -> None:
 
 
 def peek(data: bytes) -> None:
-    """`model` and `stream` of a body, against Python's own JSON."""
+    """`model` and `stream` of a body, against Python's own JSON; and read in steps as at once."""
     for dialect, operation in _DIALECTS:
-        try:
-            ours = dialect.peek(operation, data)
-        except Failed:
-            continue
-        _compare_peek(ours, json.loads(data), operation)
+        ours = _peeked(dialect, operation, data, in_steps=False)
+        assert _peeked(dialect, operation, data, in_steps=True) == ours
+        if isinstance(ours, Peek):
+            _compare_peek(ours, json.loads(data), operation)
+
+
+def _peeked(
+    dialect: Dialect, operation: Operation, data: bytes, *, in_steps: bool
+) -> Peek | Failure:
+    try:
+        scanned = json_scan.finished(scan_body(data)) if in_steps else None
+        return dialect.peek(operation, data, scanned)
+    except Failed as failed:
+        return failed.failure
+
+
+_NARROW = {"_WINDOW": 64, "_SLICE": 32, "_BLOCK": 16}
+
+
+def scan(data: bytes) -> None:
+    """The members of a long body, in steps of a few bytes, against Python's own JSON."""
+    wide = {name: getattr(json_scan, name) for name in _NARROW}
+    try:
+        for name, size in _NARROW.items():
+            setattr(json_scan, name, size)
+        steps = json_scan.scan_object(data, json_scan.ScanLimits(whole=0))
+        members = json_scan.finished(steps).members
+    except NotAnObject:
+        return
+    finally:
+        for name, size in wide.items():
+            setattr(json_scan, name, size)
+    read = [
+        (name, json.loads(data[start:end], object_pairs_hook=list)) for name, start, end in members
+    ]
+    reference = json.loads(data, object_pairs_hook=list)
+    assert [value for _, value in read] == [value for _, value in reference]
+    for (ours, _), (name, _) in zip(read, reference, strict=True):
+        assert ours == name or not name.isascii()  # half a surrogate pair
 
 
 def _compare_peek(ours: Peek, answer: object, operation: Operation) -> None:
@@ -206,6 +243,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "request": request,
     "chunks": chunks,
     "peek": peek,
+    "scan": scan,
     "settings": settings,
 }
 """By name."""

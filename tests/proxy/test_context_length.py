@@ -7,13 +7,14 @@ from hypothesis import strategies as st
 
 from olla.dialects.dialect import Operation
 from olla.dialects.registry import DIALECTS
+from olla.dialects.rewrite import edited
 from olla.proxy.context_length import ContextRule, fit_context
 
 
 def fitted(rule: ContextRule, body: bytes) -> tuple[object, bytes, str | None]:
     """The load options, the body and the note."""
-    peek, changed, note = fit_context(rule, DIALECTS["ollama"].peek(Operation.CHAT, body), body)
-    return peek.load_options, changed, note
+    peek, edits, note = fit_context(rule, DIALECTS["ollama"].peek(Operation.CHAT, body), body)
+    return peek.load_options, edited(body, edits), note
 
 
 BODY = b'{"model":"m","options":{"temperature":0.5,"num_ctx":10000},"messages":[]}'

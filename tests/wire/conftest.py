@@ -24,6 +24,7 @@ from olla.proxy.admitting import Admission
 from olla.proxy.attempt import Timeouts
 from olla.proxy.browser_guard import BrowserGuard
 from olla.proxy.client_timeouts import ClientTimeouts
+from olla.proxy.context_length import ContextRule
 from olla.proxy.downstream import Downstream
 from olla.proxy.stations import Stations
 from olla.proxy.upstream import Pool
@@ -154,6 +155,8 @@ class Router:
         bodies_max: int = 1 << 30,
         guard: BrowserGuard | None = None,
         policy: AccessPolicy | None = None,
+        body_max: int = 1024 * 1024,
+        num_ctx_max: int | None = None,
         **spec: object,
     ) -> None:
         clock = SystemClock()
@@ -198,8 +201,9 @@ class Router:
             pool=self.pool,
             sink=self.records.append,
             timeouts=timeouts or Timeouts(),
-            max_body=1024 * 1024,
-            aliases={},
+            max_body=body_max,
+            aliases={canonical("alias"): (canonical(MODEL),)},
+            context=ContextRule(num_ctx_max),
             refresh_timeout=1.0,
             ids=ids,
             wait_keepalive=wait_keepalive,
