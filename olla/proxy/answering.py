@@ -5,7 +5,7 @@ keys, the gateways' surfaces). The answers themselves come from the surfaces.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from typing import Final, Protocol, TypeVar, cast
 
 import structlog
@@ -38,8 +38,12 @@ T = TypeVar("T")
 class Asker(Protocol):
     """Sends a request of a surface's own making into the fleet."""
 
-    async def read(self, incoming: Incoming, visit: Visit) -> bytes:
-        """The whole body of a request, bounded as all are."""
+    async def read(self, incoming: Incoming, visit: Visit, most: int) -> bytes:
+        """The whole body of a request, of `most` bytes at most."""
+        ...
+
+    async def run(self, steps: Generator[None, None, T]) -> T:
+        """What work in many short steps comes to, see `TimeSlices`."""
         ...
 
     def ask(
@@ -94,13 +98,18 @@ class Asked:
         await response.prepare(request)
         return response
 
-    async def body(self) -> bytes:
-        """The whole body: to be read once, and at once made into what is asked.
+    async def body(self, most: int) -> bytes:
+        """The whole body, of `most` bytes at most: to be read once, and at once made into what is
+        asked.
 
         Raises:
             Failed: it is too long, breaks off, or there is no room for it, or a limit is reached.
         """
-        return await self._asker.read(self.incoming, self.visit)
+        return await self._asker.read(self.incoming, self.visit, most)
+
+    async def run(self, steps: Generator[None, None, T]) -> T:
+        """What work in many short steps comes to, see `TimeSlices`."""
+        return await self._asker.run(steps)
 
     def ask(self, path: str, body: bytes) -> InnerAnswer:
         """Have the fleet answer a POST to one of the proxied paths (such as `/api/chat`), as if

@@ -8,9 +8,9 @@ answers.
 
 import asyncio
 import re
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Generator, Mapping
 from functools import partial
-from typing import Final, cast
+from typing import Final, TypeVar, cast
 
 import aiohttp
 import structlog
@@ -37,7 +37,7 @@ from olla.proxy.fast_path import FastPath, HotIncoming, HotRequest
 from olla.proxy.gate import Own, Visit
 from olla.proxy.giving_up import give_up_on, moving
 from olla.proxy.host import Carrier
-from olla.proxy.incoming import Incoming, read_body, request_id
+from olla.proxy.incoming import Incoming, read_body, request_id, too_large
 from olla.proxy.inner import InnerAnswer, InnerHost, InnerIncoming
 from olla.proxy.room import overloaded
 from olla.proxy.stations import Stations
@@ -48,6 +48,8 @@ from olla.settings.masking import masked
 from olla.tasks import spawn
 
 __all__ = ["Downstream"]
+
+T = TypeVar("T")
 
 _REQUEST_LINE = re.compile(rb"[A-Z]+ ([^ \r\n]{1,2048})")
 _ORIGIN = re.compile(rb"\r\norigin:[ \t]*([!-~]*)[ \t]*(?=\r\n)", re.IGNORECASE)
@@ -295,18 +297,28 @@ class Downstream:
         stations.sink(record)
         self._done()
 
-    async def read(self, incoming: Incoming, visit: Visit) -> bytes:
+    async def read(self, incoming: Incoming, visit: Visit, most: int) -> bytes:
         """See `Asker.read`.
 
         Raises:
             Failed: see `read_body`.
         """
         stations = self._stations
+        limit = min(most, stations.max_body)
         charge = BodyCharge(stations.body_budget, visit.caller.account)
         try:
-            return await read_body(incoming, stations.max_body, charge, visit.reserved)
+            return await read_body(incoming, limit, charge, visit.reserved)
+        except Failed as failed:
+            if most < stations.max_body and failed.failure == too_large(most):
+                message = f"the request body is over this path's limit of {most} bytes"
+                raise Failed(Failure(Kind.BODY_TOO_LARGE, message)) from None
+            raise
         finally:
             charge.release()
+
+    async def run(self, steps: Generator[None, None, T]) -> T:
+        """See `Asker.run`."""
+        return await self._stations.time_slices.run(steps)
 
     def ask(
         self,
@@ -445,6 +457,7 @@ class Downstream:
                 exchange.crashed(error)
             else:
                 exchange.begin(body)
+                del body  # the exchange drops it when no endpoint needs it any more
             await answered
         except asyncio.CancelledError:
             exchange.abandon(connection.gone())

@@ -16,7 +16,7 @@ from olla.proxy.client_timeouts import ClientTimeouts
 from olla.proxy.content_coding import ContentDecoder, Undecodable, coding_of
 from olla.proxy.credentials import Credential
 
-__all__ = ["Incoming", "body_too_slow", "read_body", "request_id"]
+__all__ = ["Incoming", "body_too_slow", "read_body", "request_id", "too_large"]
 
 _SLICE = 262144
 """Bytes that are decoded at once: a millisecond's work, then others get their turn."""
@@ -120,7 +120,7 @@ async def read_body(
         return b""
     coding = "" if incoming.plain else coding_of(incoming.listed("Content-Encoding"))
     if incoming.length is not None and incoming.length > limit:
-        raise Failed(_too_large(limit))
+        raise Failed(too_large(limit))
     body = incoming.whole()
     if body is None or coding:
         await reserve(incoming.length)
@@ -195,7 +195,7 @@ def _grows_too_much() -> Failure:
 
 
 def _hold(charge: BodyCharge, size: int, limit: int) -> None:
-    failure = _too_large(limit) if size > limit else charge.hold(size)
+    failure = too_large(limit) if size > limit else charge.hold(size)
     if failure is not None:
         raise Failed(failure)
 
@@ -215,7 +215,8 @@ def body_too_slow(timeouts: ClientTimeouts, *, silent: bool) -> Failure:
     return Failure(Kind.REQUEST_TIMEOUT, message)
 
 
-def _too_large(limit: int) -> Failure:
+def too_large(limit: int) -> Failure:
+    """The failure of a request whose body is longer than `limit` bytes."""
     return Failure(
         Kind.BODY_TOO_LARGE,
         f"the request body is over the limit of {limit} bytes "

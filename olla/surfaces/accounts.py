@@ -20,7 +20,7 @@ from olla.failures import Failed, Failure, Kind
 from olla.proxy.answering import Asked, OwnPath
 from olla.proxy.gate import Own
 from olla.surfaces.answers import iso_time, json_response
-from olla.surfaces.asking import by_method, parsed
+from olla.surfaces.asking import KEYS_MAX, by_method, parsed
 from olla.surfaces.chat import MEMBER
 from olla.surfaces.chat_status import Recorder
 from olla.surfaces.key_book import Books, KeyBook, id_in, shown_key, shown_revoked
@@ -120,7 +120,7 @@ class AccountSurface:
 
     async def _create(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
         sent = asked.incoming.has_body
-        body = await parsed(asked, _KeyRequest) if sent else _KeyRequest()
+        body = await parsed(asked, _KeyRequest, KEYS_MAX) if sent else _KeyRequest()
         query = request.query
         reach = self._reach(asked, query.get("user_id") or body.user_id)
         if reach.owner is None:

@@ -12,15 +12,29 @@ from pydantic import BaseModel, ValidationError
 from olla.access.limit import Kind as LimitKind
 from olla.access.limit import Limit
 from olla.dialects.dialect import Dialect
+from olla.dialects.json_scan import OWN_LIMITS, TooComplex, scan_abridged
 from olla.dialects.registry import DIALECTS
+from olla.dialects.top_level import NotAnObject, TopLevel
 from olla.failures import Failed, Failure, Kind
 from olla.proxy.answering import Asked
 from olla.proxy.error_response import error_response
 
-__all__ = ["Answer", "by_method", "parsed", "tier_limits"]
+__all__ = [
+    "KEYS_MAX",
+    "MESSAGES_MAX",
+    "Answer",
+    "by_method",
+    "parsed",
+    "parsed_with_fields",
+    "tier_limits",
+]
 
 T = TypeVar("T", bound=BaseModel)
 Answer = Callable[[web.BaseRequest, Asked], Awaitable[web.StreamResponse]]
+KEYS_MAX = 65_536
+"""Bytes of a request that is about keys."""
+MESSAGES_MAX = 16 * 1024 * 1024
+"""Bytes of a request that has texts for a model, and images."""
 _ABOUT_MODEL = ("model",)
 _SHOWN_MAX = 300
 
@@ -42,17 +56,37 @@ def by_method(dialect: str, answers: Mapping[str, Answer]) -> Answer:
     return answer
 
 
-async def parsed(asked: Asked, shape: type[T]) -> T:
-    """The request's body as a shape.
+async def parsed(asked: Asked, shape: type[T], most: int) -> T:
+    """The request's body, of `most` bytes at most, as a shape.
 
     Raises:
         Failed: it is not of that shape (the message names the field), or cannot be read.
     """
-    body = await asked.body()
+    wanted, _ = await parsed_with_fields(asked, shape, most)
+    return wanted
+
+
+async def parsed_with_fields(asked: Asked, shape: type[T], most: int) -> tuple[T, TopLevel]:
+    """The same, and the values as the client wrote them, to be passed on. In the shape a text of
+    8 KB or more is `x`: nothing is made of it here.
+
+    Raises:
+        Failed: see `parsed`.
+    """
+    body = await asked.body(most)
     try:
-        return shape.model_validate_json(body)
+        scanned, abridged = await asked.run(scan_abridged(body, OWN_LIMITS))
+        wanted = shape.model_validate_json(abridged)
+    except TooComplex as error:
+        raise Failed(
+            Failure(Kind.BAD_REQUEST, f"the body has {error}; send less at once")
+        ) from None
+    except NotAnObject as error:
+        message = f"the body is not a JSON object: {str(error)[:_SHOWN_MAX]}"
+        raise Failed(Failure(Kind.BODY_NOT_JSON, message)) from None
     except ValidationError as error:
         raise Failed(_refusal(error)) from None
+    return wanted, scanned.fields()
 
 
 def tier_limits(surface: str, amounts: Mapping[str, int]) -> dict[str, tuple[Limit, ...]]:

@@ -20,7 +20,7 @@ from olla.proxy.fields import reason_phrase
 from olla.proxy.inner import InnerAnswer
 from olla.proxy.written import WRITTEN_CLOSE
 from olla.surfaces.answers import json_response
-from olla.surfaces.asking import by_method, parsed, tier_limits
+from olla.surfaces.asking import MESSAGES_MAX, by_method, parsed_with_fields, tier_limits
 
 __all__ = ["MEMBER", "TIERS", "ChatSurface"]
 
@@ -137,9 +137,9 @@ class ChatSurface:
 
     async def _ask(self, asked: Asked, *, stream: bool) -> InnerAnswer:
         """Raises Failed: the body is none, or the fleet cannot be asked."""
-        wanted = await parsed(asked, _Request)
+        wanted, fields = await parsed_with_fields(asked, _Request, MESSAGES_MAX)
         model = wanted.model or self._default_model
-        body = {"model": model, "prompt": wanted.message, "stream": stream}
+        body = {"model": model, "prompt": fields["message"], "stream": stream}
         return asked.ask(_GENERATE, msgspec.json.encode(body))
 
 

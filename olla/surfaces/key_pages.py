@@ -8,7 +8,7 @@ from aiohttp import web
 from olla.dialects.dialect import Right
 from olla.proxy.answering import Asked
 from olla.surfaces.answers import json_response
-from olla.surfaces.asking import parsed
+from olla.surfaces.asking import KEYS_MAX, parsed
 from olla.surfaces.key_book import KeyBook, id_in, shown_key, shown_revoked
 from olla.surfaces.wire import KeyRequest
 
@@ -29,7 +29,7 @@ class KeyPages:
 
     async def create(self, request: web.BaseRequest, asked: Asked) -> web.Response:
         """A new key: the only answer that ever has the key itself."""
-        wanted = await parsed(asked, KeyRequest)
+        wanted = await parsed(asked, KeyRequest, KEYS_MAX)
         days = wanted.expires_in_days
         maker = asked.visit.caller.key
         secret, made = await self._book.create(

@@ -4,7 +4,6 @@ Asks the fleet through OpenAI's paths, so that queue, retries, limits and usage 
 request. Making keys is `key_pages`' business.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -14,6 +13,7 @@ from aiohttp import web
 from olla.access.visibility import Visibility
 from olla.dialects.dialect import Right
 from olla.dialects.registry import DIALECTS
+from olla.dialects.top_level import TopLevel
 from olla.failures import Failed, Failure, Kind
 from olla.fleet.names import canonical
 from olla.fleet.snapshot import EndpointView
@@ -27,7 +27,7 @@ from olla.routing.decision import refusal
 from olla.routing.features import Features
 from olla.settings.surfaces import ManagedModel, Management
 from olla.surfaces.answers import json_response, list_response
-from olla.surfaces.asking import by_method, parsed, tier_limits
+from olla.surfaces.asking import MESSAGES_MAX, by_method, parsed_with_fields, tier_limits
 from olla.surfaces.catalogue import Catalogue, Shape
 from olla.surfaces.key_book import KeyBook
 from olla.surfaces.key_pages import KeyPages
@@ -147,17 +147,17 @@ class ManagementSurface:
     # --- what asks the fleet ----------------------------------------------------------------
 
     async def _chat(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
-        wanted = await parsed(asked, ChatRequest)
-        return await self._ask(request, asked, wanted, "/chat/completions")
+        return await self._ask(request, asked, ChatRequest, "/chat/completions")
 
     async def _generate(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
-        wanted = await parsed(asked, GenerateRequest)
-        return await self._ask(request, asked, wanted, "/completions")
+        return await self._ask(request, asked, GenerateRequest, "/completions")
 
     async def _ask(
-        self, request: web.BaseRequest, asked: Asked, wanted: Sampling, path: str
+        self, request: web.BaseRequest, asked: Asked, shape: type[Sampling], path: str
     ) -> web.StreamResponse:
-        answer = asked.ask(_ASKED + path, self._body(wanted))
+        wanted, fields = await parsed_with_fields(asked, shape, MESSAGES_MAX)
+        answer = asked.ask(_ASKED + path, self._body(wanted, fields))
+        del fields  # the client's body; what is sent has a copy of its own
         try:
             status = await answer.status()
             if status != 200:
@@ -173,19 +173,16 @@ class ManagementSurface:
         finally:
             answer.leave()
 
-    def _body(self, wanted: Sampling) -> bytes:
-        """The request for the fleet: what was asked, over the model's parameters."""
+    def _body(self, wanted: Sampling, fields: TopLevel) -> bytes:
+        """The request for the fleet: what was asked, in the client's own bytes, over the model's
+        parameters."""
         said = self._said.get(canonical(wanted.model)) or ManagedModel()
         if not said.is_active:
             message = f"the model '{wanted.model}' is not active here; GET {self._prefix}/models "
             raise Failed(Failure(Kind.MODEL_NOT_FOUND, f"{message}says which are"))
         defaults = {name: value for name, value in said.parameters.items() if name not in _RESERVED}
-        whole = {**DEFAULTS, **defaults, **wanted.model_dump(exclude_none=True)}
-        try:
-            return json.dumps(whole, ensure_ascii=False, allow_nan=False).encode()
-        except ValueError as error:
-            message = f"the body has a value that cannot be passed on: {error}"
-            raise Failed(Failure(Kind.BAD_REQUEST, message)) from None
+        given = {name: raw for name, raw in fields.items() if bytes(memoryview(raw)[:5]) != b"null"}
+        return msgspec.json.encode({**DEFAULTS, **defaults, **given})
 
 
 async def _relayed(

@@ -54,7 +54,7 @@ class Message(_Open):
 
     role: Literal["system", "user", "assistant", "tool", "developer"]
     """Who says it."""
-    content: str | list[dict[str, Any]] | None = None
+    content: str | Annotated[list[dict[str, Any]], Field(fail_fast=True)] | None = None
     """What is said: text, or parts in OpenAI's format."""
 
 
@@ -86,7 +86,7 @@ class Sampling(_Open):
 class ChatRequest(Sampling):
     """A conversation that is to go on."""
 
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[Message], Field(min_length=1, fail_fast=True)]
     """The conversation so far."""
 
 

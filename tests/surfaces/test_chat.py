@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import io
 import json
 from typing import Any
 
@@ -76,6 +77,39 @@ async def test_the_fleet_is_asked_and_less_is_told() -> None:
     assert headers["X-Olla-Endpoint"] == "only"
     assert headers["X-RateLimit-Limit"] == "10"
     assert node.asked == [{"model": MODEL, "prompt": MESSAGE["message"], "stream": False}]
+
+
+@pytest.mark.parametrize(
+    "text", ["\\ud83d", "caf\\u00e9 \\n" * 300_000], ids=["half a pair", "long"]
+)
+async def test_a_message_is_passed_on_as_it_was_written(text: str) -> None:
+    """Byte for byte: no text is made of it on its way."""
+
+    async def script(writer: asyncio.StreamWriter) -> None:
+        writer.write(over(200, line("Hello", True).decode()))
+
+    body = f'{{"model":"{MODEL}","x":[1.50],"message":"{text}"}}'
+    async with (
+        scripted(script) as (app, node),
+        aiohttp.ClientSession() as client,
+        client.post(app.url + "/chat", data=io.BytesIO(body.encode())) as response,
+    ):
+        assert response.status == 200
+    assert node.asked == [{"model": MODEL, "prompt": json.loads(f'"{text}"'), "stream": False}]
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_message_over_the_limit_is_413(path: str) -> None:
+    """By its length alone: nothing of it is read."""
+    async with Fleet(NODES) as fleet:
+        host, _, port = fleet.url.removeprefix("http://").partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {16 * 1024 * 1024 + 1}\r\n\r\n"
+        writer.write(head.encode())
+        async with asyncio.timeout(10):
+            answer = await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 413 ")
 
 
 async def test_a_line_is_passed_on_before_the_next_has_come() -> None:

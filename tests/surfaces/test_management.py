@@ -1,6 +1,7 @@
 """The management API over a fleet: what is asked of it, what comes back, and how it ends."""
 
 import asyncio
+import io
 import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -172,6 +173,45 @@ async def test_what_the_file_does_not_know_goes_to_the_endpoint(
         async with session.post(url(fleet, "/chat"), json=body) as answer:
             text = await answer.text()
         assert '"usage":{' in text
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("\\ud83d", 1), ("a\\n", 20_000), ("x\\u00e9", 300_000)]
+)
+async def test_texts_go_to_the_endpoint_as_they_were_written(
+    tmp_path: Path, session: aiohttp.ClientSession, text: str, count: int
+) -> None:
+    """However long they are, half surrogate pairs and digits included."""
+    said = f'{{"role":"user","content":"{text * count}","x":1.50}}'
+    body = f'{{"temperature":0.70,"max_tokens":1,"model":"{MODEL}","messages":[{said}]}}'
+    async with Fleet(nodes(), settings(tmp_path)) as fleet:
+        async with session.post(url(fleet, "/chat"), data=io.BytesIO(body.encode())) as answer:
+            assert answer.status == 200
+        asked = next(each for each in fleet.nodes["only"].seen if each.target in ASKED)
+        assert asked.body_bytes == len(body)
+
+
+@pytest.mark.parametrize(
+    ("path", "most"),
+    [("/chat", 16 << 20), ("/generate", 16 << 20), ("/api-keys", 65_536)],
+)
+async def test_a_body_over_a_paths_own_limit_is_413(tmp_path: Path, path: str, most: int) -> None:
+    """By its length alone, or once more than that has come; never is all of it read."""
+    keys = "access: {keys: [{name: root, key: root_of_all, operations: [generate, admin]}]}"
+    async with Fleet(nodes(), settings(tmp_path, keys)) as fleet:
+        for length in (f"Content-Length: {most + 1}", "Transfer-Encoding: chunked"):
+            port = int(fleet.url.rsplit(":")[-1])
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            head = f"POST /olla/management{path} HTTP/1.1\r\nHost: x\r\nX-API-Key: root_of_all\r\n"
+            writer.write(f"{head}{length}\r\n\r\n".encode())
+            if "chunked" in length:
+                for _ in range(most // 65_536 + 1):
+                    writer.write(b"10001\r\n%b\r\n" % (b"x" * 65_537))
+            async with asyncio.timeout(10):
+                answer = await reader.readuntil(b"}}")
+            writer.close()
+            assert answer.startswith(b"HTTP/1.1 413 ")
+            assert f"limit of {most} bytes".encode() in answer
 
 
 async def test_two_models_in_one_body_are_refused(
