@@ -165,6 +165,9 @@ worker.
 
 Each station run by itself on what one request had; the exchange itself is what is left of the \
 whole: connections, attempt, relay, records.
+
+How long one body of a request can stall all others, and how much memory it takes, is measured by \
+itself: [What one body costs everybody else](bodies-benchmark.md).
 """
 
 
