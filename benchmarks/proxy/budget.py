@@ -167,7 +167,11 @@ class Harness:
             ),
             "read the answer's head": lambda: app.pool.heads.parse(_HEAD[:-4], "POST"),
             "form the answer's head": lambda: form_answer(
-                head, self.client, stations.telling.fields(record, 1.0), body_read=True
+                head,
+                self.client,
+                stations.telling.fields(record, 1.0),
+                body_read=True,
+                limited=False,
             ),
             "read the answer's end": lambda: ollama.summary(Operation.GENERATE, False, _ANSWER),
             "health and breaker": lambda: app.prober.observe("node", None, "bench:latest"),
