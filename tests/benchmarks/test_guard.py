@@ -6,12 +6,12 @@ from benchmarks.guard.__main__ import COUNTS, WHOLE, compared
 
 
 def test_what_takes_over_three_per_cent_more_is_named() -> None:
-    """A station that grew, and nothing else; a few instructions of a small one are noise."""
-    before = {"a": 10_000, "b": 10_000, "small": 600}
-    lines, over = compared(before, {"a": 10_290, "b": 10_500, "small": 700})
-    assert len(lines) == 3
-    assert len(over) == 1
-    assert over[0].split()[:3] == ["b", "10000", "10500"]
+    """A station that grew by more than its share, and the whole request; nothing else."""
+    before = {WHOLE: 100_000, "a": 10_000, "b": 10_000, "small": 600}
+    now = {WHOLE: 103_100, "a": 10_290, "b": 10_500, "small": 790}
+    lines, over = compared(before, now)
+    assert len(lines) == 4
+    assert [line.split("  ")[1] for line in over] == [WHOLE, "b"]
 
 
 def test_new_and_vanished_stations_are_named() -> None:
