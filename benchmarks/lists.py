@@ -20,11 +20,11 @@ from typing import TextIO
 import uvloop
 
 from olla.app import App
-from olla.app.serving import collect_seldom
+from olla.app.process import collect_seldom
 from olla.fleet.endpoint import ModelFilter
 from olla.fleet.profiles import ListFormat
-from olla.probing.asking import LIST_MAX
-from olla.probing.reading import models
+from olla.probing.list_parsing import models
+from olla.probing.probe_client import LIST_MAX
 from olla.settings import parse
 from olla.store import database as _loaded_before  # noqa: F401 - loading it takes the loop 0.3 s
 

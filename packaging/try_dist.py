@@ -60,7 +60,7 @@ def install(distribution: Path, place: Path, *, compiled: bool) -> Path:
         env=environment,
     )
     found = subprocess.run(
-        [python, "-c", "import olla.proxy.exchange as module; print(module.__file__)"],
+        [python, "-c", "import olla.proxy.exchange.exchange as module; print(module.__file__)"],
         check=True,
         cwd=place,
         env=environment,

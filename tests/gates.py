@@ -4,7 +4,7 @@ from olla.access.keyring import Keyring
 from olla.access.limiter import Limiter
 from olla.access.policy import AccessPolicy
 from olla.clock import Clock, SystemClock
-from olla.proxy.gate import Gate
+from olla.proxy.auth.authenticate import Gate
 
 __all__ = ["open_gate"]
 

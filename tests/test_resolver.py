@@ -11,8 +11,8 @@ import pytest
 from olla.clock import SystemClock
 from olla.failures import Failed, Kind
 from olla.fleet.endpoint import EndpointSpec
-from olla.probing.asking import Asker, Verdict
-from olla.proxy.upstream import Pool
+from olla.probing.probe_client import Asker, Verdict
+from olla.proxy.upstream.pool import Pool
 from olla.resolver import Address, Resolver
 
 SILENT = "silent.example"

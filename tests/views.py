@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from olla.fleet.breaker import BreakerState
 from olla.fleet.endpoint import EndpointSpec
 from olla.fleet.health import Health
-from olla.fleet.line import Flight
-from olla.fleet.names import canonical
+from olla.fleet.instance import Flight
+from olla.fleet.model_names import canonical
 from olla.fleet.profiles import PROFILES
 from olla.fleet.snapshot import EndpointView, Instance, Model, Snapshot
 from olla.fleet.twins import Twins

@@ -75,10 +75,10 @@ class Harness:
         """`extra` are more settings, `request` is what the client sends."""
         from olla.app import App
         from olla.fleet.health import Health
-        from olla.fleet.names import canonical
+        from olla.fleet.model_names import canonical
         from olla.fleet.profiles import PROFILES
         from olla.fleet.snapshot import EndpointView, Instance, Model, Snapshot
-        from olla.proxy.upstream import UpstreamConnection
+        from olla.proxy.upstream.pool import UpstreamConnection
         from olla.settings import endpoint_specs, parse
 
         line = "{url: 'http://127.0.0.1:1', name: node, type: ollama, num_parallel: 10000}"
@@ -122,10 +122,10 @@ class Harness:
         """Each station as something to be called again and again."""
         from olla.dialects.dialect import Operation
         from olla.dialects.registry import DIALECTS
-        from olla.proxy.describing import answer_of, features_of
-        from olla.proxy.fast_path import HotIncoming
-        from olla.proxy.forming import form_answer, form_request
-        from olla.proxy.hot_head import HotHeads
+        from olla.proxy.exchange.message_building import form_answer, form_request
+        from olla.proxy.exchange.request_features import answer_of, features_of
+        from olla.proxy.server.fast_path import HotIncoming
+        from olla.proxy.server.hot_head import HotHeads
 
         stations, app = self.app.downstream._stations, self.app
         keep: list[Any] = []

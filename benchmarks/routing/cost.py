@@ -10,13 +10,13 @@ import msgspec
 
 from benchmarks.routing import fleets
 from olla.admission.dispatcher import Dispatcher
-from olla.fleet.names import canonical
+from olla.fleet.model_names import canonical
 from olla.fleet.snapshot import EndpointView, Instance, Snapshot, resident_by_name
 from olla.routing.decision import RoutingOptions, decide
 from olla.routing.features import Features
 from olla.routing.policies import DEFAULT, POLICIES
-from olla.simulation.catalogue import ModelSpec
 from olla.simulation.machine import Machine, RunningMachine
+from olla.simulation.model_catalogue import ModelSpec
 
 _ROUNDS = 7
 _REQUESTS = 1000

@@ -7,9 +7,9 @@ are of the order that llama.cpp reaches with four-bit models on the cards named 
 from random import Random
 
 from olla.fleet.endpoint import EndpointSpec
-from olla.simulation.catalogue import ModelSpec
 from olla.simulation.events import NodeLimits
 from olla.simulation.machine import Machine
+from olla.simulation.model_catalogue import ModelSpec
 
 __all__ = ["EMBEDDER", "MODELS", "equal", "huge", "huge_models", "machine", "unequal"]
 

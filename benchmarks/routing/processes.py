@@ -23,9 +23,9 @@ from benchmarks.routing.baselines import BY_NAME, LATE
 from benchmarks.routing.workloads import conversation
 from olla.admission.dispatcher import Dispatcher
 from olla.routing.decision import RoutingOptions
-from olla.simulation.catalogue import ModelSpec
 from olla.simulation.fleet import FleetRun
 from olla.simulation.machine import Arrival, Machine
+from olla.simulation.model_catalogue import ModelSpec
 from olla.simulation.server import NodeOptions, SimulatedNode
 
 SCALE = 1 / 20

@@ -7,9 +7,9 @@ from random import Random
 import msgspec
 
 from benchmarks.routing import fleets, traces
-from olla.admission.refusals import QueueLimits
-from olla.simulation.catalogue import ModelSpec
+from olla.admission.rejections import QueueLimits
 from olla.simulation.machine import Arrival, Machine, Outage
+from olla.simulation.model_catalogue import ModelSpec
 
 __all__ = ["WORKLOADS", "Scenario", "Workload"]
 

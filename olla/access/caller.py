@@ -14,7 +14,7 @@ import msgspec
 from olla.access.keys import OPEN_MAKER, Key
 from olla.dialects.dialect import Right
 from olla.failures import Failure, Kind
-from olla.fleet.names import canonical, display
+from olla.fleet.model_names import canonical, display
 
 __all__ = [
     "ANONYMOUS",

@@ -22,7 +22,7 @@ SECRET_BYTES = 32
 STATIC = "static:"
 """How the ids of the configuration's keys begin."""
 OPEN_MAKER = "anonymous"
-"""The maker of keys that callers without a key have made (`surfaces.chat.open_keys`)."""
+"""The maker of keys that callers without a key have made (`surfaces.chat.api.open_keys`)."""
 _SHOWN = 10
 _MARKED_BYTES = 2
 """Of a static key's digest: enough to tell that the key was replaced, too few to guess it by."""

@@ -11,7 +11,7 @@ import msgspec
 
 from olla.access.caller import Caller
 from olla.dialects.dialect import Right
-from olla.fleet.names import canonical, display
+from olla.fleet.model_names import canonical, display
 from olla.fleet.snapshot import EndpointView
 
 __all__ = ["EVERYTHING", "Visibility"]

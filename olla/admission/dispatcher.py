@@ -15,12 +15,10 @@ from typing import Final, assert_never
 
 import msgspec
 
-from olla.admission.learning import learn
+from olla.admission.feedback import learn
 from olla.admission.loads import Loads
 from olla.admission.queue import Queue
-from olla.admission.refusals import QueueLimits, queue_full, timed_out
-from olla.admission.retries import RetryBudget
-from olla.admission.tickets import (
+from olla.admission.queue_types import (
     Action,
     Answer,
     Entered,
@@ -30,9 +28,11 @@ from olla.admission.tickets import (
     Refused,
     Ticket,
 )
+from olla.admission.rejections import QueueLimits, queue_full, timed_out
+from olla.admission.retry_budget import RetryBudget
 from olla.failures import Failure
 from olla.fleet.breaker import BreakerState
-from olla.fleet.line import Flight, Line, Loading
+from olla.fleet.instance import Flight, Line, Loading
 from olla.fleet.snapshot import Snapshot
 from olla.fleet.twins import Twins
 from olla.routing.affinity import PrefixCache, with_cached

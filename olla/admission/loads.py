@@ -8,10 +8,10 @@ the queue's; the requests themselves are sent by the shell.
 
 from math import inf
 
-from olla.admission.placement import propose
-from olla.admission.tickets import AbandonLoad, BeginLoad, Ticket
+from olla.admission.prewarm import propose
+from olla.admission.queue_types import AbandonLoad, BeginLoad, Ticket
 from olla.failures import Failure
-from olla.fleet.line import Line, Loading
+from olla.fleet.instance import Line, Loading
 from olla.fleet.twin import Twin
 from olla.fleet.twins import Twins
 from olla.routing.decision import RoutingOptions

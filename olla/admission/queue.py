@@ -10,8 +10,8 @@ import bisect
 from collections.abc import Sequence
 
 from olla.admission.fairness import FairShares
-from olla.admission.tickets import Ticket
-from olla.fleet.line import Line
+from olla.admission.queue_types import Ticket
+from olla.fleet.instance import Line
 
 __all__ = ["Queue"]
 

@@ -2,6 +2,6 @@
 
 from olla.app.composition import App, StartError
 from olla.app.options import paths_for
-from olla.app.serving import serve
+from olla.app.process import serve
 
 __all__ = ["App", "StartError", "paths_for", "serve"]

@@ -3,19 +3,19 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from olla.app.guarding import Guarding
+from olla.app.access_wiring import Guarding
 from olla.clock import Clock
 from olla.dialects.dialect import Right
 from olla.fleet.snapshot import Snapshot
-from olla.proxy.answering import OwnPath
-from olla.proxy.gate import Own
-from olla.proxy.stations import Stations
+from olla.proxy.auth.authenticate import Own
+from olla.proxy.exchange.context import Stations
+from olla.proxy.internal.routes import OwnPath
 from olla.settings import Settings
-from olla.surfaces.accounts import AccountSurface
-from olla.surfaces.catalogue import Catalogue
-from olla.surfaces.chat import TIERS, ChatSurface
-from olla.surfaces.chat_status import ChatStatus
-from olla.telemetry.addresses import Addresses
+from olla.surfaces.chat.api import TIERS, ChatSurface
+from olla.surfaces.chat.keys_and_usage import AccountSurface
+from olla.surfaces.chat.status import ChatStatus
+from olla.surfaces.models.list_cache import Catalogue
+from olla.telemetry.anonymous_addresses import Addresses
 from olla.telemetry.traffic import Traffic
 
 __all__ = ["ChatParts", "chat_paths", "chat_status"]

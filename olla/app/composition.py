@@ -20,8 +20,9 @@ from structlog.typing import FilteringBoundLogger
 
 from olla import __version__
 from olla.admission.dispatcher import Dispatcher
+from olla.app.access_wiring import Guarding
 from olla.app.chat_service import chat_status
-from olla.app.guarding import Guarding
+from olla.app.internal_routes import own_paths
 from olla.app.options import (
     aliases,
     browser_guard,
@@ -34,29 +35,29 @@ from olla.app.options import (
     routing_options,
     timeouts,
 )
-from olla.app.own_paths import own_paths
 from olla.clock import Clock, SystemClock
 from olla.failures import Failure, Kind
-from olla.fleet.line import Line
+from olla.fleet.instance import Line
 from olla.probing.prober import Prober
-from olla.proxy.admitting import Admission
-from olla.proxy.answering import OwnPath
-from olla.proxy.browser_guard import BrowserGuard
-from olla.proxy.confirming import Confirming
-from olla.proxy.downstream import Downstream
-from olla.proxy.room import connections_max
-from olla.proxy.stations import Stations
-from olla.proxy.upstream import Pool
+from olla.proxy.background.model_loader import ModelLoader
+from olla.proxy.background.stall_detector import Confirming
+from olla.proxy.bounds.connection_limit import connections_max
+from olla.proxy.exchange.admission import Admission
+from olla.proxy.exchange.context import Stations
+from olla.proxy.http.browser_guard import BrowserGuard
+from olla.proxy.internal.routes import OwnPath
+from olla.proxy.server.server import Downstream
+from olla.proxy.upstream.pool import Pool
 from olla.record import Sink, fan_out
 from olla.routing.journal import facts
 from olla.routing.policies import POLICIES
 from olla.settings import Loaded, Settings, endpoint_specs
-from olla.surfaces.catalogue import Catalogue
 from olla.surfaces.key_book import KeyBook
-from olla.surfaces.lists import ListSurface
-from olla.surfaces.status import StatusSurface
+from olla.surfaces.models.list_cache import Catalogue
+from olla.surfaces.models.lists import ListSurface
+from olla.surfaces.status.api import StatusSurface
 from olla.tasks import in_thread
-from olla.telemetry.addresses import Addresses
+from olla.telemetry.anonymous_addresses import Addresses
 from olla.telemetry.decision_log import DecisionLog
 from olla.telemetry.log_writer import Log, LogWriter, descriptor_of
 from olla.telemetry.logging import Level, LogStyle, bridge_stdlib, drop_notice, make_logger
@@ -344,10 +345,10 @@ class App:
         self.admission = Admission(
             self.dispatcher,
             clock,
-            self.pool,
+            lambda ended: ModelLoader(
+                self.pool, ended, timeout=load_timeout(settings), new_id=lambda: next(ids)
+            ),
             snapshot=lambda: self.prober.snapshot,
-            load_timeout=load_timeout(settings),
-            new_id=lambda: next(ids),
             loaded=self._load_ended,
         )
         self.loop_lag = LoopLag()

@@ -1,15 +1,15 @@
 """From settings to the options of the parts that are made of them."""
 
-from olla.admission.refusals import QueueLimits
+from olla.admission.rejections import QueueLimits
 from olla.dialects.paths import Paths, ScopeSpec
-from olla.fleet.names import canonical
+from olla.fleet.model_names import canonical
 from olla.fleet.profiles import PROFILES
-from olla.proxy.allowed_hosts import AllowedHosts
-from olla.proxy.attempt import Timeouts
-from olla.proxy.browser_guard import BrowserGuard
-from olla.proxy.client_timeouts import ClientTimeouts
-from olla.proxy.context_length import ContextRule
-from olla.proxy.cors import CorsPolicy
+from olla.proxy.bounds.client_timeouts import ClientTimeouts
+from olla.proxy.exchange.attempt import Timeouts
+from olla.proxy.exchange.context_length import ContextRule
+from olla.proxy.http.allowed_hosts import AllowedHosts
+from olla.proxy.http.browser_guard import BrowserGuard
+from olla.proxy.http.cors import CorsPolicy
 from olla.routing.decision import Fallback, RoutingOptions, Strategy
 from olla.settings import Settings
 

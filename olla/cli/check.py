@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from olla.cli.running import exit_with, load_or_exit
+from olla.cli.runner import exit_with, load_or_exit
 
 __all__ = ["command"]
 

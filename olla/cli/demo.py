@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from olla.cli.running import run
+from olla.cli.runner import run
 
 __all__ = ["command"]
 

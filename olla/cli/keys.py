@@ -17,9 +17,9 @@ import click
 from olla.access.keys import DEFAULT_RIGHTS, Key, maker_shown
 from olla.access.limiter import Limiter
 from olla.access.policy import TIERS
-from olla.app.guarding import store_url
-from olla.app.keeping import LOOK_AGAIN
-from olla.cli.running import load_or_exit
+from olla.app.access_wiring import store_url
+from olla.app.store_service import LOOK_AGAIN
+from olla.cli.runner import load_or_exit
 from olla.clock import Clock, SystemClock
 from olla.dialects.dialect import Right
 from olla.failures import Failed
@@ -28,9 +28,10 @@ from olla.settings.access import one_of_tiers
 from olla.settings.values import duration, one_of
 from olla.store import StoreError
 from olla.store.database import Store
-from olla.surfaces import chat, management
-from olla.surfaces.answers import iso_time
+from olla.surfaces.chat.api import TIERS as CHAT_TIERS
 from olla.surfaces.key_book import KeyBook, shown_key
+from olla.surfaces.management.api import OWN as MANAGEMENT
+from olla.surfaces.responses import iso_time
 
 __all__ = ["command"]
 
@@ -272,7 +273,7 @@ def _with_store(
 
 async def _announce(url: str, clock: Clock, what: str) -> None:
     """Tell the routers that share their state; they find out by themselves where that fails."""
-    from olla.state.shared import SharedLimits
+    from olla.state.shared_limits import SharedLimits
     from olla.telemetry.logging import Level, LogStyle, make_logger
 
     logger = make_logger(Level.ERROR, LogStyle.CONSOLE, sys.stderr.write, clock)
@@ -303,8 +304,8 @@ def _check_tier(settings: Settings, tier: str) -> None:
     brought = [
         f"{limit.amount} requests a minute {where}"
         for where, enabled, limits in (
-            ("at the management API", surfaces.management.enabled, management.OWN.tiers),
-            ("at the chat service", surfaces.chat.enabled, chat.TIERS),
+            ("at the management API", surfaces.management.enabled, MANAGEMENT.tiers),
+            ("at the chat service", surfaces.chat.enabled, CHAT_TIERS),
         )
         if enabled and limits is not None
         for limit in limits.get(tier, ())

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from olla.cli.running import load_or_exit, run
+from olla.cli.runner import load_or_exit, run
 
 __all__ = ["command"]
 

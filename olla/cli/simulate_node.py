@@ -5,7 +5,7 @@ import signal
 
 import click
 
-from olla.cli.running import run
+from olla.cli.runner import run
 
 __all__ = ["command"]
 

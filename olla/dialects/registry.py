@@ -5,9 +5,9 @@ from types import MappingProxyType
 
 from olla.dialects.anthropic import Anthropic
 from olla.dialects.dialect import Dialect
+from olla.dialects.internal import Own
 from olla.dialects.ollama import Ollama
 from olla.dialects.openai import OpenAI
-from olla.dialects.own import Own
 
 __all__ = ["DIALECTS"]
 

@@ -13,7 +13,7 @@ import msgspec
 from olla.fleet.breaker import BreakerState
 from olla.fleet.endpoint import EndpointSpec
 from olla.fleet.health import Health
-from olla.fleet.names import canonical
+from olla.fleet.model_names import canonical
 from olla.fleet.profiles import Profile
 
 __all__ = ["EMPTY", "EndpointView", "Instance", "Model", "Snapshot", "resident_by_name"]

@@ -14,7 +14,7 @@ from math import inf
 
 import msgspec
 
-from olla.fleet.line import Line
+from olla.fleet.instance import Line
 from olla.fleet.twins import Twins
 
 __all__ = ["Moving", "Patience", "suspects"]

@@ -13,7 +13,15 @@ from math import inf
 
 from olla.fleet.breaker import BreakerState
 from olla.fleet.estimates import EndpointRates, ModelHabits
-from olla.fleet.line import KEEP_ALIVE, OVERHEAD, WARM_SECONDS, Flight, Line, Loading, LoadOptions
+from olla.fleet.instance import (
+    KEEP_ALIVE,
+    OVERHEAD,
+    WARM_SECONDS,
+    Flight,
+    Line,
+    Loading,
+    LoadOptions,
+)
 from olla.fleet.slots import Slots
 from olla.fleet.snapshot import EndpointView, Instance, Model
 

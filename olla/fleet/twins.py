@@ -7,7 +7,7 @@ bookkeeping is the only one there is: Ollama reports neither its queue nor its b
 from collections.abc import Iterator, Sequence
 
 from olla.fleet.estimates import EndpointRates, FleetRates, ModelHabits
-from olla.fleet.line import Line
+from olla.fleet.instance import Line
 from olla.fleet.snapshot import EMPTY, EndpointView, Snapshot
 from olla.fleet.twin import Twin
 

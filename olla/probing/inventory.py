@@ -12,8 +12,8 @@ from olla.clock import Clock
 from olla.fleet.endpoint import EndpointSpec
 from olla.fleet.profiles import Profile
 from olla.fleet.snapshot import Instance, Model, resident_by_name
-from olla.probing.asking import LIST_MAX, Asker, Reply, Verdict
-from olla.probing.reading import instances, models, printable
+from olla.probing.list_parsing import instances, models, printable
+from olla.probing.probe_client import LIST_MAX, Asker, Reply, Verdict
 from olla.probing.slices import Slices
 from olla.tasks import joined, spawn
 

@@ -10,8 +10,8 @@ from olla.clock import Clock
 from olla.failures import Failure
 from olla.fleet.endpoint import EndpointSpec
 from olla.fleet.snapshot import EndpointView, Snapshot
-from olla.probing.asking import Asker
 from olla.probing.inventory import Question
+from olla.probing.probe_client import Asker
 from olla.probing.slices import Slices
 from olla.probing.watch import Watch
 from olla.tasks import spawn

@@ -20,11 +20,11 @@ from olla.fleet.endpoint import EndpointSpec
 from olla.fleet.health import Event, Health, HealthState, advance, next_interval
 from olla.fleet.profiles import AUTO, PROFILES, profile_named
 from olla.fleet.snapshot import EndpointView
-from olla.probing.asking import Asker, Reply, Verdict
-from olla.probing.detecting import detect
 from olla.probing.inventory import Inventory, Question
-from olla.probing.reading import MODELS_MAX
+from olla.probing.list_parsing import MODELS_MAX
+from olla.probing.probe_client import Asker, Reply, Verdict
 from olla.probing.slices import Slices
+from olla.probing.type_detection import detect
 from olla.tasks import spawn
 
 __all__ = ["Watch"]

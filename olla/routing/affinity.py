@@ -12,7 +12,7 @@ from zlib import crc32
 
 import msgspec
 
-from olla.fleet.line import Line
+from olla.fleet.instance import Line
 from olla.fleet.twins import Twins
 from olla.routing.features import Features
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from math import inf
 
 from olla.fleet.breaker import BreakerState
-from olla.fleet.line import Line
+from olla.fleet.instance import Line
 from olla.fleet.snapshot import EndpointView
 from olla.fleet.twin import Twin
 from olla.fleet.twins import Twins

@@ -14,7 +14,7 @@ import msgspec
 
 from olla.failures import Failure, Kind
 from olla.fleet.health import Health
-from olla.fleet.line import Line
+from olla.fleet.instance import Line
 from olla.fleet.snapshot import EndpointView, Snapshot
 from olla.fleet.twin import Twin
 from olla.fleet.twins import Twins

@@ -9,7 +9,7 @@ from math import exp, inf
 
 import msgspec
 
-from olla.fleet.line import Line
+from olla.fleet.instance import Line
 from olla.fleet.twins import Twins
 from olla.routing.features import Features
 

@@ -6,7 +6,7 @@ answer, an address or a key. `olla replay` reads it.
 
 import msgspec
 
-from olla.fleet.line import Line
+from olla.fleet.instance import Line
 from olla.fleet.twin import Twin
 from olla.fleet.twins import Twins
 

@@ -6,11 +6,11 @@ Works on the data as it was written, so that these problems are found together w
 from collections.abc import Hashable
 from typing import Any
 
-from olla.fleet.names import canonical
-from olla.settings.address import Address, read_address
-from olla.settings.credentials import SECRETS, read_secret
+from olla.fleet.model_names import canonical
 from olla.settings.document import Document
 from olla.settings.endpoint import default_name
+from olla.settings.endpoint_auth import SECRETS, read_secret
+from olla.settings.endpoint_url import Address, read_address
 from olla.settings.model import Static
 from olla.settings.problems import Key
 from olla.settings.values import did_you_mean

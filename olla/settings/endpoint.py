@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from olla.fleet.profiles import ALIASES, AUTO, PROFILES
-from olla.settings.address import read_address, read_path
+from olla.settings.endpoint_url import read_address, read_path
 from olla.settings.section import Section, about_key
 from olla.settings.values import Duration, Rate, Size, lower, one_of
 

@@ -6,10 +6,10 @@ A list of texts is written with commas: `OLLA_SERVER_CORS_ALLOWED_ORIGINS=https:
 from collections.abc import Mapping
 from difflib import get_close_matches
 
+from olla.settings.compatibility import foreign_variable
 from olla.settings.document import Document
-from olla.settings.foreign import foreign_variable
 from olla.settings.problems import Problem
-from olla.settings.tree import list_keys, scalar_keys
+from olla.settings.schema_walk import list_keys, scalar_keys
 
 __all__ = ["override"]
 

@@ -7,11 +7,11 @@ import msgspec
 from pydantic import ValidationError
 
 from olla.settings.checks import check_all
+from olla.settings.compatibility import take_out
 from olla.settings.document import read_document
 from olla.settings.environment import override
-from olla.settings.explaining import explain
 from olla.settings.exposure import exposures
-from olla.settings.foreign import take_out
+from olla.settings.messages import explain
 from olla.settings.model import Settings
 from olla.settings.problems import Problem, SettingsError
 from olla.settings.surfaces import taken_over

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
-from olla.admission.retries import SHARE
+from olla.admission.retry_budget import SHARE
 from olla.routing.policies import DEFAULT, POLICIES
 from olla.settings.access import Access, RateLimits, State, Store
 from olla.settings.cors import Cors, checked_hosts

@@ -5,8 +5,8 @@ The rules that make one from the other are in `node`.
 
 import msgspec
 
-from olla.simulation.catalogue import ModelSpec
-from olla.simulation.shape import Options
+from olla.simulation.load_options import Options
+from olla.simulation.model_catalogue import ModelSpec
 
 __all__ = [
     "Job",

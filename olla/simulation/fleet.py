@@ -16,7 +16,7 @@ from typing import assert_never
 import msgspec
 
 from olla.admission.dispatcher import Dispatcher
-from olla.admission.tickets import (
+from olla.admission.queue_types import (
     AbandonLoad,
     Answer,
     BeginLoad,
@@ -27,13 +27,14 @@ from olla.admission.tickets import (
 )
 from olla.failures import Failure, Kind
 from olla.fleet.health import Health
-from olla.fleet.line import Loading
-from olla.fleet.names import canonical
+from olla.fleet.instance import Loading
+from olla.fleet.model_names import canonical
 from olla.fleet.snapshot import Instance, Snapshot, resident_by_name
 from olla.routing.decision import Refuse
 from olla.routing.features import Features
 from olla.simulation.events import Job, LoadAborted, LoadBegan, Loaded, Outcome, Started, Unloaded
 from olla.simulation.events import Refused as NodeRefused
+from olla.simulation.load_options import load_options
 from olla.simulation.machine import (
     Arrival,
     Machine,
@@ -43,7 +44,6 @@ from olla.simulation.machine import (
     RunningRequest,
 )
 from olla.simulation.node import Node
-from olla.simulation.shape import load_options
 
 __all__ = ["FleetRun"]
 

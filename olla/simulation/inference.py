@@ -8,12 +8,12 @@ from contextlib import aclosing
 from typing import Any, Protocol
 
 from olla.clock import Clock
-from olla.simulation.answering import ApiError
-from olla.simulation.catalogue import ModelSpec
-from olla.simulation.shape import context_length, load_options
+from olla.simulation.execution import Busy, Measures, Workshop
+from olla.simulation.load_options import context_length, load_options
+from olla.simulation.model_catalogue import ModelSpec
+from olla.simulation.responses import ApiError
 from olla.simulation.storage import Storage
-from olla.simulation.words import count_tokens, embedding, limited, speech
-from olla.simulation.work import Busy, Measures, Workshop
+from olla.simulation.text_generator import count_tokens, embedding, limited, speech
 
 __all__ = ["Tools", "embed_all", "load", "talk", "whole_number"]
 

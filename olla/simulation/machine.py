@@ -4,18 +4,18 @@ from math import inf
 
 import msgspec
 
-from olla.admission.tickets import Lease, Ticket
+from olla.admission.queue_types import Lease, Ticket
 from olla.fleet.endpoint import EndpointSpec
 from olla.fleet.health import Health
-from olla.fleet.line import Loading
-from olla.fleet.names import canonical
+from olla.fleet.instance import Loading
+from olla.fleet.model_names import canonical
 from olla.fleet.profiles import PROFILES
 from olla.fleet.snapshot import EndpointView, Model
 from olla.routing.features import Features
-from olla.simulation.catalogue import ModelSpec
 from olla.simulation.events import Job, NodeLimits
+from olla.simulation.load_options import Options
+from olla.simulation.model_catalogue import ModelSpec
 from olla.simulation.node import Node
-from olla.simulation.shape import Options
 
 __all__ = ["Arrival", "Machine", "Outage", "Result", "RunningMachine", "RunningRequest"]
 

@@ -24,7 +24,6 @@ from collections import deque
 
 import msgspec
 
-from olla.simulation.catalogue import ModelSpec
 from olla.simulation.events import (
     Job,
     LoadAborted,
@@ -37,7 +36,8 @@ from olla.simulation.events import (
     Started,
     Unloaded,
 )
-from olla.simulation.shape import Options, compatible, context_length, needed
+from olla.simulation.load_options import Options, compatible, context_length, needed
+from olla.simulation.model_catalogue import ModelSpec
 
 __all__ = ["Node"]
 

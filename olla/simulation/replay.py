@@ -11,16 +11,16 @@ from typing import assert_never
 import msgspec
 
 from olla.admission.dispatcher import Dispatcher
-from olla.admission.refusals import QueueLimits
+from olla.admission.rejections import QueueLimits
 from olla.fleet.endpoint import EndpointSpec
-from olla.fleet.names import canonical
+from olla.fleet.model_names import canonical
 from olla.routing.decision import RoutingOptions
 from olla.routing.journal import Decided, EndpointFacts, FleetFacts, JournalLine
 from olla.routing.policy import Policy
-from olla.simulation.catalogue import ModelSpec
 from olla.simulation.events import NodeLimits
 from olla.simulation.fleet import FleetRun
 from olla.simulation.machine import Arrival, Machine
+from olla.simulation.model_catalogue import ModelSpec
 
 __all__ = ["Figures", "Journal", "JournalError", "read_journal", "recorded", "replay"]
 

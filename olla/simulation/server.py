@@ -9,17 +9,17 @@ import msgspec
 from aiohttp import web
 
 from olla.clock import Clock, SystemClock
-from olla.simulation.answering import TROUBLE, ApiError, as_json, reset, spoil
-from olla.simulation.catalogue import ModelSpec, model_spec
 from olla.simulation.cross_origin import add_cors_fields, guard
 from olla.simulation.events import NodeLimits
+from olla.simulation.execution import Workshop
 from olla.simulation.faults import Fault, Faults, Trouble, absurd_list
-from olla.simulation.managing import ManagingApi
-from olla.simulation.native import NativeApi
+from olla.simulation.management_api import ManagingApi
+from olla.simulation.model_catalogue import ModelSpec, model_spec
+from olla.simulation.native_api import NativeApi
+from olla.simulation.openai_api import V1Api, openai_error
+from olla.simulation.responses import TROUBLE, ApiError, as_json, reset, spoil
 from olla.simulation.storage import Storage
-from olla.simulation.typed_events import TypedEventsApi, anthropic_error
-from olla.simulation.v1 import V1Api, openai_error
-from olla.simulation.work import Workshop
+from olla.simulation.typed_events_api import TypedEventsApi, anthropic_error
 from olla.tasks import spawn
 
 __all__ = ["NodeOptions", "Seen", "SimulatedNode"]

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from olla.simulation.catalogue import ModelSpec, full_name
+from olla.simulation.model_catalogue import ModelSpec, full_name
 
 __all__ = ["Storage", "Stored"]
 

@@ -8,7 +8,7 @@ from olla.store import StoreError
 from olla.store.connections import Connections, make_sqlite_file
 from olla.store.errors import in_words
 from olla.store.keys import KeyTable
-from olla.store.migrating import migrate
+from olla.store.schema_upgrade import migrate
 from olla.store.usage import UsageTable
 from olla.tasks import in_thread
 

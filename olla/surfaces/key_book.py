@@ -13,7 +13,7 @@ from olla.clock import Clock
 from olla.dialects.dialect import Right
 from olla.failures import Failed, Failure, Kind
 from olla.settings.access import one_of_tiers
-from olla.surfaces.answers import iso_time
+from olla.surfaces.responses import iso_time
 
 if TYPE_CHECKING:
     from olla.store.database import Store

@@ -9,8 +9,8 @@ from importlib.resources import files
 
 from aiohttp import web
 
-from olla.proxy.answering import Asked, OwnPath
-from olla.surfaces.asking import Answer, by_method
+from olla.proxy.internal.routes import Asked, OwnPath
+from olla.surfaces.json_requests import Answer, by_method
 
 __all__ = ["PAGES", "SAFE_HEADERS", "pages"]
 

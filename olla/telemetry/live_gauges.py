@@ -10,10 +10,10 @@ from prometheus_client.registry import Collector
 
 from olla.fleet.breaker import BreakerState
 from olla.fleet.health import Health
-from olla.fleet.line import Line
+from olla.fleet.instance import Line
 from olla.fleet.snapshot import EndpointView, Snapshot
 from olla.fleet.twins import Twins
-from olla.telemetry.catalogue import metric_row
+from olla.telemetry.metric_catalogue import metric_row
 from olla.telemetry.model_labels import OTHER, ModelLabels
 
 __all__ = ["LiveGauges", "instances"]

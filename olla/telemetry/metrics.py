@@ -16,9 +16,9 @@ from olla.failures import Failure
 from olla.fleet.snapshot import Snapshot
 from olla.fleet.twins import Twins
 from olla.record import AttemptRecord, RequestRecord
+from olla.telemetry.counters import Bins, Tallies, Tally
 from olla.telemetry.live_gauges import LiveGauges
 from olla.telemetry.model_labels import ModelLabels
-from olla.telemetry.tallies import Bins, Tallies, Tally
 
 __all__ = ["METRICS_TYPE", "Metrics"]
 

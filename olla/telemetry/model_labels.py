@@ -6,7 +6,7 @@ sends besides is `other`.
 
 from collections.abc import Callable
 
-from olla.fleet.names import canonical
+from olla.fleet.model_names import canonical
 from olla.fleet.snapshot import Snapshot
 
 __all__ = ["OTHER", "ModelLabels"]

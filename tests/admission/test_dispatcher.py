@@ -4,8 +4,7 @@ import msgspec
 import pytest
 
 from olla.admission.dispatcher import Dispatcher
-from olla.admission.refusals import QueueLimits
-from olla.admission.tickets import (
+from olla.admission.queue_types import (
     AbandonLoad,
     Answer,
     BeginLoad,
@@ -15,11 +14,12 @@ from olla.admission.tickets import (
     Refused,
     Ticket,
 )
+from olla.admission.rejections import QueueLimits
 from olla.failures import Failure, Kind
 from olla.fleet.breaker import BreakerState
 from olla.fleet.health import Health
-from olla.fleet.line import Loading
-from olla.fleet.names import canonical
+from olla.fleet.instance import Loading
+from olla.fleet.model_names import canonical
 from olla.fleet.snapshot import Snapshot
 from olla.routing.decision import (
     ChooseFallback,

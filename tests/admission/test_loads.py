@@ -4,10 +4,10 @@ import msgspec
 
 from olla.admission.loads import Loads
 from olla.admission.queue import Queue
-from olla.admission.tickets import BeginLoad, Ticket
+from olla.admission.queue_types import BeginLoad, Ticket
 from olla.failures import Failure, Kind
-from olla.fleet.line import Line, Loading
-from olla.fleet.names import canonical
+from olla.fleet.instance import Line, Loading
+from olla.fleet.model_names import canonical
 from olla.fleet.twins import Twins
 from olla.routing.decision import RoutingOptions
 from tests.views import MODEL, features, send, twins, view

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from olla.admission.queue import Queue
-from olla.admission.tickets import Ticket
-from olla.fleet.line import Line
+from olla.admission.queue_types import Ticket
+from olla.fleet.instance import Line
 from olla.fleet.twins import Twins
 from olla.routing.delay import expected_delay, work_ahead
 from tests.views import MODEL, features, twins, view

@@ -245,7 +245,7 @@ def test_routers_that_share_their_state_are_told_at_once(
         async def stop(self) -> None:
             await asyncio.sleep(0)
 
-    monkeypatch.setattr("olla.state.shared.SharedLimits", Shared)
+    monkeypatch.setattr("olla.state.shared_limits.SharedLimits", Shared)
     state = 'state: {url: "redis://127.0.0.1:1/0"}\n'
     (tmp_path / "olla.yaml").write_text(SETTINGS + state)
     keys("create", "--tier", "premium")

@@ -10,13 +10,13 @@ import pytest
 
 from olla.dialects.paths import Paths, ScopeSpec
 from olla.failures import Failed
-from olla.fleet.names import canonical
+from olla.fleet.model_names import canonical
 from olla.fleet.profiles import PROFILES
 from olla.fleet.snapshot import Model
-from olla.proxy.head import HeadParser
-from olla.proxy.telling import Telling
+from olla.proxy.exchange.response_headers import Telling
+from olla.proxy.http.response_head import HeadParser
 from olla.record import RequestRecord
-from olla.surfaces.merge import merged
+from olla.surfaces.models.merge import merged
 from olla.telemetry.request_log import JsonLines
 from tests.views import view
 

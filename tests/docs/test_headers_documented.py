@@ -5,8 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from olla.proxy import headers
-from olla.proxy.fields import BEGINNINGS, CHALLENGES, ENDS_HERE, HOP_BY_HOP, LIMITS, NOT_IN_TRAILERS
+from olla.proxy.http import headers
+from olla.proxy.http.message_fields import (
+    BEGINNINGS,
+    CHALLENGES,
+    ENDS_HERE,
+    HOP_BY_HOP,
+    LIMITS,
+    NOT_IN_TRAILERS,
+)
 
 PAGE = (Path(__file__).parents[2] / "docs/headers.md").read_text()
 ANSWERS, _, REQUESTS = PAGE.partition("\n## Requests")

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from olla.telemetry.catalogue import CATALOGUE, metric_row, table
+from olla.telemetry.metric_catalogue import CATALOGUE, metric_row, table
 
 PAGE = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
 _ROW = re.compile(r"^\| `(\w+)` \|", re.MULTILINE)

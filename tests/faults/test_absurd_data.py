@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from olla.app import App
 from olla.fleet.health import Health
-from olla.fleet.names import canonical
-from olla.probing import inventory, reading
-from olla.probing.reading import MODELS_MAX, Listing
+from olla.fleet.model_names import canonical
+from olla.probing import inventory, list_parsing
+from olla.probing.list_parsing import MODELS_MAX, Listing
 from olla.settings import parse
 from tests.routers import Log, settings_text
 
@@ -198,7 +198,7 @@ async def test_what_cannot_be_taken_in_marks_its_endpoint_alone(
     """Should an error be left in what is made of an endpoint's data: it is logged with that
     endpoint's name, that endpoint gets no requests, and all others go on; when the data can be
     taken in, it is back."""
-    read = reading.models
+    read = list_parsing.models
 
     def unbounded(*told: Any, more: bool) -> Generator[None, None, Listing | None]:
         found = yield from read(*told, more=more)

@@ -10,8 +10,8 @@ import aiohttp
 import pytest
 
 from olla.failures import Kind
-from olla.proxy.aiohttp_internals import Connection
-from olla.proxy.downstream import Downstream
+from olla.proxy.server.aiohttp_internals import Connection
+from olla.proxy.server.server import Downstream
 from tests.scripted_ollama import scripted
 from tests.wire.conftest import MODEL, MakeRouter, Router, post
 

@@ -7,7 +7,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from olla.proxy import inner
+from olla.proxy.internal import subrequest
 from tests.scripted_ollama import MODEL, over, scripted
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nConnection: close\r\n\r\n"
@@ -21,8 +21,8 @@ MESSAGES = {"messages": [{"role": "user", "content": "hi"}], "model": MODEL}
 @pytest.fixture(autouse=True)
 def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bounds that are reached soon."""
-    monkeypatch.setattr(inner, "ANSWER_MAX", 300_000)
-    monkeypatch.setattr(inner, "LINE_MAX", 100_000)
+    monkeypatch.setattr(subrequest, "ANSWER_MAX", 300_000)
+    monkeypatch.setattr(subrequest, "LINE_MAX", 100_000)
 
 
 class Endless:
@@ -113,7 +113,7 @@ async def test_a_stream_without_end_goes_on_as_long_as_it_is_read() -> None:
             lines = 0
             async for _line in response.content:
                 lines += 1
-                if lines * len(PIECE) > 3 * inner.ANSWER_MAX:
+                if lines * len(PIECE) > 3 * subrequest.ANSWER_MAX:
                     break
         async with asyncio.timeout(10):
             await endless.hung_up.wait()

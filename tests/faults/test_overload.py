@@ -12,7 +12,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from olla.proxy.body_budget import STEP
+from olla.proxy.bounds.body_budget import STEP
 from olla.simulation.server import SimulatedNode
 from tests.routers import node_options, settings_text
 from tests.wire.conftest import MODEL, MakeRouter, Router, answer, post, split

@@ -10,7 +10,7 @@ from olla.access.keys import KEY_PREFIX
 from olla.access.limit import Kind, Limit
 from olla.access.limiter import Account, Charge
 from olla.access.policy import AccessPolicy
-from olla.proxy.attempt import Timeouts
+from olla.proxy.exchange.attempt import Timeouts
 from tests.gates import open_gate
 from tests.wire.conftest import MODEL, MakeRouter, Router, answer, post, split
 
@@ -116,7 +116,7 @@ async def test_a_fault_at_a_time_out_is_a_500(
         await reader.read()
 
     router.endpoints[0].script = hang
-    monkeypatch.setattr("olla.proxy.attempt.Failure", broken_now)
+    monkeypatch.setattr("olla.proxy.exchange.attempt.Failure", broken_now)
     await is_500(router, post("/api/generate", BODY))
     await router.endpoints[0].lost.wait()
 

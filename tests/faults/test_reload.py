@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from olla.app import App
-from olla.app.serving import follow
+from olla.app.process import follow
 from olla.settings import Loaded, SettingsError, load, parse
 from tests.routers import ADMIN, WITH_ADMIN, Fleet, settings_text
 
@@ -317,7 +317,7 @@ async def test_a_reload_that_fails_half_way_changes_nothing(
             if step == "describe":
                 faulty.setattr(app.status, "describe", broken)
             elif step == "access_policy":
-                faulty.setattr("olla.app.guarding.access_policy", broken)
+                faulty.setattr("olla.app.access_wiring.access_policy", broken)
             else:
                 faulty.setattr(f"olla.app.composition.{step}", broken)
             with pytest.raises(RuntimeError, match="a fault in olla"):

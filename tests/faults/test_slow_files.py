@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from olla.app import App
-from olla.app.serving import follow
+from olla.app.process import follow
 from olla.settings import load, parse
 from tests.routers import Fleet, settings_text
 

@@ -4,7 +4,7 @@ import asyncio
 
 import aiohttp
 
-from olla.fleet.names import canonical
+from olla.fleet.model_names import canonical
 from olla.fleet.stalls import Moving, Patience
 from tests.routers import ADMIN, WITH_ADMIN, Fleet
 

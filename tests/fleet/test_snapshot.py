@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from olla.fleet.breaker import BreakerState
 from olla.fleet.endpoint import EndpointSpec
 from olla.fleet.health import Health
-from olla.fleet.names import canonical
+from olla.fleet.model_names import canonical
 from olla.fleet.snapshot import EMPTY, EndpointView, Instance, Model, Snapshot, resident_by_name
 
 NAMES = ("a", "b", "c", "d")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from olla.fleet.line import Flight, Line
+from olla.fleet.instance import Flight, Line
 from olla.fleet.stalls import Moving, Patience, suspects
 from olla.fleet.twins import Twins
 from tests.views import features, twins, view

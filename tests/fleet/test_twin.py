@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from olla.fleet.endpoint import EndpointSpec
 from olla.fleet.estimates import EndpointRates, FleetRates
 from olla.fleet.health import Health
-from olla.fleet.line import Flight, Line
-from olla.fleet.names import canonical
+from olla.fleet.instance import Flight, Line
+from olla.fleet.model_names import canonical
 from olla.fleet.profiles import PROFILES
 from olla.fleet.snapshot import EndpointView, Instance, Model, resident_by_name
 from olla.fleet.twin import Twin
-from olla.simulation.catalogue import ModelSpec
 from olla.simulation.events import Job, NodeLimits, Started
+from olla.simulation.model_catalogue import ModelSpec
 from olla.simulation.node import Node
 
 GB = 10**9

@@ -3,8 +3,8 @@
 import msgspec
 
 from olla.fleet.health import Health
-from olla.fleet.line import Flight
-from olla.fleet.names import canonical
+from olla.fleet.instance import Flight
+from olla.fleet.model_names import canonical
 from olla.fleet.snapshot import Model
 from olla.fleet.twins import Twins
 from tests.views import MODEL, fleet, send, twins, view

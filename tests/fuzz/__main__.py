@@ -13,7 +13,12 @@ from pathlib import Path
 from tests.fuzz.seeds import SEEDS
 
 PARSERS = (
-    *("olla.proxy.head", "olla.proxy.framing", "olla.proxy.hot_head", "olla.dialects"),
+    *(
+        "olla.proxy.http.response_head",
+        "olla.proxy.http.framing",
+        "olla.proxy.server.hot_head",
+        "olla.dialects",
+    ),
     "olla.settings.document",
 )
 

@@ -26,9 +26,9 @@ from olla.dialects.peek import scan_body
 from olla.dialects.top_level import NotAnObject
 from olla.failures import Failed, Failure
 from olla.fleet.profiles import PROFILES
-from olla.proxy.framing import Chunked, FramingError
-from olla.proxy.head import BadHead, parse_head
-from olla.proxy.hot_head import HotHeads
+from olla.proxy.http.framing import Chunked, FramingError
+from olla.proxy.http.response_head import BadHead, parse_head
+from olla.proxy.server.hot_head import HotHeads
 from olla.settings import SettingsError, parse
 from olla.settings.document import read_document
 

@@ -480,7 +480,7 @@ def test_open_keys_have_a_bound(open_keys: ThreadedFleet, monkeypatch: pytest.Mo
     url = open_keys.url
     found = [requests.post(f"{url}/api/keys?user_id=a", timeout=10) for _ in range(6)]
     assert [each.status_code for each in found] == [201] * 5 + [403]
-    monkeypatch.setattr("olla.surfaces.accounts._OPEN_KEYS_MAX", 6)
+    monkeypatch.setattr("olla.surfaces.chat.keys_and_usage._OPEN_KEYS_MAX", 6)
     for user, status in (("b", 201), ("c", 403)):
         answer = requests.post(f"{url}/api/keys?user_id={user}", timeout=10)
         assert answer.status_code == status

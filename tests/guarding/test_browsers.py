@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from olla.app.options import browser_guard
-from olla.proxy.cors import EXPOSED
+from olla.proxy.http.cors import EXPOSED
 from olla.settings import parse
 from tests.guarding.conftest import MODEL, bearer, said
 from tests.guarding.test_limits import stopped

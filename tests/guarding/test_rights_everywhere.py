@@ -16,8 +16,8 @@ from olla.access.keys import DEFAULT_RIGHTS, Key
 from olla.access.policy import AccessPolicy
 from olla.dialects.dialect import Right
 from olla.failures import Failed
-from olla.proxy.allowing import let_in
-from olla.proxy.inner import InnerIncoming
+from olla.proxy.auth.authorize import let_in
+from olla.proxy.internal.subrequest import InnerIncoming
 from olla.surfaces.pages import PAGES
 from tests.guarding.conftest import MODEL, MakeFleet, new_key
 from tests.routers import Fleet

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from olla.admission.dispatcher import Dispatcher
-from olla.admission.tickets import Lease, LeaseError
+from olla.admission.queue_types import Lease, LeaseError
 from olla.fleet.health import Health
 from olla.fleet.snapshot import Snapshot
 from olla.routing.decision import Refuse, RoutingOptions

@@ -17,8 +17,7 @@ from hypothesis.stateful import (
 )
 
 from olla.admission.dispatcher import Dispatcher
-from olla.admission.refusals import QueueLimits
-from olla.admission.tickets import (
+from olla.admission.queue_types import (
     AbandonLoad,
     Answer,
     BeginLoad,
@@ -28,11 +27,12 @@ from olla.admission.tickets import (
     Refused,
     Ticket,
 )
+from olla.admission.rejections import QueueLimits
 from olla.failures import Failure, Kind
 from olla.fleet.breaker import BreakerState
 from olla.fleet.health import Health
-from olla.fleet.line import Line, Loading
-from olla.fleet.names import canonical
+from olla.fleet.instance import Line, Loading
+from olla.fleet.model_names import canonical
 from olla.fleet.snapshot import EndpointView, Snapshot
 from olla.fleet.twin import Twin
 from olla.routing.decision import (

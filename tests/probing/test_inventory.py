@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from olla.clock import SystemClock
-from olla.fleet.names import canonical
+from olla.fleet.model_names import canonical
 from olla.fleet.profiles import PROFILES
-from olla.probing.asking import Asker, Verdict
 from olla.probing.inventory import Inventory, Question
+from olla.probing.probe_client import Asker, Verdict
 from olla.probing.slices import Slices
 from tests.probing.scripted import HANG, OLLAMA, ScriptedServer, endpoint, model_list
 

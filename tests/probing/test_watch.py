@@ -9,7 +9,7 @@ import pytest
 from olla.failures import Failure, Kind
 from olla.fleet.endpoint import ModelFilter
 from olla.fleet.health import Health
-from olla.fleet.names import canonical
+from olla.fleet.model_names import canonical
 from olla.probing.prober import Prober
 from tests.probing.scripted import HANG, OLLAMA, ScriptedServer, endpoint, model_list
 

@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from olla.fleet.names import canonical
+from olla.fleet.model_names import canonical
 from olla.fleet.snapshot import EndpointView
-from olla.probing.asking import Reply, Verdict
 from olla.probing.inventory import Question
+from olla.probing.probe_client import Reply, Verdict
 from tests.probing.virtual_time import Watched, in_virtual_time
 
 LLAMA = canonical("llama3")

@@ -6,8 +6,8 @@ import pytest
 
 from olla.failures import Failure, Kind
 from olla.fleet.breaker import FAILURES_TO_OPEN
-from olla.fleet.names import canonical
-from olla.probing.asking import Reply, Verdict
+from olla.fleet.model_names import canonical
+from olla.probing.probe_client import Reply, Verdict
 from tests.probing.virtual_time import Watched, in_virtual_time
 
 LLAMA = canonical("llama3")

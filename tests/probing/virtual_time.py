@@ -10,7 +10,7 @@ from structlog.testing import LogCapture
 
 from olla.fleet.endpoint import EndpointSpec
 from olla.fleet.snapshot import EndpointView
-from olla.probing.asking import Reply, Verdict
+from olla.probing.probe_client import Reply, Verdict
 from olla.probing.slices import Slices
 from olla.probing.watch import Watch
 from tests.probing.logs import capturing_logger

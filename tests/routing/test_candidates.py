@@ -6,7 +6,7 @@ import pytest
 from olla.fleet.breaker import BreakerState
 from olla.fleet.endpoint import EndpointSpec
 from olla.fleet.health import Health
-from olla.fleet.line import Flight
+from olla.fleet.instance import Flight
 from olla.fleet.snapshot import EndpointView
 from olla.fleet.twins import Twins
 from olla.routing.candidates import Exclusion, candidates, exclusion, reluctance

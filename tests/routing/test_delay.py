@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from olla.fleet.line import Flight, Line
+from olla.fleet.instance import Flight, Line
 from olla.fleet.twins import Twins
 from olla.routing.delay import Delay, expected_delay, missed, price
 from olla.routing.features import Features

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from olla.settings import Problem, Settings, parse
-from olla.settings.tree import scalar_keys
+from olla.settings.schema_walk import scalar_keys
 
 Problems = Callable[..., list[Problem]]
 

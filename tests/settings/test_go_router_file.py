@@ -1,7 +1,7 @@
 """A file with every documented key of the Go router: it loads, and nothing but notices is said."""
 
 from olla.settings import parse
-from olla.settings.foreign import FOREIGN
+from olla.settings.compatibility import FOREIGN
 
 FILE = """\
 server:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from olla.settings import Problem, SettingsError, load, parse
-from olla.settings.tree import all_paths
+from olla.settings.schema_walk import all_paths
 
 Problems = Callable[..., list[Problem]]
 

@@ -3,7 +3,7 @@
 import pytest
 
 from olla.settings import SettingsError, parse
-from olla.settings.specs import endpoint_specs
+from olla.settings.endpoint_specs import endpoint_specs
 
 FLEET = """
 discovery:

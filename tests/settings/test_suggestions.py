@@ -3,8 +3,8 @@
 import pytest
 
 from olla.settings import SettingsError, parse
-from olla.settings.explaining import explain
-from olla.settings.tree import keys_below
+from olla.settings.messages import explain
+from olla.settings.schema_walk import keys_below
 
 ENDPOINT = ("discovery", "static", "endpoints", 0)
 LETTERS = "abcdefghijklmnopqrstuvwxyz_-"

@@ -8,15 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from olla.admission.dispatcher import Dispatcher
-from olla.admission.refusals import QueueLimits
+from olla.admission.rejections import QueueLimits
 from olla.fleet.endpoint import EndpointSpec
 from olla.routing.decision import RoutingOptions
 from olla.routing.policies import POLICIES
 from olla.routing.policy import Policy
-from olla.simulation.catalogue import ModelSpec
 from olla.simulation.events import NodeLimits
 from olla.simulation.fleet import FleetRun
 from olla.simulation.machine import Arrival, Machine, Outage
+from olla.simulation.model_catalogue import ModelSpec
 
 GB = 10**9
 MODELS = tuple(

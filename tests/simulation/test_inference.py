@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from olla.simulation.answering import ApiError
-from olla.simulation.catalogue import model_spec
+from olla.simulation.execution import Measures
 from olla.simulation.inference import embed_all, talk, whole_number
+from olla.simulation.model_catalogue import model_spec
+from olla.simulation.responses import ApiError
 from olla.simulation.server import NodeOptions, SimulatedNode
-from olla.simulation.work import Measures
 
 MODEL = model_spec("llama3.2")
 

@@ -1,10 +1,10 @@
 """What a simulated fleet is made of."""
 
 from olla.fleet.endpoint import EndpointSpec
-from olla.fleet.names import canonical
-from olla.simulation.catalogue import ModelSpec
+from olla.fleet.model_names import canonical
 from olla.simulation.events import NodeLimits
 from olla.simulation.machine import Arrival, Machine, Result, RunningMachine
+from olla.simulation.model_catalogue import ModelSpec
 
 MODEL = ModelSpec("m:latest", 4_000_000_000, digest="d")
 

@@ -5,7 +5,6 @@ import math
 
 import pytest
 
-from olla.simulation.catalogue import ModelSpec
 from olla.simulation.events import (
     Job,
     LoadAborted,
@@ -17,6 +16,7 @@ from olla.simulation.events import (
     Started,
     Unloaded,
 )
+from olla.simulation.model_catalogue import ModelSpec
 from olla.simulation.node import Node
 
 GB = 1_000_000_000

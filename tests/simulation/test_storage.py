@@ -2,7 +2,7 @@
 
 import pytest
 
-from olla.simulation.catalogue import model_spec
+from olla.simulation.model_catalogue import model_spec
 from olla.simulation.storage import Storage
 
 

@@ -10,7 +10,7 @@ from structlog.testing import LogCapture
 from olla.access.limit import Kind, Limit
 from olla.access.limiter import Account, Limiter
 from olla.clock import SystemClock
-from olla.state.shared import SharedLimits
+from olla.state.shared_limits import SharedLimits
 
 __all__ = ["CONCURRENT", "DAILY", "REQUESTS", "TOKENS", "Router", "logging", "until"]
 

@@ -13,7 +13,7 @@ from olla.access.keys import DEFAULT_RIGHTS, Key
 from olla.dialects.dialect import Operation, Right
 from olla.dialects.paths import Paths, ScopeSpec
 from olla.fleet.profiles import PROFILES
-from olla.proxy.answering import OperationSurface
+from olla.proxy.internal.routes import OperationSurface
 from tests.surfaces.known_fleet import KnownFleet, StillClock
 
 Surface = Callable[[web.BaseRequest, Any], Awaitable[web.StreamResponse]]

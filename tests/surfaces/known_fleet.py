@@ -8,7 +8,7 @@ from olla.fleet.endpoint import EndpointSpec, ModelFilter
 from olla.fleet.health import Health
 from olla.fleet.profiles import profile_named
 from olla.fleet.snapshot import EndpointView, Instance, Snapshot, resident_by_name
-from olla.probing.reading import models
+from olla.probing.list_parsing import models
 
 T = TypeVar("T")
 NEWER = "2026-03-01T12:00:00.123456789+02:00"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from olla.proxy.inner import InnerAnswer
+from olla.proxy.internal.subrequest import InnerAnswer
 from olla.simulation.faults import Fault
 from tests.routers import Fleet
 from tests.wire.conftest import ended

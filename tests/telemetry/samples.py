@@ -4,7 +4,7 @@ from typing import Any
 
 from olla.fleet.endpoint import EndpointSpec
 from olla.fleet.health import Health
-from olla.fleet.names import canonical
+from olla.fleet.model_names import canonical
 from olla.fleet.profiles import PROFILES
 from olla.fleet.snapshot import EndpointView, Instance, Model, Snapshot, resident_by_name
 from olla.record import AttemptRecord, RequestRecord

@@ -6,7 +6,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from olla.failures import Failure, Kind
-from olla.fleet.line import Flight
+from olla.fleet.instance import Flight
 from olla.fleet.snapshot import Instance, Snapshot
 from olla.fleet.twins import Twins
 from olla.record import AttemptRecord

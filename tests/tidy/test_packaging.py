@@ -49,6 +49,6 @@ def test_the_source_distribution_has_what_building_needs(tmp_path: Path) -> None
     with tarfile.open(made) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"packaging/backend.py", "setup.py", "pyproject.toml", "LICENSE"} <= names
-    assert {"olla/py.typed", "olla/proxy/exchange.py", "config/olla.yaml"} <= names
+    assert {"olla/py.typed", "olla/proxy/exchange/exchange.py", "config/olla.yaml"} <= names
     assert any(name.startswith("olla/web/") for name in names)
     assert not any(name.startswith("tests/") for name in names)

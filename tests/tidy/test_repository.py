@@ -10,7 +10,7 @@ from typing import get_args
 
 import pytest
 
-from olla.admission.tickets import Action, Entered
+from olla.admission.queue_types import Action, Entered
 from olla.routing.decision import Decision
 from olla.routing.journal import JournalLine
 from olla.simulation.events import Outcome
@@ -22,42 +22,37 @@ FUNCTION_LINES_MAX = 80
 
 ELSEWHERE = {
     "__main__.py": "cli/test_serve.py",
+    "app/access_wiring.py": "guarding/test_who_may_ask.py",
     "app/chat_service.py": "gateways/test_chat_service_examples.py",
     "app/composition.py": "test_app.py",
-    "app/serving.py": "faults/test_reload.py",
-    "app/guarding.py": "guarding/test_who_may_ask.py",
-    "app/keeping.py": "guarding/test_who_may_ask.py",
-    "app/own_paths.py": "guarding/test_who_may_ask.py",
-    "cli/running.py": "cli/test_serve.py",
-    "proxy/aiohttp_check.py": "proxy/test_aiohttp_internals.py",
-    "proxy/answering.py": "guarding/test_who_may_ask.py",
-    "proxy/asking.py": "proxy/test_loading.py",
-    "proxy/attempt.py": "wire/test_failover.py",
-    "proxy/confirming.py": "faults/test_stuck_models.py",
-    "proxy/counting.py": "guarding/test_usage.py",
-    "proxy/exchange.py": "wire/test_failover.py",
-    "proxy/downstream.py": "wire/test_http.py",
-    "proxy/gate.py": "guarding/test_limits.py",
-    "proxy/giving_up.py": "faults/test_stuck_models.py",
-    "proxy/relay.py": "wire/test_relay_verbatim.py",
-    "proxy/host.py": "wire/test_failover.py",
-    "proxy/retrying.py": "wire/test_failover.py",
-    "proxy/settling.py": "wire/test_failover.py",
-    "proxy/stations.py": "test_app.py",
-    "proxy/turning_away.py": "guarding/test_ways_around.py",
-    "proxy/waiting.py": "faults/test_waiting.py",
-    "proxy/written.py": "proxy/test_aiohttp_internals.py",
-    "proxy/understanding.py": "faults/test_bad_requests.py",
+    "app/internal_routes.py": "guarding/test_who_may_ask.py",
+    "app/process.py": "faults/test_reload.py",
+    "app/store_service.py": "guarding/test_who_may_ask.py",
+    "cli/runner.py": "cli/test_serve.py",
     "clock.py": "test_app.py",
-    "store/migrations/env.py": "store/test_migrating.py",
+    "proxy/auth/authenticate.py": "guarding/test_limits.py",
+    "proxy/background/endpoint_request.py": "proxy/background/test_model_loader.py",
+    "proxy/background/rerouting.py": "faults/test_stuck_models.py",
+    "proxy/background/stall_detector.py": "faults/test_stuck_models.py",
+    "proxy/exchange/attempt.py": "wire/test_failover.py",
+    "proxy/exchange/context.py": "test_app.py",
+    "proxy/exchange/failover.py": "wire/test_failover.py",
+    "proxy/exchange/request_parsing.py": "faults/test_bad_requests.py",
+    "proxy/exchange/sse_keepalive.py": "faults/test_waiting.py",
+    "proxy/exchange/token_estimate.py": "guarding/test_usage.py",
+    "proxy/http/raw_response.py": "proxy/server/test_aiohttp_internals.py",
+    "proxy/internal/routes.py": "guarding/test_who_may_ask.py",
+    "proxy/server/aiohttp_check.py": "proxy/server/test_aiohttp_internals.py",
+    "proxy/server/server.py": "wire/test_http.py",
+    "store/migrations/env.py": "store/test_schema_upgrade.py",
     "store/migrations/versions/v0001_keys_and_usage.py": "store/test_schema.py",
-    "store/migrations/versions/v0002_made_by.py": "store/test_migrating.py",
-    "surfaces/accounts.py": "gateways/test_chat_service_examples.py",
-    "surfaces/answers.py": "surfaces/test_status.py",
-    "surfaces/fleet_report.py": "surfaces/test_status.py",
-    "surfaces/key_pages.py": "surfaces/test_management.py",
-    "surfaces/openapi_table.py": "surfaces/test_openapi.py",
-    "surfaces/wire.py": "surfaces/test_asking.py",
+    "store/migrations/versions/v0002_made_by.py": "store/test_schema_upgrade.py",
+    "surfaces/chat/keys_and_usage.py": "gateways/test_chat_service_examples.py",
+    "surfaces/management/keys.py": "surfaces/management/test_api.py",
+    "surfaces/management/wire.py": "surfaces/test_json_requests.py",
+    "surfaces/openapi/operations.py": "surfaces/openapi/test_document.py",
+    "surfaces/responses.py": "surfaces/status/test_api.py",
+    "surfaces/status/fleet_report.py": "surfaces/status/test_api.py",
     "telemetry/live_gauges.py": "telemetry/test_metrics.py",
 }
 """Modules whose promises are kept by tests of another name."""
@@ -163,7 +158,7 @@ def test_what_waits_where_is_written_by_the_queue_alone() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
                 writers |= {relative(path)} if node.attr == "waiting" else set()
-    assert writers == {"admission/queue.py", "fleet/line.py"}
+    assert writers == {"admission/queue.py", "fleet/instance.py"}
 
 
 def test_no_module_is_named_after_nothing() -> None:

@@ -17,17 +17,18 @@ from olla.dialects.paths import Paths, ScopeSpec
 from olla.failures import Failure
 from olla.fleet.endpoint import EndpointSpec
 from olla.fleet.health import Health
-from olla.fleet.names import canonical
+from olla.fleet.model_names import canonical
 from olla.fleet.profiles import PROFILES
 from olla.fleet.snapshot import EndpointView, Instance, Model, Snapshot
-from olla.proxy.admitting import Admission
-from olla.proxy.attempt import Timeouts
-from olla.proxy.browser_guard import BrowserGuard
-from olla.proxy.client_timeouts import ClientTimeouts
-from olla.proxy.context_length import ContextRule
-from olla.proxy.downstream import Downstream
-from olla.proxy.stations import Stations
-from olla.proxy.upstream import Pool
+from olla.proxy.background.model_loader import ModelLoader
+from olla.proxy.bounds.client_timeouts import ClientTimeouts
+from olla.proxy.exchange.admission import Admission
+from olla.proxy.exchange.attempt import Timeouts
+from olla.proxy.exchange.context import Stations
+from olla.proxy.exchange.context_length import ContextRule
+from olla.proxy.http.browser_guard import BrowserGuard
+from olla.proxy.server.server import Downstream
+from olla.proxy.upstream.pool import Pool
 from olla.record import RequestRecord
 from olla.routing.decision import RoutingOptions
 from olla.routing.policies import POLICIES
@@ -188,10 +189,8 @@ class Router:
         self.admission = Admission(
             self.dispatcher,
             clock,
-            self.pool,
+            lambda ended: ModelLoader(self.pool, ended, timeout=5.0, new_id=lambda: next(ids)),
             snapshot=lambda: self.fleet.snapshot,
-            load_timeout=5.0,
-            new_id=lambda: next(ids),
         )
         self.stations = Stations(
             clock=clock,

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from olla.failures import Kind
-from olla.proxy.allowed_hosts import AllowedHosts
-from olla.proxy.browser_guard import BrowserGuard
-from olla.proxy.cors import CorsPolicy
+from olla.proxy.http.allowed_hosts import AllowedHosts
+from olla.proxy.http.browser_guard import BrowserGuard
+from olla.proxy.http.cors import CorsPolicy
 from tests.wire.conftest import MODEL, MakeRouter, Router, answer, post, split
 
 LOCAL, EVIL = "http://localhost:3000", "https://evil.example"

@@ -10,7 +10,7 @@ import pytest
 from backports import zstd
 
 from olla.failures import Kind
-from olla.proxy.attempt import Timeouts
+from olla.proxy.exchange.attempt import Timeouts
 from tests.wire.conftest import MODEL, MakeRouter, answer, post, split
 from tests.wire.test_relay_verbatim import NDJSON, SSE
 

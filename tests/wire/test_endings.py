@@ -9,8 +9,8 @@ import json
 
 import pytest
 
-from olla.proxy import aiohttp_internals
-from olla.proxy.attempt import Timeouts
+from olla.proxy.exchange.attempt import Timeouts
+from olla.proxy.server import aiohttp_internals
 from tests.wire.conftest import MODEL, MakeRouter, Script, answer, ended, post, split
 from tests.wire.test_failover import CUT, NDJSON_HEAD, RECORD, chunk, hang
 

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from olla.failures import Kind, Phase
-from olla.proxy.attempt import Timeouts
+from olla.proxy.exchange.attempt import Timeouts
 from tests.wire.conftest import MODEL, MakeRouter, Script, answer, post, split
 
 BODY = json.dumps({"model": MODEL, "stream": False, "prompt": "p"}).encode()

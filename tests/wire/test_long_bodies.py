@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from olla.proxy.understanding import LONG
+from olla.proxy.exchange.request_parsing import LONG
 from tests.wire.conftest import MODEL, MakeRouter, answer, ended, post, split
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
@@ -201,7 +201,7 @@ async def test_others_are_answered_while_a_long_body_is_read(
     make_router: MakeRouter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each turn of the loop reads a part of it, and then does what else there is to do."""
-    monkeypatch.setattr("olla.proxy.time_slices.SLICE", 0.0)  # a step in each turn
+    monkeypatch.setattr("olla.proxy.bounds.time_slices.SLICE", 0.0)  # a step in each turn
     router = await make_router(body_max=1 << 30)
     turns = [0]
     stop = False

@@ -1,0 +1,68 @@
+"""What one answer teaches about its endpoint and its model."""
+
+from olla.admission.queue_types import Answer
+from olla.fleet.instance import Flight, Line
+from olla.routing.features import Features
+
+__all__ = ["learn"]
+
+_WAIT_MIN = 0.05
+_WAIT_SHARE = 0.3
+"""A first byte later than expected by so many seconds and that share of them had to wait."""
+_TOKENS_MIN = 16
+"""Fewer prompt tokens tell more of the overhead of a request than of the rate."""
+_LOAD_MIN = 0.2
+"""Seconds of loading below which a model was in memory before."""
+
+
+def learn(flight: Flight, features: Features, answer: Answer, now: float) -> None:
+    """Take in an answer that came to its end: rates, habits and slots."""
+    line = flight.line
+    if line is None:
+        return
+    line.habits.answered(answer.prompt_bytes, answer.prompt_tokens, answer.output_tokens)
+    line.rates.learned(_prompt(flight, features, answer), _output(flight, answer, now))
+    waited = _waited(flight, line, answer)
+    if waited is not None:
+        line.slots.saw(flight.crowd, now, waited=waited)
+
+
+def _prompt(flight: Flight, features: Features, answer: Answer) -> tuple[float, float] | None:
+    """Tokens and seconds of the prompt: as told, else from an undisturbed first byte."""
+    tokens = answer.prompt_tokens
+    if tokens is None or tokens < _TOKENS_MIN:
+        return None
+    if answer.prompt_seconds is not None:
+        return (tokens, answer.prompt_seconds) if answer.prompt_seconds > 0 else None
+    if flight.began is None or not answer.streamed or flight.crowd or features.cached:
+        return None
+    if answer.load_seconds is not None and answer.load_seconds > _LOAD_MIN:
+        return None
+    return tokens, flight.began - flight.at
+
+
+def _output(flight: Flight, answer: Answer, now: float) -> tuple[float, float] | None:
+    """Tokens and seconds of the output: as told, else from first byte to last."""
+    tokens = answer.output_tokens
+    if not tokens:
+        return None
+    if answer.output_seconds is not None:
+        return (tokens, answer.output_seconds) if answer.output_seconds > 0 else None
+    if flight.began is None or not answer.streamed:
+        return None
+    return tokens, now - flight.began
+
+
+def _waited(flight: Flight, line: Line, answer: Answer) -> bool | None:
+    """Whether it had to wait for a slot on the node; None when that cannot be told."""
+    if flight.crowd == 0:
+        return False
+    known = (answer.total_seconds, answer.prompt_seconds, answer.output_seconds)
+    if None not in known:
+        total, prompt, output = (float(each or 0.0) for each in known)
+        idle = total - prompt - output - (answer.load_seconds or 0.0)
+        return idle > _WAIT_MIN + _WAIT_SHARE * prompt
+    if flight.began is None or not answer.streamed:
+        return None
+    prefill = (answer.prompt_tokens or 0) * line.rates.prefill
+    return flight.began - flight.at > _WAIT_MIN + (1 + _WAIT_SHARE) * prefill

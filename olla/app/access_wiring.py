@@ -1,0 +1,129 @@
+"""Who may ask, how much, and what is kept of it: everything about access, wired and started."""
+
+import os
+import secrets
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from structlog.typing import FilteringBoundLogger
+
+from olla.access.keyring import Keyring
+from olla.access.limiter import Limiter
+from olla.access.policy import TIERS
+from olla.app.access_options import access_policy, makers, static_keys
+from olla.app.store_service import Keeping, seed
+from olla.clock import Clock
+from olla.proxy.auth.authenticate import Gate
+from olla.settings import Settings
+from olla.settings.access import Access, State, Store
+from olla.settings.store_url import default_url, exists
+from olla.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from olla.state.shared_limits import SharedLimits
+
+__all__ = ["Guarding", "store_url"]
+
+
+def store_url(settings: Settings) -> str:
+    """Where the store is."""
+    return settings.store.url or default_url(os.environ)
+
+
+def _needs_store(access: Access) -> bool:
+    """Whether keys or limits are in use: what callers may do without a key needs no store."""
+    return access.model_copy(update={"anonymous_operations": ()}) != Access(anonymous_operations=())
+
+
+def _shared_limits(
+    state: State, limiter: Limiter, clock: Clock, logger: FilteringBoundLogger
+) -> "SharedLimits | None":
+    """The limits that are shared, where there is something to share them by."""
+    if state.url is None:
+        return None
+    from olla.state.shared_limits import SharedLimits  # loaded only where it is used
+
+    name = secrets.token_hex(8)
+    return SharedLimits(state.url, limiter, clock, timeout=state.timeout, logger=logger, name=name)
+
+
+class Guarding:
+    """The gate, the keys, the limits and the store of one router."""
+
+    def __init__(
+        self, settings: Settings, clock: Clock, logger: FilteringBoundLogger, metrics: Metrics
+    ) -> None:
+        self._clock = clock
+        self.keyring = Keyring()
+        self._settle(settings)
+        self._limiter = Limiter()
+        self.gate = Gate(
+            self.keyring,
+            access_policy(settings),
+            self._limiter,
+            clock,
+            exceeded=metrics.limit_exceeded,
+        )
+        url = store_url(settings)
+        configured = _needs_store(settings.access) or settings.store != Store()
+        self.keeping = Keeping(
+            url,
+            self.keyring,
+            clock,
+            logger,
+            wanted=configured or exists(url),
+            retention=settings.store.usage_retention or None,
+            spent=self._spent,
+        )
+        self.gate.renew = self.keeping.renew
+        self.shared = _shared_limits(settings.state, self._limiter, clock, logger)
+        if self.shared is not None:
+            self.shared.on_announced = self.keeping.announced
+            self.gate.shared = self.keeping.shared = self.shared
+
+    async def start(self) -> None:
+        """Open what is there; what is away is tried again later."""
+        if self.shared is not None:
+            await self.shared.start()
+        await self.keeping.start()
+
+    async def stop(self) -> None:
+        """Write what is left, and let go of everything."""
+        if self.shared is not None:
+            await self.shared.stop()
+        await self.keeping.stop()
+
+    def apply(self, settings: Settings) -> None:
+        """Keys and limits are these from now on. What was used stays used."""
+        self._settle(settings)
+        self.gate.adopt(access_policy(settings))
+
+    def tiers(self) -> set[str]:
+        """The tiers that there are."""
+        return {*TIERS, *self.gate.policy.tiers}
+
+    def numbers(self) -> dict[str, float]:
+        """What metrics tell of it, by name."""
+        keeping, recording, shared = self.keeping, self.keeping.recording, self.shared
+        found = {"olla_api_keys": float(len(self.keyring))}
+        if recording is not None or keeping.away is not None:
+            written, lost, pending = keeping.usage
+            found["olla_usage_written_total"] = written
+            found["olla_usage_lost_total"] = lost
+            found["olla_usage_pending"] = pending
+            failing = recording is None or recording.failing is not None
+            found["olla_store_up"] = float(keeping.away is None and not failing)
+        if shared is not None:
+            found["olla_shared_state_up"] = float(shared.up)
+            found["olla_shared_state_fallbacks_total"] = shared.fallbacks
+        return found
+
+    def _settle(self, settings: Settings) -> None:
+        self.keyring.settle(
+            static_keys(settings), tiers={*TIERS, *settings.access.tiers}, makers=makers(settings)
+        )
+
+    def _spent(self, used: Mapping[str, int]) -> None:
+        if self.shared is None:  # else the routers know together
+            policy, wall = self.gate.policy, self._clock.wall()
+            seed(self._limiter, self.keyring, lambda each: policy.limits(each, ""), used, wall)

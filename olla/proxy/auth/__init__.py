@@ -1,0 +1,1 @@
+"""Authenticates callers, authorizes requests and charges quotas."""

@@ -1,0 +1,1 @@
+"""Work that no client waits for directly: model loads, stall detection, rerouting."""

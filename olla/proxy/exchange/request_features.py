@@ -1,0 +1,125 @@
+"""A request as routing sees it, an answer as the estimates see it, and an explanation as the
+client sees it."""
+
+from math import inf
+from typing import Final
+
+from olla.access.caller import Caller
+from olla.access.visibility import Visibility
+from olla.admission.queue_types import Answer
+from olla.dialects.dialect import Operation, Peek, Summary
+from olla.dialects.paths import Target
+from olla.fleet.model_names import canonical
+from olla.proxy.exchange.context import Stations
+from olla.proxy.http.headers import header_value
+from olla.proxy.http.request import Incoming
+from olla.routing.affinity import CUTS, prefix_blocks
+from olla.routing.decision import Considered
+from olla.routing.features import Features
+
+__all__ = ["answer_of", "explained", "explanation", "features_of"]
+
+_EXPLAINED_MAX = 32
+"""Endpoints in an explanation: a header has to fit into a client's limits."""
+_EMBED: Final = Operation.EMBED
+_OTHER: Final = Operation.OTHER
+
+
+def features_of(
+    stations: Stations, target: Target, incoming: Incoming, peek: Peek, caller: Caller
+) -> Features:
+    """What routing may know of the request."""
+    prompt = peek.prompt
+    models = _models(stations, target, peek)
+    prompt_bytes = len(prompt) if prompt is not None else 0
+    tokens = 0.0
+    prefix: tuple[int, ...] = ()
+    if models and prompt is not None:
+        habits = stations.admission.dispatcher.twins.habits(models[0])
+        tokens = habits.tokens(prompt_bytes) if habits is not None else 0.0
+        if prompt_bytes >= CUTS[0]:
+            prefix = prefix_blocks(prompt)
+    return Features(
+        models,
+        target.dialect.name,
+        target.profiles,
+        (),
+        None if incoming.plain else incoming.header("X-Olla-Endpoint"),
+        next(stations.tickets),
+        peek.load_options,
+        peek.keep_alive,
+        tokens,
+        inf if peek.output_max is None else float(peek.output_max),
+        {},
+        target.operation is _EMBED,
+        peek.only_loads,
+        prefix,
+        prompt_bytes,
+        caller.id,
+        inf,
+        caller.endpoints,
+    )
+
+
+def _models(stations: Stations, target: Target, peek: Peek) -> tuple[str, ...]:
+    if peek.model is None:
+        return ()
+    name = canonical(peek.model)
+    known = stations.aliases.get(name) or (name,)
+    if target.needs_model:
+        return known
+    if target.operation is not _OTHER:
+        return ()
+    # A path that olla does not know may be asked about a model that it knows.
+    holders = stations.fleet.snapshot.holders
+    return known if any(model in holders for model in known) else ()
+
+
+def answer_of(features: Features, summary: Summary, *, streamed: bool) -> Answer:
+    """What there is to learn from an answer that came to its end."""
+    return Answer(
+        features.prompt_bytes,
+        summary.prompt_tokens,
+        summary.output_tokens,
+        summary.prompt_seconds,
+        summary.output_seconds,
+        summary.load_seconds,
+        summary.total_seconds,
+        streamed,
+    )
+
+
+def explained(stations: Stations, features: Features, visible: Visibility) -> str:
+    """How the candidates of a request are priced now, as far as they may be seen; see
+    `explanation`."""
+    dispatcher = stations.admission.dispatcher
+    now = stations.clock.now()
+    rows = dispatcher.explained(features, stations.fleet.snapshot, now)
+    return explanation([row for row in rows if visible.sees_endpoint(row.endpoint)])
+
+
+def explanation(rows: list[Considered]) -> str:
+    """The candidates with their expected delays, best first, as one header value: such as
+    `gpu-1=0.412s(prefill=0.310 wait=0.102); gpu-2=12.300s(load=12.000 prefill=0.300);
+    gpu-3:unroutable`."""
+    parts: list[str] = []
+    for row in rows[:_EXPLAINED_MAX]:
+        name = header_value(row.endpoint)
+        if row.delay is None:
+            why = row.exclusion.value if row.exclusion is not None else "no_model_needed"
+            parts.append(f"{name}:{why}")
+            continue
+        terms = {
+            "wait": row.delay.wait,
+            "drain": row.delay.drain,
+            "load": row.delay.load,
+            "prefill": row.delay.prefill,
+            "saved": -row.delay.saved,
+            "eviction": row.delay.eviction,
+            "spillover": row.spillover,
+        }
+        shown = " ".join(f"{term}={value:.3f}" for term, value in terms.items() if value)
+        total = row.delay.total + row.spillover
+        parts.append(f"{name}={total:.3f}s({shown})")
+    left = len(rows) - _EXPLAINED_MAX
+    return "; ".join([*parts, f"{left} more"] if left > 0 else parts)

@@ -1,0 +1,1 @@
+"""HTTP messages, both ways: heads, fields, framing, codings, cross-origin policy."""

@@ -1,0 +1,1 @@
+"""Requests that olla answers itself, and the requests it sends through itself."""

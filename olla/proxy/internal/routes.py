@@ -1,0 +1,397 @@
+"""Authorizes, charges and answers the requests that no endpoint gets.
+
+These are operations answered for the whole fleet (lists, versions) and olla's own paths (status,
+keys, the gateways' surfaces). The answers themselves come from the surfaces.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from typing import Final, Protocol, TypeVar, cast
+
+import structlog
+from aiohttp import web
+from aiohttp.web_exceptions import HTTPException
+
+from olla.access.caller import Caller, refuse
+from olla.access.keyring import UnknownKey
+from olla.access.policy import Category
+from olla.dialects.dialect import Dialect, Operation, Right
+from olla.dialects.paths import Target
+from olla.dialects.registry import DIALECTS
+from olla.failures import Failed, Failure, Kind
+from olla.proxy.auth.authenticate import Own, Visit
+from olla.proxy.auth.authorize import CATEGORIES, NOT_LET_IN, let_in
+from olla.proxy.exchange.context import Stations
+from olla.proxy.exchange.exchange import Carrier
+from olla.proxy.http.error_response import add_fields, error_response
+from olla.proxy.http.headers import seconds
+from olla.proxy.http.request import Incoming
+from olla.proxy.internal.subrequest import InnerAnswer
+from olla.record import RequestRecord
+
+__all__ = ["Answering", "Asked", "OperationSurface", "OwnPath", "Permission", "Surface"]
+
+
+T = TypeVar("T")
+
+
+class Asker(Protocol):
+    """Sends a request of a surface's own making into the fleet."""
+
+    async def read(self, incoming: Incoming, visit: Visit, most: int) -> bytes:
+        """The whole body of a request, of `most` bytes at most."""
+        ...
+
+    async def run(self, steps: Generator[None, None, T]) -> T:
+        """What work in many short steps comes to, see `TimeSlices`."""
+        ...
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes,
+        visit: Visit,
+        record: RequestRecord,
+        peer: str,
+        carrier: Carrier,
+    ) -> InnerAnswer:
+        """The answer, which is on its way; see `InnerAnswer`."""
+        ...
+
+
+class Asked:
+    """A request to one of olla's own paths, and what is known of it."""
+
+    __slots__ = ("_asker", "_carrier", "incoming", "record", "visit")
+
+    def __init__(
+        self,
+        incoming: Incoming,
+        visit: Visit,
+        record: RequestRecord,
+        asker: Asker,
+        carrier: Carrier,
+    ) -> None:
+        self.incoming = incoming
+        self.visit = visit
+        self.record = record
+        self._asker = asker
+        self._carrier = carrier
+
+    async def stream(
+        self, request: web.BaseRequest, answer: InnerAnswer, content_type: str
+    ) -> web.StreamResponse:
+        """Begin a stream that passes on what the fleet answers: its head is sent here.
+
+        Raises:
+            ConnectionError: the client has gone.
+        """
+        response = web.StreamResponse(
+            headers={
+                "Content-Type": content_type,
+                "Cache-Control": "no-store",
+                **dict(answer.told()),
+            }
+        )
+        add_fields(response, self.incoming.cors)
+        await response.prepare(request)
+        return response
+
+    async def body(self, most: int) -> bytes:
+        """The whole body, of `most` bytes at most: to be read once, and at once made into what is
+        asked.
+
+        Raises:
+            Failed: it is too long, breaks off, or there is no room for it, or a limit is reached.
+        """
+        return await self._asker.read(self.incoming, self.visit, most)
+
+    async def run(self, steps: Generator[None, None, T]) -> T:
+        """What work in many short steps comes to, see `TimeSlices`."""
+        return await self._asker.run(steps)
+
+    def ask(self, path: str, body: bytes) -> InnerAnswer:
+        """Have the fleet answer a POST to one of the proxied paths (such as `/api/chat`), as if
+        the client had sent it: the caller's rights and limits hold, and it is recorded once.
+
+        Raises:
+            Failed: no such path is served, or nothing is taken in any more.
+        """
+        visit, record, peer = self.visit, self.record, self.incoming.peer
+        return self._asker.ask("POST", path, body, visit, record, peer, self._carrier)
+
+
+Surface = Callable[[web.BaseRequest, Asked], Awaitable[web.StreamResponse]]
+"""Answers one of olla's own paths."""
+OperationSurface = Callable[[web.BaseRequest, Target, Caller], Awaitable[web.Response]]
+"""Answers an operation of a dialect for the whole fleet, as far as the caller may see it."""
+
+
+Permission = Callable[[Caller], Failure | None]
+"""Refuses callers, or accepts one with None."""
+
+
+class OwnPath:
+    """One of olla's own paths.
+
+    `right` is what a caller needs for it: a right, or a `Permission` where that depends on more
+    than one. With None the path is open to everybody, also where keys are required, and is not
+    limited; that has to be said, so that a path is never open by omission. `category` is the one it
+    is limited in, `own` what its surface brings. `asks` says that the fleet is asked, and that
+    request is the one that counts; `strict` that unknown keys are refused even where keys are not
+    in use; `recorded` that it is a request like those to the fleet: in the log, metrics and usage.
+    """
+
+    __slots__ = (
+        *("answer", "asks", "category", "dialect", "operation", "own", "recorded", "right"),
+        "strict",
+    )
+
+    def __init__(
+        self,
+        answer: Surface,
+        *,
+        right: Right | Permission | None,
+        category: Category = "monitoring",
+        asks: bool = False,
+        own: Own | None = None,
+        dialect: str = "olla",
+        operation: str = "",
+        strict: bool = False,
+        recorded: bool = False,
+    ) -> None:
+        self.answer = answer
+        self.right = right
+        self.category = category
+        self.asks = asks
+        self.own = own or Own()
+        self.dialect: Dialect = DIALECTS[dialect]
+        self.operation = operation
+        self.strict = strict
+        self.recorded = recorded
+
+
+def _any_caller(caller: Caller) -> Failure | None:
+    """Accept every caller: with a key where keys are required."""
+    return None
+
+
+async def _server_options(request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
+    """Answer `OPTIONS *`, which asks what the server as a whole can do (RFC 9110, 9.3.7)."""
+    return web.Response(
+        status=204, headers={"Allow": "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"}
+    )
+
+
+_SERVER: Final = OwnPath(_server_options, right=_any_caller, own=Own("internal", None))
+"""What `*` stands for as a target; no method but OPTIONS may have it."""
+
+
+class Answering:
+    """Answers what needs no endpoint, or asks them itself."""
+
+    def __init__(
+        self,
+        stations: Stations,
+        *,
+        paths: Mapping[str, OwnPath],
+        operations: Mapping[Operation, OperationSurface],
+        asker: Asker,
+        logger: structlog.typing.FilteringBoundLogger,
+    ) -> None:
+        """`paths` by exact path, or with `/*` at the end for one more part."""
+        self.stations = stations
+        self.paths = paths
+        self._operations = operations
+        self._asker = asker
+        self._logger = logger
+
+    def own(self, path: str) -> OwnPath | None:
+        """Which of olla's own paths this is, if any."""
+        found = _SERVER if path == "*" else self.paths.get(path)
+        if found is None:
+            above, slash, last = path.rpartition("/")
+            found = self.paths.get(f"{above}/*") if slash and last else None
+        return found
+
+    def is_own(self, path: str) -> bool:
+        """Whether this is one of olla's own paths."""
+        return self.own(path) is not None
+
+    def operation(self, operation: Operation) -> OperationSurface | None:
+        """Who answers an operation for the whole fleet, if anybody does."""
+        return self._operations.get(operation)
+
+    async def let_in(self, incoming: Incoming, target: Target) -> Visit:
+        """See `allowing.let_in`; a key that is not known here is looked for in the store.
+
+        Raises:
+            Failed: it is not let in, or the store is away.
+        """
+        gate, via = self.stations.gate, self.stations.via
+        return await self._known(lambda: let_in(gate, incoming, target, via))
+
+    async def _known(self, find: Callable[[], T]) -> T:
+        """What `find` finds; where it does not know a key, once more after the store was asked."""
+        try:
+            return find()
+        except UnknownKey:
+            if self.stations.gate.renew is None:
+                raise
+        await self.stations.gate.renew()
+        return find()
+
+    async def answer_own(
+        self,
+        own: OwnPath,
+        request: web.BaseRequest,
+        incoming: Incoming,
+        record: RequestRecord,
+        gone: Callable[[], Failure],
+    ) -> web.StreamResponse:
+        """Answer one of olla's own paths. `gone` says why the client is there no longer, where
+        that has ended it."""
+        record.dialect = own.dialect.name
+        record.operation = own.operation
+        right = own.right
+        asker, carrier = self._asker, cast(Carrier, request.protocol)
+        if right is None:
+            gate = self.stations.gate
+            unlimited = Visit(gate, gate.anonymous(incoming), None, False)
+            return await own.answer(request, Asked(incoming, unlimited, record, asker, carrier))
+        visit: Visit | None = None
+
+        async def answered() -> web.StreamResponse:
+            nonlocal visit
+            entering = self._enter(own, right, incoming)
+            visit, refused = await self._visited(entering, incoming, own.category, own.own)
+            visit.note(record)
+            if refused is not None or not own.asks:
+                await visit.paid()
+            if refused is not None:
+                raise refused
+            try:
+                response = await own.answer(request, Asked(incoming, visit, record, asker, carrier))
+            except Failed:
+                await visit.paid()  # what is wrong before the fleet is asked counts as well
+                raise
+            if not response.prepared:
+                await visit.paid()
+            return response
+
+        try:
+            response = await self._guarded(answered, own.dialect, record, gone)
+            if visit is not None and not response.prepared:
+                response.headers.update(visit.headers())
+        finally:
+            if visit is not None:
+                visit.settle(record)
+            if own.recorded:
+                self._over(record)
+        return response
+
+    async def answer_operation(
+        self,
+        answer: OperationSurface,
+        request: web.BaseRequest,
+        incoming: Incoming,
+        target: Target,
+        record: RequestRecord,
+        gone: Callable[[], Failure],
+    ) -> web.StreamResponse:
+        """Answer an operation for the whole fleet. `gone`: see `answer_own`."""
+        record.dialect = target.dialect.name
+        record.operation = target.word
+        record.strategy = self.stations.strategy
+        visit: Visit | None = None
+
+        async def answered() -> web.StreamResponse:
+            nonlocal visit
+            entering = self.let_in(incoming, target)
+            category = CATEGORIES[target.operation]
+            visit, refused = await self._visited(entering, incoming, category, Own())
+            visit.note(record)
+            await visit.paid()
+            if refused is not None:
+                raise refused
+            return await answer(request, target, visit.caller)
+
+        try:
+            response = await self._guarded(answered, target.dialect, record, gone)
+            if visit is not None:
+                response.headers.update(visit.headers())
+        finally:
+            if visit is not None:
+                visit.settle(record)
+            self._over(record)
+        return response
+
+    async def _visited(
+        self, entering: Awaitable[Visit], incoming: Incoming, category: Category, own: Own
+    ) -> tuple[Visit, Failed | None]:
+        """The visit, and the refusal of a caller without the right: its request counts, too."""
+        try:
+            return await entering, None
+        except Failed as failed:
+            if failed.failure.status not in NOT_LET_IN:
+                raise
+            return self.stations.gate.turned_away(incoming, category, own), failed
+
+    async def _enter(self, own: OwnPath, right: Right | Permission, incoming: Incoming) -> Visit:
+        """The visit of a request to one of olla's own paths.
+
+        Raises:
+            Failed: its key is not accepted, or has no right to it.
+        """
+        gate = self.stations.gate
+        caller = await self._known(lambda: gate.identify(incoming, strict=own.strict))
+        if isinstance(right, Right):
+            refusal = refuse(caller, right, own.operation or incoming.path)
+        else:
+            refusal = right(caller)
+        if refusal is not None:
+            raise Failed(refusal)
+        return gate.visit(caller, own.category, incoming, own.own)
+
+    async def _guarded(
+        self,
+        answered: Callable[[], Awaitable[web.StreamResponse]],
+        dialect: Dialect,
+        record: RequestRecord,
+        gone: Callable[[], Failure],
+    ) -> web.StreamResponse:
+        """An answer in any case, with what olla tells of itself."""
+        response: web.StreamResponse
+        try:
+            response = await answered()
+        except Failed as failed:
+            record.failure = failed.failure
+            response = error_response(failed.failure, dialect)
+        except asyncio.CancelledError:
+            record.failure = gone()
+            record.status = record.failure.status
+            raise
+        except HTTPException:
+            raise
+        except Exception as error:
+            self._logger.error("request failed", id=record.id, path=record.path, exc_info=error)
+            message = "the router failed at this request; its log has more"
+            record.failure = Failure(Kind.INTERNAL, message)
+            response = error_response(record.failure, dialect)
+        if response.prepared:  # a stream, which has told all this
+            return response
+        now = self.stations.clock.now()
+        record.status = response.status
+        if record.failure is None:
+            record.first_byte = record.first_byte or now
+        response.headers["X-Olla-Request-ID"] = record.id
+        response.headers["X-Olla-Response-Time"] = seconds(now - record.started)
+        if isinstance(response, web.Response):
+            body = response.body
+            record.bytes_out = len(body) if isinstance(body, bytes) else getattr(body, "size", 0)
+        return response
+
+    def _over(self, record: RequestRecord) -> None:
+        record.ended = self.stations.clock.now()
+        self.stations.sink(record)

@@ -1,0 +1,46 @@
+"""Whether the aiohttp that is installed is as the fast path expects it."""
+
+import asyncio
+
+from olla.proxy.server.aiohttp_internals import Connection, Server
+
+__all__ = ["fault"]
+
+
+class _Nowhere(asyncio.Transport):
+    """A transport that leads nowhere."""
+
+    def is_closing(self) -> bool:
+        return False
+
+    def _nothing(self, *_: object, **__: object) -> None:
+        pass
+
+    write = close = abort = pause_reading = resume_reading = set_write_buffer_limits = _nothing
+
+
+async def fault(server: Server) -> str | None:
+    """Why the fast path cannot rely on the aiohttp that is installed; None when it can.
+
+    Makes a connection that leads nowhere, and looks whether it says that it waits exactly when
+    nothing is half-read.
+    """
+    try:
+        connection = server()
+        assert isinstance(connection, Connection)
+        connection.connection_made(_Nowhere())
+        try:
+            for _ in range(3):
+                await asyncio.sleep(0)
+            if not connection.waits() or connection.half_read():
+                return "a new connection does not wait for a request"
+            connection.hand_to_aiohttp(b"POST /nowhere HTTP/1.1\r\nContent-Length: 3\r\n\r\n")
+            if not connection.half_read():
+                return "a half-read request does not show"
+        finally:
+            connection.connection_lost(None)
+            for _ in range(3):
+                await asyncio.sleep(0)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return None

@@ -1,0 +1,648 @@
+"""The client's side: the server, and what it hands to exchanges and surfaces.
+
+Takes a request in, by aiohttp or by the fast path, finds out who answers (an exchange with an
+endpoint, or one of olla's own surfaces), and sees that each is counted and recorded once. The
+bytes of a relayed answer go to the connection's transport directly; aiohttp writes the surfaces'
+answers.
+"""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Generator, Mapping
+from functools import partial
+from typing import Final, TypeVar, cast
+
+import aiohttp
+import structlog
+from aiohttp import HttpVersion10, HttpVersion11, web
+from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError, LineTooLong
+
+from olla.access.caller import is_in
+from olla.access.keyring import UnknownKey
+from olla.dialects.dialect import Dialect, Operation
+from olla.dialects.paths import BodyUse, Paths, Target, WrongMethod
+from olla.failures import Failed, Failure, Kind
+from olla.fleet.instance import Line
+from olla.fleet.stalls import Moving
+from olla.proxy.auth.authenticate import Gate, Own, Visit
+from olla.proxy.auth.authorize import CATEGORIES, NOT_LET_IN, let_in
+from olla.proxy.background.rerouting import give_up_on, moving
+from olla.proxy.bounds.body_budget import STEP, BodyCharge
+from olla.proxy.bounds.client_timeouts import ClientTimeouts
+from olla.proxy.bounds.connection_limit import overloaded
+from olla.proxy.exchange.context import Stations
+from olla.proxy.exchange.exchange import Carrier, Exchange
+from olla.proxy.http.error_response import add_fields, error_answer, error_response
+from olla.proxy.http.raw_response import WRITTEN_CLOSE, written
+from olla.proxy.http.request import Incoming, read_body, request_id, too_large
+from olla.proxy.internal.routes import Answering, OperationSurface, OwnPath
+from olla.proxy.internal.subrequest import InnerAnswer, InnerHost, InnerIncoming
+from olla.proxy.server.aiohttp_check import fault
+from olla.proxy.server.aiohttp_internals import Connection, Request, Server
+from olla.proxy.server.aiohttp_request import AiohttpIncoming
+from olla.proxy.server.fast_path import FastPath, HotIncoming, HotRequest
+from olla.record import RequestRecord
+from olla.settings.masking import masked
+from olla.tasks import spawn
+
+__all__ = ["Downstream", "turn_away"]
+
+T = TypeVar("T")
+
+_REQUEST_LINE = re.compile(rb"[A-Z]+ ([^ \r\n]{1,2048})")
+_ORIGIN = re.compile(rb"\r\norigin:[ \t]*([!-~]*)[ \t]*(?=\r\n)", re.IGNORECASE)
+_HEAD_READ = 65536
+"""Bytes of a head that could not be parsed in which the origin is looked for."""
+_PREFLIGHTS: Final = Own("preflight")
+_VERSIONS = (HttpVersion10, HttpVersion11)
+_READ_SIZE = 262144
+_SHUTDOWN = 1.0
+"""Seconds that connections may take to close at the end."""
+_LINGER = 3.0
+"""Seconds in which the rest of a refused body is read and thrown away: closing at once would
+reset the connection, and the client might never see why."""
+
+
+class Downstream:
+    """Serves clients."""
+
+    def __init__(
+        self,
+        stations: Stations,
+        paths: Paths,
+        *,
+        own: Mapping[str, OwnPath],
+        operations: Mapping[Operation, OperationSurface],
+        head_max: int,
+        timeouts: ClientTimeouts,
+        connections_max: int,
+        logger: structlog.typing.FilteringBoundLogger,
+    ) -> None:
+        """`own` paths (see `Answering`), `operations` answered for the fleet; `head_max` is bytes,
+        `connections_max` how many clients may be connected."""
+        self._stations = stations
+        self._paths = paths
+        self.answering = Answering(
+            stations, paths=own, operations=operations, asker=self, logger=logger
+        )
+        self._logger = logger
+        self._exchanges: set[Exchange] = set()
+        self._answering = 0
+        self._all_answered: asyncio.Event | None = None
+        self.draining = False
+        self.server = Server(
+            self._handle,
+            head_max=head_max,
+            refusal=self._refusal,
+            begin=self._begin_hot,
+            more=self._more_hot,
+            clock=stations.clock,
+            deadlines=stations.deadlines,
+            timeouts=timeouts,
+            connections_max=connections_max,
+            read_bufsize=_READ_SIZE,
+            lingering=_LINGER,
+        )
+
+    async def enable_fast_path(self) -> None:
+        """Let hot requests be taken before aiohttp sees them, if its inside is as expected."""
+        why = await fault(self.server)
+        if why is None:
+            self.server.fast_path = self._new_fast_path()
+        else:
+            self._logger.warning(
+                "the fast path is off: this aiohttp is not as expected",
+                aiohttp=aiohttp.__version__,
+                why=why,
+            )
+
+    def _new_fast_path(self) -> FastPath:
+        return FastPath(
+            self._paths,
+            self._stations.max_body,
+            self.answering.is_own,
+            self._stations.guard,
+            self._is_proxy,
+        )
+
+    @property
+    def connections(self) -> int:
+        """Clients' connections that stand."""
+        return len(self.server.connections)
+
+    @property
+    def active(self) -> int:
+        """Requests being answered."""
+        return self._answering
+
+    def renew(self, stations: Stations, paths: Paths, own: Mapping[str, OwnPath]) -> None:
+        """Serve what comes from now on by other limits and paths."""
+        self._stations = self.answering.stations = stations
+        self._paths = paths
+        self.answering.paths = own
+        if self.server.fast_path is not None:
+            self.server.fast_path = self._new_fast_path()
+
+    async def drain(self, timeout: float) -> None:
+        """Finish what is running, for `timeout` seconds at most, then end it with an error.
+
+        Connections that stand are not closed before: what comes on one of them is told that it
+        has to go elsewhere, which is better than to find the connection gone.
+        """
+        self.draining = True
+        self._all_answered = asyncio.Event()
+        try:
+            async with asyncio.timeout(timeout):
+                if self._answering:
+                    await self._all_answered.wait()
+        except TimeoutError:
+            for exchange in list(self._exchanges):
+                exchange.stop(_draining())
+        self.server.pre_shutdown()  # or it would wait for those that are idle
+        await self.server.shutdown(timeout=_SHUTDOWN)
+
+    def moving(self) -> list[Moving]:
+        """What is with endpoints now, and how far it has come."""
+        return [way for each in self._exchanges if (way := moving(each)) is not None]
+
+    def give_up_on(self, endpoint: str, line: Line | None, failure: Failure) -> None:
+        """An endpoint, or a model on it, is dead or stuck: see `giving_up`."""
+        for exchange in list(self._exchanges):
+            give_up_on(exchange, endpoint, line, failure)
+
+    # --- exchanges --------------------------------------------------------------------------
+
+    def _begin_hot(self, connection: Connection, request: HotRequest) -> None:
+        """Answer a request of which the fast path has the head, and its body or a part of it."""
+        head = request.head
+        incoming = HotIncoming(head, connection.peer, request.length)
+        record = self._record(incoming, request.started)
+        exchange = self._open(incoming, connection, head.target, record)
+        gate = self._stations.gate
+        if request.missing or request.length >= STEP:
+            request.exchange = exchange
+        try:
+            self._admit(connection)
+            visit = let_in(gate, incoming, head.target, self._stations.via)
+        except UnknownKey as unknown:
+            if gate.renew is None:
+                turn_away(gate, exchange, incoming, head.target, unknown.failure)
+            else:
+                if request.exchange is not None:
+                    self._hold(request, gate.anonymous(incoming).account)
+                late = self._begin_late(exchange, incoming, request)
+                exchange.task = spawn(late, exchange.crashed)
+        except Failed as failed:
+            turn_away(gate, exchange, incoming, head.target, failed.failure)
+        except Exception as error:
+            exchange.crashed(error)
+        else:
+            exchange.enter(visit)
+            if request.exchange is None:
+                exchange.begin(request.body())
+            else:
+                self._hold(request, visit.caller.account)
+                self._reserve(request, visit)
+
+    async def _begin_late(
+        self, exchange: Exchange, incoming: HotIncoming, request: HotRequest
+    ) -> None:
+        """Begin once the store was asked for the key."""
+        try:
+            visit = await self.answering.let_in(incoming, request.head.target)
+        except Failed as failed:
+            turn_away(self._stations.gate, exchange, incoming, request.head.target, failed.failure)
+        else:
+            exchange.enter(visit)
+            if request.exchange is None:
+                exchange.begin(request.body())
+            else:
+                self._reserve(request, visit)
+
+    def _hold(self, request: HotRequest, account: str) -> None:
+        """Count what arrives of a body against the budget, for the caller with this account."""
+        exchange = request.exchange
+        assert exchange is not None
+        request.charge = BodyCharge(self._stations.body_budget, account)
+        exchange.hold(request.charge)
+
+    def _reserve(self, request: HotRequest, visit: Visit) -> None:
+        """Charge the caller's limits before more of the body is read."""
+        if request.missing:
+            visit.reserve(request.length, partial(self._reserved, request))
+        else:
+            self._reserved(request, None)
+
+    def _reserved(self, request: HotRequest, refused: Failure | None) -> None:
+        exchange = request.exchange
+        assert exchange is not None
+        if exchange.finished:
+            return  # the client left meanwhile
+        if refused is not None:
+            exchange.refuse(refused)
+        else:
+            request.reserved = True
+            self._more_hot(request)
+
+    def _more_hot(self, request: HotRequest) -> None:
+        """More of a body has come that the fast path takes in, or its caller's limits let it."""
+        exchange, charge = request.exchange, request.charge
+        assert exchange is not None
+        if charge is None or exchange.finished:
+            request.pieces.clear()  # it is being refused, and nobody counts what comes
+            return
+        failure = charge.hold(request.length - request.missing)
+        if failure is not None:
+            exchange.stop(failure)
+        elif request.reserved and not request.missing:
+            exchange.begin(request.body())
+
+    def _admit(self, connection: Connection) -> None:
+        """Raises Failed: nothing is taken in any more, or not on this connection."""
+        if self.draining:
+            raise Failed(_draining())
+        if connection.surplus:
+            connection.persistent = False
+            raise Failed(overloaded("too many connections", "server.max_connections"))
+
+    def _record(self, incoming: Incoming, started: float) -> RequestRecord:
+        clock = self._stations.clock
+        return RequestRecord(
+            id=request_id(incoming, self._stations.ids),
+            method=incoming.method,
+            path=incoming.path,
+            client=incoming.peer,
+            started=started,
+            started_wall=clock.wall(),
+        )
+
+    def _open(
+        self, incoming: Incoming, connection: Connection, target: Target, record: RequestRecord
+    ) -> Exchange:
+        exchange = Exchange(self._stations, incoming, connection, target, record, self)
+        self._exchanges.add(exchange)
+        self._answering += 1
+        connection.persistent = connection.persistent and not self.draining
+        connection.carries(exchange)
+        return exchange
+
+    def over(self, exchange: Exchange) -> None:
+        """See `Host.over`."""
+        self._exchanges.discard(exchange)
+        record, stations = exchange.record, self._stations
+        record.ended = stations.clock.now()
+        exchange.downstream.answered()
+        stations.sink(record)
+        self._done()
+
+    async def read(self, incoming: Incoming, visit: Visit, most: int) -> bytes:
+        """See `Asker.read`.
+
+        Raises:
+            Failed: see `read_body`.
+        """
+        stations = self._stations
+        limit = min(most, stations.max_body)
+        charge = BodyCharge(stations.body_budget, visit.caller.account)
+        try:
+            return await read_body(incoming, limit, charge, visit.reserved)
+        except Failed as failed:
+            if most < stations.max_body and failed.failure == too_large(most):
+                message = f"the request body is over this path's limit of {most} bytes"
+                raise Failed(Failure(Kind.BODY_TOO_LARGE, message)) from None
+            raise
+        finally:
+            charge.release()
+
+    async def run(self, steps: Generator[None, None, T]) -> T:
+        """See `Asker.run`."""
+        return await self._stations.time_slices.run(steps)
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes,
+        visit: Visit,
+        record: RequestRecord,
+        peer: str,
+        carrier: Carrier,
+    ) -> InnerAnswer:
+        """See `Asker.ask`.
+
+        Raises:
+            Failed: no such path is served, or there is no room, or no time any more.
+        """
+        if self.draining:
+            raise Failed(_draining())
+        target = self._paths.resolve(method, path)
+        charge = BodyCharge(self._stations.body_budget, visit.caller.account)
+        failure = charge.hold(len(body))
+        if failure is not None:
+            raise Failed(failure)
+        incoming = InnerIncoming(method, path, body, peer)
+        answer = InnerAnswer(record)
+        exchange = Exchange(
+            self._stations, incoming, answer, target, record, InnerHost(self._exchanges, self)
+        )
+        self._exchanges.add(exchange)
+        answer.leave, answer.stop = exchange.abandon, exchange.stop
+        carrier.carries(exchange)
+        exchange.hold(charge)
+        exchange.enter(visit)
+        exchange.begin(body)
+        return answer
+
+    def crashed(self, record: RequestRecord, error: Exception) -> None:
+        """See `Host.crashed`."""
+        self._logger.error("request failed", id=record.id, path=record.path, exc_info=error)
+
+    def _done(self) -> None:
+        self._answering -= 1
+        if not self._answering and self._all_answered is not None:
+            self._all_answered.set()
+
+    # --- requests that aiohttp took in ------------------------------------------------------
+
+    def _handle(self, request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
+        if request.version not in _VERSIONS:
+            raise BadHttpMessage(f"HTTP/{request.version.major}.{request.version.minor}")
+        connection = cast(Connection, request.protocol)
+        incoming = AiohttpIncoming(request, connection.peer, self.server.timeouts)
+        own = self.answering.own(incoming.path)
+        refusal = self._guarded(incoming)
+        fault = cast(Request, request).fault
+        if fault:
+            refusal = Failure(Kind.BAD_REQUEST, f"this request cannot be served: {fault}")
+        if refusal is not None:
+            return self._refuse(refusal, own, request, incoming)
+        if incoming.is_preflight:
+            return self._served(self._preflight(incoming), request, incoming)
+        if own is None:
+            return self._answer(request, incoming)
+        record = self._record(incoming, self._stations.clock.now())
+        answering = self.answering.answer_own(own, request, incoming, record, connection.gone)
+        return self._served(answering, request, incoming)
+
+    async def _served(
+        self,
+        answering: Awaitable[web.StreamResponse],
+        request: web.BaseRequest,
+        incoming: AiohttpIncoming,
+    ) -> web.StreamResponse:
+        """An answer of olla's own, with what it tells browsers."""
+        self._answering += 1
+        try:
+            response = await answering
+        except web.HTTPException as error:
+            add_fields(error, incoming.cors)
+            raise
+        finally:
+            self._done()
+        if not response.prepared:
+            add_fields(response, incoming.cors)
+        return await self._concluded(cast(Request, request), response)
+
+    async def _concluded(
+        self, request: Request, response: web.StreamResponse
+    ) -> web.StreamResponse:
+        """What a handler returns for an answer that aiohttp writes: one that it has begun and that
+        breaks off must not pass for a whole one."""
+        connection = cast(Connection, request.protocol)
+        if request.begun and (response is WRITTEN_CLOSE or not response.prepared):
+            # An error that comes too late would be a second head, in the body of the first.
+            parted = connection.until_answered()
+            connection.answered()
+            await parted
+            return WRITTEN_CLOSE
+        connection.complete()
+        connection.answered()
+        return response
+
+    async def _answer(
+        self, request: web.BaseRequest, incoming: AiohttpIncoming
+    ) -> web.StreamResponse:
+        record = self._record(incoming, self._stations.clock.now())
+        connection = self._prepare(request, incoming)
+        try:
+            target = self._paths.resolve(request.method, request.raw_path)
+        except Failed as failed:
+            dialect = self._paths.error_dialect(request.raw_path)
+            self._write_failure(failed, dialect, incoming, connection, record)
+            return written(connection.persistent)
+        answer = self.answering.operation(target.operation)
+        if answer is not None:
+            answering = self.answering.answer_operation(
+                answer, request, incoming, target, record, connection.gone
+            )
+            return await self._served(answering, request, incoming)
+        exchange = self._open(incoming, connection, target, record)
+        answered = connection.until_answered()
+        try:
+            try:
+                self._admit(connection)
+                visit = await self.answering.let_in(incoming, target)
+                exchange.enter(visit)
+                body = b""
+                if target.body is not BodyUse.STREAMED and incoming.has_body:
+                    stations = self._stations
+                    charge = BodyCharge(stations.body_budget, visit.caller.account)
+                    exchange.hold(charge)
+                    body = await read_body(incoming, stations.max_body, charge, visit.reserved)
+            except Failed as failed:
+                turn_away(self._stations.gate, exchange, incoming, target, failed.failure)
+            except Exception as error:
+                exchange.crashed(error)
+            else:
+                exchange.begin(body)
+                del body  # the exchange drops it when no endpoint needs it any more
+            await answered
+        except asyncio.CancelledError:
+            exchange.abandon(connection.gone())
+            raise
+        return written(connection.persistent)
+
+    def _prepare(self, request: web.BaseRequest, incoming: AiohttpIncoming) -> Connection:
+        """The request's connection, which knows what its client can read."""
+        connection = cast(Connection, request.protocol)
+        connection.persistent = request.keep_alive and not self.draining
+        connection.minor = 1 if request.version >= (1, 1) else 0
+        connection.wants_trailers = "trailers" in (
+            "" if incoming.plain else incoming.header("TE") or ""
+        )
+        return connection
+
+    def _write_failure(
+        self,
+        failed: Failed,
+        dialect: Dialect,
+        incoming: AiohttpIncoming,
+        client: Connection,
+        record: RequestRecord,
+    ) -> None:
+        """Answer with a failure that came before there was an exchange."""
+        failure, stations = failed.failure, self._stations
+        record.failure = failure
+        record.status = failure.status
+        record.dialect = dialect.name
+        if incoming.has_body:
+            client.persistent = False
+        fields = f"X-Olla-Request-ID: {record.id}\r\nX-Olla-Routing-Decision: rejected\r\n"
+        if isinstance(failed, WrongMethod):
+            fields += f"Allow: {', '.join(failed.allowed)}\r\n"
+        client.write(
+            error_answer(
+                failure,
+                dialect,
+                stations.dates.field(record.started) + fields.encode() + incoming.cors,
+                keep_alive=client.persistent,
+                minor=client.minor,
+                bodiless=incoming.method == "HEAD",
+            )
+        )
+        record.ended = stations.clock.now()
+        stations.sink(record)
+
+    # --- browsers ---------------------------------------------------------------------------
+
+    def _guarded(self, incoming: AiohttpIncoming) -> Failure | None:
+        """Why a request is refused because of the page that makes a browser send it, if it is."""
+        guard, method = self._stations.guard, incoming.method
+        origins, hosts = incoming.origins, incoming.hosts
+        forwarded = incoming.forwarded_hosts
+        incoming.cors, refusal = guard.check(method, origins, hosts, forwarded, from_proxy=False)
+        if refusal is not None and self._is_proxy(incoming.peer):
+            incoming.cors, refusal = guard.check(method, origins, hosts, forwarded, from_proxy=True)
+        return refusal
+
+    def _is_proxy(self, peer: str) -> bool:
+        """Whether an address is that of a trusted proxy."""
+        return is_in(peer, self._stations.gate.policy.trusted)
+
+    async def _refuse(
+        self,
+        refusal: Failure,
+        own: OwnPath | None,
+        request: web.BaseRequest,
+        incoming: AiohttpIncoming,
+    ) -> web.StreamResponse:
+        """Refuse a request for whom it is for, or for the page that sends it. It counts against no
+        limit: the person in front of a browser, whose address it would be, has not sent it."""
+        record = self._record(incoming, self._stations.clock.now())
+        connection = self._prepare(request, incoming)
+        dialect = self._paths.error_dialect(incoming.target) if own is None else own.dialect
+        self._write_failure(Failed(refusal), dialect, incoming, connection, record)
+        return written(connection.persistent)
+
+    async def _preflight(self, incoming: AiohttpIncoming) -> web.StreamResponse:
+        """Tell a browser what the page may send. It needs no key, which a browser cannot show
+        here, and counts against the limits of its address."""
+        stations = self._stations
+        gate = stations.gate
+        record = self._record(incoming, stations.clock.now())
+        dialect = self._paths.error_dialect(incoming.target)
+        record.dialect, record.operation = dialect.name, "preflight"
+        visit = gate.visit(gate.anonymous(incoming), "monitoring", incoming, _PREFLIGHTS)
+        visit.note(record)
+        response: web.StreamResponse
+        try:
+            await visit.paid()
+        except Failed as failed:
+            record.failure = failed.failure
+            response = error_response(failed.failure, dialect)
+        else:
+            asked = incoming.listed("Access-Control-Request-Headers")
+            fields = stations.guard.cors.preflight(incoming.origins[0], asked)
+            incoming.cors = fields or incoming.cors
+            response = web.Response(status=204)
+        finally:
+            visit.settle(record)
+        response.headers.update(visit.headers())
+        response.headers["X-Olla-Request-ID"] = record.id
+        record.status = response.status
+        record.ended = stations.clock.now()
+        stations.sink(record)
+        return response
+
+    def _refusal(
+        self, start: bytes, peer: str, status: int, message: str, error: BaseException | None
+    ) -> bytes:
+        """The answer to bytes that aiohttp's parser refused."""
+        match = _REQUEST_LINE.match(start)
+        path = match[1].decode("latin-1") if match is not None else "/"
+        if status == 431 or isinstance(error, LineTooLong):
+            failure = Failure(
+                Kind.HEADERS_TOO_LARGE,
+                f"the request's head is over the limit of {self.server.head_max} bytes "
+                "(server.request_limits.max_header_size)",
+            )
+        elif status == 408:
+            failure = Failure(
+                Kind.REQUEST_TIMEOUT,
+                f"{message} (server.read_header_timeout); send it again",
+            )
+        elif error is not None and not isinstance(error, HttpProcessingError):
+            self._logger.error("request failed", path=path, exc_info=error)
+            failure = Failure(Kind.INTERNAL, "the router failed at this request; its log has more")
+        elif start.startswith(b"PRI * HTTP/2"):
+            failure = Failure(Kind.BAD_REQUEST, "HTTP/2 is not spoken here; use HTTP/1.1")
+        else:
+            what = masked(message)  # it quotes the request, whose query may be a secret
+            failure = Failure(Kind.BAD_REQUEST, f"this is not an HTTP/1.1 request: {what}")
+        stations = self._stations
+        now = stations.clock.now()
+        dialect = self._paths.error_dialect(path)
+        origin = _origin(start)
+        cors = b"" if origin is None else stations.guard.cors.answer(origin)
+        record = RequestRecord(
+            id=next(stations.ids),
+            method=start.partition(b" ")[0].decode("latin-1") if match is not None else "",
+            path=path.partition("?")[0],
+            client=peer,
+            started=now,
+            started_wall=stations.clock.wall(),
+            dialect=dialect.name,
+            status=failure.status,
+            ended=now,
+            failure=failure,
+        )
+        answer = error_answer(
+            failure,
+            dialect,
+            stations.dates.field(now) + f"X-Olla-Request-ID: {record.id}\r\n".encode() + cors,
+            keep_alive=False,
+            minor=1,
+            bodiless=False,
+        )
+        record.bytes_out = len(answer)
+        stations.sink(record)
+        return answer
+
+
+def _origin(start: bytes) -> str | None:
+    """The origin in a head that could not be parsed, as far as it has come; None where it has
+    none, or several."""
+    head = start[:_HEAD_READ].partition(b"\r\n\r\n")[0] + b"\r\n"
+    found: list[bytes] = _ORIGIN.findall(head)
+    return found[0].decode() if len(found) == 1 else None
+
+
+def _draining() -> Failure:
+    return Failure(Kind.DRAINING, "the router is shutting down; try again", retry_after=1.0)
+
+
+def turn_away(
+    gate: Gate, exchange: Exchange, incoming: Incoming, target: Target, failure: Failure
+) -> None:
+    """Refuse what was not let in; who has no right to it is charged for asking."""
+    if failure.status not in NOT_LET_IN or exchange.visit is not None:
+        exchange.refuse(failure)
+        return
+
+    def paid(refused: Failure | None) -> None:
+        if not exchange.finished:
+            exchange.refuse(refused or failure)
+
+    visit = gate.turned_away(incoming, CATEGORIES[target.operation])
+    exchange.enter(visit)
+    visit.pay(None, paid)

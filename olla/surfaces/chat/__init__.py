@@ -1,0 +1,1 @@
+"""The chat service: chat, status, keys and usage."""

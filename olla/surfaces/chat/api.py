@@ -1,0 +1,220 @@
+"""The chat service: one message, one answer, whole or as a stream.
+
+Asks the fleet as a client of its own would, by Ollama's `/api/generate`, and says less of the
+answer. Its status is `chat_status`' business, keys and usage are `accounts`'.
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field
+
+from olla.access.caller import ANONYMOUS
+from olla.access.limit import Limit
+from olla.dialects.internal import Own as OwnDialect
+from olla.failures import Failed, Failure, Kind, Phase
+from olla.proxy.http.error_response import error_response
+from olla.proxy.http.message_fields import reason_phrase
+from olla.proxy.http.raw_response import WRITTEN_CLOSE
+from olla.proxy.internal.routes import Asked, Surface
+from olla.proxy.internal.subrequest import InnerAnswer
+from olla.surfaces.json_requests import MESSAGES_MAX, by_method, parsed_with_fields, tier_limits
+from olla.surfaces.responses import json_response
+
+__all__ = ["MEMBER", "TIERS", "ChatSurface"]
+
+MEMBER = "member"
+"""The tier of keys that are made here."""
+TIERS: Mapping[str, tuple[Limit, ...]] = tier_limits("chat", {ANONYMOUS: 10, MEMBER: 30})
+"""The limits of tiers of which the configuration says nothing."""
+
+_GENERATE = "/olla/ollama/api/generate"
+_NDJSON = "application/x-ndjson"
+_ERROR_MAX = 2000
+"""Characters of an endpoint's own words."""
+_ERROR_JSON_MAX = 65_536
+"""Bytes of an endpoint's own error that are read."""
+_RETRY_AFTER = 1.0
+_BY_STATUS = {
+    400: Kind.BAD_REQUEST,
+    403: Kind.FORBIDDEN,
+    404: Kind.MODEL_NOT_FOUND,
+    413: Kind.BODY_TOO_LARGE,
+    429: Kind.UPSTREAM_LIMITED,
+}
+"""The code on the wire for an endpoint's own error that is none of the endpoint's."""
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    message: str = Field(min_length=1)
+    model: str | None = None
+
+
+class _Said(msgspec.Struct):
+    """What is told of an answer, or of a piece of it, in this order."""
+
+    model: str
+    response: str
+    done: bool
+
+
+_NONE = msgspec.Raw(b"null")
+
+
+class _Line(msgspec.Struct):
+    """What is read of an answer, or of a piece of it. `error` is JSON, null for none."""
+
+    model: str = ""
+    response: str = ""
+    done: bool = False
+    error: msgspec.Raw = _NONE
+
+    def said(self) -> _Said:
+        return _Said(self.model, self.response, self.done)
+
+
+_LINES = msgspec.json.Decoder(_Line)
+
+
+class ChatSurface:
+    """Answers `/chat` and `/chat/stream`."""
+
+    def __init__(self, *, default_model: str) -> None:
+        """`default_model` is that of requests that name none."""
+        self._default_model = default_model
+
+    def routes(self) -> dict[str, Surface]:
+        """What is answered, by path below the prefix."""
+        return {
+            "/chat": by_method("olla", {"POST": self._chat}),
+            "/chat/stream": by_method("olla", {"POST": self._stream}),
+        }
+
+    async def _chat(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
+        answer = await self._ask(asked, stream=False)
+        try:
+            status = await answer.status()
+            body = await answer.body()
+        except Failed as failed:
+            return _failed(failed.failure, answer)
+        finally:
+            answer.leave()
+        if status >= 400:
+            return _refused(status, body, answer)
+        line = _read(body)
+        if line is None:
+            text = "the endpoint's answer is not one of Ollama's"
+            return _failed(_broken(answer, text), answer)
+        if line.error != _NONE:
+            return _failed(_broken(answer, _text(line.error)), answer)
+        caller = asked.visit.caller
+        key = caller.key
+        return json_response(
+            {
+                "user": (key.owner or key.name) if key is not None else caller.tier,
+                "tier": caller.tier,
+                "response": line.said(),
+            },
+            headers=dict(answer.told()),
+        )
+
+    async def _stream(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
+        answer = await self._ask(asked, stream=True)
+        try:
+            status = await answer.status()
+            if status >= 400:
+                return _refused(status, await answer.body(), answer)
+            return await _relayed(request, asked, answer)
+        except Failed as failed:
+            return _failed(failed.failure, answer)
+        except ConnectionError:
+            return WRITTEN_CLOSE  # the client went away while something was written to it
+        finally:
+            answer.leave()
+
+    async def _ask(self, asked: Asked, *, stream: bool) -> InnerAnswer:
+        """Raises Failed: the body is none, or the fleet cannot be asked."""
+        wanted, fields = await parsed_with_fields(asked, _Request, MESSAGES_MAX)
+        model = wanted.model or self._default_model
+        body = {"model": model, "prompt": fields["message"], "stream": stream}
+        return asked.ask(_GENERATE, msgspec.json.encode(body))
+
+
+async def _relayed(
+    request: web.BaseRequest, asked: Asked, answer: InnerAnswer
+) -> web.StreamResponse:
+    """The stream, line by line as it comes.
+
+    Raises:
+        ConnectionError: the client has gone.
+    """
+    response = await asked.stream(request, answer, _NDJSON)
+    error: str | None = None
+    async for raw in answer.lines():
+        line = _read(raw)
+        if line is None:  # half a line: what broke it follows
+            error = error or "the endpoint's answer broke off within a line"
+        elif line.error != _NONE:
+            error = _text(line.error)
+        elif error is None:
+            await response.write(msgspec.json.encode(line.said()) + b"\n")
+    if error is None and answer.record.failure is None:
+        return response
+    failure = _broken(answer, error)
+    await response.write(OwnDialect().in_band_error(failure, mid_record=False))
+    return WRITTEN_CLOSE  # without the last chunk: clients report that the stream broke
+
+
+def _broken(answer: InnerAnswer, text: str | None) -> Failure:
+    """What has ended an answer that had begun, in the endpoint's words where there are any."""
+    failure, endpoint = answer.record.failure, answer.record.endpoint
+    if failure is None:
+        failure = Failure(Kind.STREAM_INCOMPLETE, text or "the answer is incomplete", endpoint)
+        answer.record.failure = failure
+    return Failure(failure.kind, text or failure.message, failure.endpoint, failure.retry_after)
+
+
+def _failed(failure: Failure, answer: InnerAnswer) -> web.Response:
+    """The error of a request that olla refuses, or no endpoint could answer. That there is nobody
+    to connect to is 503 here: Ollama is offline."""
+    if failure.facts.phase is Phase.CONNECT:
+        failure = Failure(Kind.NO_ENDPOINT, failure.message, failure.endpoint, _RETRY_AFTER)
+    return error_response(failure, OwnDialect(), answer.told())
+
+
+def _refused(status: int, body: bytes, answer: InnerAnswer) -> web.Response:
+    """An endpoint's own error, with its status and its words."""
+    known = answer.record.failure
+    kind = known.kind if known is not None else _BY_STATUS.get(status, Kind.UPSTREAM_STATUS)
+    line = _read(body)
+    text = None if line is None else _text(line.error)
+    failure = Failure(
+        kind,
+        text or f"the endpoint answered {status}",
+        answer.record.endpoint,
+        known.retry_after if known is not None else None,
+    )
+    response = error_response(failure, OwnDialect(), answer.told())
+    response.set_status(status, reason_phrase(status))
+    return response
+
+
+def _read(raw: bytes) -> _Line | None:
+    """An answer, or a piece of it; None when it is none of Ollama's."""
+    try:
+        return _LINES.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _text(raw: msgspec.Raw) -> str | None:
+    """What an Ollama server, or one that speaks its dialect, says is wrong."""
+    if len(bytes(raw)) > _ERROR_JSON_MAX:
+        return None
+    error = msgspec.json.decode(raw)
+    if isinstance(error, dict):
+        error = error.get("message")
+    return str(error)[:_ERROR_MAX] if error else None

@@ -1,0 +1,169 @@
+"""How the chat service says it is: server, machine, Ollama, usage.
+
+For people who use it. What operators watch is on `/internal`.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import msgspec
+import psutil
+from aiohttp import web
+
+from olla.access.limit import Kind, Limit
+from olla.access.policy import AccessPolicy
+from olla.access.visibility import Visibility
+from olla.clock import Clock
+from olla.failures import Failed
+from olla.fleet.profiles import ListFormat
+from olla.fleet.snapshot import Snapshot
+from olla.proxy.internal.routes import Asked, Surface
+from olla.surfaces.json_requests import by_method
+from olla.surfaces.models.list_cache import Catalogue, Shape
+from olla.surfaces.models.merge import Merged
+from olla.surfaces.responses import json_response
+
+if TYPE_CHECKING:
+    from olla.store.database import Store
+    from olla.store.usage_writer import UsageRecording
+
+__all__ = ["ChatStatus", "Recorder"]
+
+T = TypeVar("T")
+_GIB = 1 << 30
+_GB = 1e9
+"""What sizes of models are told in, as Ollama does."""
+_COUNT_AGAIN = 10.0
+"""Seconds after which the store counts its rows again; what is written meanwhile is added."""
+_PATIENCE = 1.0
+"""Seconds that counting may take."""
+
+
+def _shown(one: Merged, _: Any) -> dict[str, Any]:
+    return {"name": one.model.name, "size_gb": round((one.model.size or 0) / _GB, 2)}
+
+
+_SHAPE = Shape(_shown)
+
+
+class Recorder(Protocol):
+    """Whoever has the store, as `Keeping`."""
+
+    @property
+    def recording(self) -> "UsageRecording | None":
+        """Writes usage, where the store is open."""
+        ...
+
+    @property
+    def away(self) -> str | None:
+        """Why the store cannot be used."""
+        ...
+
+    async def tried(self, work: "Callable[[Store], Awaitable[T]]") -> T:
+        """What the store answers. Raises `Failed` when it is away."""
+        ...
+
+
+class ChatStatus:
+    """Answers `/api/status`.
+
+    `policy` has the limits in force, `own` those of tiers of which it says nothing; `requests`
+    are those of this process, `active` the anonymous addresses seen of late.
+    """
+
+    def __init__(
+        self,
+        *,
+        snapshot: Callable[[], Snapshot],
+        policy: Callable[[], AccessPolicy],
+        own: Mapping[str, tuple[Limit, ...]],
+        recorder: Recorder,
+        requests: Callable[[], int],
+        active: Callable[[], int],
+        catalogue: Catalogue,
+        clock: Clock,
+    ) -> None:
+        self._snapshot = snapshot
+        self._policy = policy
+        self._own = own
+        self._recorder = recorder
+        self._requests = requests
+        self._active = active
+        self._catalogue = catalogue
+        self._clock = clock
+        self._started = clock.now()
+        self._before = 0
+        """Rows in the store that this process has not written."""
+        self._counted: tuple[UsageRecording, float] | None = None
+        psutil.cpu_percent(interval=None)  # it tells the time since it was asked last
+
+    def routes(self) -> dict[str, Surface]:
+        """What is answered, by path below the prefix."""
+        return {"/api/status": by_method("olla", {"GET": self._status})}
+
+    async def _status(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
+        memory = psutil.virtual_memory()
+        uptime = int(self._clock.now() - self._started)
+        return json_response(
+            {
+                "server": {"uptime_seconds": uptime, "uptime_human": in_words(uptime)},
+                "system": {
+                    "ram_total_gb": round(memory.total / _GIB, 1),
+                    "ram_used_gb": round((memory.total - memory.available) / _GIB, 1),
+                    "ram_percent": memory.percent,
+                    "cpu_percent": psutil.cpu_percent(interval=None),
+                },
+                "ollama": await self._ollama(Visibility.of(asked.visit.caller)),
+                "usage": {
+                    "total_requests": await self._total(),
+                    "active_anonymous_ips": self._active(),
+                    "anon_rate_limit": self._limit("anonymous"),
+                    "member_rate_limit": self._limit("member"),
+                },
+            }
+        )
+
+    async def _ollama(self, visible: Visibility) -> dict[str, Any]:
+        views = [
+            view
+            for view in visible.views(self._snapshot().endpoints)
+            if view.routable
+            and view.profile is not None
+            and view.profile.list_format is ListFormat.OLLAMA
+        ]
+        rows = await self._catalogue.rows(views, _SHAPE, visible)
+        return {"online": bool(views), "models": [msgspec.Raw(row[1]) for row in rows]}
+
+    async def _total(self) -> int:
+        """Requests as far as anybody remembers: the store where it is open, else this process."""
+        recorder = self._recorder
+        recording, now = recorder.recording, self._clock.now()
+        if recording is None:
+            return self._requests()
+        counted = self._counted
+        known = counted is not None and counted[0] is recording
+        if not known or counted is None or now - counted[1] >= _COUNT_AGAIN:
+            written = recording.written
+            with suppress(Failed, TimeoutError):
+                if recorder.away is None:
+                    async with asyncio.timeout(_PATIENCE):
+                        total = await recorder.tried(lambda store: store.usage.total())
+                    self._before, self._counted, known = total - written, (recording, now), True
+        if not known:
+            return self._requests()
+        return self._before + recording.written + recording.pending
+
+    def _limit(self, tier: str) -> str:
+        for limit in self._policy().of_tier(tier, self._own):
+            if limit.kind is Kind.REQUESTS:
+                return f"{limit.amount} req / 60s"
+        return "unlimited"
+
+
+def in_words(seconds: int) -> str:
+    """A time in days, hours and minutes, such as `1h 0m`."""
+    hours, minutes = divmod(seconds // 60, 60)
+    days, hours = divmod(hours, 24)
+    return f"{days}d {hours}h {minutes}m" if days else f"{hours}h {minutes}m"

@@ -1,0 +1,1 @@
+"""The management API: models, chat and generate in one shape, keys."""

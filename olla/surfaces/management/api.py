@@ -1,0 +1,366 @@
+"""The management API: the fleet's models with what is said of them; chat and generate in one shape.
+
+Asks the fleet through OpenAI's paths, so that queue, retries, limits and usage are those of every
+request. Making keys is `key_pages`' business.
+"""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from olla.access.visibility import Visibility
+from olla.dialects.dialect import Right
+from olla.dialects.registry import DIALECTS
+from olla.dialects.top_level import TopLevel
+from olla.failures import Failed, Failure, Kind
+from olla.fleet.model_names import canonical
+from olla.fleet.snapshot import EndpointView
+from olla.proxy.auth.authenticate import Own
+from olla.proxy.exchange.context import Fleet
+from olla.proxy.http.error_response import error_response
+from olla.proxy.http.raw_response import written
+from olla.proxy.internal.routes import Asked, OwnPath
+from olla.proxy.internal.subrequest import InnerAnswer
+from olla.routing.decision import refusal
+from olla.routing.features import Features
+from olla.settings.surfaces import ManagedModel, Management
+from olla.surfaces.json_requests import MESSAGES_MAX, by_method, parsed_with_fields, tier_limits
+from olla.surfaces.key_book import KeyBook
+from olla.surfaces.management.keys import KeyPages
+from olla.surfaces.management.wire import ChatRequest, GenerateRequest, Sampling
+from olla.surfaces.models.list_cache import Catalogue, Shape
+from olla.surfaces.models.merge import Details, Merged
+from olla.surfaces.responses import json_response, list_response
+
+__all__ = ["DEFAULTS", "OWN", "ManagementSurface"]
+
+DEFAULTS: Mapping[str, Any] = {"temperature": 0.7, "max_tokens": 1024}
+"""What holds for requests where neither they nor the configuration say anything."""
+OWN = Own(
+    "management", tier_limits("management", {"standard": 60, "premium": 300}), unix_reset=True
+)
+_ASKED = "/olla/openai/v1"
+_OPENAI = DIALECTS["openai"]
+_LIST_AGE_MAX = 1.0
+_LIST_TIMEOUT = 1.0
+"""Seconds; see `ListSurface`."""
+_SHOWN_MAX = 300
+_ERROR_MAX = 2000
+"""Characters of an endpoint's own words."""
+_ERROR_JSON_MAX = 65_536
+"""Bytes of an endpoint's own error that are read."""
+_OBJECTS_MAX = 400_000
+"""Braces in an answer: the objects that reading it may make, and all that stand in a text."""
+_CHOICES_MAX = 128
+"""Of a completion, as many as OpenAI's API makes."""
+_INT_MAX = 2**53 - 1
+_RESERVED = frozenset({"model", "messages", "prompt", "stream"})
+"""What parameters of the configuration cannot say."""
+
+
+class ManagementSurface:
+    """Answers `/models`, `/chat`, `/generate` and `/api-keys` below the configured prefix."""
+
+    def __init__(
+        self, settings: Management, fleet: Fleet, book: KeyBook, catalogue: Catalogue
+    ) -> None:
+        self._prefix = settings.prefix
+        self._catalogue = catalogue
+        self._shape = Shape(self._shown)
+        self._said = {canonical(name): said for name, said in settings.models.items()}
+        self._fleet = fleet
+        self._keys = KeyPages(book)
+
+    def paths(self) -> dict[str, OwnPath]:
+        """What is answered, and what each path needs."""
+        prefix = self._prefix
+
+        def listed(**answers: Any) -> OwnPath:
+            return OwnPath(
+                by_method("openai", answers),
+                right=Right.LIST,
+                category="management",
+                own=OWN,
+                dialect="openai",
+                operation="list",
+                strict=True,
+            )
+
+        def asking(operation: str, **answers: Any) -> OwnPath:
+            return OwnPath(
+                by_method("openai", answers),
+                right=Right.GENERATE,
+                category="generation",
+                asks=True,
+                own=OWN,
+                dialect="openai",
+                operation=operation,
+                strict=True,
+                recorded=True,
+            )
+
+        def keys(**answers: Any) -> OwnPath:
+            return OwnPath(
+                by_method("openai", answers),
+                right=Right.ADMIN,
+                category="management",
+                own=OWN,
+                dialect="openai",
+                operation="keys",
+                strict=True,
+            )
+
+        return {
+            f"{prefix}/models": listed(GET=self._models),
+            f"{prefix}/chat": asking("chat", POST=self._chat),
+            f"{prefix}/generate": asking("generate", POST=self._generate),
+            f"{prefix}/api-keys": keys(GET=self._keys.list, POST=self._keys.create),
+            f"{prefix}/api-keys/*": keys(DELETE=self._keys.revoke),
+        }
+
+    # --- models -----------------------------------------------------------------------------
+
+    async def _models(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
+        snapshot = await self._fleet.refresh("models", _LIST_AGE_MAX, _LIST_TIMEOUT)
+        visible = Visibility.of(asked.visit.caller)
+        views = [view for view in visible.views(snapshot.endpoints) if _routable(view)]
+        if not views:  # an empty list would say that there are no models
+            features = Features(
+                models=(), dialect="openai", profiles=None, allowed=visible.endpoints
+            )
+            raise Failed(refusal(features, snapshot, "", asked.record.started).failure)
+        rows = await self._catalogue.rows(views, self._shape, visible)
+        return list_response(b'{"models":[', [row[1] for row in rows], b"]}")
+
+    def _shown(self, one: Merged, _: Any) -> dict[str, Any]:
+        said = self._said.get(one.name) or ManagedModel()
+        return {
+            "id": one.model.name,
+            "name": said.name or one.model.name,
+            "description": said.description or _described(one),
+            "is_active": said.is_active,
+            "parameters": said.parameters or DEFAULTS,
+        }
+
+    # --- what asks the fleet ----------------------------------------------------------------
+
+    async def _chat(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
+        return await self._ask(request, asked, ChatRequest, "/chat/completions")
+
+    async def _generate(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
+        return await self._ask(request, asked, GenerateRequest, "/completions")
+
+    async def _ask(
+        self, request: web.BaseRequest, asked: Asked, shape: type[Sampling], path: str
+    ) -> web.StreamResponse:
+        wanted, fields = await parsed_with_fields(asked, shape, MESSAGES_MAX)
+        answer = asked.ask(_ASKED + path, self._body(wanted, fields))
+        del fields  # the client's body; what is sent has a copy of its own
+        try:
+            status = await answer.status()
+            if status != 200:
+                return _endpoint_error(asked, answer, status, await answer.body())
+            if wanted.stream:
+                return await _relayed(request, asked, answer)
+            found = _completion(asked, await answer.body())
+            shown = _answer(found, asked, wanted)
+            return json_response(shown, headers=dict(answer.told()))
+        except Failed as failed:
+            asked.record.failure = failed.failure
+            return error_response(failed.failure, _OPENAI, answer.told())
+        finally:
+            answer.leave()
+
+    def _body(self, wanted: Sampling, fields: TopLevel) -> bytes:
+        """The request for the fleet: what was asked, in the client's own bytes, over the model's
+        parameters."""
+        said = self._said.get(canonical(wanted.model)) or ManagedModel()
+        if not said.is_active:
+            message = f"the model '{wanted.model}' is not active here; GET {self._prefix}/models "
+            raise Failed(Failure(Kind.MODEL_NOT_FOUND, f"{message}says which are"))
+        defaults = {name: value for name, value in said.parameters.items() if name not in _RESERVED}
+        given = {name: raw for name, raw in fields.items() if bytes(memoryview(raw)[:5]) != b"null"}
+        return msgspec.json.encode({**DEFAULTS, **defaults, **given})
+
+
+async def _relayed(
+    request: web.BaseRequest, asked: Asked, answer: InnerAnswer
+) -> web.StreamResponse:
+    """A stream as it comes; one that breaks off ends without the terminating chunk."""
+    try:
+        response = await asked.stream(request, answer, "text/event-stream")
+        async for piece in answer.pieces():
+            await response.write(piece)
+        if asked.record.failure is not None:
+            return written(False)
+        await response.write_eof()
+    except ConnectionError:
+        return written(False)  # the client has gone
+    return response
+
+
+def _endpoint_error(asked: Asked, answer: InnerAnswer, status: int, body: bytes) -> web.Response:
+    """What an endpoint says against the request, in this API's shape."""
+    record = asked.record
+    message = _said_error(body) or f"endpoint '{record.endpoint}' answered {status}"
+    if status in (401, 403):  # the endpoint refuses olla, not the caller
+        message = f"endpoint '{record.endpoint}' does not let the router in: {message}"
+        failure = Failure(Kind.UPSTREAM_UNAUTHORIZED, message[:_SHOWN_MAX], record.endpoint)
+        return error_response(failure, _OPENAI, answer.told())
+    kind = {400: Kind.BAD_REQUEST, 404: Kind.MODEL_NOT_FOUND}.get(status, Kind.UPSTREAM_STATUS)
+    response = error_response(Failure(kind, message, record.endpoint), _OPENAI, answer.told())
+    response.set_status(status)
+    return response
+
+
+def _said_error(body: bytes) -> str | None:
+    """What an endpoint says is wrong; None when it says nothing, or too much."""
+    try:
+        error = msgspec.json.decode(body, type=_ErrorTold).error
+        if len(bytes(error)) > _ERROR_JSON_MAX:
+            return None
+        told = msgspec.json.decode(error)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    message = told.get("message") if isinstance(told, dict) else told
+    return str(message)[:_ERROR_MAX] if message else None
+
+
+# --- answers --------------------------------------------------------------------------------
+
+_NULL = msgspec.Raw(b"null")
+_ASSISTANT, _EMPTY = msgspec.Raw(b'"assistant"'), msgspec.Raw(b'""')
+_T = TypeVar("_T")
+
+
+class _ErrorTold(msgspec.Struct):
+    """An endpoint's error. What is below stays JSON, so that it cannot become millions of
+    objects; so too in the others."""
+
+    error: msgspec.Raw = _NULL
+
+
+class _Choice(msgspec.Struct):
+    """One answer of a completion."""
+
+    message: msgspec.Raw = _NULL
+    text: msgspec.Raw = _NULL
+    finish_reason: msgspec.Raw = _NULL
+
+
+class _Counts(msgspec.Struct):
+    """The tokens of a completion."""
+
+    prompt_tokens: msgspec.Raw = _NULL
+    completion_tokens: msgspec.Raw = _NULL
+
+
+class _Completion(msgspec.Struct):
+    """An endpoint's whole answer."""
+
+    id: msgspec.Raw = _NULL
+    created: msgspec.Raw = _NULL
+    model: msgspec.Raw = _NULL
+    choices: list[_Choice] | None = None
+    usage: msgspec.Raw = _NULL
+
+
+def _completion(asked: Asked, body: bytes) -> _Completion:
+    """An endpoint's whole answer.
+
+    Raises:
+        Failed: it is none.
+    """
+    found = None
+    if body.count(b"{") <= _OBJECTS_MAX and _is_text(body):
+        found = _read(msgspec.Raw(body), _Completion)
+    if found is None:
+        endpoint = asked.record.endpoint
+        message = f"endpoint '{endpoint}' answered something that is no completion; try again"
+        raise Failed(Failure(Kind.BODY_FRAMING, message, endpoint))
+    return found
+
+
+def _is_text(body: bytes) -> bool:
+    """Whether all of it is UTF-8, which reading it does not look at where it is passed on."""
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _answer(found: _Completion, asked: Asked, wanted: Sampling) -> dict[str, Any]:
+    chats = isinstance(wanted, ChatRequest)
+    own_id = _read(found.id, str) or asked.record.id
+    return {
+        "id": f"cmpl-{own_id.removeprefix('chatcmpl-').removeprefix('cmpl-')}",
+        "object": "chat.completion" if chats else "text.completion",
+        "created": _whole(found.created) or int(asked.record.started_wall),
+        "model": _read(found.model, str) or wanted.model,
+        "choices": [
+            {
+                **(_message(each) if chats else {"text": _read(each.text, str) or ""}),
+                "finish_reason": _read(each.finish_reason, str) or "stop",
+                "index": at,
+            }
+            for at, each in enumerate((found.choices or ())[:_CHOICES_MAX])
+        ],
+        "usage": _usage(found.usage),
+    }
+
+
+def _message(choice: _Choice) -> dict[str, Any]:
+    """The message of a choice as it is, but for what the shape needs."""
+    said = _read(choice.message, dict[str, msgspec.Raw]) or {}
+    role, content = said.get("role", _NULL), said.get("content", _NULL)
+    if _read(role, str) is None:
+        said["role"] = _ASSISTANT
+    if (content != _NULL and _read(content, str) is None) or "content" not in said:
+        said["content"] = _EMPTY
+    return {"message": {"role": said.pop("role"), "content": said.pop("content"), **said}}
+
+
+def _usage(told: msgspec.Raw) -> dict[str, int]:
+    counts = _read(told, _Counts) or _Counts()
+    prompt, output = _whole(counts.prompt_tokens) or 0, _whole(counts.completion_tokens) or 0
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": output,
+        "total_tokens": prompt + output,
+    }
+
+
+def _whole(told: msgspec.Raw) -> int | None:
+    value = _read(told, int)
+    return value if value is not None and 0 <= value <= _INT_MAX else None
+
+
+def _read(told: msgspec.Raw, shape: type[_T]) -> _T | None:
+    """JSON as a shape; None when it has another one."""
+    try:
+        return msgspec.json.decode(told, type=shape)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+# --- models ---------------------------------------------------------------------------------
+
+
+def _routable(view: EndpointView) -> bool:
+    return view.routable and view.profile is not None
+
+
+def _described(one: Merged) -> str:
+    """What the fleet knows of a model, in words."""
+    known = Details.of(one.model)
+    embeds = known.capabilities is not None and "embedding" in known.capabilities
+    kind = "embedding model" if embeds else "model"
+    words = f"{known.family} {kind}" if known.family else kind
+    if known.parameter_size:
+        words += f" with {known.parameter_size} parameters"
+    if known.quantization and known.quantization != "unknown":
+        words += f", quantized as {known.quantization}"
+    return words[:1].upper() + words[1:]

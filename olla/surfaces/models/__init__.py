@@ -1,0 +1,1 @@
+"""The merged model lists of the fleet."""

@@ -1,0 +1,247 @@
+"""The answers that are the fleet's and no single endpoint's: lists, versions, the heartbeat.
+
+Asks for fresh knowledge, merges it (`merge`) and answers in the dialect that was spoken. An empty
+list would say that there are no models; when nobody can tell, the answer is a failure instead.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import msgspec
+from aiohttp import web
+
+from olla.access.caller import Caller, refuse_model
+from olla.access.visibility import Visibility
+from olla.clock import Clock
+from olla.dialects.dialect import Dialect, Operation
+from olla.dialects.internal import Own
+from olla.dialects.paths import Target
+from olla.failures import Failure, Kind
+from olla.fleet.model_names import canonical
+from olla.fleet.profiles import PROFILES
+from olla.fleet.snapshot import EndpointView, Snapshot
+from olla.proxy.http.error_response import error_response
+from olla.proxy.internal.routes import Asked, OperationSurface
+from olla.proxy.internal.routes import Surface as OwnSurface
+from olla.routing.candidates import exclusion
+from olla.routing.decision import refusal
+from olla.routing.features import Features
+from olla.surfaces.json_requests import by_method
+from olla.surfaces.models import merge
+from olla.surfaces.models.list_cache import Catalogue, Row, Shape
+from olla.surfaces.responses import JSON, JSON_UTF8, json_response, list_response
+
+__all__ = ["ListSurface", "Refresh"]
+
+_OPENAI = Shape(lambda one, _: merge.openai_model(one))
+_ANTHROPIC = Shape(lambda one, _: merge.anthropic_model(one))
+_UNIFIED = Shape(merge.unified_model, memory=True)
+
+
+def _tag(one: merge.Merged, _: Any) -> bytes:
+    return merge.ollama_entry(one)
+
+
+_TAGS = Shape(_tag)
+
+_RETRY_AFTER = 1.0
+"""Seconds; an endpoint's version is asked for soon after it came up."""
+
+
+class Refresh(Protocol):
+    """Asks the endpoints again where it is time to."""
+
+    async def __call__(self, what: str, max_age: float, timeout: float) -> Snapshot:
+        """The fleet, with lists no older than `max_age` seconds where that takes no longer than
+        `timeout` seconds. `what` is `models` or `resident`. Does not raise."""
+        ...
+
+
+class ListSurface:
+    """Answers lists, single models, versions and heartbeats.
+
+    `max_age` is how old (seconds) knowledge may be, `timeout` how long asking again may take: a
+    node that loads a model may answer late, and the others' lists should not wait for it.
+    """
+
+    def __init__(
+        self,
+        *,
+        snapshot: Callable[[], Snapshot],
+        refresh: Refresh,
+        clock: Clock,
+        catalogue: Catalogue | None = None,
+        max_age: float = 1.0,
+        timeout: float = 1.0,
+    ) -> None:
+        self._snapshot = snapshot
+        self._refresh = refresh
+        self._clock = clock
+        self._catalogue = catalogue or Catalogue()
+        self._max_age = max_age
+        self._timeout = timeout
+
+    def operations(self) -> dict[Operation, OperationSurface]:
+        """The operations that are answered here, whatever the path."""
+        return {
+            Operation.LIST: self._list,
+            Operation.MODEL: self._model,
+            Operation.RUNNING: self._running,
+            Operation.VERSION: self._version,
+            Operation.HEARTBEAT: self._heartbeat,
+        }
+
+    def routes(self) -> dict[str, OwnSurface]:
+        """The paths that are answered here and belong to no dialect."""
+        return {"/olla/models": by_method("olla", {"GET": self._unified})}
+
+    async def _list(self, request: web.BaseRequest, target: Target, caller: Caller) -> web.Response:
+        snapshot = await self._fresh("models")
+        scope = _Scope(target.dialect, target.profiles, caller)
+        failure = self._refusal(scope, snapshot)
+        if failure is not None:
+            return error_response(failure, target.dialect)
+        if target.dialect.name == "ollama":
+            rows = [row for row in await self._rows(scope, snapshot, _TAGS) if row[0].from_ollama]
+            return _listed(b'{"models":[', rows, content_type=JSON_UTF8)
+        if target.dialect.name == "anthropic":
+            return _anthropic_list(await self._rows(scope, snapshot, _ANTHROPIC))
+        rows = await self._rows(scope, snapshot, _OPENAI)
+        return _listed(b'{"object":"list","data":[', rows)
+
+    async def _model(
+        self, request: web.BaseRequest, target: Target, caller: Caller
+    ) -> web.Response:
+        snapshot = await self._fresh("models")
+        scope = _Scope(target.dialect, target.profiles, caller)
+        asked_for = target.name or ""
+        failure = refuse_model(caller, asked_for, needed=True) or self._refusal(
+            scope, snapshot, asked_for
+        )
+        if failure is not None:
+            return error_response(failure, target.dialect)
+        (one,) = merge.merged(scope.routable(snapshot), canonical(asked_for))
+        if target.dialect.name == "anthropic":
+            return json_response(merge.anthropic_model(one))
+        return json_response(merge.openai_model(one))
+
+    async def _running(
+        self, request: web.BaseRequest, target: Target, caller: Caller
+    ) -> web.Response:
+        snapshot = await self._fresh("resident")
+        scope = _Scope(target.dialect, target.profiles, caller)
+        failure = self._refusal(scope, snapshot)
+        if failure is not None:
+            return error_response(failure, target.dialect)
+        models = [
+            msgspec.Raw(entry)
+            for instance, entry in merge.running(scope.routable(snapshot))
+            if scope.visible.sees_model(instance.name)
+        ]
+        return json_response({"models": models}, content_type=JSON_UTF8)
+
+    async def _version(
+        self, request: web.BaseRequest, target: Target, caller: Caller
+    ) -> web.Response:
+        snapshot = self._snapshot()
+        scope = _Scope(target.dialect, target.profiles, caller)
+        failure = self._refusal(scope, snapshot)
+        if failure is not None:
+            return error_response(failure, target.dialect)
+        version = merge.lowest_version(
+            view.version for view in scope.routable(snapshot) if view.version is not None
+        )
+        if version is None:
+            failure = Failure(
+                Kind.NO_ENDPOINT,
+                "no endpoint has told its version yet; try again shortly",
+                retry_after=_RETRY_AFTER,
+            )
+            return error_response(failure, target.dialect)
+        return json_response({"version": version}, content_type=JSON_UTF8)
+
+    async def _heartbeat(
+        self, request: web.BaseRequest, target: Target, caller: Caller
+    ) -> web.Response:
+        failure = self._refusal(_Scope(target.dialect, target.profiles, caller), self._snapshot())
+        if failure is not None:
+            return error_response(failure, target.dialect)
+        return web.Response(
+            body=b"Ollama is running", headers={"Content-Type": "text/plain; charset=utf-8"}
+        )
+
+    async def _unified(self, request: web.BaseRequest, asked: Asked) -> web.Response:
+        await self._fresh("resident")
+        snapshot = await self._fresh("models")
+        scope = _Scope(Own(), frozenset(PROFILES), asked.visit.caller)
+        failure = self._refusal(scope, snapshot)
+        if failure is not None:
+            return error_response(failure, scope.dialect)
+        rows = await self._rows(scope, snapshot, _UNIFIED)
+        return _listed(b'{"object":"list","data":[', rows)
+
+    async def _rows(self, scope: "_Scope", snapshot: Snapshot, shape: Shape) -> list[Row]:
+        views = scope.routable(snapshot)
+        return [*await self._catalogue.rows(views, shape, scope.visible)]
+
+    async def _fresh(self, what: str) -> Snapshot:
+        return await self._refresh(what, self._max_age, self._timeout)
+
+    def _refusal(
+        self, scope: "_Scope", snapshot: Snapshot, model: str | None = None
+    ) -> Failure | None:
+        """Why routing could send this nowhere; None when some endpoint could answer it."""
+        features = Features(
+            models=() if model is None else (canonical(model),),
+            dialect=scope.dialect.name,
+            profiles=scope.profiles,
+            allowed=scope.caller.endpoints,
+        )
+        views = snapshot.endpoints
+        if features.models:
+            views = snapshot.having(features.models[0])
+        # An open breaker or a full slot says nothing of who knows an answer.
+        if any(exclusion(features, each) is None for each in views):
+            return None
+        return refusal(features, snapshot, model or "", self._clock.now()).failure
+
+
+class _Scope:
+    """Which endpoints a path is about: those of `profiles`, or all that speak `dialect`, as far as
+    the caller may see them."""
+
+    def __init__(self, dialect: Dialect, profiles: frozenset[str] | None, caller: Caller) -> None:
+        self.dialect = dialect
+        self.profiles = profiles
+        self.caller = caller
+        self.visible = Visibility.of(caller)
+
+    def routable(self, snapshot: Snapshot) -> list[EndpointView]:
+        """Those of them that can be routed to."""
+        return [
+            view
+            for view in self.visible.views(snapshot.endpoints)
+            if view.routable and self._holds(view)
+        ]
+
+    def _holds(self, view: EndpointView) -> bool:
+        if view.profile is None:
+            return False
+        if self.profiles is None:
+            return self.dialect.name in view.profile.dialects
+        return view.profile.name in self.profiles
+
+
+def _listed(
+    before: bytes, rows: list[Row], after: bytes = b"]}", content_type: str = JSON
+) -> web.Response:
+    return list_response(before, [row[1] for row in rows], after, content_type)
+
+
+def _anthropic_list(rows: list[Row]) -> web.Response:
+    ends = {
+        "has_more": False,
+        "first_id": rows[0][0].model.name if rows else None,
+        "last_id": rows[-1][0].model.name if rows else None,
+    }
+    return _listed(b'{"data":[', rows, b"]," + msgspec.json.encode(ends)[1:])

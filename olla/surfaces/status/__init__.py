@@ -1,0 +1,1 @@
+"""Health, readiness, status, statistics and metrics of the router."""

@@ -1,0 +1,49 @@
+"""An endpoint's own error."""
+
+import pytest
+
+from olla.failures import Kind
+from olla.proxy.exchange.attempt_result import answered, own_error, pause_of
+from olla.proxy.http.response_head import parse_head
+
+
+@pytest.mark.parametrize(
+    ("field", "seconds"),
+    [
+        *((b"7", 7.0), (b"0", 0.0), (b"soon", None), (b"-1", None), (b"9" * 400, 86_400.0)),
+        *((b"", None), (b"Sun, 06 Nov 1994 08:49:37 GMT", 37.0), (b"7\r\nRetry-After: 7", None)),
+    ],
+)
+def test_an_endpoints_wait_is_read_from_its_head(field: bytes, seconds: float | None) -> None:
+    """Once, in seconds or as a date; bounded."""
+    head = parse_head(b"HTTP/1.1 503 Busy\r\nRetry-After: " + field, "GET")
+    assert pause_of(head.passed, 784_111_740.0) == seconds
+
+
+def test_a_refused_key_is_told_with_the_setting() -> None:
+    """The operator has to act, and knows where."""
+    failure = answered("gpu-1", 401, None)
+    assert failure.kind is Kind.UPSTREAM_UNAUTHORIZED
+    assert "auth (discovery.static.endpoints)" in failure.message
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        *((400, None), (404, None), (413, None), (501, None)),
+        *((403, Kind.UPSTREAM_UNAUTHORIZED), (429, Kind.UPSTREAM_LIMITED)),
+        *((500, Kind.UPSTREAM_STATUS), (503, Kind.UPSTREAM_BUSY)),
+    ],
+)
+def test_an_error_that_is_passed_on_may_say_something_of_the_endpoint(
+    status: int, kind: Kind | None
+) -> None:
+    """Or only of the request."""
+    failure = own_error("gpu-1", status, None)
+    assert (failure.kind if failure is not None else None) is kind
+
+
+def test_the_failure_names_endpoint_and_status() -> None:
+    """With the wait it asked for."""
+    failure = answered("gpu-1", 503, 7.0)
+    assert (failure.endpoint, failure.endpoint_status, failure.retry_after) == ("gpu-1", 503, 7.0)

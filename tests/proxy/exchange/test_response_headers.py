@@ -1,0 +1,65 @@
+"""What olla tells of itself in an answer's head."""
+
+from olla.proxy.exchange.response_headers import Telling
+from olla.record import AttemptRecord, RequestRecord
+
+
+def record(**more: object) -> RequestRecord:
+    """A routed request."""
+    fields: dict[str, object] = {
+        "endpoint": "gpu-1",
+        "model": "m:latest",
+        "endpoint_type": "ollama",
+        "strategy": "strict",
+        "decision": "routed",
+        "reason": "model_loaded",
+    }
+    return RequestRecord("r-1", "POST", "/", "", 1.0, 0.0, **{**fields, **more})  # type: ignore[arg-type]
+
+
+def told(about: RequestRecord, explanation: str | None = None) -> dict[str, str]:
+    """The fields by name, as of half a second after the start."""
+    raw = Telling().fields(about, 1.5, explanation)
+    assert raw.endswith(b"\r\n")
+    return dict(line.split(": ", 1) for line in raw.decode().splitlines())
+
+
+def test_every_answer_tells_where_it_came_from() -> None:
+    """Id, endpoint, model, kind, strategy, decision, reason, time."""
+    assert told(record()) == {
+        "X-Olla-Request-ID": "r-1",
+        "X-Olla-Endpoint": "gpu-1",
+        "X-Olla-Model": "m:latest",
+        "X-Olla-Backend-Type": "ollama",
+        "X-Olla-Routing-Strategy": "strict",
+        "X-Olla-Routing-Decision": "routed",
+        "X-Olla-Routing-Reason": "model_loaded",
+        "X-Olla-Response-Time": "0.500s",
+    }
+
+
+def test_what_is_special_is_told_when_it_was() -> None:
+    """Several attempts, a wait, an explanation with what came of it."""
+    attempts = [AttemptRecord("a", "x", 0.0), AttemptRecord("b", "x", 0.0)]
+    about = record(attempts=attempts, queue_seconds=0.25, predicted=0.1, first_byte=1.2)
+    fields = told(about, "a=0.1s()")
+    assert fields["X-Olla-Attempts"] == "2"
+    assert fields["X-Olla-Queue-Time"] == "0.250s"
+    assert fields["X-Olla-Explanation"] == "a=0.1s(); predicted=0.100s; observed=0.200s"
+
+
+def test_a_refused_request_has_no_endpoint() -> None:
+    """And no model's name breaks out of its field."""
+    about = record(endpoint=None, endpoint_type=None, decision="", reason="", model="a\r\nb: c")
+    fields = told(about)
+    assert "X-Olla-Endpoint" not in fields
+    assert fields["X-Olla-Routing-Decision"] == "rejected"
+    assert fields["X-Olla-Model"] == "a%0D%0Ab: c"
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    """Clients choose models' names."""
+    telling = Telling()
+    for number in range(5000):
+        telling.fields(record(model=f"m{number}"), 1.5)
+    assert len(telling._known) <= 1024

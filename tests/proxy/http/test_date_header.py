@@ -1,0 +1,57 @@
+"""The date in an answer's head."""
+
+from email.utils import formatdate
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from olla.proxy.http.date_header import Dates
+
+
+class Clock:
+    """A clock that says what it is told."""
+
+    def __init__(self, wall: float) -> None:
+        self.walls = 0
+        self._wall = wall
+
+    def now(self) -> float:
+        """Never asked: whoever wants a date knows what time it is."""
+        raise AssertionError
+
+    def wall(self) -> float:
+        """Unix seconds."""
+        self.walls += 1
+        return self._wall
+
+    def set(self, wall: float) -> None:
+        """Another time."""
+        self._wall = wall
+
+
+@given(st.floats(0, 253_402_300_799))
+def test_a_date_is_written_as_http_has_it(wall: float) -> None:
+    """In the one form that servers may send, in English and in GMT."""
+    expected = f"Date: {formatdate(int(wall), usegmt=True)}\r\n"
+    assert Dates(Clock(wall)).field(1.0) == expected.encode()
+
+
+def test_a_date_is_written_once_a_second() -> None:
+    """Until the wall clock's next second, not for a second from the first call."""
+    clock = Clock(784_111_777.75)
+    dates = Dates(clock)
+    first = dates.field(100.0)
+    clock.set(784_111_777.99)
+    assert dates.field(100.24) is first
+    assert clock.walls == 1
+    clock.set(784_111_778.0)
+    assert dates.field(100.25) == b"Date: Sun, 06 Nov 1994 08:49:38 GMT\r\n"
+
+
+def test_a_clock_that_was_set_back_is_noticed_within_a_second() -> None:
+    """What was written is kept by monotonic time, which nobody sets."""
+    clock = Clock(784_111_777.0)
+    dates = Dates(clock)
+    dates.field(100.0)
+    clock.set(784_000_000.0)
+    assert dates.field(101.0) == f"Date: {formatdate(784_000_000, usegmt=True)}\r\n".encode()
