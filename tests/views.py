@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from olla.fleet.breaker import BreakerState
 from olla.fleet.endpoint import EndpointSpec
 from olla.fleet.health import Health
-from olla.fleet.instance import Flight
+from olla.fleet.instance import InFlightRequest
 from olla.fleet.model_names import canonical
 from olla.fleet.profiles import PROFILES
-from olla.fleet.snapshot import EndpointView, Instance, Model, Snapshot
+from olla.fleet.snapshot import EndpointView, Model, ResidentModel, Snapshot
 from olla.fleet.twins import Twins
 from olla.routing.candidates import Candidate
 from olla.routing.features import Features
@@ -44,7 +44,7 @@ def view(
         breaker=breaker,
         ramp=ramp,
         models={canonical(each): Model(each) for each in models},
-        resident={canonical(each): Instance(each) for each in resident},
+        resident={canonical(each): ResidentModel(each) for each in resident},
         models_at=models_at,
         resident_at=resident_at,
     )
@@ -82,16 +82,16 @@ def twins(*views: EndpointView, now: float = 0.0) -> Twins:
     return kept
 
 
-def send(kept: Twins, name: str, model: str = MODEL, count: int = 1) -> list[Flight]:
+def send(kept: Twins, name: str, model: str = MODEL, count: int = 1) -> list[InFlightRequest]:
     """Let requests be in flight on an endpoint for a model."""
     twin = kept.by_name[name]
-    line = twin.names[model]
-    flights = []
+    instance = twin.names[model]
+    in_flight = []
     for _ in range(count):
-        flight = Flight(line, 0.0, 1.0)
+        flight = InFlightRequest(instance, 0.0, 1.0)
         twin.sent(flight, 0.0)
-        flights.append(flight)
-    return flights
+        in_flight.append(flight)
+    return in_flight
 
 
 def candidate(
@@ -117,8 +117,8 @@ def candidate(
     )
     kept = twins(there)
     twin = kept.by_name[name]
-    line = twin.names[MODEL]
+    instance = twin.names[MODEL]
     for _ in range(in_flight if in_flight_model is None else in_flight_model):
-        line.flights[Flight(line, 0.0, 1.0)] = None
+        instance.in_flight[InFlightRequest(instance, 0.0, 1.0)] = None
     twin.in_flight = in_flight
-    return Candidate(twin, line, MODEL, index, delay)
+    return Candidate(twin, instance, MODEL, index, delay)

@@ -77,7 +77,7 @@ class Harness:
         from olla.fleet.health import Health
         from olla.fleet.model_names import canonical
         from olla.fleet.profiles import PROFILES
-        from olla.fleet.snapshot import EndpointView, Instance, Model, Snapshot
+        from olla.fleet.snapshot import EndpointView, Model, ResidentModel, Snapshot
         from olla.proxy.upstream.pool import UpstreamConnection
         from olla.settings import endpoint_specs, parse
 
@@ -93,7 +93,7 @@ class Harness:
             profile=PROFILES["ollama"],
             health=Health.HEALTHY,
             models={canonical("bench"): Model("bench:latest", digest="0" * 64, size=1000)},
-            resident={canonical("bench"): Instance("bench:latest", digest="0" * 64)},
+            resident={canonical("bench"): ResidentModel("bench:latest", digest="0" * 64)},
             resident_at=now,
             models_at=now,
         )
@@ -122,9 +122,9 @@ class Harness:
         """Each station as something to be called again and again."""
         from olla.dialects.dialect import Operation
         from olla.dialects.registry import DIALECTS
-        from olla.proxy.exchange.message_building import form_answer, form_request
+        from olla.proxy.exchange.message_building import build_request, build_response
         from olla.proxy.exchange.request_features import answer_of, features_of
-        from olla.proxy.server.fast_path import HotIncoming
+        from olla.proxy.server.fast_path import FastRequest
         from olla.proxy.server.hot_head import HotHeads
 
         stations, app = self.app.downstream._stations, self.app
@@ -138,10 +138,10 @@ class Harness:
         found = heads.find(_REQUEST)
         assert found is not None
         hot = found[0]
-        incoming = HotIncoming(hot, "127.0.0.1", len(_BODY))
+        incoming = FastRequest(hot, "127.0.0.1", len(_BODY))
         ollama = DIALECTS["ollama"]
         peek = ollama.peek(Operation.GENERATE, _BODY)
-        caller = stations.gate.anonymous(incoming)
+        caller = stations.authenticator.anonymous(incoming)
         features = features_of(stations, hot.target, incoming, peek, caller)
         snapshot = app.prober.snapshot
         lease: Any = app.dispatcher.ask(features, snapshot, "bench", time.monotonic())
@@ -162,14 +162,14 @@ class Harness:
                 stations, hot.target, incoming, peek, caller
             ),
             "choose, lease, release, learn": lease_and_release,
-            "form the request": lambda: form_request(
+            "form the request": lambda: build_request(
                 incoming, hot.target, _BODY, "bench", lease.choice, "id", None
             ),
             "read the answer's head": lambda: app.pool.heads.parse(_HEAD[:-4], "POST"),
-            "form the answer's head": lambda: form_answer(
+            "form the answer's head": lambda: build_response(
                 head,
                 self.client,
-                stations.telling.fields(record, 1.0),
+                stations.response_headers.fields(record, 1.0),
                 body_read=True,
                 limited=False,
             ),

@@ -11,7 +11,7 @@ import msgspec
 from benchmarks.routing import fleets
 from olla.admission.dispatcher import Dispatcher
 from olla.fleet.model_names import canonical
-from olla.fleet.snapshot import EndpointView, Instance, Snapshot, resident_by_name
+from olla.fleet.snapshot import EndpointView, ResidentModel, Snapshot, resident_by_name
 from olla.routing.decision import RoutingOptions, decide
 from olla.routing.features import Features
 from olla.routing.policies import DEFAULT, POLICIES
@@ -29,7 +29,9 @@ def _views(machines: list[Machine]) -> list[EndpointView]:
     for position, machine in enumerate(machines):
         view = RunningMachine(machine, position).view
         models = Random(position).sample(machine.models, min(_RESIDENT, len(machine.models)))
-        there = [Instance(each.name, each.digest, each.size, each.size, 8192) for each in models]
+        there = [
+            ResidentModel(each.name, each.digest, each.size, each.size, 8192) for each in models
+        ]
         resident = resident_by_name(there, view.models)
         views.append(msgspec.structs.replace(view, resident=resident, resident_at=0.0))
     return views
@@ -40,14 +42,14 @@ def _measure(name: str, machines: list[Machine], models: tuple[ModelSpec, ...], 
     snapshot = Snapshot.of(_views(machines))
     dispatcher.changed(snapshot, 0.0)
     twins = dispatcher.twins
-    names = [canonical(each.name) for each in models if twins.lines(canonical(each.name))]
+    names = [canonical(each.name) for each in models if twins.instances(canonical(each.name))]
     rng = Random(1)
     requests = [
         Features((rng.choice(names),), "ollama", ticket=ticket, prompt_tokens=1000.0)
         for ticket in range(_REQUESTS)
     ]
     for each in requests:
-        twins.lines(each.models[0])[0].habits.arrivals.add(1.0)
+        twins.instances(each.models[0])[0].habits.arrivals.add(1.0)
 
     def best() -> float:
         rounds = []
@@ -61,7 +63,7 @@ def _measure(name: str, machines: list[Machine], models: tuple[ModelSpec, ...], 
     idle = best()
     for each in requests[:busy]:
         dispatcher.ask(each, snapshot, "", 2.0)
-    candidates = sum(len(twins.lines(each)) for each in names) / len(names)
+    candidates = sum(len(twins.instances(each)) for each in names) / len(names)
     print(
         f"{name:36}{candidates:6.1f} candidates  idle {idle:6.1f} µs  busy {best():6.1f} µs"
         f"  ({dispatcher.waiting} waiting)"

@@ -23,7 +23,7 @@ from pathlib import Path
 import aiohttp
 import msgspec
 
-from benchmarks.soak.asking import Asked, Outcome, Question, ask, questions
+from benchmarks.soak.asking import Reply, Outcome, Question, ask, questions
 from benchmarks.soak.breaking import Breaking
 from benchmarks.soak.peers import IdleUploads, LogReader
 from benchmarks.soak.watching import Sample, flat, sample
@@ -110,7 +110,7 @@ class Soak:
             self._judge(question, asked)
             await asyncio.sleep(rng.expovariate(1.0))
 
-    def _judge(self, question: Question, asked: Asked) -> None:
+    def _judge(self, question: Question, asked: Reply) -> None:
         outcome = asked.outcome
         if outcome is Outcome.RIGHT and asked.text != self._right[question.key]:
             outcome = Outcome.WRONG

@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
-__all__ = ["Asked", "Outcome", "Question", "ask", "questions"]
+__all__ = ["Reply", "Outcome", "Question", "ask", "questions"]
 
 
 class Outcome(enum.Enum):
@@ -39,7 +39,7 @@ class Question(msgspec.Struct, frozen=True):
         return f"{self.path} {json.dumps(self.body, sort_keys=True)}"
 
 
-class Asked(msgspec.Struct):
+class Reply(msgspec.Struct):
     """What came back. `why` says what was wrong, for people."""
 
     outcome: Outcome
@@ -81,7 +81,7 @@ async def ask(
     question: Question,
     *,
     leave_after: int | None = None,
-) -> Asked:
+) -> Reply:
     """Ask, and read to the end; or hang up after so many bytes. Does not know what is right."""
     received = b""
     endpoint = ""
@@ -91,41 +91,41 @@ async def ask(
             endpoint = response.headers.get("X-Olla-Endpoint", "")
             if response.status != 200:
                 told = (await response.read())[:200].decode(errors="replace")
-                return Asked(Outcome.UNAVAILABLE, why=f"{response.status} {told}")
+                return Reply(Outcome.UNAVAILABLE, why=f"{response.status} {told}")
             begun = True
             async for piece in response.content.iter_any():
                 received += piece
                 if leave_after is not None and len(received) >= leave_after:
                     response.close()
-                    return Asked(Outcome.LEFT)
+                    return Reply(Outcome.LEFT)
     except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
         outcome = Outcome.BROKEN if begun else Outcome.UNAVAILABLE
-        return Asked(outcome, why=repr(error)[:200], endpoint=endpoint)
+        return Reply(outcome, why=repr(error)[:200], endpoint=endpoint)
     read = _stream(received) if question.streams else _whole(received)
     read.endpoint = endpoint
     return read
 
 
-def _whole(received: bytes) -> Asked:
+def _whole(received: bytes) -> Reply:
     try:
         answer = json.loads(received)
     except ValueError:
-        return Asked(Outcome.BROKEN, why=f"no JSON: {received[-60:]!r}")
+        return Reply(Outcome.BROKEN, why=f"no JSON: {received[-60:]!r}")
     if not isinstance(answer, dict):
-        return Asked(Outcome.WRONG, why=f"no object: {received[:60]!r}")
+        return Reply(Outcome.WRONG, why=f"no object: {received[:60]!r}")
     if "error" in answer:
-        return Asked(Outcome.BROKEN, why=str(answer["error"]))
+        return Reply(Outcome.BROKEN, why=str(answer["error"]))
     if "embeddings" in answer:
-        return Asked(Outcome.RIGHT, str(answer["embeddings"]))
+        return Reply(Outcome.RIGHT, str(answer["embeddings"]))
     if "choices" in answer:
         choice = answer["choices"][0]
-        return Asked(Outcome.RIGHT, choice.get("text") or choice["message"]["content"])
+        return Reply(Outcome.RIGHT, choice.get("text") or choice["message"]["content"])
     if "content" in answer:
-        return Asked(Outcome.RIGHT, "".join(part["text"] for part in answer["content"]))
-    return Asked(Outcome.RIGHT, answer.get("response") or answer["message"]["content"])
+        return Reply(Outcome.RIGHT, "".join(part["text"] for part in answer["content"]))
+    return Reply(Outcome.RIGHT, answer.get("response") or answer["message"]["content"])
 
 
-def _stream(received: bytes) -> Asked:
+def _stream(received: bytes) -> Reply:
     text, ended = "", False
     for line in received.decode(errors="replace").splitlines():
         if not line.strip() or line.startswith(("event:", ":")):
@@ -136,15 +136,15 @@ def _stream(received: bytes) -> Asked:
         try:
             record = json.loads(data)
         except ValueError:
-            return Asked(Outcome.BROKEN, why=f"no JSON: {data[:60]}")
+            return Reply(Outcome.BROKEN, why=f"no JSON: {data[:60]}")
         if record.get("error") is not None:
-            return Asked(Outcome.BROKEN, why=str(record["error"])[:200])
+            return Reply(Outcome.BROKEN, why=str(record["error"])[:200])
         piece, end = _record(record)
         text += piece
         ended = ended or end
     if not ended:
-        return Asked(Outcome.WRONG, text, why=f"a clean end before its own: {received[-80:]!r}")
-    return Asked(Outcome.RIGHT, text)
+        return Reply(Outcome.WRONG, text, why=f"a clean end before its own: {received[-80:]!r}")
+    return Reply(Outcome.RIGHT, text)
 
 
 def _record(record: dict[str, Any]) -> tuple[str, bool]:

@@ -32,7 +32,7 @@ from olla.admission.rejections import QueueLimits, queue_full, timed_out
 from olla.admission.retry_budget import RetryBudget
 from olla.failures import Failure
 from olla.fleet.breaker import BreakerState
-from olla.fleet.instance import Flight, Line, Loading
+from olla.fleet.instance import InFlightRequest, ModelInstance, ModelLoad
 from olla.fleet.snapshot import Snapshot
 from olla.fleet.twins import Twins
 from olla.routing.affinity import PrefixCache, with_cached
@@ -41,7 +41,7 @@ from olla.routing.decision import (
     Choice,
     ChooseEndpoint,
     ChooseFallback,
-    ChooseLine,
+    ChooseInstance,
     Considered,
     Decision,
     Reason,
@@ -148,14 +148,14 @@ class Dispatcher:
             features = self._placed(features, now)
         decision = decide(features, self.twins, policy, self.options, asked_for, now)
         match decision:
-            case ChooseLine():
+            case ChooseInstance():
                 if not counted or not policy.binds_late:
                     predicted = self._predicted(decision)
                     return self._grant(
                         decision, features, now, since, counted=counted, predicted=predicted
                     )
-                work = decision.line.service(features.prompt_tokens, features.output_max)
-                if self._can_start(decision.line, features, now, ready=decision.ready):
+                work = decision.instance.service(features.prompt_tokens, features.output_max)
+                if self._can_start(decision.instance, features, now, ready=decision.ready):
                     predicted = self._predicted(decision)
                     return self._grant(
                         decision, features, now, since, predicted=predicted, work=work
@@ -174,9 +174,9 @@ class Dispatcher:
         if flight is None or flight.began is not None:
             return
         lease.choice.twin.began(flight, now)
-        line = flight.line
-        if line is not None and lease.features.prefix:
-            self._prefixes.remember(line, lease.features.prefix)
+        instance = flight.instance
+        if instance is not None and lease.features.prefix:
+            self._prefixes.remember(instance, lease.features.prefix)
         if self.queue.tickets:
             self._serve(now)
 
@@ -217,17 +217,17 @@ class Dispatcher:
             if self.queue.tickets:
                 self._serve(now, everyone=True)
 
-    def load_ended(self, loading: Loading, now: float, failure: Failure | None = None) -> None:
+    def load_ended(self, loading: ModelLoad, now: float, failure: Failure | None = None) -> None:
         """A load of olla's own is done, or failed."""
         if not self._loads.ended(loading, now, failure):
             return
-        line = loading.line
+        instance = loading.instance
         if failure is not None:
             refused = failure.endpoint_status is not None and failure.endpoint_status < 500
             if refused:
-                line.ownable = False  # let the client's own request find out why
+                instance.ownable = False  # let the client's own request find out why
             else:
-                self._send_elsewhere(line, failure)
+                self._send_elsewhere(instance, failure)
         self._serve(now, everyone=True)
 
     def tick(self, now: float) -> None:
@@ -243,7 +243,7 @@ class Dispatcher:
         self.changed(snapshot, now)
         decision = decide(features, self.twins, self.policy, self.options, "", now)
         match decision:
-            case ChooseLine() | ChooseEndpoint() | ChooseFallback():
+            case ChooseInstance() | ChooseEndpoint() | ChooseFallback():
                 return True
             case Refuse():
                 return False
@@ -259,20 +259,22 @@ class Dispatcher:
 
     # --- starting -------------------------------------------------------------------------------
 
-    def _can_start(self, line: Line, features: Features, now: float, *, ready: bool) -> bool:
+    def _can_start(
+        self, instance: ModelInstance, features: Features, now: float, *, ready: bool
+    ) -> bool:
         """Whether a request assigned to a line can be sent now."""
-        twin = line.twin
+        twin = instance.twin
         if ready:
-            if line.draining:
+            if instance.draining:
                 return False
-            count, slots = len(line.flights), line.slots
+            count, slots = len(instance.in_flight), instance.slots
             if count < slots.limit or features.only_loads:
                 return True
             if slots.may_try(count, now):
                 slots.trying(count, now)
                 return True
             return False
-        return not line.ownable and twin.loading is None
+        return not instance.ownable and twin.loading is None
 
     def _grant(
         self,
@@ -294,16 +296,18 @@ class Dispatcher:
         )
         self._open += 1
         if counted:
-            line = lease.line
-            if line is not None and not work:
-                work = line.service(features.prompt_tokens, features.output_max)
-            flight = Flight(line, now, work, features.load_options, features.keep_alive)
+            instance = lease.instance
+            if instance is not None and not work:
+                work = instance.service(features.prompt_tokens, features.output_max)
+            flight = InFlightRequest(
+                instance, now, work, features.load_options, features.keep_alive
+            )
             twin.sent(flight, now)
             lease.flight = flight
             self._shares.served(features.caller, work, now)
         return lease
 
-    def _predicted(self, choice: ChooseLine) -> float | None:
+    def _predicted(self, choice: ChooseInstance) -> float | None:
         """Seconds to the first token, without what is charged for a lower priority."""
         if choice.delay is None:
             return None
@@ -318,7 +322,7 @@ class Dispatcher:
 
     def _enqueue(
         self,
-        choice: ChooseLine,
+        choice: ChooseInstance,
         features: Features,
         asked_for: str,
         now: float,
@@ -326,8 +330,8 @@ class Dispatcher:
         work: float,
     ) -> Ticket | Refuse:
         """A place in the queue, where there is room and the wait is not expected to be too long."""
-        limits, line = self.limits, choice.line
-        expected = expected_delay(line, features, self.twins, now).own
+        limits, instance = self.limits, choice.instance
+        expected = expected_delay(instance, features, self.twins, now).own
         if features.order == inf:
             features = self._placed(features, now)
         waiting = len(self.queue.tickets)
@@ -336,7 +340,7 @@ class Dispatcher:
         ticket = Ticket(
             features,
             asked_for,
-            line,
+            instance,
             choice.model,
             work=work,
             asked_at=asked_at,
@@ -344,7 +348,7 @@ class Dispatcher:
             predicted=expected,
         )
         self.queue.join(ticket, now)
-        if not choice.ready or line.draining:
+        if not choice.ready or instance.draining:
             self._demand_load(ticket, now)
         return ticket
 
@@ -376,8 +380,8 @@ class Dispatcher:
                 continue
             decision = self._again(ticket, now)
             match decision:
-                case ChooseLine():
-                    self.queue.assign(ticket, decision.line, decision.model)
+                case ChooseInstance():
+                    self.queue.assign(ticket, decision.instance, decision.model)
                     self._start_or_wait(ticket, decision.delay, now)
                 case ChooseEndpoint() | ChooseFallback():
                     self._start(ticket, decision, now)
@@ -388,11 +392,11 @@ class Dispatcher:
 
     def _stands(self, ticket: Ticket) -> bool:
         """Whether the request could still be served where it waits."""
-        line = ticket.line
-        twin = line.twin
+        instance = ticket.instance
+        twin = instance.twin
         return (
             self.twins.by_name.get(twin.name) is twin
-            and twin.names.get(ticket.model) is line
+            and twin.names.get(ticket.model) is instance
             and exclusion(ticket.features, twin.view, self.options.embedding_endpoints) is None
         )
 
@@ -402,8 +406,8 @@ class Dispatcher:
             ticket.features, self.twins, self.policy, self.options, ticket.asked_for, now
         )
         match decision:
-            case ChooseLine():
-                if decision.line is ticket.line or decision.delay is None:
+            case ChooseInstance():
+                if decision.instance is ticket.instance or decision.delay is None:
                     return decision
                 here = self._here(ticket, now)
                 if here is None or here.delay is None:
@@ -417,15 +421,15 @@ class Dispatcher:
             case never:
                 assert_never(never)
 
-    def _here(self, ticket: Ticket, now: float) -> ChooseLine | None:
+    def _here(self, ticket: Ticket, now: float) -> ChooseInstance | None:
         """The choice of the line that a request waits for; None when it should not stay there."""
         features = msgspec.structs.replace(
-            ticket.features, pinned=ticket.line.twin.name, models=(ticket.model,)
+            ticket.features, pinned=ticket.instance.twin.name, models=(ticket.model,)
         )
         decision = decide(features, self.twins, self.policy, self.options, "", now)
         match decision:
-            case ChooseLine():
-                reluctant = reluctance(decision.twin, decision.line, now) is not None
+            case ChooseInstance():
+                reluctant = reluctance(decision.twin, decision.instance, now) is not None
                 return None if reluctant else decision
             case ChooseEndpoint() | ChooseFallback() | Refuse():
                 return None
@@ -434,13 +438,13 @@ class Dispatcher:
 
     def _start_or_wait(self, ticket: Ticket, delay: float | None, now: float) -> None:
         """Start a request on the line it waits for, if it can."""
-        line, features = ticket.line, ticket.features
-        ready = line.ready(features.load_options, now)
-        if self._can_start(line, features, now, ready=ready):
+        instance, features = ticket.instance, ticket.features
+        ready = instance.ready(features.load_options, now)
+        if self._can_start(instance, features, now, ready=ready):
             reason = _COLD_LOAD if ticket.loaded_for else _QUEUED
-            choice = ChooseLine(line.twin, line, ticket.model, reason, delay, ready)
+            choice = ChooseInstance(instance.twin, instance, ticket.model, reason, delay, ready)
             self._start(ticket, choice, now)
-        elif not ready or line.draining:
+        elif not ready or instance.draining:
             self._demand_load(ticket, now)
 
     def _start(self, ticket: Ticket, choice: Choice, now: float) -> None:
@@ -455,10 +459,10 @@ class Dispatcher:
         if begun is not None:
             self._actions.append(begun)
 
-    def _send_elsewhere(self, line: Line, failure: Failure) -> None:
+    def _send_elsewhere(self, instance: ModelInstance, failure: Failure) -> None:
         """A load failed: whatever waits for it is not served by that endpoint."""
-        for ticket in self.queue.on(line):
-            tried = (*ticket.features.tried, line.twin.name)
+        for ticket in self.queue.on(instance):
+            tried = (*ticket.features.tried, instance.twin.name)
             ticket.features = msgspec.structs.replace(ticket.features, tried=tried)
             ticket.failure = failure
 

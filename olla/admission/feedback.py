@@ -1,7 +1,7 @@
 """What one answer teaches about its endpoint and its model."""
 
 from olla.admission.queue_types import Answer
-from olla.fleet.instance import Flight, Line
+from olla.fleet.instance import InFlightRequest, ModelInstance
 from olla.routing.features import Features
 
 __all__ = ["learn"]
@@ -15,19 +15,21 @@ _LOAD_MIN = 0.2
 """Seconds of loading below which a model was in memory before."""
 
 
-def learn(flight: Flight, features: Features, answer: Answer, now: float) -> None:
+def learn(flight: InFlightRequest, features: Features, answer: Answer, now: float) -> None:
     """Take in an answer that came to its end: rates, habits and slots."""
-    line = flight.line
-    if line is None:
+    instance = flight.instance
+    if instance is None:
         return
-    line.habits.answered(answer.prompt_bytes, answer.prompt_tokens, answer.output_tokens)
-    line.rates.learned(_prompt(flight, features, answer), _output(flight, answer, now))
-    waited = _waited(flight, line, answer)
+    instance.habits.answered(answer.prompt_bytes, answer.prompt_tokens, answer.output_tokens)
+    instance.rates.learned(_prompt(flight, features, answer), _output(flight, answer, now))
+    waited = _waited(flight, instance, answer)
     if waited is not None:
-        line.slots.saw(flight.crowd, now, waited=waited)
+        instance.slots.saw(flight.crowd, now, waited=waited)
 
 
-def _prompt(flight: Flight, features: Features, answer: Answer) -> tuple[float, float] | None:
+def _prompt(
+    flight: InFlightRequest, features: Features, answer: Answer
+) -> tuple[float, float] | None:
     """Tokens and seconds of the prompt: as told, else from an undisturbed first byte."""
     tokens = answer.prompt_tokens
     if tokens is None or tokens < _TOKENS_MIN:
@@ -41,7 +43,7 @@ def _prompt(flight: Flight, features: Features, answer: Answer) -> tuple[float, 
     return tokens, flight.began - flight.at
 
 
-def _output(flight: Flight, answer: Answer, now: float) -> tuple[float, float] | None:
+def _output(flight: InFlightRequest, answer: Answer, now: float) -> tuple[float, float] | None:
     """Tokens and seconds of the output: as told, else from first byte to last."""
     tokens = answer.output_tokens
     if not tokens:
@@ -53,7 +55,7 @@ def _output(flight: Flight, answer: Answer, now: float) -> tuple[float, float] |
     return tokens, now - flight.began
 
 
-def _waited(flight: Flight, line: Line, answer: Answer) -> bool | None:
+def _waited(flight: InFlightRequest, instance: ModelInstance, answer: Answer) -> bool | None:
     """Whether it had to wait for a slot on the node; None when that cannot be told."""
     if flight.crowd == 0:
         return False
@@ -64,5 +66,5 @@ def _waited(flight: Flight, line: Line, answer: Answer) -> bool | None:
         return idle > _WAIT_MIN + _WAIT_SHARE * prompt
     if flight.began is None or not answer.streamed:
         return None
-    prefill = (answer.prompt_tokens or 0) * line.rates.prefill
+    prefill = (answer.prompt_tokens or 0) * instance.rates.prefill
     return flight.began - flight.at > _WAIT_MIN + (1 + _WAIT_SHARE) * prefill

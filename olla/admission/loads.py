@@ -11,7 +11,7 @@ from math import inf
 from olla.admission.prewarm import propose
 from olla.admission.queue_types import AbandonLoad, BeginLoad, Ticket
 from olla.failures import Failure
-from olla.fleet.instance import Line, Loading
+from olla.fleet.instance import ModelInstance, ModelLoad
 from olla.fleet.twin import Twin
 from olla.fleet.twins import Twins
 from olla.routing.decision import RoutingOptions
@@ -28,13 +28,13 @@ class Loads:
     __slots__ = ("_draining", "_owned", "_prewarmed", "_prewarmed_at", "_wanting")
 
     def __init__(self) -> None:
-        self._owned: dict[Loading, float | None] = {}
+        self._owned: dict[ModelLoad, float | None] = {}
         """Loads under way, with since when no request waits for them."""
-        self._prewarmed: set[Loading] = set()
+        self._prewarmed: set[ModelLoad] = set()
         """Those of them that were begun before any request waited."""
         self._prewarmed_at = -inf
         self._wanting: list[Twin] = []
-        self._draining: list[Line] = []
+        self._draining: list[ModelInstance] = []
 
     def __len__(self) -> int:
         return len(self._owned)
@@ -43,34 +43,36 @@ class Loads:
         """Begin a round: no waiting request needs a load, as far as is known."""
         for twin in self._wanting:
             twin.wanted.clear()
-        for line in self._draining:
-            line.draining = False
+        for instance in self._draining:
+            instance.draining = False
         self._wanting.clear()
         self._draining.clear()
 
     def demand(self, ticket: Ticket, now: float) -> BeginLoad | None:
         """Note that a waiting request needs its line loaded; the load, if it begins now."""
-        line = ticket.line
-        twin = line.twin
+        instance = ticket.instance
+        twin = instance.twin
         loading = twin.loading
-        if loading is not None and loading.line is line:
+        if loading is not None and loading.instance is instance:
             ticket.loaded_for = True
             return None
-        if line in twin.wanted:
+        if instance in twin.wanted:
             return None
         options = ticket.features.load_options
         if not twin.wanted and loading is None and not twin.pending:
-            victims = twin.victims(line, options)
-            if not any(victim.flights for victim in victims):
+            victims = twin.victims(instance, options)
+            if not any(victim.in_flight for victim in victims):
                 ticket.loaded_for = True
-                return self._begin(BeginLoad(twin.start_load(line, options, now), ticket.features))
+                return self._begin(
+                    BeginLoad(twin.start_load(instance, options, now), ticket.features)
+                )
             # Nothing new starts on them: whatever comes before this request has started already.
             for victim in victims:
                 victim.draining = True
             self._draining.extend(victims)
         if not twin.wanted:
             self._wanting.append(twin)
-        twin.wanted[line] = line.load_seconds(now)
+        twin.wanted[instance] = instance.load_seconds(now)
         return None
 
     def prewarm_due(self, now: float) -> bool:
@@ -88,12 +90,12 @@ class Loads:
         proposal = propose(twins, options, now)
         if proposal is None:
             return None
-        line = proposal.line
-        loading = line.twin.start_load(line, proposal.options, now)
+        instance = proposal.instance
+        loading = instance.twin.start_load(instance, proposal.options, now)
         self._prewarmed.add(loading)
         return self._begin(BeginLoad(loading, proposal.features))
 
-    def ended(self, loading: Loading, now: float, failure: Failure | None) -> bool:
+    def ended(self, loading: ModelLoad, now: float, failure: Failure | None) -> bool:
         """Take in that a load is over; False when it had been given up before."""
         if loading not in self._owned:
             return False
@@ -104,7 +106,7 @@ class Loads:
         """Give up the loads for which no request has waited for `grace` seconds."""
         abandoned: list[AbandonLoad] = []
         for loading, since in [*self._owned.items()]:
-            if loading.line.waiting or loading in self._prewarmed:
+            if loading.instance.waiting or loading in self._prewarmed:
                 self._owned[loading] = None
                 continue
             if since is None:
@@ -118,7 +120,7 @@ class Loads:
         self._owned[action.loading] = None
         return action
 
-    def _forget(self, loading: Loading, now: float, *, loaded: bool) -> None:
+    def _forget(self, loading: ModelLoad, now: float, *, loaded: bool) -> None:
         del self._owned[loading]
         self._prewarmed.discard(loading)
-        loading.line.twin.load_ended(loading, now, loaded=loaded)
+        loading.instance.twin.load_ended(loading, now, loaded=loaded)

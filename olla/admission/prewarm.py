@@ -13,7 +13,7 @@ from math import sqrt
 import msgspec
 
 from olla.fleet.breaker import BreakerState
-from olla.fleet.instance import Line
+from olla.fleet.instance import ModelInstance
 from olla.fleet.twins import Twins
 from olla.routing.decision import RoutingOptions
 from olla.routing.delay import missed
@@ -36,35 +36,35 @@ _RARE = 2.0
 
 
 class Proposal(msgspec.Struct, frozen=True):
-    """Load `line`'s model with the given options; `saves` is in seconds over the horizon."""
+    """Load `instance`'s model with the given options; `saves` is in seconds over the horizon."""
 
-    line: Line
+    instance: ModelInstance
     options: tuple[tuple[str, float], ...]
     saves: float
 
     @property
     def features(self) -> Features:
         """A request that asks for that load."""
-        line = self.line
+        instance = self.instance
         return Features(
-            models=(line.model,),
+            models=(instance.model,),
             dialect="ollama",
             load_options=self.options,
-            embedding=line.embedding,
+            embedding=instance.embedding,
         )
 
 
-def expected_wait(rate: float, lines: Sequence[tuple[float, float, int]]) -> float:
+def expected_wait(rate: float, instances: Sequence[tuple[float, float, int]]) -> float:
     """Expected seconds to the first token when `rate` requests a second share lines of
     `(prefill, service, slots)`, prefill and service in seconds.
 
     Waiting by Sakasegawa's approximation of a queue with several servers (1977), prefill by
     filling the fastest lines first. Beyond saturation it grows with the excess, steeply.
     """
-    if not lines:
+    if not instances:
         return 0.0
-    slots = sum(each[2] for each in lines)
-    capacity = sum(count / max(service, 1e-6) for _, service, count in lines)
+    slots = sum(each[2] for each in instances)
+    capacity = sum(count / max(service, 1e-6) for _, service, count in instances)
     load = rate / capacity
     use = min(load, _SATURATED)
     service = slots / capacity
@@ -72,89 +72,98 @@ def expected_wait(rate: float, lines: Sequence[tuple[float, float, int]]) -> flo
     if load > _SATURATED:
         wait *= 1 + 10 * (load - _SATURATED)
     left, prefill = rate, 0.0
-    for seconds, each_service, count in sorted(lines):
+    for seconds, each_service, count in sorted(instances):
         taken = min(left, _COMFORTABLE * count / max(each_service, 1e-6))
         prefill += taken * seconds
         left -= taken
     if left > 0:
-        prefill += left * sum(each[0] for each in lines) / len(lines)
+        prefill += left * sum(each[0] for each in instances) / len(instances)
     return wait + prefill / rate
 
 
 def propose(twins: Twins, options: RoutingOptions, now: float) -> Proposal | None:
     """The load that would save most, or None when none is worth it."""
     best: Proposal | None = None
-    for rate, lines in _worst_off(twins, now):
-        there = [line for line in lines if line.resident and _usable(line)]
+    for rate, instances in _worst_off(twins, now):
+        there = [instance for instance in instances if instance.resident and _usable(instance)]
         if not there:
             continue  # cold everywhere: whoever asks has it loaded
-        before = expected_wait(rate, [_shape(line) for line in there])
-        like = max(there, key=lambda line: line.used_at)
+        before = expected_wait(rate, [_shape(instance) for instance in there])
+        like = max(there, key=lambda instance: instance.used_at)
         wanted = like.options or ()
-        tier = max(twins.tier(line.twin.view) for line in there)
-        for line in lines[:_LINES_MAX]:
-            if not _free_for(line, options, twins, tier):
+        tier = max(twins.tier(instance.twin.view) for instance in there)
+        for instance in instances[:_LINES_MAX]:
+            if not _free_for(instance, options, twins, tier):
                 continue
-            after = expected_wait(rate, [*map(_shape, there), _shape(line)])
+            after = expected_wait(rate, [*map(_shape, there), _shape(instance)])
             saves = rate * _HORIZON * (before - after)
-            load = line.load_seconds(now)
+            load = instance.load_seconds(now)
             if saves < _MARGIN * load or (best is not None and saves < best.saves):
                 continue
-            victims = line.twin.victims(line, wanted)
-            if any(each.flights or each.waiting or each.used_at < 0 for each in victims):
+            victims = instance.twin.victims(instance, wanted)
+            if any(each.in_flight or each.waiting or each.used_at < 0 for each in victims):
                 continue  # busy, or somebody else's
             saves -= sum(_loss(each, twins, now) for each in victims)
             if saves >= _MARGIN * load and (best is None or saves > best.saves):
-                best = Proposal(line, wanted, saves)
+                best = Proposal(instance, wanted, saves)
     return best
 
 
-def _worst_off(twins: Twins, now: float) -> list[tuple[float, Sequence[Line]]]:
+def _worst_off(twins: Twins, now: float) -> list[tuple[float, Sequence[ModelInstance]]]:
     """Arrivals per second and lines of the models whose requests lose most, worst first."""
-    rows: list[tuple[float, float, Sequence[Line]]] = []
-    for lines in twins.models():
-        rate = lines[0].habits.arrivals.rate(now)
-        if rate * _HORIZON < _RARE or len(lines) < 2:
+    rows: list[tuple[float, float, Sequence[ModelInstance]]] = []
+    for instances in twins.models():
+        rate = instances[0].habits.arrivals.rate(now)
+        if rate * _HORIZON < _RARE or len(instances) < 2:
             continue
-        there = [_shape(line) for line in lines if line.resident and _usable(line)]
+        there = [
+            _shape(instance) for instance in instances if instance.resident and _usable(instance)
+        ]
         if not there:
             continue
-        ideal = min(line.habits.prompt_tokens * line.rates.prefill for line in lines)
-        rows.append((rate * (expected_wait(rate, there) - ideal), rate, lines))
+        ideal = min(
+            instance.habits.prompt_tokens * instance.rates.prefill for instance in instances
+        )
+        rows.append((rate * (expected_wait(rate, there) - ideal), rate, instances))
     rows.sort(key=lambda row: -row[0])
-    return [(rate, lines) for _, rate, lines in rows[:_MODELS_MAX]]
+    return [(rate, instances) for _, rate, instances in rows[:_MODELS_MAX]]
 
 
-def _shape(line: Line) -> tuple[float, float, int]:
-    tokens = line.habits.prompt_tokens
-    return tokens * line.rates.prefill, line.service(tokens), line.slots.limit
+def _shape(instance: ModelInstance) -> tuple[float, float, int]:
+    tokens = instance.habits.prompt_tokens
+    return tokens * instance.rates.prefill, instance.service(tokens), instance.slots.limit
 
 
-def _usable(line: Line) -> bool:
-    view = line.twin.view
+def _usable(instance: ModelInstance) -> bool:
+    view = instance.twin.view
     return view.health.routable and view.breaker is BreakerState.CLOSED
 
 
-def _free_for(line: Line, options: RoutingOptions, twins: Twins, tier: int) -> bool:
+def _free_for(instance: ModelInstance, options: RoutingOptions, twins: Twins, tier: int) -> bool:
     """Whether a load on the line would be in nobody's way."""
-    twin = line.twin
-    if line.resident or not line.ownable or not twin.tells_residency or not _usable(line):
+    twin = instance.twin
+    if (
+        instance.resident
+        or not instance.ownable
+        or not twin.tells_residency
+        or not _usable(instance)
+    ):
         return False
     if twin.loading is not None or twin.pending or twin.wanted:
         return False
     reserved = options.embedding_endpoints
-    if reserved and (twin.name in reserved) is not line.embedding:
+    if reserved and (twin.name in reserved) is not instance.embedding:
         return False
     return twins.tier(twin.view) <= tier
 
 
-def _loss(victim: Line, twins: Twins, now: float) -> float:
+def _loss(victim: ModelInstance, twins: Twins, now: float) -> float:
     """Seconds that requests for an evicted model lose over the horizon."""
     rate = victim.habits.arrivals.rate(now)
     others = [
-        _shape(line)
-        for line in twins.lines(victim.model)
-        if line is not victim and line.resident and _usable(line)
+        _shape(instance)
+        for instance in twins.instances(victim.model)
+        if instance is not victim and instance.resident and _usable(instance)
     ]
     if not others:
         return 4 * missed(victim, twins, now)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from olla.admission.fairness import FairShares
 from olla.admission.queue_types import Ticket
-from olla.fleet.instance import Line
+from olla.fleet.instance import ModelInstance
 
 __all__ = ["Queue"]
 
@@ -23,13 +23,13 @@ def _order(ticket: Ticket) -> float:
 class Queue:
     """Tickets by their order, lowest first. All times are monotonic seconds."""
 
-    __slots__ = ("_lines", "_tickets", "shares")
+    __slots__ = ("_tickets", "_waiting", "shares")
 
     def __init__(self) -> None:
         self.shares = FairShares()
         """What each caller waits for and has had, in seconds of service."""
         self._tickets: list[Ticket] = []
-        self._lines: dict[Line, list[Ticket]] = {}
+        self._waiting: dict[ModelInstance, list[Ticket]] = {}
         """The same tickets, by the line that each of them waits for. No list is empty."""
 
     @property
@@ -43,18 +43,18 @@ class Queue:
         self._stand(ticket)
         self.shares.waits(ticket.features.caller, ticket.work, now)
 
-    def assign(self, ticket: Ticket, line: Line, model: str) -> None:
+    def assign(self, ticket: Ticket, instance: ModelInstance, model: str) -> None:
         """Let a ticket wait for a line, which lists the model under this name."""
         ticket.model = model
-        if line is not ticket.line:
+        if instance is not ticket.instance:
             self._step_aside(ticket)
-            ticket.line = line
+            ticket.instance = instance
             ticket.loaded_for = False
             self._stand(ticket)
 
     def leave(self, ticket: Ticket, now: float) -> bool:
         """Take a ticket out, whatever the reason; False when it does not wait any more."""
-        waiting = self._lines.get(ticket.line)
+        waiting = self._waiting.get(ticket.instance)
         if waiting is None or ticket not in waiting:
             return False
         self._tickets.remove(ticket)
@@ -66,22 +66,22 @@ class Queue:
         """Tickets that have waited for as long as they may."""
         return [ticket for ticket in self._tickets if ticket.deadline <= now]
 
-    def on(self, line: Line) -> Sequence[Ticket]:
+    def on(self, instance: ModelInstance) -> Sequence[Ticket]:
         """The tickets that wait for a line, in their order."""
-        return self._lines.get(line, ())
+        return self._waiting.get(instance, ())
 
     def _stand(self, ticket: Ticket) -> None:
-        line = ticket.line
-        waiting = self._lines.get(line)
+        instance = ticket.instance
+        waiting = self._waiting.get(instance)
         if waiting is None:
-            line.waiting = self._lines[line] = [ticket]
+            instance.waiting = self._waiting[instance] = [ticket]
         else:
             bisect.insort(waiting, ticket, key=_order)
 
     def _step_aside(self, ticket: Ticket) -> None:
-        line = ticket.line
-        waiting = self._lines[line]
+        instance = ticket.instance
+        waiting = self._waiting[instance]
         waiting.remove(ticket)
         if not waiting:
-            del self._lines[line]
-            line.waiting = ()
+            del self._waiting[instance]
+            instance.waiting = ()

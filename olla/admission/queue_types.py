@@ -5,8 +5,8 @@ from typing import assert_never
 import msgspec
 
 from olla.failures import Failure
-from olla.fleet.instance import Flight, Line, Loading
-from olla.routing.decision import Choice, ChooseEndpoint, ChooseFallback, ChooseLine, Refuse
+from olla.fleet.instance import InFlightRequest, ModelInstance, ModelLoad
+from olla.routing.decision import Choice, ChooseEndpoint, ChooseFallback, ChooseInstance, Refuse
 from olla.routing.features import Features
 
 __all__ = [
@@ -33,7 +33,7 @@ class Lease:
     `counted` is False for operations that occupy no slot; `trial` is True when it tries out an
     endpoint whose breaker is half-open. `asked_at` is when the request came, `granted_at` when it
     got the lease; `predicted` the seconds to the first token that were expected when it came.
-    `line` and `model` are those of the choice; None where the endpoint does not list the model, or
+    `instance` and `model` are those of the choice; None where the endpoint does not list the model, or
     none is needed.
     """
 
@@ -43,7 +43,7 @@ class Lease:
         "features",
         "flight",
         "granted_at",
-        "line",
+        "instance",
         "model",
         "predicted",
         "released",
@@ -62,15 +62,15 @@ class Lease:
     ) -> None:
         self.choice = choice
         match choice:
-            case ChooseLine():
-                self.line: Line | None = choice.line
+            case ChooseInstance():
+                self.instance: ModelInstance | None = choice.instance
                 self.model: str | None = choice.model
             case ChooseEndpoint() | ChooseFallback():
-                self.line = self.model = None
+                self.instance = self.model = None
             case never:
                 assert_never(never)
         self.features = features
-        self.flight: Flight | None = None
+        self.flight: InFlightRequest | None = None
         self.asked_at = asked_at
         self.granted_at = granted_at
         self.trial = trial
@@ -82,9 +82,9 @@ class Lease:
         """Whether it occupies a slot."""
         return self.flight is not None
 
-    def concerns(self, endpoint: str, line: Line | None) -> bool:
+    def concerns(self, endpoint: str, instance: ModelInstance | None) -> bool:
         """Whether it is for an endpoint, and there for a model where one is given."""
-        return self.choice.twin.name == endpoint and (line is None or self.line is line)
+        return self.choice.twin.name == endpoint and (instance is None or self.instance is instance)
 
     @property
     def waited(self) -> float:
@@ -96,7 +96,7 @@ class Ticket:
     """A place in the queue, assigned to a line for now. `Queue` alone assigns it.
 
     `model` is the name under which the line's endpoint lists it: one of several that the request
-    may name. `order` and `work` are those of `fleet.instance.Waiting`.
+    may name. `order` and `work` are those of `fleet.resident_model.Waiting`.
     """
 
     __slots__ = (
@@ -105,7 +105,7 @@ class Ticket:
         "deadline",
         "failure",
         "features",
-        "line",
+        "instance",
         "loaded_for",
         "model",
         "order",
@@ -117,7 +117,7 @@ class Ticket:
         self,
         features: Features,
         asked_for: str,
-        line: Line,
+        instance: ModelInstance,
         model: str,
         *,
         work: float,
@@ -127,7 +127,7 @@ class Ticket:
     ) -> None:
         self.features = features
         self.asked_for = asked_for
-        self.line = line
+        self.instance = instance
         self.model = model
         self.order = features.order
         self.work = work
@@ -176,14 +176,14 @@ class BeginLoad(msgspec.Struct, frozen=True):
     `features` are those of the request that it is loaded for.
     """
 
-    loading: Loading
+    loading: ModelLoad
     features: Features
 
 
 class AbandonLoad(msgspec.Struct, frozen=True):
     """Nobody wants that load any more: hang up."""
 
-    loading: Loading
+    loading: ModelLoad
 
 
 Action = Granted | Refused | BeginLoad | AbandonLoad

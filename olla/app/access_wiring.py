@@ -11,9 +11,9 @@ from olla.access.keyring import Keyring
 from olla.access.limiter import Limiter
 from olla.access.policy import TIERS
 from olla.app.access_options import access_policy, makers, static_keys
-from olla.app.store_service import Keeping, seed
+from olla.app.store_service import StoreService, seed
 from olla.clock import Clock
-from olla.proxy.auth.authenticate import Gate
+from olla.proxy.auth.authenticate import Authenticator
 from olla.settings import Settings
 from olla.settings.access import Access, State, Store
 from olla.settings.store_url import default_url, exists
@@ -22,7 +22,7 @@ from olla.telemetry.metrics import Metrics
 if TYPE_CHECKING:
     from olla.state.shared_limits import SharedLimits
 
-__all__ = ["Guarding", "store_url"]
+__all__ = ["AccessWiring", "store_url"]
 
 
 def store_url(settings: Settings) -> str:
@@ -47,7 +47,7 @@ def _shared_limits(
     return SharedLimits(state.url, limiter, clock, timeout=state.timeout, logger=logger, name=name)
 
 
-class Guarding:
+class AccessWiring:
     """The gate, the keys, the limits and the store of one router."""
 
     def __init__(
@@ -57,7 +57,7 @@ class Guarding:
         self.keyring = Keyring()
         self._settle(settings)
         self._limiter = Limiter()
-        self.gate = Gate(
+        self.authenticator = Authenticator(
             self.keyring,
             access_policy(settings),
             self._limiter,
@@ -66,7 +66,7 @@ class Guarding:
         )
         url = store_url(settings)
         configured = _needs_store(settings.access) or settings.store != Store()
-        self.keeping = Keeping(
+        self.keeping = StoreService(
             url,
             self.keyring,
             clock,
@@ -75,11 +75,11 @@ class Guarding:
             retention=settings.store.usage_retention or None,
             spent=self._spent,
         )
-        self.gate.renew = self.keeping.renew
+        self.authenticator.renew = self.keeping.renew
         self.shared = _shared_limits(settings.state, self._limiter, clock, logger)
         if self.shared is not None:
             self.shared.on_announced = self.keeping.announced
-            self.gate.shared = self.keeping.shared = self.shared
+            self.authenticator.shared = self.keeping.shared = self.shared
 
     async def start(self) -> None:
         """Open what is there; what is away is tried again later."""
@@ -96,11 +96,11 @@ class Guarding:
     def apply(self, settings: Settings) -> None:
         """Keys and limits are these from now on. What was used stays used."""
         self._settle(settings)
-        self.gate.adopt(access_policy(settings))
+        self.authenticator.adopt(access_policy(settings))
 
     def tiers(self) -> set[str]:
         """The tiers that there are."""
-        return {*TIERS, *self.gate.policy.tiers}
+        return {*TIERS, *self.authenticator.policy.tiers}
 
     def numbers(self) -> dict[str, float]:
         """What metrics tell of it, by name."""
@@ -125,5 +125,5 @@ class Guarding:
 
     def _spent(self, used: Mapping[str, int]) -> None:
         if self.shared is None:  # else the routers know together
-            policy, wall = self.gate.policy, self._clock.wall()
+            policy, wall = self.authenticator.policy, self._clock.wall()
             seed(self._limiter, self.keyring, lambda each: policy.limits(each, ""), used, wall)

@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from olla.app.access_wiring import Guarding
+from olla.app.access_wiring import AccessWiring
 from olla.clock import Clock
 from olla.dialects.dialect import Right
 from olla.fleet.snapshot import Snapshot
 from olla.proxy.auth.authenticate import Own
 from olla.proxy.exchange.context import Stations
-from olla.proxy.internal.routes import OwnPath
+from olla.proxy.internal.routes import InternalRoute
 from olla.settings import Settings
 from olla.surfaces.chat.api import TIERS, ChatSurface
 from olla.surfaces.chat.keys_and_usage import AccountSurface
@@ -29,12 +29,12 @@ class ChatParts(Protocol):
     """What it is made of."""
 
     stations: Stations
-    guarding: Guarding
+    guarding: AccessWiring
     chat_status: ChatStatus
 
 
 def chat_status(
-    guarding: Guarding,
+    guarding: AccessWiring,
     traffic: Traffic,
     addresses: Addresses,
     snapshot: Callable[[], Snapshot],
@@ -44,7 +44,7 @@ def chat_status(
     """What tells how it is, from now on."""
     return ChatStatus(
         snapshot=snapshot,
-        policy=lambda: guarding.gate.policy,
+        policy=lambda: guarding.authenticator.policy,
         own=TIERS,
         recorder=guarding.keeping,
         requests=lambda: traffic.requests,
@@ -54,7 +54,7 @@ def chat_status(
     )
 
 
-def chat_paths(settings: Settings, parts: ChatParts) -> dict[str, OwnPath]:
+def chat_paths(settings: Settings, parts: ChatParts) -> dict[str, InternalRoute]:
     """Its paths; none where it is switched off."""
     chat, stations = settings.surfaces.chat, parts.stations
     if not chat.enabled:
@@ -67,7 +67,7 @@ def chat_paths(settings: Settings, parts: ChatParts) -> dict[str, OwnPath]:
         open_keys=chat.open_keys,
     )
     paths = {
-        path: OwnPath(
+        path: InternalRoute(
             surface,
             right=Right.GENERATE,
             category="generation",
@@ -80,6 +80,6 @@ def chat_paths(settings: Settings, parts: ChatParts) -> dict[str, OwnPath]:
         for path, surface in talk.routes().items()
     }
     for path, surface in parts.chat_status.routes().items():
-        paths[path] = OwnPath(surface, right=Right.LIST, own=_REST, strict=True)
+        paths[path] = InternalRoute(surface, right=Right.LIST, own=_REST, strict=True)
     paths |= accounts.paths(_REST)
     return {f"{chat.prefix}{path}": own for path, own in paths.items()}

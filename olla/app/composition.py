@@ -20,7 +20,7 @@ from structlog.typing import FilteringBoundLogger
 
 from olla import __version__
 from olla.admission.dispatcher import Dispatcher
-from olla.app.access_wiring import Guarding
+from olla.app.access_wiring import AccessWiring
 from olla.app.chat_service import chat_status
 from olla.app.internal_routes import own_paths
 from olla.app.options import (
@@ -37,15 +37,15 @@ from olla.app.options import (
 )
 from olla.clock import Clock, SystemClock
 from olla.failures import Failure, Kind
-from olla.fleet.instance import Line
+from olla.fleet.instance import ModelInstance
 from olla.probing.prober import Prober
 from olla.proxy.background.model_loader import ModelLoader
-from olla.proxy.background.stall_detector import Confirming
+from olla.proxy.background.stall_detector import StallDetector
 from olla.proxy.bounds.connection_limit import connections_max
 from olla.proxy.exchange.admission import Admission
 from olla.proxy.exchange.context import Stations
 from olla.proxy.http.browser_guard import BrowserGuard
-from olla.proxy.internal.routes import OwnPath
+from olla.proxy.internal.routes import InternalRoute
 from olla.proxy.server.server import Downstream
 from olla.proxy.upstream.pool import Pool
 from olla.record import Sink, fan_out
@@ -295,7 +295,7 @@ class App:
         return make_logger(
             Level(settings.level),
             self._log_style,
-            lambda line: log.put(line.encode("utf-8", "replace"), urgent=True),
+            lambda instance: log.put(instance.encode("utf-8", "replace"), urgent=True),
             self._clock,
             colors=self._colors,
         )
@@ -367,7 +367,7 @@ class App:
             dropped_lines=self._dropped_lines,
             clock=clock,
         )
-        self.guarding = Guarding(settings, clock, self.logger, self.metrics)
+        self.guarding = AccessWiring(settings, clock, self.logger, self.metrics)
         self.traffic = Traffic(lambda: self.prober.snapshot)
         self.addresses = Addresses(clock)
         self.catalogue = Catalogue()
@@ -389,7 +389,7 @@ class App:
         self.stations = Stations(
             clock=clock,
             admission=self.admission,
-            gate=self.guarding.gate,
+            authenticator=self.guarding.authenticator,
             fleet=self.prober,
             pool=self.pool,
             sink=self._sink(),
@@ -447,15 +447,15 @@ class App:
             settings, host_name=socket.gethostname(), on_loopback=self._on_loopback
         )
 
-    def _own_paths(self, settings: Settings) -> dict[str, OwnPath]:
+    def _own_paths(self, settings: Settings) -> dict[str, InternalRoute]:
         return own_paths(settings, self)
 
-    def _wire_confirming(self) -> Confirming:
-        def give_up(line: Line, failure: Failure) -> None:
-            self.downstream.give_up_on(line.twin.name, line, failure)
+    def _wire_confirming(self) -> StallDetector:
+        def give_up(instance: ModelInstance, failure: Failure) -> None:
+            self.downstream.reroute(instance.twin.name, instance, failure)
 
         ids = self._ids
-        return Confirming(
+        return StallDetector(
             self.admission,
             self.pool,
             self._clock,
@@ -473,7 +473,7 @@ class App:
     def _lost(self, endpoint: str, reason: str) -> None:
         """An endpoint has died: who waits for its first byte goes elsewhere."""
         message = f"endpoint '{endpoint}' stopped answering ({reason})"
-        self.downstream.give_up_on(endpoint, None, Failure(Kind.GIVEN_UP, message, endpoint))
+        self.downstream.reroute(endpoint, None, Failure(Kind.GIVEN_UP, message, endpoint))
 
     def _load_ended(self, endpoint: str, seconds: float, failure: Failure | None) -> None:
         """A load of olla's own is over: the endpoint is judged by it, and looked at."""

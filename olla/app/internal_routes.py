@@ -7,7 +7,7 @@ from olla.app.chat_service import ChatParts, chat_paths
 from olla.dialects.dialect import Right
 from olla.proxy.auth.authenticate import Own
 from olla.proxy.exchange.context import Fleet
-from olla.proxy.internal.routes import OwnPath
+from olla.proxy.internal.routes import InternalRoute
 from olla.settings import Settings
 from olla.surfaces.key_book import KeyBook
 from olla.surfaces.management.api import ManagementSurface
@@ -39,11 +39,11 @@ class Parts(ChatParts, Protocol):
         ...
 
 
-def own_paths(settings: Settings, parts: Parts) -> dict[str, OwnPath]:
+def own_paths(settings: Settings, parts: Parts) -> dict[str, InternalRoute]:
     """All paths that olla answers itself, by path."""
-    paths: dict[str, OwnPath] = {}
+    paths: dict[str, InternalRoute] = {}
     for path, surface in {**parts.lists.routes(), **parts.status.routes()}.items():
-        paths[path] = OwnPath(
+        paths[path] = InternalRoute(
             surface, right=None if path in _OPEN_TO_ALL else Right.LIST, own=_OPERATORS
         )
     if settings.surfaces.management.enabled:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from olla.store.database import Store
     from olla.store.usage_writer import UsageRecording
 
-__all__ = ["LOOK_AGAIN", "Keeping", "seed"]
+__all__ = ["LOOK_AGAIN", "StoreService", "seed"]
 
 T = TypeVar("T")
 
@@ -47,7 +47,7 @@ _STOP = 3.0
 _RETRY_AFTER = 2.0
 
 
-class Keeping:
+class StoreService:
     """Opens the store, and keeps what is read of it."""
 
     def __init__(

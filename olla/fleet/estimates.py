@@ -8,7 +8,7 @@ Seconds per token are what is averaged, not tokens per second, because delays ad
 
 from math import exp
 
-__all__ = ["Arrivals", "EndpointRates", "FleetRates", "LineRates", "ModelHabits", "Ratio"]
+__all__ = ["Arrivals", "EndpointRates", "FleetRates", "InstanceRates", "ModelHabits", "Ratio"]
 
 _MEMORY = 0.98
 """What is left of an observation's weight after the next one: about the last fifty count."""
@@ -207,7 +207,7 @@ class EndpointRates(_Speeds):
         self.fleet.learn_load(size, seconds, warm=warm)
 
 
-class LineRates:
+class InstanceRates:
     """What is known of one model on one endpoint: shrunk toward the endpoint."""
 
     __slots__ = (

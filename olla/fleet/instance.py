@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING, Protocol
 
-from olla.fleet.estimates import LineRates, ModelHabits
+from olla.fleet.estimates import InstanceRates, ModelHabits
 from olla.fleet.slots import Slots
 
 if TYPE_CHECKING:
@@ -18,10 +18,10 @@ __all__ = [
     "KEEP_ALIVE",
     "OVERHEAD",
     "WARM_SECONDS",
-    "Flight",
-    "Line",
+    "InFlightRequest",
     "LoadOptions",
-    "Loading",
+    "ModelInstance",
+    "ModelLoad",
     "Waiting",
 ]
 
@@ -51,23 +51,32 @@ class Waiting(Protocol):
     work: float
 
 
-class Flight:
+class InFlightRequest:
     """One request on its way to an endpoint or being worked on there.
 
     `expected` is its service in seconds, slot to last byte; `began` when its first byte came.
     """
 
-    __slots__ = ("at", "began", "crowd", "expected", "finished", "keep_alive", "line", "options")
+    __slots__ = (
+        "at",
+        "began",
+        "crowd",
+        "expected",
+        "finished",
+        "instance",
+        "keep_alive",
+        "options",
+    )
 
     def __init__(
         self,
-        line: "Line | None",
+        instance: "ModelInstance | None",
         at: float,
         expected: float,
         options: LoadOptions = (),
         keep_alive: float | None = None,
     ) -> None:
-        self.line = line
+        self.instance = instance
         self.at = at
         self.expected = expected
         self.options = options
@@ -88,7 +97,7 @@ class Flight:
         return max(left, past - _HANGING * self.expected)
 
 
-class Line:
+class ModelInstance:
     """A model on an endpoint: whether it is in memory, its slots, and what is under way for it.
 
     `waiting` are the requests that wait in olla for it, by their order. `admission.queue` keeps
@@ -101,10 +110,10 @@ class Line:
         "embedding",
         "expires_at",
         "finished",
-        "flights",
         "footprints",
         "habits",
         "identity",
+        "in_flight",
         "keep_alive",
         "model",
         "moved_at",
@@ -130,7 +139,7 @@ class Line:
         self.model = model
         self.size = size
         self.habits = habits
-        self.rates = LineRates(twin.rates, size)
+        self.rates = InstanceRates(twin.rates, size)
         self.slots: Slots = twin.new_slots()
         self.resident = not twin.tells_residency
         self.options: LoadOptions | None = None
@@ -145,7 +154,7 @@ class Line:
         self.moved_at = -inf
         """When an answer last began or ended there."""
         self.embedding = False
-        self.flights: dict[Flight, None] = {}
+        self.in_flight: dict[InFlightRequest, None] = {}
         self.finished = 0
         self.waiting: Sequence[Waiting] = ()
         self.draining = False
@@ -177,7 +186,7 @@ class Line:
 
     def ready(self, options: LoadOptions, now: float) -> bool:
         """Whether it is in memory as the request needs it."""
-        if not self.resident or (self.expires_at <= now and not self.flights):
+        if not self.resident or (self.expires_at <= now and not self.in_flight):
             return False
         return self.fits(options)
 
@@ -220,23 +229,25 @@ class Line:
         return self.rates.load_seconds(warm=self.warm(now))
 
 
-class Loading:
+class ModelLoad:
     """A load under way, or one that waits for its turn on the node.
 
     `owned` when a request of olla's own carries it; `alone` when nothing of ours was in its way,
     so that how long it takes can be learned from.
     """
 
-    __slots__ = ("alone", "began", "line", "options", "owned", "ready_at", "warm")
+    __slots__ = ("alone", "began", "instance", "options", "owned", "ready_at", "warm")
 
-    def __init__(self, line: Line, options: LoadOptions, began: float, *, owned: bool) -> None:
-        self.line = line
+    def __init__(
+        self, instance: ModelInstance, options: LoadOptions, began: float, *, owned: bool
+    ) -> None:
+        self.instance = instance
         self.options = options
         self.began = began
         self.owned = owned
         self.alone = True
-        self.warm = line.warm(began)
-        self.ready_at = began + line.rates.load_seconds(warm=self.warm)
+        self.warm = instance.warm(began)
+        self.ready_at = began + instance.rates.load_seconds(warm=self.warm)
 
     def left(self, now: float) -> float:
         """Expected seconds until it is done; an overdue one still takes a while."""

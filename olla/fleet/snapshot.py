@@ -16,7 +16,7 @@ from olla.fleet.health import Health
 from olla.fleet.model_names import canonical
 from olla.fleet.profiles import Profile
 
-__all__ = ["EMPTY", "EndpointView", "Instance", "Model", "Snapshot", "resident_by_name"]
+__all__ = ["EMPTY", "EndpointView", "Model", "ResidentModel", "Snapshot", "resident_by_name"]
 
 
 class Model(msgspec.Struct, frozen=True, gc=False):
@@ -37,7 +37,7 @@ class Model(msgspec.Struct, frozen=True, gc=False):
     entry: bytes = b""
 
 
-class Instance(msgspec.Struct, frozen=True, gc=False):
+class ResidentModel(msgspec.Struct, frozen=True, gc=False):
     """A model in an endpoint's memory, under given load options.
 
     Sizes are bytes, `context_length` tokens per slot; `expires_at` is Unix seconds, None when
@@ -73,7 +73,7 @@ class EndpointView(msgspec.Struct, frozen=True):
     breaker: BreakerState = BreakerState.CLOSED
     ramp: int = 0
     models: Mapping[str, Model] = msgspec.field(default_factory=dict)
-    resident: Mapping[str, Instance] = msgspec.field(default_factory=dict)
+    resident: Mapping[str, ResidentModel] = msgspec.field(default_factory=dict)
     version: str | None = None
     last_error: str | None = None
     retry_at: float | None = None
@@ -164,15 +164,15 @@ EMPTY = Snapshot.of(())
 
 
 def resident_by_name(
-    instances: Iterable[Instance], models: Mapping[str, Model]
-) -> dict[str, Instance]:
+    resident_models: Iterable[ResidentModel], models: Mapping[str, Model]
+) -> dict[str, ResidentModel]:
     """Instances keyed by canonical name, under every name in `models` that shares the digest."""
-    found: dict[str, Instance] = {}
-    by_digest: dict[str, Instance] = {}
-    for instance in instances:
-        found[canonical(instance.name)] = instance
-        if instance.digest:
-            by_digest[instance.digest] = instance
+    found: dict[str, ResidentModel] = {}
+    by_digest: dict[str, ResidentModel] = {}
+    for resident_model in resident_models:
+        found[canonical(resident_model.name)] = resident_model
+        if resident_model.digest:
+            by_digest[resident_model.digest] = resident_model
     for name, model in models.items():
         if model.digest in by_digest:
             found.setdefault(name, by_digest[model.digest])

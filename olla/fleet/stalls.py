@@ -14,10 +14,10 @@ from math import inf
 
 import msgspec
 
-from olla.fleet.instance import Line
+from olla.fleet.instance import ModelInstance
 from olla.fleet.twins import Twins
 
-__all__ = ["Moving", "Patience", "suspects"]
+__all__ = ["Patience", "Progress", "suspects"]
 
 
 class Patience(msgspec.Struct, frozen=True):
@@ -27,44 +27,48 @@ class Patience(msgspec.Struct, frozen=True):
     times: float = 4.0
 
 
-class Moving(msgspec.Struct, frozen=True):
+class Progress(msgspec.Struct, frozen=True):
     """A request that is with an endpoint: on which line, since when, and when something last came
     of it (None for nothing yet)."""
 
-    line: Line
+    instance: ModelInstance
     sent_at: float
     heard_at: float | None
     expected: float
 
 
 def suspects(
-    moving: Iterable[Moving], twins: Twins, now: float, patience: Patience
-) -> Sequence[Line]:
+    moving: Iterable[Progress], twins: Twins, now: float, patience: Patience
+) -> Sequence[ModelInstance]:
     """The lines on which nothing moves, although it should and others move."""
-    by_line: dict[Line, list[Moving]] = {}
+    by_instance: dict[ModelInstance, list[Progress]] = {}
     for each in moving:
-        by_line.setdefault(each.line, []).append(each)
-    moved = {line: _moved_at(line, flights) for line, flights in by_line.items()}
+        by_instance.setdefault(each.instance, []).append(each)
+    moved = {
+        instance: _moved_at(instance, in_flight) for instance, in_flight in by_instance.items()
+    }
     found = []
-    for line, flights in by_line.items():
-        twin = line.twin
-        if twin.loading is not None or twin.pending or not line.resident:
+    for instance, in_flight in by_instance.items():
+        twin = instance.twin
+        if twin.loading is not None or twin.pending or not instance.resident:
             continue  # whoever waits for a load is silent by right
-        oldest = min(flights, key=lambda each: each.sent_at)
+        oldest = min(in_flight, key=lambda each: each.sent_at)
         # Those that came with it may have had their turn before it.
-        limit = max(patience.least, patience.times * oldest.expected * len(flights))
-        silent_since = max(moved[line], oldest.sent_at)
-        if now - silent_since >= limit and _others_move(line, moved, twins, now - limit):
-            found.append(line)
+        limit = max(patience.least, patience.times * oldest.expected * len(in_flight))
+        silent_since = max(moved[instance], oldest.sent_at)
+        if now - silent_since >= limit and _others_move(instance, moved, twins, now - limit):
+            found.append(instance)
     return found
 
 
-def _moved_at(line: Line, flights: Iterable[Moving]) -> float:
-    heard = max((each.heard_at for each in flights if each.heard_at is not None), default=-inf)
-    return max(heard, line.moved_at)
+def _moved_at(instance: ModelInstance, in_flight: Iterable[Progress]) -> float:
+    heard = max((each.heard_at for each in in_flight if each.heard_at is not None), default=-inf)
+    return max(heard, instance.moved_at)
 
 
-def _others_move(line: Line, moved: dict[Line, float], twins: Twins, since: float) -> bool:
+def _others_move(
+    instance: ModelInstance, moved: dict[ModelInstance, float], twins: Twins, since: float
+) -> bool:
     """Whether something has come from that endpoint or of that model since then."""
-    others = [*line.twin.lines.values(), *twins.lines(line.model)]
-    return any(moved.get(each, each.moved_at) >= since for each in others if each is not line)
+    others = [*instance.twin.instances.values(), *twins.instances(instance.model)]
+    return any(moved.get(each, each.moved_at) >= since for each in others if each is not instance)

@@ -17,13 +17,13 @@ from olla.fleet.instance import (
     KEEP_ALIVE,
     OVERHEAD,
     WARM_SECONDS,
-    Flight,
-    Line,
-    Loading,
+    InFlightRequest,
     LoadOptions,
+    ModelInstance,
+    ModelLoad,
 )
 from olla.fleet.slots import Slots
-from olla.fleet.snapshot import EndpointView, Instance, Model
+from olla.fleet.snapshot import EndpointView, Model, ResidentModel
 
 __all__ = ["Names", "Twin"]
 
@@ -49,27 +49,27 @@ class Names:
     def __init__(self, twin: "Twin") -> None:
         self._twin = twin
         self._models = _NO_MODELS
-        self._made: dict[str, Line] = {}
+        self._made: dict[str, ModelInstance] = {}
 
     def __contains__(self, model: str) -> bool:
         return model in self._models
 
-    def __getitem__(self, model: str) -> Line:
+    def __getitem__(self, model: str) -> ModelInstance:
         """The line of a model. Raises KeyError: the node does not list it."""
-        line = self._made.get(model)
-        if line is None:
-            line = self._made[model] = self._twin.line_of(model, self._models[model])
-        return line
+        instance = self._made.get(model)
+        if instance is None:
+            instance = self._made[model] = self._twin.instance_of(model, self._models[model])
+        return instance
 
-    def get(self, model: str) -> Line | None:
+    def get(self, model: str) -> ModelInstance | None:
         """The line of a model; None where the node does not list it."""
         return self[model] if model in self._models else None
 
-    def values(self) -> list[Line]:
+    def values(self) -> list[ModelInstance]:
         """The lines that were looked up so far."""
         return [*self._made.values()]
 
-    def first(self, most: int) -> list[tuple[str, Line]]:
+    def first(self, most: int) -> list[tuple[str, ModelInstance]]:
         """So many names with their lines, those first that were looked up before."""
         names = [*self._made]
         names += [each for each in islice(self._models, most) if each not in self._made]
@@ -78,13 +78,13 @@ class Names:
     def follow(self, models: Mapping[str, Model]) -> None:
         """The node lists these models from now on."""
         self._models = models
-        self._made = {name: line for name, line in self._made.items() if name in models}
+        self._made = {name: instance for name, instance in self._made.items() if name in models}
         for name in [*self._made]:
-            model, line = models[name], self._made[name]
-            if (model.digest or name) != line.identity:
+            model, instance = models[name], self._made[name]
+            if (model.digest or name) != instance.identity:
                 del self._made[name]  # another model has taken the name
             else:
-                line.embedding = line.embedding or model.embedding
+                instance.embedding = instance.embedding or model.embedding
 
 
 class Twin:
@@ -98,24 +98,24 @@ class Twin:
     ) -> None:
         self.rates = rates
         self._habits: dict[str, ModelHabits] = {} if habits is None else habits
-        self.stuck: set[Line] = set()
+        self.stuck: set[ModelInstance] = set()
         """Lines on which nothing moves although the endpoint says that all is well."""
-        self.refusing: set[Line] = set()
+        self.refusing: set[ModelInstance] = set()
         """Lines for which the endpoint has refused requests lately."""
         self.set_view(view)
-        self.lines: dict[str, Line] = {}
+        self.instances: dict[str, ModelInstance] = {}
         """Lines by identity, as far as they were looked up."""
         self.names = Names(self)
         """Lines by canonical model name."""
         self.in_flight = 0
         self.on_trial = False
-        self.loading: Loading | None = None
-        self.pending: deque[Loading] = deque()
+        self.loading: ModelLoad | None = None
+        self.pending: deque[ModelLoad] = deque()
         """Loads caused by requests that were sent, and that wait for the one under way."""
-        self.wanted: dict[Line, float] = {}
+        self.wanted: dict[ModelInstance, float] = {}
         """Loads that requests in olla wait for and that have not begun, with their seconds."""
         self.unloaded_at: dict[str, float] = {}
-        self.residents: dict[str, Line] = {}
+        self.residents: dict[str, ModelInstance] = {}
         """Lines whose model is in memory, by identity; only where that can be known."""
         self._quiet_until = -inf
         """No model in memory expires before."""
@@ -150,72 +150,72 @@ class Twin:
 
     # --- what olla does and sees ----------------------------------------------------------------
 
-    def sent(self, flight: Flight, now: float) -> None:
+    def sent(self, flight: InFlightRequest, now: float) -> None:
         """A request was sent. It may cause a load.
 
         This, `began` and `ended` are on every request's way.
         """
         self.pass_time(now)
         self.in_flight += 1
-        line = flight.line
-        if line is None:
+        instance = flight.instance
+        if instance is None:
             return
-        line.habits.arrivals.add(now)
-        line.used_at = now
-        flight.crowd = len(line.flights)
-        flight.finished = line.finished
-        line.flights[flight] = None
+        instance.habits.arrivals.add(now)
+        instance.used_at = now
+        flight.crowd = len(instance.in_flight)
+        flight.finished = instance.finished
+        instance.in_flight[flight] = None
         if flight.keep_alive is not None:
-            line.keep_alive = flight.keep_alive
-        if not line.ready(flight.options, now) and self.tells_residency:
-            self._queue_load(line, flight.options, now)
+            instance.keep_alive = flight.keep_alive
+        if not instance.ready(flight.options, now) and self.tells_residency:
+            self._queue_load(instance, flight.options, now)
         else:
-            line.expires_at = inf
+            instance.expires_at = inf
 
-    def began(self, flight: Flight, now: float) -> None:
+    def began(self, flight: InFlightRequest, now: float) -> None:
         """The first byte of its answer came: its model is in memory, whatever was believed."""
         self.pass_time(now)
         flight.began = now
-        line = flight.line
-        if line is not None:
-            line.moved_at = now
-            if line in self.stuck or line in self.refusing:
-                line.refusals = 0
-                self.refusing.discard(line)
-                self.set_stuck(line, stuck=False)
-        if line is None or not self.tells_residency:
+        instance = flight.instance
+        if instance is not None:
+            instance.moved_at = now
+            if instance in self.stuck or instance in self.refusing:
+                instance.refusals = 0
+                self.refusing.discard(instance)
+                self.set_stuck(instance, stuck=False)
+        if instance is None or not self.tells_residency:
             return
-        if not line.ready(flight.options, now):
-            self._now_resident(line, flight.options, now)
+        if not instance.ready(flight.options, now):
+            self._now_resident(instance, flight.options, now)
 
-    def ended(self, flight: Flight, now: float) -> None:
+    def ended(self, flight: InFlightRequest, now: float) -> None:
         """It is over, however it ended. A load that only it waited for is given up with it."""
         self.pass_time(now)
         self.in_flight -= 1
-        line = flight.line
-        if line is None:
+        instance = flight.instance
+        if instance is None:
             return
-        line.flights.pop(flight, None)
+        instance.in_flight.pop(flight, None)
         if flight.began is not None:
-            line.moved_at = now
-        line.finished += 1
-        line.used_at = now
+            instance.moved_at = now
+        instance.finished += 1
+        instance.used_at = now
         if flight.began is None:
-            self._give_up(line)
-        if not line.flights and line.resident and self.tells_residency:
-            line.expires_at = now + line.keep_alive
-            self._quiet_until = min(self._quiet_until, line.expires_at)
-            if line.keep_alive <= 0:
-                self._unload(line, now)
+            self._give_up(instance)
+        if not instance.in_flight and instance.resident and self.tells_residency:
+            instance.expires_at = now + instance.keep_alive
+            self._quiet_until = min(self._quiet_until, instance.expires_at)
+            if instance.keep_alive <= 0:
+                self._unload(instance, now)
 
-    def start_load(self, line: Line, options: LoadOptions, now: float) -> Loading:
+    def start_load(self, instance: ModelInstance, options: LoadOptions, now: float) -> ModelLoad:
         """A request of olla's own begins to load a model."""
         self.pass_time(now)
-        loading = self._queue_load(line, options, now)
+        loading = self._queue_load(instance, options, now)
         loading.owned = True
         return loading
 
-    def load_ended(self, loading: Loading, now: float, *, loaded: bool) -> None:
+    def load_ended(self, loading: ModelLoad, now: float, *, loaded: bool) -> None:
         """A load of olla's own is over; when it went well, its time is learned from."""
         if self.loading is loading:
             self.loading = None
@@ -223,36 +223,37 @@ class Twin:
             self.pending.remove(loading)
         if loaded:
             if loading.alone and now > loading.began:
-                loading.line.rates.loaded(now - loading.began, warm=loading.warm)
-            self._now_resident(loading.line, loading.options, now)
+                loading.instance.rates.loaded(now - loading.began, warm=loading.warm)
+            self._now_resident(loading.instance, loading.options, now)
         self._next_load(now)
 
     def pass_time(self, now: float) -> None:
         """Let happen what is expected by now: loads end, models expire."""
         while self.loading is not None and not self.loading.owned and self.loading.ready_at <= now:
             done = self.loading
-            self._now_resident(done.line, done.options, done.ready_at)
+            self._now_resident(done.instance, done.options, done.ready_at)
         if now < self._quiet_until:
             return  # nearly always, and this is asked three times a request
-        for line in [*self.residents.values()]:
-            if line.expires_at <= now and not line.flights:
-                self._unload(line, line.expires_at)
+        for instance in [*self.residents.values()]:
+            if instance.expires_at <= now and not instance.in_flight:
+                self._unload(instance, instance.expires_at)
         self._quiet_until = min(
-            (line.expires_at for line in self.residents.values() if not line.flights), default=inf
+            (instance.expires_at for instance in self.residents.values() if not instance.in_flight),
+            default=inf,
         )
 
-    def set_stuck(self, line: Line, *, stuck: bool) -> None:
+    def set_stuck(self, instance: ModelInstance, *, stuck: bool) -> None:
         """Nothing moves on a line, or it moves again."""
         if stuck:
-            self.stuck.add(line)
+            self.stuck.add(instance)
         else:
-            self.stuck.discard(line)
+            self.stuck.discard(instance)
         self.set_view(self.view)
 
-    def refused(self, line: Line, now: float, retry_after: float | None) -> None:
-        """The endpoint has refused a request for a model, see `Line.refuse`."""
-        line.refuse(now, retry_after)
-        self.refusing.add(line)
+    def refused(self, instance: ModelInstance, now: float, retry_after: float | None) -> None:
+        """The endpoint has refused a request for a model, see `ModelInstance.refuse`."""
+        instance.refuse(now, retry_after)
+        self.refusing.add(instance)
         self.set_view(self.view)
 
     # --- what probes tell -----------------------------------------------------------------------
@@ -261,60 +262,70 @@ class Twin:
         """A probe told what is in memory, as of `asked_at`. What olla did since then outweighs
         it, and a load under way is not shown."""
         self.pass_time(now)
-        told: dict[str, Instance] = {}
-        for name, instance in view.resident.items():
-            line = self.names.get(name)
-            if line is not None:
-                told[line.identity] = instance
-        for identity, instance in told.items():
-            self._is_there(self.lines[identity], instance, asked_at, view.resident_wall)
+        told: dict[str, ResidentModel] = {}
+        for name, resident_model in view.resident.items():
+            instance = self.names.get(name)
+            if instance is not None:
+                told[instance.identity] = resident_model
+        for identity, resident_model in told.items():
+            self._is_there(self.instances[identity], resident_model, asked_at, view.resident_wall)
         gone = [
-            line
-            for line in self.residents.values()
-            if line.identity not in told and not line.flights and line.used_at < asked_at
+            instance
+            for instance in self.residents.values()
+            if instance.identity not in told
+            and not instance.in_flight
+            and instance.used_at < asked_at
         ]
-        early = [line for line in gone if line.expires_at > asked_at]
-        for line in gone:
-            self._unload(line, asked_at)
-        self._learn_room(told, sum(line.footprint(()) for line in early))
+        early = [instance for instance in gone if instance.expires_at > asked_at]
+        for instance in gone:
+            self._unload(instance, asked_at)
+        self._learn_room(told, sum(instance.footprint(()) for instance in early))
 
     def _is_there(
-        self, line: Line, instance: Instance, asked_at: float, wall: float | None
+        self,
+        instance: ModelInstance,
+        resident_model: ResidentModel,
+        asked_at: float,
+        wall: float | None,
     ) -> None:
-        if not line.resident:
-            if self.unloaded_at.get(line.identity, -inf) > asked_at:
+        if not instance.resident:
+            if self.unloaded_at.get(instance.identity, -inf) > asked_at:
                 return  # it was there when the probe asked, and has gone since
-            self._now_resident(line, None, asked_at)
+            self._now_resident(instance, None, asked_at)
         elif (
-            line.context is not None
-            and instance.context_length != line.context
-            and line.used_at < asked_at
+            instance.context is not None
+            and resident_model.context_length != instance.context
+            and instance.used_at < asked_at
         ):
-            line.options = None  # somebody else has reloaded it in another way
-        line.context = instance.context_length
-        if not line.flights and line.used_at < asked_at:
-            self._learn_expiry(line, instance, asked_at, wall)
-        if instance.size:
-            line.occupied = float(instance.size_vram or instance.size)
-            if line.options is not None:
-                line.footprints[line.options] = float(instance.size)
-            elif not line.footprints:
-                line.footprints[()] = float(instance.size)
+            instance.options = None  # somebody else has reloaded it in another way
+        instance.context = resident_model.context_length
+        if not instance.in_flight and instance.used_at < asked_at:
+            self._learn_expiry(instance, resident_model, asked_at, wall)
+        if resident_model.size:
+            instance.occupied = float(resident_model.size_vram or resident_model.size)
+            if instance.options is not None:
+                instance.footprints[instance.options] = float(resident_model.size)
+            elif not instance.footprints:
+                instance.footprints[()] = float(resident_model.size)
 
     def _learn_expiry(
-        self, line: Line, instance: Instance, asked_at: float, wall: float | None
+        self,
+        instance: ModelInstance,
+        resident_model: ResidentModel,
+        asked_at: float,
+        wall: float | None,
     ) -> None:
         """An idle model goes when the node says; whoever used it last said how long it stays."""
         self._quiet_until = -inf
-        line.expires_at = asked_at + line.keep_alive
-        if instance.expires_at is not None and wall is not None:
-            left = instance.expires_at - wall
-            line.expires_at = asked_at + max(left, _EXPIRY_MIN)
+        instance.expires_at = asked_at + instance.keep_alive
+        if resident_model.expires_at is not None and wall is not None:
+            left = resident_model.expires_at - wall
+            instance.expires_at = asked_at + max(left, _EXPIRY_MIN)
             if left > 0:
-                idle = asked_at - line.used_at if line.used_at > -inf else 0.0
-                line.keep_alive = left + idle
+                idle = asked_at - instance.used_at if instance.used_at > -inf else 0.0
+                instance.keep_alive = left + idle
 
-    def _learn_room(self, told: dict[str, Instance], displaced: float) -> None:
+    def _learn_room(self, told: dict[str, ResidentModel], displaced: float) -> None:
         """`displaced` are the bytes of models that went before their time."""
         total = float(sum(each.size_vram or each.size or 0 for each in told.values()))
         self._most = max(self._most, len(told))
@@ -351,12 +362,12 @@ class Twin:
         """How many models may be in memory: told, else the server's default or more, once seen."""
         return self.view.spec.max_loaded_models or max(_MAX_LOADED, self._most)
 
-    def victims(self, line: Line, options: LoadOptions) -> list[Line]:
+    def victims(self, instance: ModelInstance, options: LoadOptions) -> list[ModelInstance]:
         """Who has to go, in order, so that the model can be loaded with these options."""
-        gone = [line] if line.resident else []
-        there = [each for each in self.residents.values() if each is not line]
-        there.sort(key=lambda each: (bool(each.flights), each.keep_alive, each.model))
-        needed = line.footprint(options)
+        gone = [instance] if instance.resident else []
+        there = [each for each in self.residents.values() if each is not instance]
+        there.sort(key=lambda each: (bool(each.in_flight), each.keep_alive, each.model))
+        needed = instance.footprint(options)
         capacity = self.capacity
         free = capacity - sum(each.occupied or each.footprint(each.options or ()) for each in there)
         count = len(there)
@@ -370,11 +381,11 @@ class Twin:
 
     # --- inside ---------------------------------------------------------------------------------
 
-    def _queue_load(self, line: Line, options: LoadOptions, now: float) -> Loading:
+    def _queue_load(self, instance: ModelInstance, options: LoadOptions, now: float) -> ModelLoad:
         for each in self._loads():
-            if each.line is line and each.options == options:
+            if each.instance is instance and each.options == options:
                 return each
-        loading = Loading(line, options, now, owned=False)
+        loading = ModelLoad(instance, options, now, owned=False)
         if self.loading is None:
             self.loading = loading
             self._make_room(loading, now)
@@ -383,75 +394,83 @@ class Twin:
             self.pending.append(loading)
         return loading
 
-    def _loads(self) -> Iterator[Loading]:
+    def _loads(self) -> Iterator[ModelLoad]:
         if self.loading is not None:
             yield self.loading
         yield from self.pending
 
-    def _make_room(self, loading: Loading, now: float) -> None:
-        for victim in self.victims(loading.line, loading.options):
-            if victim.flights and victim is not loading.line:
+    def _make_room(self, loading: ModelLoad, now: float) -> None:
+        for victim in self.victims(loading.instance, loading.options):
+            if victim.in_flight and victim is not loading.instance:
                 loading.alone = False
                 continue  # it has to finish first; what comes of that is seen, not foreseen
             self._unload(victim, now)
 
-    def _now_resident(self, line: Line, options: LoadOptions | None, now: float) -> None:
+    def _now_resident(
+        self, instance: ModelInstance, options: LoadOptions | None, now: float
+    ) -> None:
         loading = self.loading
-        if loading is not None and loading.line is line and not loading.owned:
+        if loading is not None and loading.instance is instance and not loading.owned:
             self.loading = None
         self.pending = deque(
-            each for each in self.pending if each.line is not line or each.options != options
+            each
+            for each in self.pending
+            if each.instance is not instance or each.options != options
         )
-        line.resident = True
-        named = [each.keep_alive for each in line.flights if each.keep_alive is not None]
-        line.keep_alive = named[-1] if named else KEEP_ALIVE
-        self.residents[line.identity] = line
-        line.options = options
-        line.context = None
-        line.occupied = 0.0
-        line.expires_at = inf if line.flights else now + line.keep_alive
-        self._quiet_until = min(self._quiet_until, line.expires_at)
-        self.unloaded_at.pop(line.identity, None)
+        instance.resident = True
+        named = [each.keep_alive for each in instance.in_flight if each.keep_alive is not None]
+        instance.keep_alive = named[-1] if named else KEEP_ALIVE
+        self.residents[instance.identity] = instance
+        instance.options = options
+        instance.context = None
+        instance.occupied = 0.0
+        instance.expires_at = inf if instance.in_flight else now + instance.keep_alive
+        self._quiet_until = min(self._quiet_until, instance.expires_at)
+        self.unloaded_at.pop(instance.identity, None)
         self._next_load(now)
 
     def _next_load(self, now: float) -> None:
         if self.loading is None and self.pending:
             loading = self.pending.popleft()
             loading.began = now
-            loading.warm = loading.line.warm(now)
-            loading.ready_at = now + loading.line.rates.load_seconds(warm=loading.warm)
+            loading.warm = loading.instance.warm(now)
+            loading.ready_at = now + loading.instance.rates.load_seconds(warm=loading.warm)
             self.loading = loading
             self._make_room(loading, now)
 
-    def _give_up(self, line: Line) -> None:
+    def _give_up(self, instance: ModelInstance) -> None:
         """Whoever caused a load has left. An owned load goes on."""
-        if line.flights:
+        if instance.in_flight:
             return
-        if self.loading is not None and self.loading.line is line and not self.loading.owned:
+        if (
+            self.loading is not None
+            and self.loading.instance is instance
+            and not self.loading.owned
+        ):
             self.loading = None
-            self._next_load(line.used_at)
+            self._next_load(instance.used_at)
         else:
-            self.pending = deque(each for each in self.pending if each.line is not line)
+            self.pending = deque(each for each in self.pending if each.instance is not instance)
 
-    def _unload(self, line: Line, now: float) -> None:
-        line.resident = False
-        self.residents.pop(line.identity, None)
-        line.draining = False
-        line.options = None
-        line.context = None
-        line.occupied = 0.0
-        line.expires_at = inf
+    def _unload(self, instance: ModelInstance, now: float) -> None:
+        instance.resident = False
+        self.residents.pop(instance.identity, None)
+        instance.draining = False
+        instance.options = None
+        instance.context = None
+        instance.occupied = 0.0
+        instance.expires_at = inf
         since = now - WARM_SECONDS
         self.unloaded_at = {name: at for name, at in self.unloaded_at.items() if at > since}
-        self.unloaded_at[line.identity] = now
+        self.unloaded_at[instance.identity] = now
 
     def forget_memory(self, now: float) -> None:
         """The node went away: nothing is in memory when it comes back."""
         self.loading = None
         self.pending.clear()
         if self.tells_residency:
-            for line in [*self.residents.values()]:
-                self._unload(line, now)
+            for instance in [*self.residents.values()]:
+                self._unload(instance, now)
 
     def take_models(self, models: Mapping[str, Model]) -> None:
         """The node lists these models. A line whose model is gone stays while it is in use."""
@@ -459,29 +478,29 @@ class Twin:
         largest = max([model.size or _SIZE_UNKNOWN for model in models.values()], default=0.0)
         self._largest = max(self._largest, float(largest))
         if not self.tells_residency:
-            for line in self.lines.values():
-                line.resident = True
-        if self.lines:
+            for instance in self.instances.values():
+                instance.resident = True
+        if self.instances:
             kept = {model.digest or name for name, model in models.items()}
-            for identity in [*self.lines]:
-                line = self.lines[identity]
-                if identity not in kept and not line.flights and not line.waiting:
-                    self.drop_line(line)
+            for identity in [*self.instances]:
+                instance = self.instances[identity]
+                if identity not in kept and not instance.in_flight and not instance.waiting:
+                    self.drop_instance(instance)
 
-    def line_of(self, name: str, model: Model) -> Line:
+    def instance_of(self, name: str, model: Model) -> ModelInstance:
         """The line of a model that the node lists under a canonical name, made when it is new."""
         identity = model.digest or name
-        line = self.lines.get(identity)
-        if line is None:
+        instance = self.instances.get(identity)
+        if instance is None:
             habits = self._habits.get(identity)
             if habits is None:
                 habits = self._habits[identity] = ModelHabits()
             size = float(model.size or _SIZE_UNKNOWN)
-            line = self.lines[identity] = Line(self, identity, name, size, habits)
-        line.embedding = line.embedding or model.embedding
-        return line
+            instance = self.instances[identity] = ModelInstance(self, identity, name, size, habits)
+        instance.embedding = instance.embedding or model.embedding
+        return instance
 
-    def drop_line(self, line: Line) -> None:
+    def drop_instance(self, instance: ModelInstance) -> None:
         """The endpoint no longer has the model."""
-        del self.lines[line.identity]
-        self.residents.pop(line.identity, None)
+        del self.instances[instance.identity]
+        self.residents.pop(instance.identity, None)

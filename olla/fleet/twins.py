@@ -7,7 +7,7 @@ bookkeeping is the only one there is: Ollama reports neither its queue nor its b
 from collections.abc import Iterator, Sequence
 
 from olla.fleet.estimates import EndpointRates, FleetRates, ModelHabits
-from olla.fleet.instance import Line
+from olla.fleet.instance import ModelInstance
 from olla.fleet.snapshot import EMPTY, EndpointView, Snapshot
 from olla.fleet.twin import Twin
 
@@ -30,9 +30,9 @@ class Twins:
         """Endpoints whose data could not be taken in, with the error: nothing is sent to them for
         a model until their data can be."""
         self._habits: dict[str, ModelHabits] = {}
-        self._lines: dict[str, tuple[Line, ...]] = {}
+        self._instances: dict[str, tuple[ModelInstance, ...]] = {}
         """Lines by model, as far as they were looked up."""
-        self._ordered: dict[str, tuple[float, list[Line]]] = {}
+        self._ordered: dict[str, tuple[float, list[ModelInstance]]] = {}
         self._tiers: dict[int, int] = {}
         self.tiered = False
         """Whether endpoints have different priorities."""
@@ -110,14 +110,18 @@ class Twins:
         # for again.
         lately = [
             model
-            for model, lines in self._lines.items()
-            if lines[0].habits.arrivals.rate(now) >= _ARRIVALS_MIN
+            for model, instances in self._instances.items()
+            if instances[0].habits.arrivals.rate(now) >= _ARRIVALS_MIN
         ]
-        self._lines = {}
+        self._instances = {}
         for model in lately:
-            self.lines(model)
+            self.instances(model)
         self._ordered = {}
-        used = {line.identity for twin in self.by_name.values() for line in twin.lines.values()}
+        used = {
+            instance.identity
+            for twin in self.by_name.values()
+            for instance in twin.instances.values()
+        }
         for identity in self._habits.keys() - used:
             del self._habits[identity]
         ranks = sorted({view.spec.priority for view in snapshot.endpoints}, reverse=True)
@@ -126,33 +130,33 @@ class Twins:
 
     # --- looking up -----------------------------------------------------------------------------
 
-    def lines(self, model: str) -> Sequence[Line]:
+    def instances(self, model: str) -> Sequence[ModelInstance]:
         """The lines of a model (canonical name), in configuration order."""
-        lines = self._lines.get(model)
-        return self._find_lines(model) if lines is None else lines
+        instances = self._instances.get(model)
+        return self._find_instances(model) if instances is None else instances
 
-    def _find_lines(self, model: str) -> Sequence[Line]:
-        found: list[Line] = []
+    def _find_instances(self, model: str) -> Sequence[ModelInstance]:
+        found: list[ModelInstance] = []
         for name in self.snapshot.holders.get(model, ()):
-            line = self.by_name[name].names.get(model)
-            if line is not None:  # else its endpoint's data could not be taken in
-                found.append(line)
+            instance = self.by_name[name].names.get(model)
+            if instance is not None:  # else its endpoint's data could not be taken in
+                found.append(instance)
         if not found:
             return ()
-        lines = self._lines[model] = tuple(found)
-        return lines
+        instances = self._instances[model] = tuple(found)
+        return instances
 
-    def by_speed(self, model: str, now: float) -> Sequence[Line]:
+    def by_speed(self, model: str, now: float) -> Sequence[ModelInstance]:
         """The same, those first that read prompts fastest: as of a second ago at most."""
         ordered = self._ordered.get(model)
         if ordered is None or now - ordered[0] >= _ORDER_INTERVAL:
-            lines = sorted(self.lines(model), key=lambda line: line.rates.prefill)
-            ordered = self._ordered[model] = (now, lines)
+            instances = sorted(self.instances(model), key=lambda instance: instance.rates.prefill)
+            ordered = self._ordered[model] = (now, instances)
         return ordered[1]
 
-    def models(self) -> Iterator[Sequence[Line]]:
+    def models(self) -> Iterator[Sequence[ModelInstance]]:
         """The lines of each model that was asked for lately, once for each of its names."""
-        return iter([*self._lines.values()])
+        return iter([*self._instances.values()])
 
     def tier(self, view: EndpointView) -> int:
         """0 for the highest priority in the fleet, 1 for the next, and so on."""
@@ -160,17 +164,17 @@ class Twins:
 
     def habits(self, model: str) -> ModelHabits | None:
         """What requests for a model are like; None for one nobody has."""
-        lines = self._lines.get(model) or self.lines(model)
-        return lines[0].habits if lines else None
+        instances = self._instances.get(model) or self.instances(model)
+        return instances[0].habits if instances else None
 
-    def copies(self, line: Line) -> int:
+    def copies(self, instance: ModelInstance) -> int:
         """How many other endpoints have the line's model in memory, loaded in the same way."""
         return sum(
             each.resident
-            and each is not line
-            and each.options == line.options
+            and each is not instance
+            and each.options == instance.options
             and each.twin.view.health.routable
-            for each in self.lines(line.model)
+            for each in self.instances(instance.model)
         )
 
     def on(self, endpoint: str) -> int:
@@ -181,8 +185,8 @@ class Twins:
     def on_model(self, endpoint: str, model: str) -> int:
         """Inference requests in flight on an endpoint for a model (canonical name)."""
         twin = self.by_name.get(endpoint)
-        line = twin.names.get(model) if twin is not None else None
-        return len(line.flights) if line is not None else 0
+        instance = twin.names.get(model) if twin is not None else None
+        return len(instance.in_flight) if instance is not None else 0
 
     def total(self) -> int:
         """Inference requests in flight everywhere."""

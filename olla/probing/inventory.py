@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from olla.clock import Clock
 from olla.fleet.endpoint import EndpointSpec
 from olla.fleet.profiles import Profile
-from olla.fleet.snapshot import Instance, Model, resident_by_name
-from olla.probing.list_parsing import instances, models, printable
+from olla.fleet.snapshot import Model, ResidentModel, resident_by_name
+from olla.probing.list_parsing import models, printable, resident_models
 from olla.probing.probe_client import LIST_MAX, Asker, Reply, Verdict
 from olla.probing.slices import Slices
 from olla.tasks import joined, spawn
@@ -22,7 +22,7 @@ __all__ = ["Inventory", "Question"]
 _VERSION_MAX = 64
 """Characters."""
 _NO_MODELS: Mapping[str, Model] = {}
-_NO_INSTANCES: Mapping[str, Instance] = {}
+_NO_INSTANCES: Mapping[str, ResidentModel] = {}
 
 
 class Question(enum.Enum):
@@ -68,12 +68,12 @@ class Inventory:
         """Whether it lists more models than were read."""
         self._listed = b""
         """The list of models as it came last: most never change."""
-        self.instances: Sequence[Instance] = ()
+        self.resident_models: Sequence[ResidentModel] = ()
         self.resident = _NO_INSTANCES
-        """`instances` under every name of theirs, see `resident_by_name`."""
+        """`resident_models` under every name of theirs, see `resident_by_name`."""
         self.resident_wall: float | None = None
         self.resident_at: float | None = None
-        """When the question was put to which `instances` are the answer, in monotonic seconds."""
+        """When the question was put to which `resident_models` are the answer, in monotonic seconds."""
         self.version: str | None = None
 
     @property
@@ -178,7 +178,7 @@ class Inventory:
             return _no_list(path)
         self.models, self.models_cut = found.models, found.cut
         self._listed = reply.body
-        self._remember(self.instances)
+        self._remember(self.resident_models)
         return reply
 
     async def _read_resident(self, profile: Profile) -> Reply:
@@ -191,16 +191,16 @@ class Inventory:
             return Reply(Verdict.OK)
         if reply.verdict is not Verdict.OK:
             return reply
-        found = await self._slices.run(instances(reply.body, more=reply.more))
+        found = await self._slices.run(resident_models(reply.body, more=reply.more))
         if found is None:
             return _no_list(path)
         self._remember(found)
         self.resident_at, self.resident_wall = put_at, put_wall
         return reply
 
-    def _remember(self, found: Sequence[Instance]) -> None:
+    def _remember(self, found: Sequence[ResidentModel]) -> None:
         """These models are in memory, as far as is known."""
-        self.instances = found
+        self.resident_models = found
         self.resident = resident_by_name(found, self.models) if found else _NO_INSTANCES
 
     async def _read_version(self, profile: Profile) -> Reply:

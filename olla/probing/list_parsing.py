@@ -23,9 +23,9 @@ import msgspec
 from olla.fleet.endpoint import ModelFilter
 from olla.fleet.model_names import DEFAULT_TAG, canonical_of_list, display
 from olla.fleet.profiles import ListFormat
-from olla.fleet.snapshot import Instance, Model
+from olla.fleet.snapshot import Model, ResidentModel
 
-__all__ = ["MODELS_MAX", "Listing", "first_entries", "instances", "models", "printable"]
+__all__ = ["MODELS_MAX", "Listing", "first_entries", "models", "printable", "resident_models"]
 
 MODELS_MAX = 10_000
 """Entries of one endpoint's list that are read."""
@@ -87,18 +87,18 @@ def models(
     return Listing(found, entries.cut) if entries.usable else None
 
 
-def instances(
+def resident_models(
     body: bytes, *, more: bool = False
-) -> Generator[None, None, tuple[Instance, ...] | None]:
+) -> Generator[None, None, tuple[ResidentModel, ...] | None]:
     """The models in memory; None when the answer is no list of them, as with `models`."""
-    found: list[Instance] = []
+    found: list[ResidentModel] = []
     entries = _Entries(body, _SHAPES[ListFormat.OLLAMA], _INSTANCES_MAX, more=more)
     for entry in entries:
         yield
         if entry is not None:
             fields = entry.fields
             found.append(
-                Instance(
+                ResidentModel(
                     name=entry.name,
                     digest=_digest(fields.get("digest")),
                     size=_whole(fields.get("size")),

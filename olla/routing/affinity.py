@@ -12,7 +12,7 @@ from zlib import crc32
 
 import msgspec
 
-from olla.fleet.instance import Line
+from olla.fleet.instance import ModelInstance
 from olla.fleet.twins import Twins
 from olla.routing.features import Features
 
@@ -49,11 +49,11 @@ class PrefixCache:
     def __init__(self) -> None:
         self._seen: OrderedDict[tuple[str, int], dict[str, int]] = OrderedDict()
 
-    def remember(self, line: Line, blocks: Sequence[int]) -> None:
+    def remember(self, instance: ModelInstance, blocks: Sequence[int]) -> None:
         """The line has a prompt with these blocks in its cache now."""
-        name = line.twin.name
+        name = instance.twin.name
         for block in blocks:
-            key = (line.identity, block)
+            key = (instance.identity, block)
             served = self._seen.get(key)
             if served is None:
                 served = self._seen[key] = {}
@@ -64,25 +64,25 @@ class PrefixCache:
                 served.pop(name, None)
                 if len(served) >= _ENDPOINTS_MAX:
                     del served[next(iter(served))]
-            served[name] = line.finished
+            served[name] = instance.finished
 
-    def cached(self, lines: Sequence[Line], blocks: Sequence[int]) -> dict[str, float]:
+    def cached(self, instances: Sequence[ModelInstance], blocks: Sequence[int]) -> dict[str, float]:
         """How many bytes of a prompt each endpoint (by name) is expected to have cached.
 
         What a line has finished since takes the place of what it had, a slot at a time.
         """
         found: dict[str, float] = {}
-        if not lines:
+        if not instances:
             return found
-        by_name = {line.twin.name: line for line in lines if line.resident}
-        identity = lines[0].identity
+        by_name = {instance.twin.name: instance for instance in instances if instance.resident}
+        identity = instances[0].identity
         for count in range(len(blocks), 0, -1):
             served = self._seen.get((identity, blocks[count - 1]))
             for name, finished in (served or {}).items():
-                line = by_name.get(name)
-                if line is not None and name not in found:
-                    others = max(0, line.finished - finished - 1)
-                    worth = max(0.0, 1 - others / (2 * line.slots.limit))
+                instance = by_name.get(name)
+                if instance is not None and name not in found:
+                    others = max(0, instance.finished - finished - 1)
+                    worth = max(0.0, 1 - others / (2 * instance.slots.limit))
                     found[name] = CUTS[count - 1] * worth
             if len(found) >= _ENDPOINTS_MAX:
                 break
@@ -91,8 +91,8 @@ class PrefixCache:
 
 def with_cached(features: Features, twins: Twins, prefixes: PrefixCache) -> Features:
     """The same request, with how many of its tokens each endpoint is expected to have cached."""
-    lines = twins.lines(features.models[0]) if features.models else ()
-    known = prefixes.cached(lines, features.prefix)
+    instances = twins.instances(features.models[0]) if features.models else ()
+    known = prefixes.cached(instances, features.prefix)
     if not known:
         return features
     per_byte = features.prompt_tokens / max(features.prompt_bytes, 1)

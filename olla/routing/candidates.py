@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from math import inf
 
 from olla.fleet.breaker import BreakerState
-from olla.fleet.instance import Line
+from olla.fleet.instance import ModelInstance
 from olla.fleet.snapshot import EndpointView
 from olla.fleet.twin import Twin
 from olla.fleet.twins import Twins
@@ -24,7 +24,7 @@ _SCANNED_MAX = 16
 _TIES_MAX = 16
 """So many that are as good as the best are enough to choose from."""
 
-_Having = tuple[Line | None, Twin, str | None]
+_Having = tuple[ModelInstance | None, Twin, str | None]
 
 
 class Exclusion(enum.Enum):
@@ -47,18 +47,18 @@ class Exclusion(enum.Enum):
 class Candidate:
     """An endpoint that could serve the request.
 
-    `model` is the canonical name it would serve (None without one) and `line` what is known of
+    `model` is the canonical name it would serve (None without one) and `instance` what is known of
     it there; `index` its place among the candidates. `delay` is the expected delay in seconds,
     or a lower bound of it for one that cannot be the best; 0 where no policy asked. `ready` says
     that the model is in memory as the request needs it.
     """
 
-    __slots__ = ("delay", "index", "line", "model", "ready", "twin")
+    __slots__ = ("delay", "index", "instance", "model", "ready", "twin")
 
     def __init__(
         self,
         twin: Twin,
-        line: Line | None,
+        instance: ModelInstance | None,
         model: str | None,
         index: int,
         delay: float = 0.0,
@@ -66,7 +66,7 @@ class Candidate:
     ) -> None:
         self.ready = ready
         self.twin = twin
-        self.line = line
+        self.instance = instance
         self.model = model
         self.index = index
         self.delay = delay
@@ -84,15 +84,15 @@ class Candidate:
     @property
     def resident(self) -> bool | None:
         """Whether the model is in memory; None where the server does not tell."""
-        if self.line is None or not self.twin.tells_residency:
+        if self.instance is None or not self.twin.tells_residency:
             return None
-        return self.line.resident
+        return self.instance.resident
 
     @property
     def slot_free(self) -> bool:
         """Whether a request would start at once, were the model in memory."""
-        line = self.line
-        return line is None or len(line.flights) < line.slots.limit
+        instance = self.instance
+        return instance is None or len(instance.in_flight) < instance.slots.limit
 
 
 def candidates(
@@ -122,14 +122,14 @@ def candidates(
     bound = inf
     ties = 0
     ordered = priced and not everyone and len(models) == 1
-    ordered = ordered and len(twins.lines(models[0])) > _SCANNED_MAX
+    ordered = ordered and len(twins.instances(models[0])) > _SCANNED_MAX
     having = _cached_first(features, twins, now) if ordered else _having(features, twins)
     tokens = features.prompt_tokens
-    for line, twin, model in having:
+    for instance, twin, model in having:
         if (
             ordered
-            and line is not None
-            and (tokens * line.rates.prefill > bound or ties >= _TIES_MAX)
+            and instance is not None
+            and (tokens * instance.rates.prefill > bound or ties >= _TIES_MAX)
             and twin.name not in features.cached
         ):
             break
@@ -141,19 +141,19 @@ def candidates(
         ):
             if exclusion(features, twin.view, reserved) is not None:
                 continue
-            why = reluctance(twin, line, now)
+            why = reluctance(twin, instance, now)
         if len(models) > 1 and any(each.twin is twin for each in (*found, *last_chance)):
             continue
         group = found if why is None else last_chance
         delay = 0.0
-        ready = line is not None and line.ready(features.load_options, now)
-        if priced and line is not None:
+        ready = instance is not None and instance.ready(features.load_options, now)
+        if priced and instance is not None:
             charge = spillover * twins.tier(twin.view) if twins.tiered else 0.0
-            delay = charge + price(line, features, twins, now, ready, bound - charge)
+            delay = charge + price(instance, features, twins, now, ready, bound - charge)
             if why is None and delay <= bound:
                 ties = ties + 1 if delay == bound else 0
                 bound = delay
-        group.append(Candidate(twin, line, model, len(group), delay, ready))
+        group.append(Candidate(twin, instance, model, len(group), delay, ready))
     return found or last_chance
 
 
@@ -182,16 +182,16 @@ def exclusion(
     return None
 
 
-def reluctance(twin: Twin, line: Line | None, now: float) -> Exclusion | None:
+def reluctance(twin: Twin, instance: ModelInstance | None, now: float) -> Exclusion | None:
     """Why an endpoint should be left alone as long as another one is there; None when it need
-    not. `line` is what is known of the model there."""
+    not. `instance` is what is known of the model there."""
     breaker = twin.view.breaker
     if breaker is BreakerState.OPEN or (breaker is BreakerState.HALF_OPEN and twin.on_trial):
         return Exclusion.BREAKER_OPEN  # one trial at a time, whatever began before it
-    if line is not None:
-        if line in twin.stuck:
+    if instance is not None:
+        if instance in twin.stuck:
             return Exclusion.STUCK
-        if now < line.refused_until:
+        if now < instance.refused_until:
             return Exclusion.REFUSED
     ramp = twin.view.ramp
     return Exclusion.SLOW_START if ramp and twin.in_flight >= ramp else None
@@ -203,18 +203,20 @@ def _having(features: Features, twins: Twins) -> Iterable[_Having]:
         return [(None, twins.by_name[view.spec.name], None) for view in twins.snapshot.endpoints]
     if len(models) == 1:
         model = models[0]
-        return [(line, line.twin, model) for line in twins.lines(model)]
-    return [(line, line.twin, model) for model in models for line in twins.lines(model)]
+        return [(instance, instance.twin, model) for instance in twins.instances(model)]
+    return [
+        (instance, instance.twin, model) for model in models for instance in twins.instances(model)
+    ]
 
 
 def _cached_first(features: Features, twins: Twins, now: float) -> Iterator[_Having]:
     """Those whose prompt cache helps, then all others, by how fast they read prompts."""
     model = features.models[0]
-    lines = twins.by_speed(model, now)
+    instances = twins.by_speed(model, now)
     for name in features.cached:
         twin = twins.by_name.get(name)
         if twin is not None and model in twin.names:
             yield twin.names[model], twin, model
-    for line in lines:
-        if line.twin.name not in features.cached:
-            yield line, line.twin, model
+    for instance in instances:
+        if instance.twin.name not in features.cached:
+            yield instance, instance.twin, model

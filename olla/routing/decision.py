@@ -14,7 +14,7 @@ import msgspec
 
 from olla.failures import Failure, Kind
 from olla.fleet.health import Health
-from olla.fleet.instance import Line
+from olla.fleet.instance import ModelInstance
 from olla.fleet.snapshot import EndpointView, Snapshot
 from olla.fleet.twin import Twin
 from olla.fleet.twins import Twins
@@ -27,7 +27,7 @@ __all__ = [
     "Choice",
     "ChooseEndpoint",
     "ChooseFallback",
-    "ChooseLine",
+    "ChooseInstance",
     "Considered",
     "Decision",
     "Fallback",
@@ -101,16 +101,16 @@ _MODEL_FOUND: Final = Reason.MODEL_FOUND
 _MODEL_LOADED: Final = Reason.MODEL_LOADED
 
 
-class ChooseLine(msgspec.Struct, frozen=True):
+class ChooseInstance(msgspec.Struct, frozen=True):
     """Send it to an endpoint that has the model.
 
-    `model` is the canonical name that the endpoint lists, `line` what is known of the model there;
+    `model` is the canonical name that the endpoint lists, `instance` what is known of the model there;
     `delay` the expected seconds by which it was chosen, None where the policy does not go by them;
     `ready` says that the model is in memory as the request needs it.
     """
 
     twin: Twin
-    line: Line
+    instance: ModelInstance
     model: str
     reason: Reason
     delay: float | None = None
@@ -153,7 +153,7 @@ class Refuse(msgspec.Struct, frozen=True):
     reason: Reason
 
 
-Choice = ChooseLine | ChooseEndpoint | ChooseFallback
+Choice = ChooseInstance | ChooseEndpoint | ChooseFallback
 Decision = Choice | Refuse
 
 
@@ -187,11 +187,13 @@ def decide(
     able = _able(features, twins, policy, options, now)
     if able:
         best = _best(able, features, policy)
-        line, model = best.line, best.model
-        if line is None or model is None:
+        instance, model = best.instance, best.model
+        if instance is None or model is None:
             return ChooseEndpoint(best.twin)
         delay = best.delay if policy.priced else None
-        return ChooseLine(best.twin, line, model, _reason(best, line), delay, best.ready)
+        return ChooseInstance(
+            best.twin, instance, model, _reason(best, instance), delay, best.ready
+        )
     if options.strategy is Strategy.OPTIMISTIC and options.fallback is Fallback.ALL:
         anyone = msgspec.structs.replace(features, models=())
         able = _able(anyone, twins, policy, options, now)
@@ -206,17 +208,19 @@ def explain(
     """Every endpoint of the fleet with its place in the order or its exclusion: best first."""
     able = _able(features, twins, policy, options, now, everyone=True)
     for each in able:  # bounds have done their work: now the whole price
-        if each.line is not None:
-            terms = expected_delay(each.line, features, twins, now)
+        if each.instance is not None:
+            terms = expected_delay(each.instance, features, twins, now)
             each.delay = terms.total + options.spillover * twins.tier(each.view)
     count = len(able)
     rows = [
         Considered(
             each.view.name,
             policy.key(each, features, count),
-            expected_delay(each.line, features, twins, now) if each.line is not None else None,
+            expected_delay(each.instance, features, twins, now)
+            if each.instance is not None
+            else None,
             options.spillover * twins.tier(each.view),
-            len(each.line.waiting) if each.line is not None else 0,
+            len(each.instance.waiting) if each.instance is not None else 0,
         )
         for each in sorted(able, key=lambda each: policy.key(each, features, count))
     ]
@@ -225,8 +229,10 @@ def explain(
         if view.name not in chosen:
             twin = twins.by_name[view.name]
             reserved = options.embedding_endpoints
-            line = next((twin.names[each] for each in features.models if each in twin.names), None)
-            why = exclusion(features, view, reserved) or reluctance(twin, line, now)
+            instance = next(
+                (twin.names[each] for each in features.models if each in twin.names), None
+            )
+            why = exclusion(features, view, reserved) or reluctance(twin, instance, now)
             rows.append(Considered(view.name, exclusion=why or Exclusion.NO_MODEL))
     return rows
 
@@ -263,13 +269,13 @@ def _best(able: Sequence[Candidate], features: Features, policy: Policy) -> Cand
     return min(able, key=lambda each: policy.key(each, features, count))
 
 
-def _reason(best: Candidate, line: Line) -> Reason:
+def _reason(best: Candidate, instance: ModelInstance) -> Reason:
     if not best.twin.tells_residency:
         return _MODEL_FOUND
     if best.ready:
         return _MODEL_LOADED
     loading = best.twin.loading
-    if loading is not None and loading.line is line:
+    if loading is not None and loading.instance is instance:
         return Reason.MODEL_LOADING
     return Reason.COLD_LOAD
 

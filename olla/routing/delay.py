@@ -9,7 +9,7 @@ from math import exp, inf
 
 import msgspec
 
-from olla.fleet.instance import Line
+from olla.fleet.instance import ModelInstance
 from olla.fleet.twins import Twins
 from olla.routing.features import Features
 
@@ -52,7 +52,7 @@ class Delay(msgspec.Struct):
 
 
 def price(
-    line: Line,
+    instance: ModelInstance,
     features: Features,
     twins: Twins,
     now: float,
@@ -63,61 +63,61 @@ def price(
     """The delay of a request on a line, in seconds.
 
     Stops early with a lower bound once that is over `bound`. `terms` is filled in when given;
-    `ready` is what `Line.ready` says.
+    `ready` is what `ModelInstance.ready` says.
     """
-    rates = line.rates
+    rates = instance.rates
     if rates.stale:
         rates.refresh()
     total = features.prompt_tokens * rates.prefill
     if terms is not None:
         terms.prefill = total
-    if ready and not line.draining:
+    if ready and not instance.draining:
         if features.cached:
-            tokens = features.cached.get(line.twin.view.spec.name, 0.0)
+            tokens = features.cached.get(instance.twin.view.spec.name, 0.0)
             saved = min(tokens, features.prompt_tokens) * rates.prefill
             total -= saved
             if terms is not None:
                 terms.saved = saved
-        slots = line.slots.limit
-        if len(line.flights) < slots and not line.waiting:
+        slots = instance.slots.limit
+        if len(instance.in_flight) < slots and not instance.waiting:
             return total
-        wait = work_ahead(line, features, now) / slots
+        wait = work_ahead(instance, features, now) / slots
         if terms is not None:
             terms.wait = wait
         return total + wait
-    if line.waiting:
-        wait = _queued(line, features) / line.slots.limit
+    if instance.waiting:
+        wait = _queued(instance, features) / instance.slots.limit
         total += wait
         if terms is not None:
             terms.wait = wait
-    return _cold(line, features, twins, now, total, bound, terms)
+    return _cold(instance, features, twins, now, total, bound, terms)
 
 
-def expected_delay(line: Line, features: Features, twins: Twins, now: float) -> Delay:
+def expected_delay(instance: ModelInstance, features: Features, twins: Twins, now: float) -> Delay:
     """The terms of the delay, none left out."""
     terms = Delay()
-    ready = line.ready(features.load_options, now)
-    price(line, features, twins, now, ready, inf, terms)
+    ready = instance.ready(features.load_options, now)
+    price(instance, features, twins, now, ready, inf, terms)
     return terms
 
 
-def work_ahead(line: Line, features: Features, now: float) -> float:
+def work_ahead(instance: ModelInstance, features: Features, now: float) -> float:
     """Slot-seconds of work that come before the request on a line whose model is in memory."""
-    flights, slots = line.flights, line.slots.limit
+    in_flight, slots = instance.in_flight, instance.slots.limit
     ahead = 0.0
-    count = len(flights)
+    count = len(in_flight)
     if count >= slots:
-        for flight in flights:
+        for flight in in_flight:
             ahead += flight.left(now)
         # A slot is free when the first of them is done, not when all are.
         ahead *= (count - slots + 1) / count
-    return ahead + _queued(line, features)
+    return ahead + _queued(instance, features)
 
 
-def _queued(line: Line, features: Features) -> float:
+def _queued(instance: ModelInstance, features: Features) -> float:
     """Seconds of service of those that wait in olla for the line and come before the request."""
     order, total = features.order, 0.0
-    for each in line.waiting:  # by their order: of a long queue the first ones look at little
+    for each in instance.waiting:  # by their order: of a long queue the first ones look at little
         if each.order >= order:
             break
         total += each.work
@@ -125,7 +125,7 @@ def _queued(line: Line, features: Features) -> float:
 
 
 def _cold(
-    line: Line,
+    instance: ModelInstance,
     features: Features,
     twins: Twins,
     now: float,
@@ -134,26 +134,26 @@ def _cold(
     terms: Delay | None,
 ) -> float:
     """The same for a model that has to be loaded, or is being loaded."""
-    twin = line.twin
+    twin = instance.twin
     options = features.load_options
     loading = twin.loading
     load = 0.0
     if loading is not None:
         load = loading.left(now)
-        if loading.line is line and loading.options == options:
+        if loading.instance is instance and loading.options == options:
             if terms is not None:
                 terms.load = load
             return total + load
     for pending in twin.pending:
-        load += pending.line.load_seconds(now)
-        if pending.line is line and pending.options == options:
+        load += pending.instance.load_seconds(now)
+        if pending.instance is instance and pending.options == options:
             if terms is not None:
                 terms.load = load
             return total + load
     for other, seconds in twin.wanted.items():
-        if other is not line:
+        if other is not instance:
             load += seconds
-    own = line.load_seconds(now)
+    own = instance.load_seconds(now)
     load += own
     total += load
     if terms is not None:
@@ -161,20 +161,20 @@ def _cold(
     if total > bound:
         return total
     drain = 0.0
-    eviction = 0.0 if line in twin.wanted else own * _LOAD_SHARE
-    for victim in twin.victims(line, options):
-        for flight in victim.flights:
+    eviction = 0.0 if instance in twin.wanted else own * _LOAD_SHARE
+    for victim in twin.victims(instance, options):
+        for flight in victim.in_flight:
             drain = max(drain, flight.left(now))
-        if line not in twin.wanted:
+        if instance not in twin.wanted:
             eviction += missed(victim, twins, now)
-            if line.embedding and not victim.embedding:
+            if instance.embedding and not victim.embedding:
                 eviction += _LAST_RESORT
     if terms is not None:
         terms.drain, terms.eviction = drain, eviction
     return total + drain + eviction
 
 
-def missed(victim: Line, twins: Twins, now: float) -> float:
+def missed(victim: ModelInstance, twins: Twins, now: float) -> float:
     """Expected seconds that requests for an evicted model lose.
 
     The next request loads it again: a load, times the chance that one comes before the model

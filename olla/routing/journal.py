@@ -6,7 +6,7 @@ answer, an address or a key. `olla replay` reads it.
 
 import msgspec
 
-from olla.fleet.instance import Line
+from olla.fleet.instance import ModelInstance
 from olla.fleet.twin import Twin
 from olla.fleet.twins import Twins
 
@@ -95,19 +95,19 @@ def _endpoint(twin: Twin) -> EndpointFacts:
         max_loaded=twin.max_loaded,
         cold_bandwidth=gigabyte / twin.rates.load_seconds(gigabyte, warm=False),
         warm_bandwidth=gigabyte / twin.rates.load_seconds(gigabyte, warm=True),
-        models=tuple(_model(name, line) for name, line in twin.names.first(_MODELS_MAX)),
+        models=tuple(_model(name, instance) for name, instance in twin.names.first(_MODELS_MAX)),
         ollama=twin.tells_residency,
     )
 
 
-def _model(name: str, line: Line) -> ModelFacts:
-    line.rates.refresh()
+def _model(name: str, instance: ModelInstance) -> ModelFacts:
+    instance.rates.refresh()
     return ModelFacts(
         name=name,
-        identity=line.identity,
-        size=line.size,
-        prompt_rate=1 / line.rates.prefill,
-        output_rate=1 / line.rates.decode,
-        slots=line.slots.limit,
-        embedding=line.embedding,
+        identity=instance.identity,
+        size=instance.size,
+        prompt_rate=1 / instance.rates.prefill,
+        output_rate=1 / instance.rates.decode,
+        slots=instance.slots.limit,
+        embedding=instance.embedding,
     )

@@ -27,9 +27,9 @@ from olla.admission.queue_types import (
 )
 from olla.failures import Failure, Kind
 from olla.fleet.health import Health
-from olla.fleet.instance import Loading
+from olla.fleet.instance import ModelLoad
 from olla.fleet.model_names import canonical
-from olla.fleet.snapshot import Instance, Snapshot, resident_by_name
+from olla.fleet.snapshot import ResidentModel, Snapshot, resident_by_name
 from olla.routing.decision import Refuse
 from olla.routing.features import Features
 from olla.simulation.events import Job, LoadAborted, LoadBegan, Loaded, Outcome, Started, Unloaded
@@ -244,7 +244,7 @@ class FleetRun:
         if owner is None:
             return  # it leaves in this very moment
         match owner:
-            case Loading():
+            case ModelLoad():
                 self._at(outcome.at, lambda: self._loaded(machine, job, owner))
             case RunningRequest():
                 self._working(machine, outcome, owner)
@@ -286,7 +286,7 @@ class FleetRun:
             self.dispatcher.release(lease, self.now, answer)
             self._end(request, "done")
 
-    def _loaded(self, machine: RunningMachine, job: Job, loading: Loading) -> None:
+    def _loaded(self, machine: RunningMachine, job: Job, loading: ModelLoad) -> None:
         if machine.jobs.pop(job.id, None) is None:
             return
         self._on_node(machine, machine.node.finish(job, self.now))
@@ -331,10 +331,10 @@ class FleetRun:
         request.features = msgspec.structs.replace(request.features, tried=tried)
         self._ask(request)
 
-    def _failed(self, owner: RunningRequest | Loading, failure: Failure) -> None:
+    def _failed(self, owner: RunningRequest | ModelLoad, failure: Failure) -> None:
         """A node does not do what it was asked for."""
         match owner:
-            case Loading():
+            case ModelLoad():
                 self.dispatcher.load_ended(owner, self.now, failure)
             case RunningRequest():
                 if owner.lease is not None:
@@ -373,8 +373,8 @@ class FleetRun:
         if not machine.up:
             return
         self._on_node(machine, machine.node.advance(self.now))
-        instances = [
-            Instance(
+        resident_models = [
+            ResidentModel(
                 each.name,
                 each.model.digest,
                 each.size,
@@ -386,7 +386,7 @@ class FleetRun:
         ]
         machine.view = msgspec.structs.replace(
             machine.view,
-            resident=resident_by_name(instances, machine.models),
+            resident=resident_by_name(resident_models, machine.models),
             resident_at=self.now,
             resident_wall=self.now,
         )
@@ -426,21 +426,21 @@ class FleetRun:
 
     def _begin_load(self, action: BeginLoad) -> None:
         loading = action.loading
-        machine = self._by_name[loading.line.twin.name]
+        machine = self._by_name[loading.instance.twin.name]
         if not machine.up:
             gone = Failure(Kind.CONNECT_REFUSED, "the node is away", machine.shape.spec.name)
             self.dispatcher.load_ended(loading, self.now, gone)
             return
-        model = machine.specs[loading.line.model]
+        model = machine.specs[loading.instance.model]
         job = Job(next(self._jobs), model, load_options(loading.options), None, needs_slot=False)
         machine.jobs[job.id] = loading
         self._on_node(machine, machine.node.submit(job, self.now))
 
     def _abandon_load(self, action: AbandonLoad) -> None:
-        machine = self._by_name[action.loading.line.twin.name]
+        machine = self._by_name[action.loading.instance.twin.name]
         for number, owner in machine.jobs.items():
             if owner is action.loading:
                 del machine.jobs[number]
-                model = machine.specs[action.loading.line.model]
+                model = machine.specs[action.loading.instance.model]
                 self._on_node(machine, machine.node.leave(Job(number, model), self.now))
                 return

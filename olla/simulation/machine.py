@@ -7,7 +7,7 @@ import msgspec
 from olla.admission.queue_types import Lease, Ticket
 from olla.fleet.endpoint import EndpointSpec
 from olla.fleet.health import Health
-from olla.fleet.instance import Loading
+from olla.fleet.instance import ModelLoad
 from olla.fleet.model_names import canonical
 from olla.fleet.profiles import PROFILES
 from olla.fleet.snapshot import EndpointView, Model
@@ -104,7 +104,7 @@ class RunningMachine:
         self.node = Node(shape.limits)
         self.loads = 0
         self.up = True
-        self.jobs: dict[int, RunningRequest | Loading] = {}
+        self.jobs: dict[int, RunningRequest | ModelLoad] = {}
         self.wake_at = inf
         self.specs = {canonical(each.name): each for each in shape.models}
         self.models = {

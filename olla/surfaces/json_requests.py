@@ -17,7 +17,7 @@ from olla.dialects.registry import DIALECTS
 from olla.dialects.top_level import NotAnObject, TopLevel
 from olla.failures import Failed, Failure, Kind
 from olla.proxy.http.error_response import error_response
-from olla.proxy.internal.routes import Asked
+from olla.proxy.internal.routes import InternalRequest
 
 __all__ = [
     "KEYS_MAX",
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 T = TypeVar("T", bound=BaseModel)
-Answer = Callable[[web.BaseRequest, Asked], Awaitable[web.StreamResponse]]
+Answer = Callable[[web.BaseRequest, InternalRequest], Awaitable[web.StreamResponse]]
 KEYS_MAX = 65_536
 """Bytes of a request that is about keys."""
 MESSAGES_MAX = 16 * 1024 * 1024
@@ -44,7 +44,7 @@ def by_method(dialect: str, answers: Mapping[str, Answer]) -> Answer:
     speaks: Dialect = DIALECTS[dialect]
     allowed = ", ".join(sorted({*answers, *(["HEAD"] if "GET" in answers else [])}))
 
-    async def answer(request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
+    async def answer(request: web.BaseRequest, asked: InternalRequest) -> web.StreamResponse:
         method = "GET" if request.method == "HEAD" else request.method
         found = answers.get(method)
         if found is not None:
@@ -56,7 +56,7 @@ def by_method(dialect: str, answers: Mapping[str, Answer]) -> Answer:
     return answer
 
 
-async def parsed(asked: Asked, shape: type[T], most: int) -> T:
+async def parsed(asked: InternalRequest, shape: type[T], most: int) -> T:
     """The request's body, of `most` bytes at most, as a shape.
 
     Raises:
@@ -66,7 +66,9 @@ async def parsed(asked: Asked, shape: type[T], most: int) -> T:
     return wanted
 
 
-async def parsed_with_fields(asked: Asked, shape: type[T], most: int) -> tuple[T, TopLevel]:
+async def parsed_with_fields(
+    asked: InternalRequest, shape: type[T], most: int
+) -> tuple[T, TopLevel]:
     """The same, and the values as the client wrote them, to be passed on. In the shape a text of
     8 KB or more is `x`: nothing is made of it here.
 

@@ -9,7 +9,7 @@ from importlib.resources import files
 
 from aiohttp import web
 
-from olla.proxy.internal.routes import Asked, OwnPath
+from olla.proxy.internal.routes import InternalRequest, InternalRoute
 from olla.surfaces.json_requests import Answer, by_method
 
 __all__ = ["PAGES", "SAFE_HEADERS", "pages"]
@@ -43,22 +43,22 @@ SAFE_HEADERS = {
 """With each page: nothing is loaded from elsewhere, and nobody may put it into a frame."""
 
 
-def pages(prefix: str) -> dict[str, OwnPath]:
+def pages(prefix: str) -> dict[str, InternalRoute]:
     """The pages over the management API at `prefix`. They need no key themselves."""
     folder = files("olla") / "web"
-    found: dict[str, OwnPath] = {}
+    found: dict[str, InternalRoute] = {}
     for path, name in PAGES.items():
         text = (folder / name).read_text("utf-8")
         kind = name.rpartition(".")[2]
         if kind == "html":
             text = text.replace("{{prefix}}", escape(prefix))
         answer = by_method("olla", {"GET": _file(text.encode(), _TYPES[kind])})
-        found[path] = OwnPath(answer, right=None, operation="page")
+        found[path] = InternalRoute(answer, right=None, operation="page")
     return found
 
 
 def _file(body: bytes, content_type: str) -> Answer:
-    async def answer(request: web.BaseRequest, asked: Asked) -> web.Response:
+    async def answer(request: web.BaseRequest, asked: InternalRequest) -> web.Response:
         return web.Response(body=body, headers={"Content-Type": content_type, **SAFE_HEADERS})
 
     return answer

@@ -10,16 +10,16 @@ from prometheus_client.registry import Collector
 
 from olla.fleet.breaker import BreakerState
 from olla.fleet.health import Health
-from olla.fleet.instance import Line
+from olla.fleet.instance import ModelInstance
 from olla.fleet.snapshot import EndpointView, Snapshot
 from olla.fleet.twins import Twins
 from olla.telemetry.metric_catalogue import metric_row
 from olla.telemetry.model_labels import OTHER, ModelLabels
 
-__all__ = ["LiveGauges", "instances"]
+__all__ = ["LiveGauges", "resident_models"]
 
 
-def instances(view: EndpointView) -> Iterable[tuple[str, int]]:
+def resident_models(view: EndpointView) -> Iterable[tuple[str, int]]:
     """The endpoint's resident instances as (name, bytes of VRAM), each once.
 
     A snapshot lists an instance under every name of its model file; here it counts once.
@@ -107,7 +107,7 @@ class LiveGauges(Collector):
             "olla_requests_in_flight", [((view.name,), self._twins.on(view.name)) for view in views]
         )
         yield _gauge("olla_models_available", [((view.name,), len(view.models)) for view in views])
-        resident = [((view.name,), dict(instances(view))) for view in views]
+        resident = [((view.name,), dict(resident_models(view))) for view in views]
         yield _gauge("olla_models_resident", [(labels, len(each)) for labels, each in resident])
         yield _gauge(
             "olla_resident_vram_bytes", [(labels, sum(each.values())) for labels, each in resident]
@@ -124,25 +124,32 @@ class LiveGauges(Collector):
             [((twin.name,), len(twin.pending) + (twin.loading is not None)) for twin in twins],
         )
         yield _gauge("olla_models_stuck", [((twin.name,), len(twin.stuck)) for twin in twins])
-        lines = [
-            ((twin.name, label), line)
+        instances = [
+            ((twin.name, label), instance)
             for twin in twins
-            for line in twin.residents.values()
-            if (label := self._models.label(_own_name(line))) != OTHER
+            for instance in twin.residents.values()
+            if (label := self._models.label(_own_name(instance))) != OTHER
         ]
         rates = "olla_estimate_prompt_tokens_per_second", "olla_estimate_output_tokens_per_second"
-        yield _gauge(rates[0], [(labels, 1 / line.rates.prefill) for labels, line in lines])
-        yield _gauge(rates[1], [(labels, 1 / line.rates.decode) for labels, line in lines])
+        yield _gauge(
+            rates[0], [(labels, 1 / instance.rates.prefill) for labels, instance in instances]
+        )
+        yield _gauge(
+            rates[1], [(labels, 1 / instance.rates.decode) for labels, instance in instances]
+        )
         yield _gauge(
             "olla_estimate_load_seconds",
-            [(labels, line.rates.load_seconds(warm=True)) for labels, line in lines],
+            [(labels, instance.rates.load_seconds(warm=True)) for labels, instance in instances],
         )
-        yield _gauge("olla_estimate_slots", [(labels, line.slots.limit) for labels, line in lines])
+        yield _gauge(
+            "olla_estimate_slots",
+            [(labels, instance.slots.limit) for labels, instance in instances],
+        )
 
 
-def _own_name(line: Line) -> str:
-    model = line.twin.view.models.get(line.model)
-    return model.name if model is not None else line.model
+def _own_name(instance: ModelInstance) -> str:
+    model = instance.twin.view.models.get(instance.model)
+    return model.name if model is not None else instance.model
 
 
 def _gauge(name: str, values: Iterable[tuple[tuple[str, ...], float]]) -> Metric:

@@ -199,10 +199,10 @@ def test_a_charge_that_is_corrected_leaves_what_one_charge_would(
     here, there = account(twice, *limits), account(once, *limits)
     charge = twice.charge(here, first, NOW, WALL)
     hypothesis.assume(charge.held)
-    let_in = []
+    authorize = []
     for tokens in others:
         if twice.charge(here, tokens, NOW, WALL).held:
-            let_in.append(tokens)
+            authorize.append(tokens)
             assert once.charge(there, tokens, NOW, WALL).held
     now = NOW + pause
     again = twice.recharge(charge, second, now, WALL)

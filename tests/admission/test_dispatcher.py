@@ -18,7 +18,7 @@ from olla.admission.rejections import QueueLimits
 from olla.failures import Failure, Kind
 from olla.fleet.breaker import BreakerState
 from olla.fleet.health import Health
-from olla.fleet.instance import Loading
+from olla.fleet.instance import ModelLoad
 from olla.fleet.model_names import canonical
 from olla.fleet.snapshot import Snapshot
 from olla.routing.decision import (
@@ -126,7 +126,7 @@ def queued(outcome: Lease | Ticket | Refuse) -> Ticket:
     return outcome
 
 
-def loading(dispatch: Dispatcher) -> Loading:
+def loading(dispatch: Dispatcher) -> ModelLoad:
     """The load that the dispatcher asks for, and nothing else."""
     (action,) = dispatch.take_actions()
     assert isinstance(action, BeginLoad)
@@ -246,7 +246,7 @@ def test_nothing_is_started_on_an_endpoint_that_is_lost_however_long_the_queue(h
         "model removed": fleet(msgspec.structs.replace(here, models={}), there),
     }[how]
     dispatch.changed(lost, 1.0)
-    assert {ticket.line.twin.name for ticket in dispatch.queue.tickets} == {"b"}
+    assert {ticket.instance.twin.name for ticket in dispatch.queue.tickets} == {"b"}
     for lease in running:
         dispatch.release(lease, 2.0)
     for answer in answers(dispatch).values():
@@ -274,7 +274,7 @@ def two_busy() -> tuple[Dispatcher, Ticket, dict[str, Lease]]:
         lease.flight.expected = 10.0
     ticket = queued(dispatch.ask(features(), both, "m", 0.0))
     dispatch.tick(0.0)
-    assert ticket.line.twin.name == "a"
+    assert ticket.instance.twin.name == "a"
     return dispatch, ticket, leases
 
 
@@ -286,7 +286,7 @@ def test_what_waits_moves_for_a_clear_gain_only(seconds: float, where: str) -> N
     assert flight is not None
     flight.expected = seconds
     dispatch.tick(0.0)
-    assert ticket.line.twin.name == where
+    assert ticket.instance.twin.name == where
 
 
 def test_what_waits_is_not_priced_again_at_every_event() -> None:
@@ -296,10 +296,10 @@ def test_what_waits_is_not_priced_again_at_every_event() -> None:
     assert flight is not None
     flight.expected = 1.0
     dispatch.began(leases["a"], 0.01)
-    assert ticket.line.twin.name == "a"
+    assert ticket.instance.twin.name == "a"
     flight.began = None
     dispatch.began(leases["b"], 0.03)
-    assert ticket.line.twin.name == "b"
+    assert ticket.instance.twin.name == "b"
 
 
 def test_a_request_waits_for_a_model_that_is_to_make_room() -> None:
@@ -310,7 +310,7 @@ def test_a_request_waits_for_a_model_that_is_to_make_room() -> None:
     queued(dispatch.ask(features("n", ticket=1), snapshot, "n", 0.0))
     queued(dispatch.ask(features("m", ticket=2), snapshot, "m", 0.1))
     dispatch.release(running, 1.0)
-    assert loading(dispatch).line.model == canonical("n")
+    assert loading(dispatch).instance.model == canonical("n")
 
 
 def test_a_request_that_only_loads_needs_no_slot() -> None:
@@ -332,7 +332,7 @@ def test_a_load_that_the_endpoint_refuses_is_left_to_the_client_s_own_request() 
     dispatch.load_ended(loading(dispatch), 1.0, refused)
     lease = answers(dispatch)[ticket]
     assert isinstance(lease, Lease)
-    assert lease.line is ticket.line
+    assert lease.instance is ticket.instance
     dispatch.release(lease, 1.0)
     other = queued(dispatch.ask(features("n", ticket=1), snapshot, "n", 2.0))
     load = loading(dispatch)
@@ -415,11 +415,11 @@ def test_an_answer_teaches_and_a_failure_does_not() -> None:
     answer = Answer(4000, 1000, 400, 0.5, 4.0, 0.0, 4.5)
     for told, learned in ((None, False), (answer, True)):
         lease = granted(dispatch.ask(features(), snapshot, "m", 0.0))
-        line = lease.line
-        assert line is not None
-        before = line.habits.output_tokens
+        instance = lease.instance
+        assert instance is not None
+        before = instance.habits.output_tokens
         dispatch.release(lease, 1.0, told)
-        assert (line.habits.output_tokens > before) is learned
+        assert (instance.habits.output_tokens > before) is learned
 
 
 def test_only_the_first_byte_is_when_an_answer_began() -> None:
@@ -440,8 +440,8 @@ def test_a_prediction_is_without_what_is_charged_for_a_low_priority() -> None:
     snapshot = fleet(view("a", models=["x"], priority=100), low)
     about = msgspec.structs.replace(features(), prompt_tokens=1000.0)
     lease = granted(dispatch.ask(about, snapshot, "m", 0.0))
-    assert lease.line is not None
-    assert lease.predicted == pytest.approx(1000 * lease.line.rates.prefill)
+    assert lease.instance is not None
+    assert lease.predicted == pytest.approx(1000 * lease.instance.rates.prefill)
     dispatch.release(lease, 0.0)
 
 
@@ -470,14 +470,14 @@ def test_short_waits_that_are_given_up_do_not_add_up() -> None:
     dispatch = late(limits=msgspec.structs.replace(LIMITS, timeout=20.0))
     snapshot = fleet(view("a", resident=["m"], num_parallel=1))
     running = granted(dispatch.ask(features(), snapshot, "m", 0.0))
-    line = dispatch.twins.lines(MODEL)[0]
-    alone = expected_delay(line, features(), dispatch.twins, 0.0).wait
+    instance = dispatch.twins.instances(MODEL)[0]
+    alone = expected_delay(instance, features(), dispatch.twins, 0.0).wait
     for number in range(100):
         ticket = queued(dispatch.ask(features(ticket=number), snapshot, "m", 0.0))
         dispatch.leave(ticket, 0.0)
-    assert expected_delay(line, features(), dispatch.twins, 0.0).wait == alone
+    assert expected_delay(instance, features(), dispatch.twins, 0.0).wait == alone
     dispatch.release(running, 1.0)
-    assert expected_delay(line, features(), dispatch.twins, 1.0).wait == 0.0
+    assert expected_delay(instance, features(), dispatch.twins, 1.0).wait == 0.0
 
 
 def test_a_model_is_not_drained_any_more_for_a_request_that_has_left() -> None:
@@ -543,4 +543,4 @@ def test_the_next_load_begins_when_one_is_given_up() -> None:
     assert isinstance(abandon, AbandonLoad)
     assert abandon.loading is unwanted
     assert isinstance(begin, BeginLoad)
-    assert begin.loading.line.model == canonical("n")
+    assert begin.loading.instance.model == canonical("n")

@@ -6,7 +6,7 @@ from olla.admission.loads import Loads
 from olla.admission.queue import Queue
 from olla.admission.queue_types import BeginLoad, Ticket
 from olla.failures import Failure, Kind
-from olla.fleet.instance import Line, Loading
+from olla.fleet.instance import ModelInstance, ModelLoad
 from olla.fleet.model_names import canonical
 from olla.fleet.twins import Twins
 from olla.routing.decision import RoutingOptions
@@ -22,7 +22,7 @@ def node(*resident: str, room: int = 1) -> Twins:
     return twins(msgspec.structs.replace(there, spec=spec))
 
 
-def line_of(kept: Twins, model: str = "m") -> Line:
+def instance_of(kept: Twins, model: str = "m") -> ModelInstance:
     """A model on the node."""
     return kept.by_name["a"].names[canonical(model)]
 
@@ -38,19 +38,19 @@ class Waiting:
     def wait(self, model: str = "m", now: float = 0.0) -> tuple[Ticket, BeginLoad | None]:
         """A request comes to wait for a model."""
         ticket = Ticket(
-            features(model), model, line_of(self.kept, model), canonical(model),
+            features(model), model, instance_of(self.kept, model), canonical(model),
             work=1.0, asked_at=now, deadline=600.0, predicted=0.0,
         )  # fmt: skip
         self.queue.join(ticket, now)
         return ticket, self.loads.demand(ticket, now)
 
-    def load(self, model: str = "m") -> tuple[Ticket, Loading]:
+    def load(self, model: str = "m") -> tuple[Ticket, ModelLoad]:
         """A request comes to wait, and its model's load begins."""
         ticket, begun = self.wait(model)
         assert begun is not None
         return ticket, begun.loading
 
-    def abandoned(self, now: float, grace: float = GRACE) -> list[Loading]:
+    def abandoned(self, now: float, grace: float = GRACE) -> list[ModelLoad]:
         """The loads that are given up now."""
         return [each.loading for each in self.loads.abandon(now, grace)]
 
@@ -63,7 +63,7 @@ def test_one_load_for_all_that_wait_for_it() -> None:
     assert begun is None
     assert len(waiting.loads) == 1
     assert loading.owned
-    assert loading.line is line_of(waiting.kept)
+    assert loading.instance is instance_of(waiting.kept)
     assert first.loaded_for
     assert second.loaded_for
 
@@ -75,8 +75,8 @@ def test_another_model_waits_for_the_load_under_way() -> None:
     ticket, begun = waiting.wait("n")
     assert begun is None
     assert not ticket.loaded_for
-    line = line_of(waiting.kept, "n")
-    assert waiting.kept.by_name["a"].wanted == {line: line.load_seconds(0.0)}
+    instance = instance_of(waiting.kept, "n")
+    assert waiting.kept.by_name["a"].wanted == {instance: instance.load_seconds(0.0)}
 
 
 def test_a_busy_victim_is_drained_until_demand_is_reset() -> None:
@@ -84,10 +84,10 @@ def test_a_busy_victim_is_drained_until_demand_is_reset() -> None:
     waiting = Waiting(node("m"))
     send(waiting.kept, "a")
     ticket, begun = waiting.wait("n")
-    victim, twin = line_of(waiting.kept), waiting.kept.by_name["a"]
+    victim, twin = instance_of(waiting.kept), waiting.kept.by_name["a"]
     assert begun is None
     assert victim.draining
-    assert [*twin.wanted] == [ticket.line]
+    assert [*twin.wanted] == [ticket.instance]
     waiting.queue.leave(ticket, 1.0)
     waiting.loads.reset_demand()
     assert not victim.draining
@@ -136,13 +136,13 @@ def test_the_end_of_a_load_is_taken_in_once() -> None:
     waiting = Waiting(node())
     _, loading = waiting.load()
     assert waiting.loads.ended(loading, 4.0, None)
-    assert line_of(waiting.kept).resident
+    assert instance_of(waiting.kept).resident
     assert not waiting.loads.ended(loading, 4.0, None)
 
     waiting = Waiting(node())
     _, loading = waiting.load()
     assert waiting.loads.ended(loading, 4.0, Failure(Kind.RESET, "gone", "a"))
-    assert not line_of(waiting.kept).resident
+    assert not instance_of(waiting.kept).resident
     assert waiting.kept.by_name["a"].loading is None
 
     waiting = Waiting(node())
@@ -155,11 +155,11 @@ def test_the_end_of_a_load_is_taken_in_once() -> None:
 def busy() -> Twins:
     """A model on one of two nodes, for which more requests come than that one can take."""
     kept = twins(view("a", resident=["m"]), view("b", 1))
-    line = kept.lines(MODEL)[0]
+    instance = kept.instances(MODEL)[0]
     for number in range(600):
-        line.habits.arrivals.add(float(number))
+        instance.habits.arrivals.add(float(number))
     for _ in range(100):
-        line.rates.learned((1000, 1.0), (100, 1.0))
+        instance.rates.learned((1000, 1.0), (100, 1.0))
     return kept
 
 
@@ -169,7 +169,7 @@ def test_a_copy_that_is_loaded_ahead_of_time_is_not_given_up_for_want_of_waiters
     assert loads.prewarm_due(600.0)
     begun = loads.prewarm(kept, RoutingOptions(), 600.0)
     assert begun is not None
-    assert begun.loading.line.twin.name == "b"
+    assert begun.loading.instance.twin.name == "b"
     assert not loads.prewarm_due(601.9)
     assert loads.prewarm_due(602.0)
     assert loads.abandon(600.0, 0.0) == loads.abandon(9000.0, 0.0) == []

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from olla.admission.prewarm import expected_wait, propose
 from olla.fleet.breaker import BreakerState
-from olla.fleet.instance import Flight, Line
+from olla.fleet.instance import InFlightRequest, ModelInstance
 from olla.fleet.model_names import canonical
 from olla.fleet.twins import Twins
 from olla.routing.decision import RoutingOptions
@@ -25,10 +25,10 @@ def busy(kept: Twins, model: str, per_second: float, seconds: int = 600) -> None
         habits.arrivals.add(number / per_second)
 
 
-def rates(line: Line, prefill: float, decode: float) -> None:
+def rates(instance: ModelInstance, prefill: float, decode: float) -> None:
     """Let the line's seconds per token be known."""
     for _ in range(100):
-        line.rates.learned((1000, 1000 * prefill), (100, 100 * decode))
+        instance.rates.learned((1000, 1000 * prefill), (100, 100 * decode))
 
 
 def test_a_queue_of_one_server_is_as_long_as_the_formula_says() -> None:
@@ -42,25 +42,25 @@ def test_one_more_copy_of_the_same_kind_never_hurts(
     rate: float, service: float, slots: int
 ) -> None:
     """More slots, less waiting."""
-    line = (service / 4, service, slots)
-    assert expected_wait(rate, [line, line]) <= expected_wait(rate, [line]) * (1 + 1e-9)
+    instance = (service / 4, service, slots)
+    assert expected_wait(rate, [instance, instance]) <= expected_wait(rate, [instance]) * (1 + 1e-9)
 
 
 def test_a_busy_model_gets_a_second_copy() -> None:
     """On a node that has room and nothing else to do."""
     kept = twins(view("a", resident=["m:latest"]), view("b", 1))
-    rates(kept.lines(MODEL)[0], 0.001, 0.01)
+    rates(kept.instances(MODEL)[0], 0.001, 0.01)
     busy(kept, MODEL, 0.6)
     proposal = propose(kept, OPTIONS, 600.0)
     assert proposal is not None
-    assert proposal.line.twin.name == "b"
+    assert proposal.instance.twin.name == "b"
     assert proposal.saves > 0
 
 
 def test_a_quiet_model_gets_none() -> None:
     """A request a minute does not wait."""
     kept = twins(view("a", resident=["m:latest"]), view("b", 1))
-    rates(kept.lines(MODEL)[0], 0.001, 0.01)
+    rates(kept.instances(MODEL)[0], 0.001, 0.01)
     busy(kept, MODEL, 1 / 60)
     assert propose(kept, OPTIONS, 600.0) is None
 
@@ -80,7 +80,7 @@ def test_nothing_is_evicted_that_somebody_else_loaded() -> None:
     )
     twin = kept.by_name["b"]
     twin._capacity = 5e9
-    rates(kept.lines(MODEL)[0], 0.001, 0.01)
+    rates(kept.instances(MODEL)[0], 0.001, 0.01)
     busy(kept, MODEL, 0.6)
     assert propose(kept, OPTIONS, 600.0) is None
 
@@ -88,34 +88,34 @@ def test_nothing_is_evicted_that_somebody_else_loaded() -> None:
 def test_a_lower_priority_is_not_filled_by_itself() -> None:
     """A reserve is for when it is needed."""
     kept = twins(view("a", resident=["m:latest"], priority=9), view("b", 1, priority=1))
-    rates(kept.lines(MODEL)[0], 0.001, 0.01)
+    rates(kept.instances(MODEL)[0], 0.001, 0.01)
     busy(kept, MODEL, 0.6)
     assert propose(kept, OPTIONS, 600.0) is None
 
 
-def wanted() -> tuple[Twins, Line]:
+def wanted() -> tuple[Twins, ModelInstance]:
     """A model that is busy on a, with b free to take a copy; b's line."""
     kept = twins(view("a", resident=["m"]), view("b", 1))
-    rates(kept.lines(MODEL)[0], 0.001, 0.01)
+    rates(kept.instances(MODEL)[0], 0.001, 0.01)
     busy(kept, MODEL, 0.6)
-    line = kept.lines(MODEL)[1]
+    instance = kept.instances(MODEL)[1]
     proposal = propose(kept, OPTIONS, 600.0)
     assert proposal is not None
-    assert proposal.line is line
-    return kept, line
+    assert proposal.instance is instance
+    return kept, instance
 
 
 def test_no_copy_where_it_would_be_in_the_way() -> None:
     """Of a load under way or waited for, or where the breaker says that the node is not well."""
-    kept, line = wanted()
-    line.twin.wanted[line] = 4.0
+    kept, instance = wanted()
+    instance.twin.wanted[instance] = 4.0
     assert propose(kept, OPTIONS, 600.0) is None
-    kept, line = wanted()
-    line.twin.start_load(line, (("num_ctx", 1.0),), 600.0)
+    kept, instance = wanted()
+    instance.twin.start_load(instance, (("num_ctx", 1.0),), 600.0)
     assert propose(kept, OPTIONS, 600.0) is None
-    kept, line = wanted()
-    view_now = msgspec.structs.replace(line.twin.view, breaker=BreakerState.HALF_OPEN)
-    line.twin.set_view(view_now)
+    kept, instance = wanted()
+    view_now = msgspec.structs.replace(instance.twin.view, breaker=BreakerState.HALF_OPEN)
+    instance.twin.set_view(view_now)
     assert propose(kept, OPTIONS, 600.0) is None
 
 
@@ -126,7 +126,7 @@ def test_no_copy_of_a_chat_model_where_only_embeddings_go() -> None:
     assert propose(kept, reserved, 600.0) is None
 
 
-def with_victim(*, per_second: float, elsewhere: bool = False) -> tuple[Twins, Line]:
+def with_victim(*, per_second: float, elsewhere: bool = False) -> tuple[Twins, ModelInstance]:
     """A model in use on a; b would have to evict x for it, for which requests come too."""
     third = ["x"] if elsewhere else []
     kept = twins(
@@ -134,7 +134,7 @@ def with_victim(*, per_second: float, elsewhere: bool = False) -> tuple[Twins, L
         view("b", 1, models=["m", "x"], resident=["x"]),
         view("c", 2, models=["x"], resident=third),
     )
-    rates(kept.lines(MODEL)[0], 0.001, 0.01)
+    rates(kept.instances(MODEL)[0], 0.001, 0.01)
     busy(kept, MODEL, 0.1)
     kept.by_name["b"]._capacity = 5e9
     victim = kept.by_name["b"].names[canonical("x")]
@@ -170,7 +170,7 @@ def test_nothing_is_evicted_that_is_at_work_or_waited_for() -> None:
     assert propose(kept, OPTIONS, 600.0) is None
     victim.waiting = ()
     assert propose(kept, OPTIONS, 600.0) is not None
-    kept.by_name["b"].sent(Flight(victim, 600.0, 1.0), 600.0)
+    kept.by_name["b"].sent(InFlightRequest(victim, 600.0, 1.0), 600.0)
     assert propose(kept, OPTIONS, 600.0) is None
 
 

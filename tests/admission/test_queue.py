@@ -4,32 +4,34 @@ from collections.abc import Sequence
 
 from olla.admission.queue import Queue
 from olla.admission.queue_types import Ticket
-from olla.fleet.instance import Line
+from olla.fleet.instance import ModelInstance
 from olla.fleet.twins import Twins
 from olla.routing.delay import expected_delay, work_ahead
 from tests.views import MODEL, features, twins, view
 
 
-def two_lines() -> tuple[Twins, Line, Line]:
+def two_lines() -> tuple[Twins, ModelInstance, ModelInstance]:
     """The model on two endpoints."""
     kept = twins(view("a", resident=["m"]), view("b", 1, resident=["m"]))
-    first, second = kept.lines(MODEL)
+    first, second = kept.instances(MODEL)
     return kept, first, second
 
 
-def ticket(line: Line, order: float, work: float = 2.0, deadline: float = 10.0) -> Ticket:
+def ticket(
+    instance: ModelInstance, order: float, work: float = 2.0, deadline: float = 10.0
+) -> Ticket:
     """A ticket for a line."""
     about = features()
     made = Ticket(
-        about, "m", line, MODEL, work=work, asked_at=0.0, deadline=deadline, predicted=0.0
+        about, "m", instance, MODEL, work=work, asked_at=0.0, deadline=deadline, predicted=0.0
     )
     made.order = order
     return made
 
 
-def on(line: Line) -> Sequence[object]:
+def on(instance: ModelInstance) -> Sequence[object]:
     """What the line shows."""
-    return [*line.waiting]
+    return [*instance.waiting]
 
 
 def test_a_line_shows_what_waits_for_it_in_order() -> None:
@@ -54,7 +56,7 @@ def test_whatever_moves_waits_for_the_new_line_only() -> None:
     queue.assign(moving, first, "same line")
     assert (moving.loaded_for, moving.model) == (True, "same line")
     queue.assign(moving, second, MODEL)
-    assert (moving.line, moving.model, moving.loaded_for) == (second, MODEL, False)
+    assert (moving.instance, moving.model, moving.loaded_for) == (second, MODEL, False)
     assert (on(first), on(second)) == ([], [moving])
     assert [*queue.tickets] == [moving]
 

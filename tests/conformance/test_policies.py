@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from olla.fleet.breaker import BreakerState
 from olla.fleet.health import Health
-from olla.fleet.snapshot import EndpointView, Instance
+from olla.fleet.snapshot import EndpointView, ResidentModel
 from olla.routing.decision import Refuse, RoutingOptions, decide
 from olla.routing.policies import DEFAULT, POLICIES
 from olla.routing.policy import Policy
@@ -156,7 +156,7 @@ def test_having_the_model_in_memory_never_repels(
     before = choice(policy, views, load, ticket=ticket)
     at = which % len(views)
     if views[at].name == before:
-        views[at] = msgspec.structs.replace(views[at], resident={MODEL: Instance("m")})
+        views[at] = msgspec.structs.replace(views[at], resident={MODEL: ResidentModel("m")})
         assert choice(policy, views, load, ticket=ticket) == before
 
 

@@ -13,7 +13,7 @@ from olla.failures import Failed
 from olla.fleet.model_names import canonical
 from olla.fleet.profiles import PROFILES
 from olla.fleet.snapshot import Model
-from olla.proxy.exchange.response_headers import Telling
+from olla.proxy.exchange.response_headers import ResponseHeaders
 from olla.proxy.http.response_head import HeadParser
 from olla.record import RequestRecord
 from olla.surfaces.models.merge import merged
@@ -61,11 +61,11 @@ def answer_heads(*, fields: int, length: int) -> Feed:
 
 def own_fields() -> Feed:
     """What an answer's head tells of a model that a client has named."""
-    telling = Telling()
+    response_headers = ResponseHeaders()
 
     def feed(number: int) -> object:
-        telling.fields(record(f"{number}{LONG}", "/"), 1.0)
-        return telling
+        response_headers.fields(record(f"{number}{LONG}", "/"), 1.0)
+        return response_headers
 
     return feed
 

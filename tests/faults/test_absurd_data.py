@@ -222,15 +222,15 @@ async def test_what_cannot_be_taken_in_marks_its_endpoint_alone(
         assert view.health is Health.UNHEALTHY
         assert "OverflowError" in (view.last_error or "")
         twins = app.dispatcher.twins
-        assert [line.twin.name for line in twins.lines(canonical(WELL))] == ["well"]
-        assert twins.lines(canonical("new")) == ()
+        assert [each.twin.name for each in twins.instances(canonical(WELL))] == ["well"]
+        assert twins.instances(canonical("new")) == ()
         (line,) = logged(app, "error")
         assert (line["message"], line["endpoint"]) == ("endpoint data rejected", "odd")
         monkeypatch.undo()
         odd.tell("/api/tags", {"models": [{"name": WELL}, {"name": "new", "size": 2}]})
         await probed(app)
         assert app.prober.snapshot.by_name["odd"].health is Health.HEALTHY
-        assert {line.twin.name for line in twins.lines(canonical(WELL))} == {"well", "odd"}
+        assert {each.twin.name for each in twins.instances(canonical(WELL))} == {"well", "odd"}
         assert not twins.faults
 
 

@@ -11,7 +11,7 @@ from olla.access.limit import Kind, Limit
 from olla.access.limiter import Account, Charge
 from olla.access.policy import AccessPolicy
 from olla.proxy.exchange.attempt import Timeouts
-from tests.gates import open_gate
+from tests.gates import open_authenticator
 from tests.wire.conftest import MODEL, MakeRouter, Router, answer, post, split
 
 BODY = json.dumps({"model": MODEL, "stream": False, "prompt": "p"}).encode()
@@ -65,14 +65,14 @@ async def test_a_fault_while_a_key_is_looked_up_is_a_500(
 ) -> None:
     """Whichever way the request came in."""
     router = await make_router(1)
-    router.stations.gate.renew = broken
+    router.stations.authenticator.renew = broken
     await is_500(router, post("/api/generate", body, UNKNOWN))
 
 
 async def test_a_fault_while_shared_limits_are_charged_is_a_500(make_router: MakeRouter) -> None:
     """The limits are not known, so the request may not pass."""
     router = await make_router(1)
-    gate = router.stations.gate = open_gate(
+    authenticator = router.stations.authenticator = open_authenticator(
         AccessPolicy(categories={"generation": (Limit("g", Kind.REQUESTS, 10, 10),)}), Keyring()
     )
 
@@ -84,7 +84,7 @@ async def test_a_fault_while_shared_limits_are_charged_is_a_500(make_router: Mak
         def settle(self, charge: Charge, tokens: int) -> None:
             raise AssertionError("nothing was charged")
 
-    gate.shared = Shared()
+    authenticator.shared = Shared()
     loop = asyncio.get_running_loop()
     reported: list[str] = []
     loop.set_exception_handler(lambda _, told: reported.append(repr(told["exception"])))
@@ -102,7 +102,7 @@ async def test_a_fault_while_a_request_is_let_in_is_a_500(make_router: MakeRoute
         def __getattr__(self, name: str) -> None:
             broken_now()
 
-    router.stations.gate._policy = Broken()  # type: ignore[assignment]
+    router.stations.authenticator._policy = Broken()  # type: ignore[assignment]
     await is_500(router, post("/api/generate", BODY, UNKNOWN))
 
 

@@ -250,7 +250,7 @@ async def test_secrets_that_cannot_be_read_change_nothing(tmp_path: Path) -> Non
 def in_force(app: App) -> dict[str, object]:
     """Everything that a reload changes, as it is now."""
     stations, server, dispatcher = app.stations, app.downstream.server, app.dispatcher
-    own = app.downstream.answering.paths
+    own = app.downstream.internal_routes.paths
     limits = ("timeouts", "max_body", "aliases", "refresh_timeout", "context", "wait_keepalive")
     return {
         "settings": app.settings,
@@ -266,7 +266,7 @@ def in_force(app: App) -> dict[str, object]:
         "served by": app.downstream._stations is stations,
         "paths": sorted(own),
         "root": app.downstream._paths._root is not None,
-        "access": app.guarding.gate.policy,
+        "access": app.guarding.authenticator.policy,
         "keys": sorted(caller.id for caller in app.guarding.keyring.callers()),
         "server": (server.head_max, server.timeouts),
         "connections": server.connections_max,

@@ -5,7 +5,7 @@ import asyncio
 import aiohttp
 
 from olla.fleet.model_names import canonical
-from olla.fleet.stalls import Moving, Patience
+from olla.fleet.stalls import Patience, Progress
 from tests.routers import ADMIN, WITH_ADMIN, Fleet
 
 MODEL, OTHER = "llama3.2:latest", "mistral:latest"
@@ -79,7 +79,7 @@ async def test_a_fault_while_looking_does_not_end_the_looking() -> None:
         await confirming.stop()
         looks: asyncio.Queue[None] = asyncio.Queue()
 
-        def broken() -> list[Moving]:
+        def broken() -> list[Progress]:
             looks.put_nowait(None)
             raise RuntimeError("a fault in olla")
 
@@ -122,7 +122,7 @@ async def test_a_model_that_is_not_in_memory_is_not_asked() -> None:
     async with Fleet({"a": (MODEL, OTHER)}) as fleet, aiohttp.ClientSession() as session:
         await ask(session, fleet)
         twin = fleet.app.dispatcher.twins.by_name["a"]
-        line = twin.names[canonical(OTHER)]
+        instance = twin.names[canonical(OTHER)]
         before = fleet.nodes["a"].loads
-        assert await fleet.app.confirming.one_token(line) is None
+        assert await fleet.app.confirming.one_token(instance) is None
         assert fleet.nodes["a"].loads == before

@@ -8,7 +8,7 @@ from olla.fleet.estimates import (
     Arrivals,
     EndpointRates,
     FleetRates,
-    LineRates,
+    InstanceRates,
     ModelHabits,
     Ratio,
 )
@@ -49,40 +49,40 @@ def test_a_new_node_is_taken_to_be_like_the_others() -> None:
     """What the fleet has taught is the prior of an endpoint that nobody has asked yet."""
     fleet = FleetRates()
     known, new = EndpointRates(fleet), EndpointRates(fleet)
-    blank = LineRates(new, 5 * GB).prefill
-    line = LineRates(known, 5 * GB)
+    blank = InstanceRates(new, 5 * GB).prefill
+    instance = InstanceRates(known, 5 * GB)
     for _ in range(50):
-        line.learned((1000, 0.1), (100, 0.5))
-    fresh = LineRates(new, 5 * GB)
-    assert line.prefill == pytest.approx(1e-4, rel=0.1)
+        instance.learned((1000, 0.1), (100, 0.5))
+    fresh = InstanceRates(new, 5 * GB)
+    assert instance.prefill == pytest.approx(1e-4, rel=0.1)
     assert abs(fresh.prefill - 1e-4) < abs(blank - 1e-4)
 
 
 def test_another_model_on_a_known_node_is_scaled_by_size() -> None:
     """Twice the bytes, about twice the seconds."""
     endpoint = EndpointRates(FleetRates())
-    line = LineRates(endpoint, 5 * GB)
+    instance = InstanceRates(endpoint, 5 * GB)
     for _ in range(100):
-        line.learned((1000, 0.1), (100, 0.5))
-    other = LineRates(endpoint, 10 * GB)
-    assert other.prefill == pytest.approx(2 * line.prefill, rel=0.15)
-    assert other.decode == pytest.approx(2 * line.decode, rel=0.15)
+        instance.learned((1000, 0.1), (100, 0.5))
+    other = InstanceRates(endpoint, 10 * GB)
+    assert other.prefill == pytest.approx(2 * instance.prefill, rel=0.15)
+    assert other.decode == pytest.approx(2 * instance.decode, rel=0.15)
 
 
 def test_loads_are_learned_cold_and_warm_apart() -> None:
     """A file in the page cache loads faster, and never slower than from disk."""
-    line = LineRates(EndpointRates(FleetRates()), 10 * GB)
+    instance = InstanceRates(EndpointRates(FleetRates()), 10 * GB)
     for _ in range(20):
-        line.loaded(20.0, warm=False)
-        line.loaded(2.0, warm=True)
-    assert line.load_seconds(warm=False) == pytest.approx(20.0, rel=0.1)
-    assert line.load_seconds(warm=True) == pytest.approx(2.0, rel=0.2)
+        instance.loaded(20.0, warm=False)
+        instance.loaded(2.0, warm=True)
+    assert instance.load_seconds(warm=False) == pytest.approx(20.0, rel=0.1)
+    assert instance.load_seconds(warm=True) == pytest.approx(2.0, rel=0.2)
 
 
 def test_a_bandwidth_that_was_told_is_the_prior_of_every_load() -> None:
     """The first load is expected to take as long as the operator says."""
-    line = LineRates(EndpointRates(FleetRates(), bandwidth=2 * GB), 10 * GB)
-    assert line.load_seconds(warm=False) == pytest.approx(5.0)
+    instance = InstanceRates(EndpointRates(FleetRates(), bandwidth=2 * GB), 10 * GB)
+    assert instance.load_seconds(warm=False) == pytest.approx(5.0)
 
 
 def test_habits_are_learned_from_answers() -> None:
@@ -98,10 +98,10 @@ def test_habits_are_learned_from_answers() -> None:
 @given(st.lists(st.tuples(st.floats(1, 1e5), st.floats(1e-4, 1e3)), max_size=40))
 def test_rates_stay_positive_whatever_is_told(told: list[tuple[float, float]]) -> None:
     """No sequence of answers makes a node infinitely fast or its delay negative."""
-    line = LineRates(EndpointRates(FleetRates()), 4 * GB)
+    instance = InstanceRates(EndpointRates(FleetRates()), 4 * GB)
     for tokens, seconds in told:
-        line.learned((tokens, seconds), (tokens, seconds))
-        line.loaded(seconds, warm=False)
-    assert line.prefill > 0
-    assert line.decode > 0
-    assert line.load_seconds(warm=True) > 0
+        instance.learned((tokens, seconds), (tokens, seconds))
+        instance.loaded(seconds, warm=False)
+    assert instance.prefill > 0
+    assert instance.decode > 0
+    assert instance.load_seconds(warm=True) > 0

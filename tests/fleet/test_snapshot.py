@@ -9,7 +9,14 @@ from olla.fleet.breaker import BreakerState
 from olla.fleet.endpoint import EndpointSpec
 from olla.fleet.health import Health
 from olla.fleet.model_names import canonical
-from olla.fleet.snapshot import EMPTY, EndpointView, Instance, Model, Snapshot, resident_by_name
+from olla.fleet.snapshot import (
+    EMPTY,
+    EndpointView,
+    Model,
+    ResidentModel,
+    Snapshot,
+    resident_by_name,
+)
 
 NAMES = ("a", "b", "c", "d")
 MODELS = ("llama3:latest", "mistral:7b", "nomic-embed-text:latest")
@@ -111,17 +118,17 @@ def test_an_instance_is_found_under_every_name_of_its_digest() -> None:
     """Ollama lists it under the name that loaded it first."""
     models = view("a", "llama3", "my-llama:v2", digest="1").models
     models = {**models, canonical("other"): Model("other", digest="2")}
-    instance = Instance("my-llama:v2", digest="1")
-    assert resident_by_name([instance], models) == {
-        canonical("llama3"): instance,
-        canonical("my-llama:v2"): instance,
+    resident_model = ResidentModel("my-llama:v2", digest="1")
+    assert resident_by_name([resident_model], models) == {
+        canonical("llama3"): resident_model,
+        canonical("my-llama:v2"): resident_model,
     }
 
 
 def test_an_instance_of_its_own_name_comes_first() -> None:
     """Two instances of one digest each keep their name."""
     models = view("a", "one", "two", digest="1").models
-    one, two = Instance("one", digest="1"), Instance("two", digest="1", context_length=9)
+    one, two = ResidentModel("one", digest="1"), ResidentModel("two", digest="1", context_length=9)
     found = resident_by_name([one, two], models)
     assert found[canonical("one")] is one
     assert found[canonical("two")] is two
@@ -130,4 +137,4 @@ def test_an_instance_of_its_own_name_comes_first() -> None:
 def test_an_instance_without_a_digest_has_its_name_alone() -> None:
     """Models without digests are not all the same model."""
     models = view("a", "one", "two").models
-    assert set(resident_by_name([Instance("one")], models)) == {canonical("one")}
+    assert set(resident_by_name([ResidentModel("one")], models)) == {canonical("one")}

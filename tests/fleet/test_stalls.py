@@ -2,8 +2,8 @@
 
 import pytest
 
-from olla.fleet.instance import Flight, Line
-from olla.fleet.stalls import Moving, Patience, suspects
+from olla.fleet.instance import InFlightRequest, ModelInstance
+from olla.fleet.stalls import Patience, Progress, suspects
 from olla.fleet.twins import Twins
 from tests.views import features, twins, view
 
@@ -18,16 +18,16 @@ def fleet() -> Twins:
     return twins(both, view("b", 1, models=["m"], resident=["m"]))
 
 
-def silent(line: Line, since: float = 0.0, expected: float = 5.0) -> Moving:
+def silent(instance: ModelInstance, since: float = 0.0, expected: float = 5.0) -> Progress:
     """A request of which nothing has come."""
-    return Moving(line, since, None, expected)
+    return Progress(instance, since, None, expected)
 
 
 def test_a_line_is_suspect_when_another_model_on_the_endpoint_moves(fleet: Twins) -> None:
     """Not before its time."""
     stuck, other = fleet.by_name["a"].names[M], fleet.by_name["a"].names[N]
     for now, found in ((29.0, []), (31.0, [stuck])):
-        moving = [silent(stuck), Moving(other, 0.0, now - 1.0, 5.0)]
+        moving = [silent(stuck), Progress(other, 0.0, now - 1.0, 5.0)]
         assert list(suspects(moving, fleet, now, PATIENCE)) == found
 
 
@@ -40,8 +40,8 @@ def test_a_line_is_suspect_when_its_model_moves_elsewhere(fleet: Twins) -> None:
 
 def test_when_nothing_moves_anywhere_nobody_is_suspect(fleet: Twins) -> None:
     """There is nothing to compare with: the time-outs decide."""
-    lines = [fleet.by_name["a"].names[M], fleet.by_name["b"].names[M]]
-    assert not suspects([silent(line) for line in lines], fleet, 500.0, PATIENCE)
+    instances = [fleet.by_name["a"].names[M], fleet.by_name["b"].names[M]]
+    assert not suspects([silent(instance) for instance in instances], fleet, 500.0, PATIENCE)
 
 
 @pytest.mark.parametrize("expected", [10.0, 100.0])
@@ -56,18 +56,18 @@ def test_long_work_takes_long(fleet: Twins, expected: float) -> None:
 
 def test_one_answer_that_moves_clears_the_line(fleet: Twins) -> None:
     """Others wait for their turn behind it."""
-    line = fleet.by_name["a"].names[M]
+    instance = fleet.by_name["a"].names[M]
     fleet.by_name["b"].names[M].moved_at = 1e9
-    moving = [silent(line), Moving(line, 0.0, 99.0, 5.0)]
+    moving = [silent(instance), Progress(instance, 0.0, 99.0, 5.0)]
     assert not suspects(moving, fleet, 100.0, PATIENCE)
 
 
 def test_who_waits_for_a_load_is_silent_by_right(fleet: Twins) -> None:
     """The load may be another model's."""
     twin = fleet.by_name["a"]
-    line = twin.names[M]
+    instance = twin.names[M]
     fleet.by_name["b"].names[M].moved_at = 1e9
-    assert suspects([silent(line)], fleet, 100.0, PATIENCE)
-    twin.sent(Flight(twin.names[N], 99.0, 1.0, options=(("num_ctx", 4096.0),)), 99.0)
+    assert suspects([silent(instance)], fleet, 100.0, PATIENCE)
+    twin.sent(InFlightRequest(twin.names[N], 99.0, 1.0, options=(("num_ctx", 4096.0),)), 99.0)
     assert twin.loading is not None
-    assert not suspects([silent(line)], fleet, 99.5, PATIENCE)
+    assert not suspects([silent(instance)], fleet, 99.5, PATIENCE)

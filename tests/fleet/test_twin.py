@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from olla.fleet.endpoint import EndpointSpec
 from olla.fleet.estimates import EndpointRates, FleetRates
 from olla.fleet.health import Health
-from olla.fleet.instance import Flight, Line
+from olla.fleet.instance import InFlightRequest, ModelInstance
 from olla.fleet.model_names import canonical
 from olla.fleet.profiles import PROFILES
-from olla.fleet.snapshot import EndpointView, Instance, Model, resident_by_name
+from olla.fleet.snapshot import EndpointView, Model, ResidentModel, resident_by_name
 from olla.fleet.twin import Twin
 from olla.simulation.events import Job, NodeLimits, Started
 from olla.simulation.model_catalogue import ModelSpec
@@ -64,28 +64,30 @@ class Pair:
         self.twin = Twin(self.view, EndpointRates(FleetRates(), spec.load_bandwidth))
         self.twin.take_models(self.models)
         for each in MODELS:
-            line = self.twin.names[canonical(each.name)]
+            instance = self.twin.names[canonical(each.name)]
             context = 4096 * slots / 50_000  # what the node adds for context, learned otherwise
-            line.footprints[()] = each.size * (1 + context)
+            instance.footprints[()] = each.size * (1 + context)
         self.now = 0.0
         self.jobs = 0
 
-    def line(self, number: int) -> Line:
+    def instance(self, number: int) -> ModelInstance:
         """The line of a model."""
-        return self.twin.lines[f"d{number}"]
+        return self.twin.instances[f"d{number}"]
 
-    def send(self, number: int, keep_alive: float | None = None) -> tuple[Flight, Job, bool]:
+    def send(
+        self, number: int, keep_alive: float | None = None
+    ) -> tuple[InFlightRequest, Job, bool]:
         """A request through the router; the last says whether it has started."""
         self.jobs += 1
-        line = self.line(number)
-        flight = Flight(line, self.now, 1.0, (), keep_alive)
+        instance = self.instance(number)
+        flight = InFlightRequest(instance, self.now, 1.0, (), keep_alive)
         self.twin.sent(flight, self.now)
         job = Job(self.jobs, MODELS[number], (), keep_alive)
         outcomes = self.node.submit(job, self.now)
         started = any(isinstance(each, Started) and each.job is job for each in outcomes)
         return flight, job, started
 
-    def finish(self, flight: Flight, job: Job) -> None:
+    def finish(self, flight: InFlightRequest, job: Job) -> None:
         """It is done."""
         self.twin.began(flight, self.now)
         self.node.finish(job, self.now)
@@ -108,7 +110,7 @@ class Pair:
     def probe(self) -> None:
         """The twin is told what is in memory."""
         told = [
-            Instance(
+            ResidentModel(
                 each.name,
                 each.model.digest,
                 each.size,
@@ -156,7 +158,7 @@ def test_a_load_under_way_is_known_though_no_probe_shows_it() -> None:
     pair.probe()
     assert pair.shown() == set()
     assert pair.twin.loading is not None
-    assert pair.twin.loading.line is pair.line(2)
+    assert pair.twin.loading.instance is pair.instance(2)
     assert pair.twin.loading.left(pair.now) == pytest.approx(3.0)
 
 
@@ -169,7 +171,7 @@ def test_loads_wait_for_each_other() -> None:
     pair.pass_time(2.1)
     assert pair.believed() == {"d0"} == pair.shown()
     assert pair.twin.loading is not None
-    assert pair.twin.loading.line is pair.line(1)
+    assert pair.twin.loading.instance is pair.instance(1)
     pair.pass_time(4.1)
     assert pair.believed() == {"d0", "d1"} == pair.shown()
 
@@ -180,8 +182,8 @@ def test_a_load_whose_only_client_left_is_given_up() -> None:
     flight, _, _ = pair.send(0)
     pair.twin.ended(flight, pair.now)
     assert pair.twin.loading is None
-    loading = pair.twin.start_load(pair.line(1), (), pair.now)
-    flight = Flight(pair.line(1), pair.now, 1.0)
+    loading = pair.twin.start_load(pair.instance(1), (), pair.now)
+    flight = InFlightRequest(pair.instance(1), pair.now, 1.0)
     pair.twin.sent(flight, pair.now)
     pair.twin.ended(flight, pair.now)
     assert pair.twin.loading is loading
@@ -194,7 +196,7 @@ def test_a_probe_corrects_what_others_did() -> None:
     pair.pass_time(5.0)
     pair.probe()
     assert pair.believed() == {"d1"}
-    assert pair.line(1).options is None
+    assert pair.instance(1).options is None
     pair.node.finish(Job(99, MODELS[1]), pair.now)
     pair.node.unload(MODELS[1], pair.now)
     pair.pass_time(1.0)
@@ -233,9 +235,9 @@ def test_a_busy_victim_is_named_last_and_an_idle_one_goes_first() -> None:
         flight, job, _ = pair.send(number, keep_alive)
         pair.pass_time(5.0)
         pair.finish(flight, job)
-    assert pair.twin.victims(pair.line(3), ()) == [pair.line(1)]
+    assert pair.twin.victims(pair.instance(3), ()) == [pair.instance(1)]
     pair.send(1)
-    assert pair.twin.victims(pair.line(3), ())[0] is pair.line(0)
+    assert pair.twin.victims(pair.instance(3), ())[0] is pair.instance(0)
 
 
 def test_memory_that_was_not_told_is_learned() -> None:

@@ -3,7 +3,7 @@
 import msgspec
 
 from olla.fleet.health import Health
-from olla.fleet.instance import Flight
+from olla.fleet.instance import InFlightRequest
 from olla.fleet.model_names import canonical
 from olla.fleet.snapshot import Model
 from olla.fleet.twins import Twins
@@ -13,8 +13,8 @@ from tests.views import MODEL, fleet, send, twins, view
 def test_lines_are_found_by_model_in_configuration_order() -> None:
     """Only on endpoints that have it."""
     kept = twins(view("a"), view("b", 1, models=["other"]), view("c", 2))
-    assert [line.twin.name for line in kept.lines(MODEL)] == ["a", "c"]
-    assert kept.lines("nobody") == ()
+    assert [instance.twin.name for instance in kept.instances(MODEL)] == ["a", "c"]
+    assert kept.instances("nobody") == ()
 
 
 def test_two_names_of_one_digest_are_one_line() -> None:
@@ -23,19 +23,19 @@ def test_two_names_of_one_digest_are_one_line() -> None:
         view("a"), models={name: Model(name, digest="d") for name in ("x", "y")}
     )
     kept = twins(both)
-    assert kept.lines("x")[0] is kept.lines("y")[0]
+    assert kept.instances("x")[0] is kept.instances("y")[0]
 
 
 def test_what_is_in_flight_is_counted_by_endpoint_and_model() -> None:
     """And a request without a model counts for its endpoint alone."""
     kept = twins(view("a"), view("b", 1))
-    flights = send(kept, "a", count=2)
+    in_flight = send(kept, "a", count=2)
     twin = kept.by_name["b"]
-    other = Flight(None, 0.0, 1.0)
+    other = InFlightRequest(None, 0.0, 1.0)
     twin.sent(other, 0.0)
     assert (kept.on("a"), kept.on("b"), kept.on("c"), kept.total()) == (2, 1, 0, 3)
     assert (kept.on_model("a", MODEL), kept.on_model("b", MODEL)) == (2, 0)
-    for flight in flights:
+    for flight in in_flight:
         kept.by_name["a"].ended(flight, 1.0)
     twin.ended(other, 1.0)
     assert kept.total() == 0
@@ -48,7 +48,7 @@ def test_an_endpoint_that_goes_is_forgotten_and_its_leases_can_still_end() -> No
     twin = kept.by_name["a"]
     kept.follow(fleet(view("b", 0)), 1.0)
     assert "a" not in kept.by_name
-    assert kept.lines(MODEL)[0].twin.name == "b"
+    assert kept.instances(MODEL)[0].twin.name == "b"
     twin.ended(flight, 2.0)
     assert twin.in_flight == 0
 
@@ -56,19 +56,19 @@ def test_an_endpoint_that_goes_is_forgotten_and_its_leases_can_still_end() -> No
 def test_a_node_that_went_away_has_nothing_in_memory() -> None:
     """Whatever was there before."""
     kept = twins(view("a", resident=["m:latest"]))
-    assert kept.lines(MODEL)[0].resident
+    assert kept.instances(MODEL)[0].resident
     kept.follow(fleet(view("a", health=Health.OFFLINE)), 1.0)
-    assert not kept.lines(MODEL)[0].resident
+    assert not kept.instances(MODEL)[0].resident
 
 
 def test_a_model_that_was_deleted_has_no_line() -> None:
     """As soon as nothing is in flight for it."""
     kept = twins(view("a", models=["m", "n"]))
-    assert kept.lines(MODEL)
-    assert kept.lines(canonical("n"))
+    assert kept.instances(MODEL)
+    assert kept.instances(canonical("n"))
     kept.follow(fleet(view("a", models=["n"])), 1.0)
-    assert kept.lines(MODEL) == ()
-    assert len(kept.by_name["a"].lines) == 1
+    assert kept.instances(MODEL) == ()
+    assert len(kept.by_name["a"].instances) == 1
 
 
 def test_only_what_changed_is_taken_in() -> None:

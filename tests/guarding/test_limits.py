@@ -29,8 +29,8 @@ class StoppedClock:
 
 def stopped(app: App) -> StoppedClock:
     """Stop the time of the gate."""
-    gate = app.guarding.gate
-    gate.clock = clock = StoppedClock(gate.clock)
+    authenticator = app.guarding.authenticator
+    authenticator.clock = clock = StoppedClock(authenticator.clock)
     clock.at = 1000.0
     return clock
 
@@ -216,9 +216,9 @@ async def test_tokens_are_reserved_so_that_parallel_calls_cannot_overspend(
 
 def _used(fleet: Fleet) -> int:
     """Tokens that the only caller has been charged."""
-    limiter = fleet.app.guarding.gate.limiter
+    limiter = fleet.app.guarding.authenticator.limiter
     (meter,) = [meter for key, meter in limiter._meters.items() if "tokens_per_minute" in key]
-    clock = fleet.app.guarding.gate.clock
+    clock = fleet.app.guarding.authenticator.clock
     return 600 - meter.left(clock.now(), clock.wall())
 
 

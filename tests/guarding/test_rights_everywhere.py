@@ -16,8 +16,8 @@ from olla.access.keys import DEFAULT_RIGHTS, Key
 from olla.access.policy import AccessPolicy
 from olla.dialects.dialect import Right
 from olla.failures import Failed
-from olla.proxy.auth.authorize import let_in
-from olla.proxy.internal.subrequest import InnerIncoming
+from olla.proxy.auth.authorize import authorize
+from olla.proxy.internal.subrequest import SubrequestIncoming
 from olla.surfaces.pages import PAGES
 from tests.guarding.conftest import MODEL, MakeFleet, new_key
 from tests.routers import Fleet
@@ -226,11 +226,11 @@ async def test_only_health_checks_and_empty_pages_are_open_to_all(make_fleet: Ma
 async def test_every_prefix_goes_by_the_same_rule(make_fleet: MakeFleet) -> None:
     """Of all kinds of server: let in with the right, refused without, before anything is asked."""
     fleet = await make_fleet()
-    gate, paths = fleet.app.guarding.gate, fleet.app.downstream._paths
+    authenticator, paths = fleet.app.guarding.authenticator, fleet.app.downstream._paths
     rights = [frozenset[Right](), *(frozenset({right}) for right in Right), frozenset(Right)]
     tried = 0
     for may in rights:
-        gate.adopt(AccessPolicy(anonymous=may))
+        authenticator.adopt(AccessPolicy(anonymous=may))
         for path in known_paths(fleet, None):
             for method in METHODS:
                 try:
@@ -238,10 +238,10 @@ async def test_every_prefix_goes_by_the_same_rule(make_fleet: MakeFleet) -> None
                 except Failed:
                     continue
                 tried += 1
-                incoming = InnerIncoming(method, path, b"{}", "127.0.0.1")
+                incoming = SubrequestIncoming(method, path, b"{}", "127.0.0.1")
                 refused: int | None = None
                 try:
-                    let_in(gate, incoming, target, None)
+                    authorize(authenticator, incoming, target, None)
                 except Failed as failed:
                     refused = failed.failure.status
                 assert refused == (None if target.right in may else 403), (method, path)

@@ -31,14 +31,14 @@ from olla.admission.rejections import QueueLimits
 from olla.failures import Failure, Kind
 from olla.fleet.breaker import BreakerState
 from olla.fleet.health import Health
-from olla.fleet.instance import Line, Loading
+from olla.fleet.instance import ModelInstance, ModelLoad
 from olla.fleet.model_names import canonical
 from olla.fleet.snapshot import EndpointView, Snapshot
 from olla.fleet.twin import Twin
 from olla.routing.decision import (
     ChooseEndpoint,
     ChooseFallback,
-    ChooseLine,
+    ChooseInstance,
     Fallback,
     Refuse,
     RoutingOptions,
@@ -103,11 +103,11 @@ class Waiting(RuleBasedStateMachine):
         self.answered: dict[Ticket, None] = {}
         self.leases: list[Lease] = []
         self.done: list[Lease] = []
-        self.loads: dict[Loading, float] = {}
+        self.loads: dict[ModelLoad, float] = {}
         """The loads under way, with when a request last waited for them."""
-        self.waited_for: set[Loading] = set()
+        self.waited_for: set[ModelLoad] = set()
         """Those that a request waited for until the last event."""
-        self.prewarmed: set[Loading] = set()
+        self.prewarmed: set[ModelLoad] = set()
         self.twins: set[Twin] = set()
         self.number = 0
         self.publish()
@@ -134,7 +134,7 @@ class Waiting(RuleBasedStateMachine):
                 case BeginLoad():
                     assert action.loading not in self.loads
                     self.loads[action.loading] = self.now
-                    if not action.loading.line.waiting:
+                    if not action.loading.instance.waiting:
                         self.prewarmed.add(action.loading)
                 case AbandonLoad():
                     last = self.loads.pop(action.loading)
@@ -143,9 +143,9 @@ class Waiting(RuleBasedStateMachine):
                 case never:
                     assert_never(never)
         for loading in self.loads:
-            if loading.line.waiting or loading in self.waited_for:
+            if loading.instance.waiting or loading in self.waited_for:
                 self.loads[loading] = self.now
-        self.waited_for = {loading for loading in self.loads if loading.line.waiting}
+        self.waited_for = {loading for loading in self.loads if loading.instance.waiting}
 
     def answer(self, ticket: Ticket) -> None:
         """A ticket's wait is over."""
@@ -162,9 +162,9 @@ class Waiting(RuleBasedStateMachine):
         assert now.routable
         assert name not in lease.features.tried
         match choice:
-            case ChooseLine():
+            case ChooseInstance():
                 assert choice.model in lease.features.models
-                assert choice.twin.names[choice.model] is choice.line
+                assert choice.twin.names[choice.model] is choice.instance
                 assert choice.model in now.models
             case ChooseEndpoint():
                 assert not lease.features.models
@@ -175,11 +175,11 @@ class Waiting(RuleBasedStateMachine):
                 assert_never(never)
         self.leases.append(lease)
 
-    def lines(self) -> Iterator[Line]:
+    def instances(self) -> Iterator[ModelInstance]:
         """Every line there was."""
         self.twins.update(self.dispatcher.twins.by_name.values())
         for twin in self.twins:
-            yield from {*twin.lines.values(), *twin.names.values()}
+            yield from {*twin.instances.values(), *twin.names.values()}
 
     # --- requests -------------------------------------------------------------------------------
 
@@ -284,12 +284,14 @@ class Waiting(RuleBasedStateMachine):
         del self.loads[loading]
         status = 400 if failure is Kind.UPSTREAM_STATUS else None
         bad = None if failure is None else Failure(failure, "bad", endpoint_status=status)
-        waiting = [*loading.line.waiting]
+        waiting = [*loading.instance.waiting]
         self.dispatcher.load_ended(loading, self.now, bad)
         self.obey()
         if failure is Kind.RESET:
-            name = loading.line.twin.name
-            assert not any(each in waiting and each.line.twin.name == name for each in self.tickets)
+            name = loading.instance.twin.name
+            assert not any(
+                each in waiting and each.instance.twin.name == name for each in self.tickets
+            )
 
     @rule(names=st.sets(st.sampled_from(NAMES), min_size=1), change=CHANGES)
     def change(self, names: set[str], change: Change) -> None:
@@ -362,8 +364,8 @@ class Waiting(RuleBasedStateMachine):
     def stick(self, name: str, stuck: bool) -> None:
         """A model is found stuck, or moves again."""
         twin = self.dispatcher.twins.by_name.get(name)
-        for line in [*twin.lines.values()] if twin is not None else []:
-            line.twin.set_stuck(line, stuck=stuck)
+        for instance in [*twin.instances.values()] if twin is not None else []:
+            instance.twin.set_stuck(instance, stuck=stuck)
         self.dispatcher.tick(self.now)
         self.obey()
 
@@ -390,8 +392,8 @@ class Waiting(RuleBasedStateMachine):
         for twin in {*self.dispatcher.twins.by_name.values()} | self.twins:
             here = [lease for lease in counted if lease.choice.twin is twin]
             assert twin.in_flight == len(here)
-            for line in twin.lines.values():
-                assert len(line.flights) == sum(lease.line is line for lease in here)
+            for instance in twin.instances.values():
+                assert len(instance.in_flight) == sum(lease.instance is instance for lease in here)
 
     @invariant()
     def whatever_waits_waits_on_one_line(self) -> None:
@@ -400,12 +402,12 @@ class Waiting(RuleBasedStateMachine):
         assert {*self.dispatcher.queue.tickets} == {*self.tickets}
         places = [each.order for each in self.dispatcher.queue.tickets]
         assert places == sorted(places)
-        lines = {*self.lines(), *(ticket.line for ticket in self.tickets)}
-        found = [(ticket, line) for line in lines for ticket in line.waiting]
+        instances = {*self.instances(), *(ticket.instance for ticket in self.tickets)}
+        found = [(ticket, instance) for instance in instances for ticket in instance.waiting]
         assert len(found) == len(self.tickets)
-        assert {ticket: ticket.line for ticket in self.tickets} == dict(found)
-        for line in lines:
-            orders = [each.order for each in line.waiting]
+        assert {ticket: ticket.instance for ticket in self.tickets} == dict(found)
+        for instance in instances:
+            orders = [each.order for each in instance.waiting]
             assert orders == sorted(orders)
 
     @invariant()
@@ -413,9 +415,9 @@ class Waiting(RuleBasedStateMachine):
         """On an endpoint that is in the fleet, can be routed to, has the model, and was not tried
         in vain."""
         for ticket in self.tickets:
-            twin = ticket.line.twin
+            twin = ticket.instance.twin
             assert self.dispatcher.twins.by_name[twin.name] is twin
-            assert twin.names[ticket.model] is ticket.line
+            assert twin.names[ticket.model] is ticket.instance
             assert self.snapshot.by_name[twin.name].routable
             assert twin.name not in ticket.features.tried
 
@@ -424,21 +426,21 @@ class Waiting(RuleBasedStateMachine):
         """A model in memory has no slot left; for another one a load is under way, or what has to
         leave for it is busy."""
         for ticket in self.tickets:
-            line, twin = ticket.line, ticket.line.twin
-            if not line.ready(ticket.features.load_options, self.now):
+            instance, twin = ticket.instance, ticket.instance.twin
+            if not instance.ready(ticket.features.load_options, self.now):
                 drained = any(each.draining for each in twin.residents.values())
                 assert drained or twin.loading is not None
-            elif not line.draining:
-                assert len(line.flights) >= line.slots.limit
+            elif not instance.draining:
+                assert len(instance.in_flight) >= instance.slots.limit
 
     @invariant()
     def loads_are_wanted_by_what_waits(self) -> None:
         """No load is counted in and no model is drained for a request that has left."""
-        for line in self.lines():
-            twin = line.twin
-            assert line not in twin.wanted or line.waiting
-            if line.draining:
-                assert any(ticket.line.twin is twin for ticket in self.tickets)
+        for instance in self.instances():
+            twin = instance.twin
+            assert instance not in twin.wanted or instance.waiting
+            if instance.draining:
+                assert any(ticket.instance.twin is twin for ticket in self.tickets)
 
     @invariant()
     def callers_are_charged_for_what_waits(self) -> None:
@@ -452,7 +454,7 @@ class Waiting(RuleBasedStateMachine):
         if hasattr(self, "dispatcher"):
             self.wait(TIMEOUT)
             assert not self.tickets
-            assert not any(line.waiting or line.draining for line in self.lines())
+            assert not any(instance.waiting or instance.draining for instance in self.instances())
 
 
 @pytest.mark.parametrize("name", POLICIES)

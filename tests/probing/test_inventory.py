@@ -97,10 +97,10 @@ async def test_another_kind_of_server_begins_anew(serve: Serve, take: Take) -> N
     for question in Question:
         await inventory.ask(question)
     assert inventory.models
-    assert inventory.instances
+    assert inventory.resident_models
     assert inventory.version == "0.12.0"
     inventory.profile = PROFILES["vllm"]
-    assert (inventory.models, inventory.instances, inventory.version) == ({}, (), None)
+    assert (inventory.models, inventory.resident_models, inventory.version) == ({}, (), None)
     assert inventory.models_at is None
 
 
@@ -139,7 +139,7 @@ async def test_rubbish_leaves_what_was_known(serve: Serve, take: Take) -> None:
             f"GET {path} answered no list of models",
         )
     assert set(inventory.models) == {canonical("m")}
-    assert [instance.name for instance in inventory.instances] == ["m"]
+    assert [resident_model.name for resident_model in inventory.resident_models] == ["m"]
 
 
 async def test_a_version_that_is_not_told_is_not_asked_for_again(serve: Serve, take: Take) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from olla.fleet.endpoint import ModelFilter
 from olla.fleet.model_names import canonical
 from olla.fleet.profiles import ListFormat
-from olla.fleet.snapshot import Instance, Model
+from olla.fleet.snapshot import Model, ResidentModel
 from olla.probing import list_parsing
 from olla.probing.list_parsing import MODELS_MAX, Listing, first_entries, printable
 from tests.surfaces.known_fleet import all_of
@@ -60,9 +60,9 @@ def models(
     return None if found is None else found.models
 
 
-def instances(answer: object) -> tuple[Instance, ...] | None:
+def resident_models(answer: object) -> tuple[ResidentModel, ...] | None:
     """What is read of a list of what is in memory."""
-    return all_of(list_parsing.instances(in_bytes(answer)))
+    return all_of(list_parsing.resident_models(in_bytes(answer)))
 
 
 def model_of(entry: Mapping[str, Any], style: ListFormat = OLLAMA) -> Model:
@@ -138,7 +138,7 @@ def test_no_models_is_a_list_too(style: ListFormat, key: str, empty: object) -> 
 def test_what_is_no_list_is_none(answer: object) -> None:
     """Another shape, no JSON to its end, or a list in which no entry has a usable name."""
     assert models(answer, OLLAMA, ALL) is None
-    assert instances(answer) is None
+    assert resident_models(answer) is None
 
 
 def test_one_bad_entry_leaves_the_others() -> None:
@@ -152,8 +152,8 @@ def test_odd_values_are_not_told() -> None:
     entry = {"name": "m", "size": -1, "digest": 7, "size_vram": True, "context_length": 1.5}
     model = model_of(entry)
     assert (model.size, model.digest) == (None, None)
-    (instance,) = instances({"models": [entry]}) or []
-    assert (instance.size_vram, instance.context_length) == (None, None)
+    (resident_model,) = resident_models({"models": [entry]}) or []
+    assert (resident_model.size_vram, resident_model.context_length) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -266,15 +266,19 @@ def test_what_is_in_memory() -> None:
         "context_length": 4096,
         "expires_at": "2026-11-20T10:00:00Z",
     }
-    (instance,) = instances({"models": [entry]}) or []
-    assert (instance.name, instance.digest) == ("m:1b", "ab")
-    assert (instance.size, instance.size_vram, instance.context_length) == (9, 8, 4096)
-    assert instance.expires_at == 1795168800.0
+    (resident_model,) = resident_models({"models": [entry]}) or []
+    assert (resident_model.name, resident_model.digest) == ("m:1b", "ab")
+    assert (resident_model.size, resident_model.size_vram, resident_model.context_length) == (
+        9,
+        8,
+        4096,
+    )
+    assert resident_model.expires_at == 1795168800.0
 
 
 def test_what_is_in_memory_is_cut_too() -> None:
     """No node has hundreds of models in memory."""
-    assert len(instances(listed(*(f"m{number}" for number in range(1000)))) or ()) == 256
+    assert len(resident_models(listed(*(f"m{number}" for number in range(1000)))) or ()) == 256
 
 
 @pytest.mark.parametrize(
@@ -324,8 +328,8 @@ def test_a_filter_that_leaves_nothing_leaves_a_list() -> None:
 )
 def test_times_with_offset_and_nanoseconds(text: str, seconds: float) -> None:
     """Go's spellings, the far future that means "for ever" included."""
-    (instance,) = instances({"models": [{"name": "m", "expires_at": text}]}) or []
-    assert instance.expires_at == pytest.approx(seconds, abs=1e-5)
+    (resident_model,) = resident_models({"models": [{"name": "m", "expires_at": text}]}) or []
+    assert resident_model.expires_at == pytest.approx(seconds, abs=1e-5)
     assert model_of({"name": "m", "modified_at": text}).created == pytest.approx(seconds, abs=1e-5)
 
 
@@ -348,8 +352,8 @@ def test_times_with_offset_and_nanoseconds(text: str, seconds: float) -> None:
 )
 def test_what_is_no_time_is_none(value: object) -> None:
     """Nor is one without an offset, nor Go's word for no time at all."""
-    (instance,) = instances({"models": [{"name": "m", "expires_at": value}]}) or []
-    assert instance.expires_at is None
+    (resident_model,) = resident_models({"models": [{"name": "m", "expires_at": value}]}) or []
+    assert resident_model.expires_at is None
     assert model_of({"name": "m", "modified_at": value}).created == 0
 
 
@@ -386,8 +390,8 @@ def test_no_answer_is_too_odd(answer: object) -> None:
         for model in (found or {}).values():
             assert model.name.isprintable()
             json.loads(model.entry, parse_int=_sane)
-    for instance in instances(value) or ():
-        json.loads(instance.entry, parse_int=_sane)
+    for resident_model in resident_models(value) or ():
+        json.loads(resident_model.entry, parse_int=_sane)
 
 
 def _sane(digits: str) -> int:

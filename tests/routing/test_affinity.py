@@ -22,27 +22,27 @@ def test_a_longer_prompt_begins_with_the_blocks_of_the_shorter(head: bytes, tail
 def test_who_served_the_beginning_is_known_with_how_much_of_it() -> None:
     """Three of the five kilobytes."""
     kept = twins(view("a", resident=["m:latest"]), view("b", 1, resident=["m:latest"]))
-    lines, cache = kept.lines(MODEL), PrefixCache()
-    cache.remember(lines[0], prefix_blocks(FIRST))
-    assert cache.cached(lines, prefix_blocks(NEXT)) == {"a": 3.0 * KB}
+    instances, cache = kept.instances(MODEL), PrefixCache()
+    cache.remember(instances[0], prefix_blocks(FIRST))
+    assert cache.cached(instances, prefix_blocks(NEXT)) == {"a": 3.0 * KB}
 
 
 def test_what_came_after_takes_its_place() -> None:
     """A slot that has served others since has forgotten."""
     kept = twins(view("a", resident=["m:latest"], num_parallel=1))
-    lines, cache = kept.lines(MODEL), PrefixCache()
-    cache.remember(lines[0], prefix_blocks(FIRST))
-    lines[0].finished += 10
-    assert cache.cached(lines, prefix_blocks(NEXT)) == {}
+    instances, cache = kept.instances(MODEL), PrefixCache()
+    cache.remember(instances[0], prefix_blocks(FIRST))
+    instances[0].finished += 10
+    assert cache.cached(instances, prefix_blocks(NEXT)) == {}
 
 
 def test_a_model_that_was_unloaded_has_forgotten() -> None:
     """Its cache went with it."""
     kept = twins(view("a", resident=["m:latest"]))
-    lines, cache = kept.lines(MODEL), PrefixCache()
-    cache.remember(lines[0], prefix_blocks(FIRST))
-    lines[0].resident = False
-    assert cache.cached(lines, prefix_blocks(FIRST)) == {}
+    instances, cache = kept.instances(MODEL), PrefixCache()
+    cache.remember(instances[0], prefix_blocks(FIRST))
+    instances[0].resident = False
+    assert cache.cached(instances, prefix_blocks(FIRST)) == {}
 
 
 def test_memory_is_bounded() -> None:
@@ -50,5 +50,5 @@ def test_memory_is_bounded() -> None:
     kept = twins(view("a", resident=["m:latest"]))
     cache = PrefixCache()
     for number in range(30_000):
-        cache.remember(kept.lines(MODEL)[0], (number,))
+        cache.remember(kept.instances(MODEL)[0], (number,))
     assert len(cache._seen) <= 20_001

@@ -6,7 +6,7 @@ import pytest
 from olla.fleet.breaker import BreakerState
 from olla.fleet.endpoint import EndpointSpec
 from olla.fleet.health import Health
-from olla.fleet.instance import Flight
+from olla.fleet.instance import InFlightRequest
 from olla.fleet.snapshot import EndpointView
 from olla.fleet.twins import Twins
 from olla.routing.candidates import Exclusion, candidates, exclusion, reluctance
@@ -74,21 +74,21 @@ def test_a_model_that_an_endpoint_refuses_is_left_alone_for_a_while() -> None:
     an answer ends it."""
     kept = twins(view("a", resident=["m"]), view("b", 1))
     twin = kept.by_name["a"]
-    line = twin.names[features("m").models[0]]
+    instance = twin.names[features("m").models[0]]
 
     def names_at(now: float) -> list[str]:
         return [each.view.name for each in candidates(features("m"), kept, now)]
 
     for _ in range(2):
-        twin.refused(line, 0.0, None)
+        twin.refused(instance, 0.0, None)
     assert names_at(0.0) == ["a", "b"]
-    twin.refused(line, 0.0, None)
+    twin.refused(instance, 0.0, None)
     assert (names_at(0.9), names_at(1.0)) == (["b"], ["a", "b"])
-    twin.refused(line, 10.0, None)
+    twin.refused(instance, 10.0, None)
     assert (names_at(11.9), names_at(12.1)) == (["b"], ["a", "b"])
-    twin.began(Flight(line, 20.0, 1.0), 20.0)
+    twin.began(InFlightRequest(instance, 20.0, 1.0), 20.0)
     assert twin.clear
-    twin.refused(line, 30.0, 7.0)
+    twin.refused(instance, 30.0, 7.0)
     assert (names_at(36.0), names_at(37.5)) == (["b"], ["a", "b"])
 
 
@@ -135,7 +135,7 @@ def test_residency_is_known_for_ollama_only() -> None:
         view("a", resident=["m"]), view("b", 1, num_parallel=4), view("c", 2, profile="vllm")
     )
     found = candidates(features(dialect="openai"), kept, 0.0)
-    assert [(each.line.slots.limit, each.resident) for each in found if each.line] == [
+    assert [(each.instance.slots.limit, each.resident) for each in found if each.instance] == [
         (1, True),
         (4, False),
         (8, None),
@@ -189,8 +189,8 @@ def many(count: int = 40, *, spread: bool = True) -> Twins:
     """Endpoints that have the model in memory; each reads prompts more slowly than the one
     before where `spread`."""
     kept = twins(*(view(f"e{at}", at, resident=["m"], num_parallel=1) for at in range(count)))
-    for at, line in enumerate(kept.lines(features().models[0])):
-        line.rates.prefill = 0.001 * (1 + at * spread)
+    for at, instance in enumerate(kept.instances(features().models[0])):
+        instance.rates.prefill = 0.001 * (1 + at * spread)
     return kept
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from olla.fleet.instance import Flight, Line
+from olla.fleet.instance import InFlightRequest, ModelInstance
 from olla.fleet.twins import Twins
 from olla.routing.delay import Delay, expected_delay, missed, price
 from olla.routing.features import Features
@@ -21,7 +21,7 @@ def request(tokens: float = 1000.0, **more: object) -> Features:
 
 def delay(kept: Twins, about: Features | None = None, now: float = 0.0, at: int = 0) -> Delay:
     """The delay on one of the model's lines."""
-    return expected_delay(kept.lines(MODEL)[at], about or request(), kept, now)
+    return expected_delay(kept.instances(MODEL)[at], about or request(), kept, now)
 
 
 def warm(num_parallel: int | None = 1) -> Twins:
@@ -33,7 +33,7 @@ def test_a_free_slot_costs_the_prefill_only() -> None:
     """Tokens times seconds per token."""
     kept = warm()
     terms = delay(kept)
-    assert terms.prefill == pytest.approx(1000 * kept.lines(MODEL)[0].rates.prefill)
+    assert terms.prefill == pytest.approx(1000 * kept.instances(MODEL)[0].rates.prefill)
     assert terms.total == terms.own == terms.prefill
 
 
@@ -66,7 +66,7 @@ def test_only_those_who_come_first_are_waited_for() -> None:
     """Places in the queue decide, not arrival."""
     kept = warm()
     send(kept, "a")
-    kept.lines(MODEL)[0].waiting = [Waiting(1.0, 3.0), Waiting(9.0, 7.0)]
+    kept.instances(MODEL)[0].waiting = [Waiting(1.0, 3.0), Waiting(9.0, 7.0)]
     assert delay(kept, request(order=5.0)).wait == pytest.approx(4.0)
     assert delay(kept, request(order=10.0)).wait == pytest.approx(11.0)
 
@@ -82,8 +82,8 @@ def test_a_cold_model_costs_its_load() -> None:
 def test_a_load_under_way_costs_what_is_left_of_it() -> None:
     """Whoever comes later waits less."""
     kept = twins(view("a"))
-    line = kept.lines(MODEL)[0]
-    line.twin.start_load(line, (), 0.0)
+    instance = kept.instances(MODEL)[0]
+    instance.twin.start_load(instance, (), 0.0)
     assert delay(kept, now=1.0).load == pytest.approx(3.0)
 
 
@@ -95,7 +95,7 @@ def test_a_load_waits_for_the_one_before_it() -> None:
     assert delay(kept, now=1.0).load == pytest.approx(3.0 + 4.0)
 
 
-def full() -> tuple[Twins, Line]:
+def full() -> tuple[Twins, ModelInstance]:
     """An endpoint whose memory holds another model; the second is that one's line."""
     kept = twins(view("a", models=["m", "other"], resident=["other:latest"]))
     other = kept.by_name["a"].names[features("other").models[0]]
@@ -106,7 +106,7 @@ def full() -> tuple[Twins, Line]:
 def test_a_busy_victim_is_waited_for() -> None:
     """It has to finish before it can go."""
     kept, other = full()
-    kept.by_name["a"].sent(Flight(other, 0.0, 5.0), 0.0)
+    kept.by_name["a"].sent(InFlightRequest(other, 0.0, 5.0), 0.0)
     assert delay(kept).drain == pytest.approx(5.0)
 
 
@@ -127,14 +127,16 @@ def test_a_model_that_is_elsewhere_too_is_missed_less() -> None:
     alone = twins(view("a", resident=["m:latest"]), view("b", 1))
     for fleet in (kept, alone):
         for second in range(600):
-            fleet.lines(MODEL)[0].habits.arrivals.add(float(second))
-    assert missed(kept.lines(MODEL)[0], kept, 600.0) < missed(alone.lines(MODEL)[0], alone, 600.0)
+            fleet.instances(MODEL)[0].habits.arrivals.add(float(second))
+    assert missed(kept.instances(MODEL)[0], kept, 600.0) < missed(
+        alone.instances(MODEL)[0], alone, 600.0
+    )
 
 
 def test_a_vector_is_not_worth_a_chat_model() -> None:
     """An embedding model is loaded elsewhere as long as there is an elsewhere."""
     kept, _ = full()
-    kept.lines(MODEL)[0].embedding = True
+    kept.instances(MODEL)[0].embedding = True
     assert delay(kept).total > 900.0
     assert delay(kept).own < 60.0
 
@@ -142,8 +144,8 @@ def test_a_vector_is_not_worth_a_chat_model() -> None:
 def test_other_load_options_cost_a_reload() -> None:
     """And the same ones do not."""
     kept = warm()
-    line = kept.lines(MODEL)[0]
-    line.options = (("num_ctx", 8192.0),)
+    instance = kept.instances(MODEL)[0]
+    instance.options = (("num_ctx", 8192.0),)
     assert delay(kept, request(load_options=(("num_ctx", 8192.0),))).load == 0.0
     assert delay(kept, request(load_options=(("num_ctx", 4096.0),))).load > 0.0
 
@@ -166,38 +168,38 @@ def test_a_bound_stops_early_and_never_below_itself(
     """The price with a bound is the price, or a lower bound of it beyond the bound."""
     kept = twins(view("a", resident=["m:latest"] if resident else [], num_parallel=slots))
     send(kept, "a", count=in_flight)
-    line, about = kept.lines(MODEL)[0], request(tokens)
-    ready = line.ready(about.load_options, now)
-    whole = price(line, about, kept, now, ready)
-    assert whole == pytest.approx(expected_delay(line, about, kept, now).total)
-    bounded = price(line, about, kept, now, ready, 1.0)
+    instance, about = kept.instances(MODEL)[0], request(tokens)
+    ready = instance.ready(about.load_options, now)
+    whole = price(instance, about, kept, now, ready)
+    assert whole == pytest.approx(expected_delay(instance, about, kept, now).total)
+    bounded = price(instance, about, kept, now, ready, 1.0)
     assert bounded == whole or 1.0 < bounded <= whole
 
 
 def test_a_model_that_is_to_make_room_costs_its_load_again() -> None:
     """Nothing new starts on it, so it has to be loaded once more."""
     kept = warm()
-    kept.lines(MODEL)[0].draining = True
+    kept.instances(MODEL)[0].draining = True
     assert delay(kept).load > 0.0
 
 
 def test_a_load_that_others_wait_for_is_not_paid_twice() -> None:
     """It is one load; what it costs others is counted for the first that waits for it."""
     kept = twins(view("a", models=["m", "n"]))
-    line = kept.lines(MODEL)[0]
+    instance = kept.instances(MODEL)[0]
     other = kept.by_name["a"].names[features("n").models[0]]
     alone = delay(kept)
-    line.twin.wanted[line] = 4.0
+    instance.twin.wanted[instance] = 4.0
     assert (delay(kept).load, delay(kept).eviction) == (alone.load, 0.0)
-    line.twin.wanted[other] = 5.0
+    instance.twin.wanted[other] = 5.0
     assert delay(kept).load == pytest.approx(alone.load + 5.0)
 
 
 def test_a_load_with_other_options_is_another_load() -> None:
     """Whoever needs the model in another way waits for that load and for its own."""
     kept = twins(view("a"))
-    line = kept.lines(MODEL)[0]
-    line.twin.start_load(line, (("num_ctx", 8192.0),), 0.0)
+    instance = kept.instances(MODEL)[0]
+    instance.twin.start_load(instance, (("num_ctx", 8192.0),), 0.0)
     assert delay(kept, request(load_options=(("num_ctx", 8192.0),)), now=1.0).load == 3.0
     assert delay(kept, now=1.0).load == pytest.approx(3.0 + 4.0)
 

@@ -16,17 +16,17 @@ def test_the_fleet_is_told_as_it_was_learned() -> None:
     assert not other.ollama
     (model,) = ollama.models
     assert (model.name, model.slots) == (MODEL, 3)
-    line = kept.lines(MODEL)[0]
-    assert model.prompt_rate == 1 / line.rates.prefill
-    assert ollama.cold_bandwidth == 1e9 / line.twin.rates.load_seconds(1e9, warm=False)
+    instance = kept.instances(MODEL)[0]
+    assert model.prompt_rate == 1 / instance.rates.prefill
+    assert ollama.cold_bandwidth == 1e9 / instance.twin.rates.load_seconds(1e9, warm=False)
 
 
 def test_lines_are_told_apart_by_their_kind() -> None:
     """Both read back as they were."""
     decoder = msgspec.json.Decoder(JournalLine)
-    lines: list[FleetFacts | Decided] = [
+    instances: list[FleetFacts | Decided] = [
         facts(twins(view("a")), "priority", 1.0),
         Decided(1.0, "m", "chat", "a", "model_loaded", 200, load_options=(("num_ctx", 8.0),)),
     ]
-    for line in lines:
-        assert decoder.decode(msgspec.json.encode(line)) == line
+    for instance in instances:
+        assert decoder.decode(msgspec.json.encode(instance)) == instance

@@ -47,7 +47,7 @@ async def serve() -> AsyncIterator[Serve]:
         caller: Caller = ANYBODY,
     ) -> TestClient[Any, Any]:
         asked = SimpleNamespace(
-            visit=SimpleNamespace(caller=caller), record=SimpleNamespace(failure=None)
+            quota=SimpleNamespace(caller=caller), record=SimpleNamespace(failure=None)
         )
 
         async def handle(request: web.BaseRequest) -> web.StreamResponse:

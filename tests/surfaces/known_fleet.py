@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from olla.fleet.endpoint import EndpointSpec, ModelFilter
 from olla.fleet.health import Health
 from olla.fleet.profiles import profile_named
-from olla.fleet.snapshot import EndpointView, Instance, Snapshot, resident_by_name
+from olla.fleet.snapshot import EndpointView, ResidentModel, Snapshot, resident_by_name
 from olla.probing.list_parsing import models
 
 T = TypeVar("T")
@@ -63,11 +63,11 @@ def tag(name: str, modified_at: str = OLDER, **more: Any) -> dict[str, Any]:
     }
 
 
-def loaded(name: str, *, vram: int = 500, expires_at: float | None = None) -> Instance:
+def loaded(name: str, *, vram: int = 500, expires_at: float | None = None) -> ResidentModel:
     """A resident model with its `/api/ps` entry."""
     entry = {"name": name, "model": name, "size": vram, "size_vram": vram, "context_length": 4096}
     told = json.dumps(entry).encode()
-    return Instance(name, "d" * 64, vram, vram, 4096, expires_at, told)
+    return ResidentModel(name, "d" * 64, vram, vram, 4096, expires_at, told)
 
 
 def all_of(work: Generator[None, None, T]) -> T:
@@ -85,7 +85,7 @@ def view(
     *entries: dict[str, Any],
     type: str = "ollama",
     health: Health = Health.HEALTHY,
-    resident: tuple[Instance, ...] = (),
+    resident: tuple[ResidentModel, ...] = (),
     **more: Any,
 ) -> EndpointView:
     """An endpoint with the models of these list entries."""

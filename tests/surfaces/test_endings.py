@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from olla.proxy.internal.subrequest import InnerAnswer
+from olla.proxy.internal.subrequest import SubrequestResponse
 from olla.simulation.faults import Fault
 from tests.routers import Fleet
 from tests.wire.conftest import ended
@@ -81,11 +81,11 @@ async def test_an_error_of_the_routers_own_in_mid_stream_writes_no_second_head(
 ) -> None:
     """It could only come out within the first one's body; the end tells, and the log why."""
 
-    async def failing(self: InnerAnswer) -> object:
+    async def failing(self: SubrequestResponse) -> object:
         yield b'{"model":"x","response":"Hel","done":false}'
         raise RuntimeError("out of order")
 
-    monkeypatch.setattr(InnerAnswer, "lines", failing)
+    monkeypatch.setattr(SubrequestResponse, "lines", failing)
     async with Fleet({"only": (MODEL,)}, store(tmp_path)) as fleet:
         raw, clean = await ended(port_of(fleet), request("/chat/stream", version))
         assert raw.count(b"HTTP/1.") == 1

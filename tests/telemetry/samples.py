@@ -6,7 +6,7 @@ from olla.fleet.endpoint import EndpointSpec
 from olla.fleet.health import Health
 from olla.fleet.model_names import canonical
 from olla.fleet.profiles import PROFILES
-from olla.fleet.snapshot import EndpointView, Instance, Model, Snapshot, resident_by_name
+from olla.fleet.snapshot import EndpointView, Model, ResidentModel, Snapshot, resident_by_name
 from olla.record import AttemptRecord, RequestRecord
 
 
@@ -23,7 +23,7 @@ def record(**more: Any) -> RequestRecord:
     return RequestRecord(**{**fields, **more})
 
 
-def fleet(*names: str, resident: tuple[Instance, ...] = ()) -> Snapshot:
+def fleet(*names: str, resident: tuple[ResidentModel, ...] = ()) -> Snapshot:
     """One healthy Ollama, `gpu-1`, that has models of these names, and one that is down."""
     models = {canonical(name): Model(name, "d" * 64) for name in names}
     return Snapshot.of(

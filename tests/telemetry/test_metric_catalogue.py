@@ -3,7 +3,7 @@
 from prometheus_client.parser import text_string_to_metric_families
 
 from olla.failures import Failure, Kind
-from olla.fleet.snapshot import Instance
+from olla.fleet.snapshot import ResidentModel
 from olla.fleet.twins import Twins
 from olla.telemetry.metric_catalogue import CATALOGUE, table
 from olla.telemetry.metrics import Metrics
@@ -24,7 +24,7 @@ _ACCESS = (
 
 def test_every_exported_metric_is_a_row_and_every_row_is_exported() -> None:
     """Names, kinds and labels of the text are those of the catalogue, both ways."""
-    snapshot = fleet("llama3", resident=(Instance("llama3:latest", "d" * 64),))
+    snapshot = fleet("llama3", resident=(ResidentModel("llama3:latest", "d" * 64),))
     twins = Twins()
     twins.follow(snapshot, 0.0)
     metrics = Metrics(

@@ -6,8 +6,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from olla.failures import Failure, Kind
-from olla.fleet.instance import Flight
-from olla.fleet.snapshot import Instance, Snapshot
+from olla.fleet.instance import InFlightRequest
+from olla.fleet.snapshot import ResidentModel, Snapshot
 from olla.fleet.twins import Twins
 from olla.record import AttemptRecord
 from olla.telemetry.metrics import METRICS_TYPE, Metrics
@@ -154,14 +154,14 @@ def test_a_model_keeps_its_label_when_it_is_gone(scraped: Scraped) -> None:
 
 def test_gauges_are_what_is_now() -> None:
     """Endpoint gauges come from the snapshot and the load at the moment of the scrape."""
-    instance = Instance("llama3:latest", "d" * 64, size_vram=500)
+    resident_model = ResidentModel("llama3:latest", "d" * 64, size_vram=500)
     scraped = Scraped(
-        fleet("llama3:latest", "alias:latest", resident=(instance,)),
+        fleet("llama3:latest", "alias:latest", resident=(resident_model,)),
         open_connections=lambda: 3,
         loop_lag=lambda: 0.125,
     )
     scraped.twins.follow(scraped.snapshot, 0.0)
-    scraped.twins.by_name["gpu-1"].sent(Flight(None, 0.0, 1.0), 0.0)
+    scraped.twins.by_name["gpu-1"].sent(InFlightRequest(None, 0.0, 1.0), 0.0)
     assert scraped.value("olla_endpoint_up", endpoint="gpu-1", type="ollama") == 1
     assert scraped.value("olla_endpoint_up", endpoint="gpu-2", type="auto") == 0
     assert scraped.value("olla_requests_in_flight", endpoint="gpu-1") == 1

@@ -19,7 +19,7 @@ from olla.fleet.endpoint import EndpointSpec
 from olla.fleet.health import Health
 from olla.fleet.model_names import canonical
 from olla.fleet.profiles import PROFILES
-from olla.fleet.snapshot import EndpointView, Instance, Model, Snapshot
+from olla.fleet.snapshot import EndpointView, Model, ResidentModel, Snapshot
 from olla.proxy.background.model_loader import ModelLoader
 from olla.proxy.bounds.client_timeouts import ClientTimeouts
 from olla.proxy.exchange.admission import Admission
@@ -33,7 +33,7 @@ from olla.record import RequestRecord
 from olla.routing.decision import RoutingOptions
 from olla.routing.policies import POLICIES
 from olla.telemetry.logging import Level, LogStyle, make_logger
-from tests.gates import open_gate
+from tests.gates import open_authenticator
 
 MODEL = "m:latest"
 
@@ -176,7 +176,7 @@ class Router:
                 profile=PROFILES[profile],
                 health=Health.HEALTHY,
                 models={canonical(MODEL): Model(MODEL, digest="0" * 64)},
-                resident={canonical(MODEL): Instance(MODEL, digest="0" * 64)},
+                resident={canonical(MODEL): ResidentModel(MODEL, digest="0" * 64)},
                 resident_at=clock.now(),
                 models_at=clock.now(),
             )
@@ -195,7 +195,9 @@ class Router:
         self.stations = Stations(
             clock=clock,
             admission=self.admission,
-            gate=open_gate(policy or AccessPolicy(anonymous=DEFAULT_RIGHTS | {Right.MANAGE})),
+            authenticator=open_authenticator(
+                policy or AccessPolicy(anonymous=DEFAULT_RIGHTS | {Right.MANAGE})
+            ),
             fleet=self.fleet,
             pool=self.pool,
             sink=self.records.append,

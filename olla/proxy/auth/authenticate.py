@@ -1,6 +1,6 @@
 """Authenticates callers and charges their limits: the shell around `access`.
 
-`identify` finds the caller of a request by its key, a `Visit` charges its limits and settles them.
+`identify` finds the caller of a request by its key, a `Quota` charges its limits and settles them.
 Nothing waits, except in routers that share their limits.
 """
 
@@ -18,12 +18,12 @@ from olla.access.limiter import Account, Charge, Limiter, Meter
 from olla.access.policy import OUTPUT_UNSAID, AccessPolicy, reserve
 from olla.clock import Clock
 from olla.failures import Failed, Failure, Kind
-from olla.proxy.http.request import Incoming
+from olla.proxy.http.request import IncomingRequest
 from olla.record import RequestRecord
 from olla.routing.features import Features
 from olla.tasks import report, spawn
 
-__all__ = ["Gate", "Own", "Shared", "Visit"]
+__all__ = ["Authenticator", "Own", "Quota", "Shared"]
 
 _NOTHING: Mapping[str, tuple[Limit, ...]] = {}
 _HIDES: Final = {name: frozenset({name}) for name in (b"authorization", b"x-api-key")}
@@ -72,7 +72,7 @@ class Own:
 _PLAIN: Final = Own()
 
 
-class Gate:
+class Authenticator:
     """Authenticates requests, and opens the accounts that they are charged to."""
 
     def __init__(
@@ -107,7 +107,7 @@ class Gate:
         self._policy = policy
         self._addresses.clear()  # anonymous callers have their rights from it
 
-    def identify(self, incoming: Incoming, *, strict: bool = False) -> Caller:
+    def identify(self, incoming: IncomingRequest, *, strict: bool = False) -> Caller:
         """The caller of a request. `strict`: refuse unknown keys even where no keys are in use.
 
         Raises:
@@ -144,9 +144,9 @@ class Gate:
             raise Failed(refuse_key(None))
         return self.anonymous(incoming)
 
-    def visit(
-        self, caller: Caller, category: str, incoming: Incoming, own: Own = _PLAIN
-    ) -> "Visit":
+    def quota(
+        self, caller: Caller, category: str, incoming: IncomingRequest, own: Own = _PLAIN
+    ) -> "Quota":
         """A caller's request in a category, not charged yet."""
         limits = self._policy.limits(caller, category, own.tiers, own.name)
         account = None
@@ -160,15 +160,17 @@ class Gate:
                 clock.wall(),
                 self.anonymous(incoming).id if self._policy.per_address else "",
             )
-        return Visit(self, caller, account, own.unix_reset)
+        return Quota(self, caller, account, own.unix_reset)
 
-    def turned_away(self, incoming: Incoming, category: str, own: Own = _PLAIN) -> "Visit":
+    def quota_of_rejected(
+        self, incoming: IncomingRequest, category: str, own: Own = _PLAIN
+    ) -> "Quota":
         """The visit of a rejected request: it counts against its key if that is known, else
         against its address."""
         known = [caller for _, key in incoming.credentials if (caller := self.keyring.find(key))]
-        return self.visit(known[0] if known else self.anonymous(incoming), category, incoming, own)
+        return self.quota(known[0] if known else self.anonymous(incoming), category, incoming, own)
 
-    def anonymous(self, incoming: Incoming) -> Caller:
+    def anonymous(self, incoming: IncomingRequest) -> Caller:
         """The caller by its address alone, whatever key it shows."""
         address = self._address(incoming)
         known = self._addresses.get(address)
@@ -178,22 +180,24 @@ class Gate:
             known = self._addresses[address] = of_address(address, self._policy.anonymous)
         return known
 
-    def _address(self, incoming: Incoming) -> str:
+    def _address(self, incoming: IncomingRequest) -> str:
         trusted = self._policy.trusted
         if not trusted:
             return incoming.peer
         return client_address(incoming.peer, incoming.listed("X-Forwarded-For"), trusted)
 
 
-class Visit:
+class Quota:
     """One request of a caller, with what it is charged."""
 
-    __slots__ = ("_charge", "_dated", "_left", "_task", "account", "caller", "gate")
+    __slots__ = ("_charge", "_dated", "_left", "_task", "account", "authenticator", "caller")
 
-    def __init__(self, gate: Gate, caller: Caller, account: Account | None, unix: bool) -> None:
+    def __init__(
+        self, authenticator: Authenticator, caller: Caller, account: Account | None, unix: bool
+    ) -> None:
         self.caller = caller
         self.account = account
-        self.gate = gate
+        self.authenticator = authenticator
         self._dated = unix
         self._charge: Charge | None = None
         self._task: asyncio.Task[None] | None = None
@@ -260,32 +264,32 @@ class Visit:
         estimate alone refuses nobody as long as there are any."""
         if not account.counts_tokens:
             return 0
-        clock = self.gate.clock
+        clock = self.authenticator.clock
         most = max(account.tokens_left(clock.now(), clock.wall()), 1)
         return max(min(reserve(account.limits, 0.0, length or 0, 0.0), most), 1)
 
     def _take(self, account: Account, tokens: int, then: Callable[[Failure | None], None]) -> None:
-        gate, before = self.gate, self._charge
+        authenticator, before = self.authenticator, self._charge
         if before is not None and before.tokens == tokens:
             then(None)
-        elif gate.shared is not None:
-            self._task = spawn(self._take_shared(gate.shared, account, tokens, then))
+        elif authenticator.shared is not None:
+            self._task = spawn(self._take_shared(authenticator.shared, account, tokens, then))
         else:
-            clock = gate.clock
+            clock = authenticator.clock
             now, wall = clock.now(), clock.wall()
             if before is None:
-                charge = gate.limiter.charge(account, tokens, now, wall)
+                charge = authenticator.limiter.charge(account, tokens, now, wall)
             else:
-                charge = gate.limiter.recharge(before, tokens, now, wall)
+                charge = authenticator.limiter.recharge(before, tokens, now, wall)
             then(self._charged(charge))
 
     async def _taken(self, account: Account, tokens: int) -> None:
-        gate = self.gate
-        if gate.shared is not None:
-            charge = await gate.shared.charge(account, tokens)
+        authenticator = self.authenticator
+        if authenticator.shared is not None:
+            charge = await authenticator.shared.charge(account, tokens)
         else:
-            clock = gate.clock
-            charge = gate.limiter.charge(account, tokens, clock.now(), clock.wall())
+            clock = authenticator.clock
+            charge = authenticator.limiter.charge(account, tokens, clock.now(), clock.wall())
         refused = self._charged(charge)
         if refused is not None:
             raise Failed(refused)
@@ -317,11 +321,11 @@ class Visit:
         before, self._charge = self._charge, charge
         for over in charge.exceeded:
             if before is None or over not in before.exceeded:
-                self.gate.exceeded(over.limit.name, True)
+                self.authenticator.exceeded(over.limit.name, True)
         meter = charge.refused
         if meter is None:
             return None
-        self.gate.exceeded(meter.limit.name, False)
+        self.authenticator.exceeded(meter.limit.name, False)
         return Failure(
             Kind.LIMITED,
             f"Rate limit exceeded: {_shown(meter.limit)} for this {_who(self.caller)} "
@@ -333,7 +337,7 @@ class Visit:
     def _reservation(self, charge: Charge, meter: Meter) -> str:
         """What to change in a request that would fit if it reserved less; nothing where no such
         request would fit."""
-        clock = self.gate.clock
+        clock = self.authenticator.clock
         left = meter.left(clock.now(), clock.wall()) if meter.kind in _OF_TOKENS else 0
         if not 0 < left < charge.tokens:
             return ""
@@ -350,11 +354,13 @@ class Visit:
         if charge is None or not charge.held:
             return
         tokens = (record.prompt_tokens or 0) + (record.output_tokens or 0)
-        gate = self.gate
-        if gate.shared is not None:
-            gate.shared.settle(charge, tokens)
+        authenticator = self.authenticator
+        if authenticator.shared is not None:
+            authenticator.shared.settle(charge, tokens)
         else:
-            gate.limiter.settle(charge, tokens, gate.clock.now(), gate.clock.wall())
+            authenticator.limiter.settle(
+                charge, tokens, authenticator.clock.now(), authenticator.clock.wall()
+            )
 
     def fields(self) -> bytes:
         """`X-RateLimit-*` with their line ends; nothing where no limit holds."""
@@ -374,7 +380,7 @@ class Visit:
         account = self.account
         if account is None:
             return None
-        clock = self.gate.clock
+        clock = self.authenticator.clock
         now, wall = clock.now(), clock.wall()
         charge = self._charge
         refused = charge.refused if charge is not None else None

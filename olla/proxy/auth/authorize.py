@@ -7,21 +7,23 @@ from olla.access.policy import category_of
 from olla.dialects.dialect import Operation, Right
 from olla.dialects.paths import BodyUse, Target
 from olla.failures import Failed, Failure, Kind
-from olla.proxy.auth.authenticate import Gate, Visit
+from olla.proxy.auth.authenticate import Authenticator, Quota
 from olla.proxy.http.content_coding import coding_of
-from olla.proxy.http.request import Incoming
+from olla.proxy.http.request import IncomingRequest
 
-__all__ = ["CATEGORIES", "NOT_LET_IN", "let_in", "require"]
+__all__ = ["CATEGORIES", "UNAUTHORIZED", "authorize", "require"]
 
 _ADMIN: Final = Right.ADMIN
 CATEGORIES: Final = {operation: category_of(operation) for operation in Operation}
 _STREAMED: Final = BodyUse.STREAMED
 _JSON: Final = BodyUse.JSON
-NOT_LET_IN: Final = frozenset({401, 403})
+UNAUTHORIZED: Final = frozenset({401, 403})
 """The statuses of refusals that count against the limits of the caller."""
 
 
-def let_in(gate: Gate, incoming: Incoming, target: Target, via: str | None) -> Visit:
+def authorize(
+    authenticator: Authenticator, incoming: IncomingRequest, target: Target, via: str | None
+) -> Quota:
     """The visit of a request that may go on. `via` is this router's own name in the `Via` field.
 
     Raises:
@@ -29,11 +31,11 @@ def let_in(gate: Gate, incoming: Incoming, target: Target, via: str | None) -> V
         Failed: its key is not accepted or has no right to it, it has come from this router itself,
             or its body is encoded.
     """
-    caller = gate.identify(incoming)
+    caller = authenticator.identify(incoming)
     if not (incoming.plain and target.right in caller.rights):
         require(caller, target.right, target.word)
         _check_fields(caller, incoming, target, via)
-    return gate.visit(caller, CATEGORIES[target.operation], incoming)
+    return authenticator.quota(caller, CATEGORIES[target.operation], incoming)
 
 
 def require(caller: Caller, right: Right, what: str) -> None:
@@ -47,7 +49,9 @@ def require(caller: Caller, right: Right, what: str) -> None:
         raise Failed(refusal)
 
 
-def _check_fields(caller: Caller, incoming: Incoming, target: Target, via: str | None) -> None:
+def _check_fields(
+    caller: Caller, incoming: IncomingRequest, target: Target, via: str | None
+) -> None:
     """Reject a request because of a header that olla itself obeys.
 
     Raises:

@@ -10,7 +10,7 @@ from olla.proxy.http.headers import request_head, unchanging_head
 from olla.proxy.http.response_head import ResponseHead
 from olla.proxy.upstream.pool import Pool
 
-__all__ = ["ask_endpoint", "number"]
+__all__ = ["number", "post_to_endpoint"]
 
 _ANSWER_MAX = 65536
 """Bytes; the answer to such a request is some hundred."""
@@ -22,7 +22,7 @@ def number(value: float) -> float | int:
     return int(value) if value == int(value) else value
 
 
-async def ask_endpoint(
+async def post_to_endpoint(
     pool: Pool, spec: EndpointSpec, path: str, body: bytes, request_id: str
 ) -> Failure | None:
     """POST a JSON body; None when the answer was a good one, else what was the matter with it.

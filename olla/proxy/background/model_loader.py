@@ -13,8 +13,8 @@ import msgspec
 
 from olla.admission.queue_types import BeginLoad
 from olla.failures import Failed, Failure, Kind
-from olla.fleet.instance import Loading
-from olla.proxy.background.endpoint_request import ask_endpoint, number
+from olla.fleet.instance import ModelLoad
+from olla.proxy.background.endpoint_request import number, post_to_endpoint
 from olla.proxy.exchange.attempt import LOAD_PATIENCE
 from olla.proxy.upstream.pool import Pool
 from olla.tasks import report, spawn
@@ -28,7 +28,7 @@ class ModelLoader:
     def __init__(
         self,
         pool: Pool,
-        ended: Callable[[Loading, Failure | None], None],
+        ended: Callable[[ModelLoad, Failure | None], None],
         *,
         timeout: float,
         new_id: Callable[[], str],
@@ -40,7 +40,7 @@ class ModelLoader:
         self._ended = ended
         self.timeout = timeout
         self._new_id = new_id
-        self._tasks: dict[Loading, asyncio.Task[None]] = {}
+        self._tasks: dict[ModelLoad, asyncio.Task[None]] = {}
 
     def begin(self, action: BeginLoad) -> None:
         """Have a model loaded."""
@@ -49,7 +49,7 @@ class ModelLoader:
         self._tasks[loading] = task
         task.add_done_callback(lambda _: self._tasks.pop(loading, None))
 
-    def abandon(self, loading: Loading) -> None:
+    def abandon(self, loading: ModelLoad) -> None:
         """Hang up; the endpoint gives the load up."""
         task = self._tasks.get(loading)
         if task is not None:
@@ -64,14 +64,14 @@ class ModelLoader:
 
     async def _load(self, action: BeginLoad) -> None:
         loading = action.loading
-        view = loading.line.twin.view
+        view = loading.instance.twin.view
         limit = self.timeout
         if limit:
             limit = max(limit, LOAD_PATIENCE * (loading.ready_at - loading.began))
         try:
             async with asyncio.timeout(limit or None):
                 path, body = _empty_request(action)
-                failure = await ask_endpoint(self._pool, view.spec, path, body, self._new_id())
+                failure = await post_to_endpoint(self._pool, view.spec, path, body, self._new_id())
                 if failure is not None and failure.kind is Kind.UPSTREAM_STATUS:
                     failure = msgspec.structs.replace(
                         failure, message=f"{failure.message}; the model was not loaded"
@@ -87,7 +87,7 @@ class ModelLoader:
             )
         self._ended(loading, failure)
 
-    def _crashed(self, loading: Loading, error: Exception) -> None:
+    def _crashed(self, loading: ModelLoad, error: Exception) -> None:
         """Olla's own code has failed at it: whoever waits for the model is not left waiting."""
         report(error)
         self._ended(loading, Failure(Kind.INTERNAL, f"the router failed to load it: {error!r}"))
@@ -96,9 +96,9 @@ class ModelLoader:
 def _empty_request(action: BeginLoad) -> tuple[str, bytes]:
     """Path and body of the request that loads and does nothing else."""
     loading = action.loading
-    line = loading.line
-    own = line.twin.view.models.get(line.model)
-    body: dict[str, Any] = {"model": own.name if own is not None else line.model}
+    instance = loading.instance
+    own = instance.twin.view.models.get(instance.model)
+    body: dict[str, Any] = {"model": own.name if own is not None else instance.model}
     if loading.options:
         body["options"] = {name: number(value) for name, value in loading.options}
     if action.features.embedding:

@@ -1,27 +1,29 @@
 """What is with an endpoint: how far it has come, and how it is fetched back."""
 
 from olla.failures import Failure
-from olla.fleet.instance import Line
-from olla.fleet.stalls import Moving
+from olla.fleet.instance import ModelInstance
+from olla.fleet.stalls import Progress
 from olla.proxy.exchange.exchange import Exchange
 
-__all__ = ["give_up_on", "moving"]
+__all__ = ["moving", "reroute"]
 
 
-def moving(exchange: Exchange) -> Moving | None:
+def moving(exchange: Exchange) -> Progress | None:
     """How far what is with an endpoint has come; None when nothing is."""
     attempt, lease = exchange.attempt, exchange.lease
     flight = lease.flight if lease is not None else None
-    if attempt is None or flight is None or flight.line is None:
+    if attempt is None or flight is None or flight.instance is None:
         return None
-    return Moving(flight.line, flight.at, attempt.heard_at(), flight.expected)
+    return Progress(flight.instance, flight.at, attempt.heard_at(), flight.expected)
 
 
-def give_up_on(exchange: Exchange, endpoint: str, line: Line | None, failure: Failure) -> None:
-    """An endpoint, or a model on it (`line`), was found dead or stuck: whoever has not had a
+def reroute(
+    exchange: Exchange, endpoint: str, instance: ModelInstance | None, failure: Failure
+) -> None:
+    """An endpoint, or a model on it (`instance`), was found dead or stuck: whoever has not had a
     byte goes elsewhere, if somebody else can serve, and a stream that is silent ends."""
     attempt, lease = exchange.attempt, exchange.lease
-    if attempt is None or lease is None or not lease.concerns(endpoint, line):
+    if attempt is None or lease is None or not lease.concerns(endpoint, instance):
         return
     if attempt.relay is not None:
         attempt.end_if_silent(failure)

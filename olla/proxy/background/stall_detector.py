@@ -15,18 +15,18 @@ from structlog.typing import FilteringBoundLogger
 
 from olla.clock import Clock
 from olla.failures import Failed, Failure, Kind
-from olla.fleet.instance import Line
+from olla.fleet.instance import ModelInstance
 from olla.fleet.snapshot import Snapshot
-from olla.fleet.stalls import Moving, Patience, suspects
-from olla.proxy.background.endpoint_request import ask_endpoint, number
+from olla.fleet.stalls import Patience, Progress, suspects
+from olla.proxy.background.endpoint_request import number, post_to_endpoint
 from olla.proxy.exchange.admission import Admission
 from olla.proxy.upstream.pool import Pool
 from olla.tasks import spawn
 
-__all__ = ["Confirming", "Looking"]
+__all__ = ["Reprobe", "StallDetector"]
 
 
-class Looking(Protocol):
+class Reprobe(Protocol):
     """Who can say what an endpoint has in memory now."""
 
     async def probed(self, endpoint: str) -> object:
@@ -34,7 +34,7 @@ class Looking(Protocol):
         ...
 
 
-class Confirming:
+class StallDetector:
     """Watches what is under way. Start it, and stop it."""
 
     interval = 5.0
@@ -51,9 +51,9 @@ class Confirming:
         pool: Pool,
         clock: Clock,
         *,
-        moving: Callable[[], Iterable[Moving]],
-        give_up: Callable[[Line, Failure], None],
-        looking: Looking,
+        moving: Callable[[], Iterable[Progress]],
+        give_up: Callable[[ModelInstance, Failure], None],
+        looking: Reprobe,
         snapshot: Callable[[], Snapshot],
         new_id: Callable[[], str],
         logger: FilteringBoundLogger,
@@ -72,7 +72,7 @@ class Confirming:
         self._new_id = new_id
         self._logger = logger
         self._task: asyncio.Task[None] | None = None
-        self._suspicions: dict[Line, asyncio.Task[None]] = {}
+        self._suspicions: dict[ModelInstance, asyncio.Task[None]] = {}
 
     def start(self) -> None:
         """Begin to look."""
@@ -97,60 +97,60 @@ class Confirming:
 
     def _look(self) -> None:
         twins, now = self._dispatcher.twins, self._clock.now()
-        for line in suspects(self._moving(), twins, now, self.patience):
-            if line not in self._suspicions:
-                self._suspicions[line] = spawn(self._suspect(line))
+        for instance in suspects(self._moving(), twins, now, self.patience):
+            if instance not in self._suspicions:
+                self._suspicions[instance] = spawn(self._suspect(instance))
 
-    async def _suspect(self, line: Line) -> None:
+    async def _suspect(self, instance: ModelInstance) -> None:
         try:
-            failure = await self.one_token(line)
-            if failure is None or not self._current(line):
-                line.moved_at = self._clock.now()  # it works, or cannot be told
+            failure = await self.one_token(instance)
+            if failure is None or not self._current(instance):
+                instance.moved_at = self._clock.now()  # it works, or cannot be told
                 return
-            name = line.twin.name
+            name = instance.twin.name
             self._logger.warning(
-                "model stuck", endpoint=name, model=line.model, reason=failure.message
+                "model stuck", endpoint=name, model=instance.model, reason=failure.message
             )
             message = f"endpoint '{name}' is stuck on this model: {failure.message}"
-            self._mark(line, stuck=True)
-            self._give_up(line, Failure(Kind.GIVEN_UP, message, name))
-            await self._until_it_moves(line)
-            self._logger.info("model moves again", endpoint=name, model=line.model)
+            self._mark(instance, stuck=True)
+            self._give_up(instance, Failure(Kind.GIVEN_UP, message, name))
+            await self._until_it_moves(instance)
+            self._logger.info("model moves again", endpoint=name, model=instance.model)
         except Exception as error:
             self._logger.error("looking after a stuck model failed", exc_info=error)
         finally:
-            self._mark(line, stuck=False)
-            del self._suspicions[line]
+            self._mark(instance, stuck=False)
+            del self._suspicions[instance]
 
-    async def _until_it_moves(self, line: Line) -> None:
+    async def _until_it_moves(self, instance: ModelInstance) -> None:
         wait = self.again_first
-        while line in line.twin.stuck and self._current(line):
+        while instance in instance.twin.stuck and self._current(instance):
             await asyncio.sleep(wait)
             wait = min(wait * 2, self.again_max)
-            if await self.one_token(line) is None:
+            if await self.one_token(instance) is None:
                 return
 
-    def _mark(self, line: Line, *, stuck: bool) -> None:
-        line.twin.set_stuck(line, stuck=stuck)
+    def _mark(self, instance: ModelInstance, *, stuck: bool) -> None:
+        instance.twin.set_stuck(instance, stuck=stuck)
         self._admission.reconsider()
 
-    def _current(self, line: Line) -> bool:
-        return self._dispatcher.twins.by_name.get(line.twin.name) is line.twin
+    def _current(self, instance: ModelInstance) -> bool:
+        return self._dispatcher.twins.by_name.get(instance.twin.name) is instance.twin
 
-    async def one_token(self, line: Line) -> Failure | None:
+    async def one_token(self, instance: ModelInstance) -> Failure | None:
         """Ask for one token; None when it came, or when the model is not in memory any more, so
         that asking would load it."""
-        twin = line.twin
+        twin = instance.twin
         view = twin.view
         if twin.tells_residency:
             await self._looking.probed(twin.name)
             view = self._snapshot().by_name.get(twin.name, view)
-            if not line.resident or line.model not in view.resident:
+            if not instance.resident or instance.model not in view.resident:
                 return None
-        path, body = _smallest_request(line)
+        path, body = _smallest_request(instance)
         try:
             async with asyncio.timeout(self.timeout):
-                return await ask_endpoint(self._pool, view.spec, path, body, self._new_id())
+                return await post_to_endpoint(self._pool, view.spec, path, body, self._new_id())
         except TimeoutError:
             return Failure(
                 Kind.FIRST_BYTE_TIMEOUT, f"one token did not come within {self.timeout:g} s"
@@ -159,20 +159,20 @@ class Confirming:
             return failed.failure
 
 
-def _smallest_request(line: Line) -> tuple[str, bytes]:
+def _smallest_request(instance: ModelInstance) -> tuple[str, bytes]:
     """Path and body of the request that shows whether a model works, and changes nothing: it
     wants the model just as it is loaded, for as long as it would stay anyway."""
-    own = line.twin.view.models.get(line.model)
-    body: dict[str, Any] = {"model": own.name if own is not None else line.model}
-    if not line.twin.tells_residency:
-        if line.embedding:
+    own = instance.twin.view.models.get(instance.model)
+    body: dict[str, Any] = {"model": own.name if own is not None else instance.model}
+    if not instance.twin.tells_residency:
+        if instance.embedding:
             return "/v1/embeddings", msgspec.json.encode({**body, "input": "a"})
         return "/v1/completions", msgspec.json.encode({**body, "prompt": "a", "max_tokens": 1})
-    options = {name: number(value) for name, value in line.options or ()}
-    if line.options is None and line.context is not None:
-        options["num_ctx"] = line.context
-    body["keep_alive"] = number(round(line.keep_alive)) if line.keep_alive < inf else -1
-    if line.embedding:
+    options = {name: number(value) for name, value in instance.options or ()}
+    if instance.options is None and instance.context is not None:
+        options["num_ctx"] = instance.context
+    body["keep_alive"] = number(round(instance.keep_alive)) if instance.keep_alive < inf else -1
+    if instance.embedding:
         return "/api/embed", msgspec.json.encode({**body, "input": "a", "options": options})
     body.update(prompt="a", raw=True, stream=False, options={**options, "num_predict": 1})
     return "/api/generate", msgspec.json.encode(body)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from olla.proxy.bounds.client_timeouts import ClientTimeouts
-from olla.proxy.bounds.timer_wheel import Deadlines
+from olla.proxy.bounds.timer_wheel import TimerWheel
 
 __all__ = ["SendTimeout"]
 
@@ -27,7 +27,7 @@ class SendTimeout:
         self,
         transport: asyncio.WriteTransport,
         limits: ClientTimeouts,
-        deadlines: Deadlines,
+        deadlines: TimerWheel,
         loop: asyncio.AbstractEventLoop,
         stalled: Callable[[asyncio.WriteTransport], None],
     ) -> None:

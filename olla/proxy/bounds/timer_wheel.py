@@ -13,7 +13,7 @@ import heapq
 from math import ceil, floor
 from typing import Protocol
 
-__all__ = ["Deadlines", "Watched"]
+__all__ = ["TimerWheel", "Watched"]
 
 _SLOTS_A_SECOND = 20
 _FAR = 20.0
@@ -26,14 +26,14 @@ class Watched(Protocol):
     """Something with a deadline."""
 
     slot: float
-    """The slot it is in: written by `Deadlines` only; 0 while it is in none."""
+    """The slot it is in: written by `TimerWheel` only; 0 while it is in none."""
 
     def due(self) -> None:
         """Called when its deadline has come, as far as was known when it was watched."""
         ...
 
 
-class Deadlines:
+class TimerWheel:
     """All deadlines of one router, in the loop's time."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:

@@ -21,7 +21,7 @@ from olla.admission.queue_types import (
 )
 from olla.clock import Clock
 from olla.failures import Failure
-from olla.fleet.instance import Loading
+from olla.fleet.instance import ModelLoad
 from olla.fleet.snapshot import Snapshot
 from olla.routing.decision import Refuse
 from olla.routing.features import Features
@@ -29,7 +29,7 @@ from olla.routing.policy import Policy
 
 __all__ = ["Admission", "LoadEnded", "ModelLoader"]
 
-LoadEnded = Callable[[Loading, Failure | None], None]
+LoadEnded = Callable[[ModelLoad, Failure | None], None]
 """Called at the end of each load, with None for a good one."""
 
 
@@ -43,7 +43,7 @@ class ModelLoader(Protocol):
         """Start a load."""
         ...
 
-    def abandon(self, loading: Loading) -> None:
+    def abandon(self, loading: ModelLoad) -> None:
         """Give a load up."""
         ...
 
@@ -153,10 +153,10 @@ class Admission:
             self._timer = None
         await self._loads.close()
 
-    def _load_ended(self, loading: Loading, failure: Failure | None) -> None:
+    def _load_ended(self, loading: ModelLoad, failure: Failure | None) -> None:
         now = self._clock.now()
         self.dispatcher.load_ended(loading, now, failure)
-        self._loaded(loading.line.twin.name, now - loading.began, failure)
+        self._loaded(loading.instance.twin.name, now - loading.began, failure)
         self._obey(now)
 
     def _tick(self) -> None:

@@ -15,12 +15,12 @@ import msgspec
 
 from olla.failures import Failed, Failure, Kind, Phase
 from olla.fleet.endpoint import EndpointSpec
-from olla.proxy.bounds.timer_wheel import Deadlines
+from olla.proxy.bounds.timer_wheel import TimerWheel
 from olla.proxy.http.framing import chunk
 from olla.proxy.http.response_head import ResponseHead
 from olla.proxy.upstream.pool import Pool, UpstreamConnection
 from olla.proxy.upstream.relay import Relay
-from olla.routing.decision import Choice, ChooseEndpoint, ChooseFallback, ChooseLine
+from olla.routing.decision import Choice, ChooseEndpoint, ChooseFallback, ChooseInstance
 from olla.tasks import report, spawn
 
 __all__ = ["Attempt", "OutgoingRequest", "Owner", "Timeouts", "load_patience"]
@@ -51,10 +51,10 @@ def load_patience(choice: Choice, first_byte: float, now: float) -> float:
     is in memory, else `first_byte` once more, or three times what that load and those before it
     are expected to take."""
     match choice:
-        case ChooseLine():
+        case ChooseInstance():
             if choice.ready:
                 return 0.0
-            expected = max(choice.delay or 0.0, choice.line.load_seconds(now))
+            expected = max(choice.delay or 0.0, choice.instance.load_seconds(now))
             return max(first_byte, LOAD_PATIENCE * expected)
         case ChooseFallback():
             return first_byte
@@ -128,7 +128,7 @@ class Attempt:
     def __init__(
         self,
         pool: Pool,
-        deadlines: Deadlines,
+        deadlines: TimerWheel,
         spec: EndpointSpec,
         request: OutgoingRequest,
         limits: Timeouts,

@@ -14,7 +14,7 @@ from olla.proxy.http.message_fields import Passed
 from olla.proxy.upstream.relay import Relay
 from olla.record import AttemptRecord, RequestRecord
 
-__all__ = ["answered", "own_error", "pause_of", "settle"]
+__all__ = ["finish_attempt", "relayed_error", "retry_pause", "upstream_error"]
 
 _CHANGES_MODELS: Final = frozenset(
     {Operation.PULL, Operation.CREATE, Operation.COPY, Operation.DELETE}
@@ -25,7 +25,7 @@ _REFUSALS: Final = frozenset(
 """What an endpoint says of one model or of olla, while it may be well otherwise."""
 
 
-def settle(
+def finish_attempt(
     stations: Stations,
     target: Target,
     record: RequestRecord,
@@ -54,9 +54,9 @@ def settle(
             record.load_seconds = summary.load_seconds
     if record.inference and record.output_tokens is None:
         estimate_tokens(record, lease, relay, failure, now)
-    line, model = lease.line, lease.model
-    if failure is not None and line is not None and failure.kind in _REFUSALS:
-        line.twin.refused(line, now, failure.retry_after)
+    instance, model = lease.instance, lease.model
+    if failure is not None and instance is not None and failure.kind in _REFUSALS:
+        instance.twin.refused(instance, now, failure.retry_after)
     if not lease.released:
         learnt: Answer | None = None
         if failure is None and summary is not None and record.status == 200:
@@ -76,14 +76,14 @@ _ADVICE = {
 """What the operator may do about it."""
 
 
-def pause_of(passed: Passed, wall: float) -> float | None:
+def retry_pause(passed: Passed, wall: float) -> float | None:
     """The seconds an endpoint asks to be left alone, as of `wall` (Unix time); None where it does
     not say."""
     value = passed.retry_after
     return retry_after(value.decode("latin-1"), wall) if value else None
 
 
-def answered(endpoint: str, status: int, pause: float | None) -> Failure:
+def upstream_error(endpoint: str, status: int, pause: float | None) -> Failure:
     """The endpoint has answered with an error of its own."""
     kind = kind_of_status(status) or Kind.UPSTREAM_STATUS
     return Failure(
@@ -95,8 +95,8 @@ def answered(endpoint: str, status: int, pause: float | None) -> Failure:
     )
 
 
-def own_error(endpoint: str, status: int, pause: float | None) -> Failure | None:
+def relayed_error(endpoint: str, status: int, pause: float | None) -> Failure | None:
     """The same for an answer that was relayed; None where it says nothing of the endpoint."""
     if status == 404 or kind_of_status(status) is None:
         return None
-    return answered(endpoint, status, pause)
+    return upstream_error(endpoint, status, pause)

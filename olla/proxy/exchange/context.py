@@ -8,18 +8,18 @@ from typing import Protocol
 from olla.clock import Clock
 from olla.failures import Failure
 from olla.fleet.snapshot import Snapshot
-from olla.proxy.auth.authenticate import Gate
+from olla.proxy.auth.authenticate import Authenticator
 from olla.proxy.bounds.body_budget import BodyBudget
 from olla.proxy.bounds.time_slices import TimeSlices
-from olla.proxy.bounds.timer_wheel import Deadlines
+from olla.proxy.bounds.timer_wheel import TimerWheel
 from olla.proxy.exchange.admission import Admission
 from olla.proxy.exchange.attempt import Timeouts
 from olla.proxy.exchange.context_length import ContextRule
-from olla.proxy.exchange.response_headers import Telling
+from olla.proxy.exchange.response_headers import ResponseHeaders
 from olla.proxy.http.allowed_hosts import AllowedHosts
 from olla.proxy.http.browser_guard import BrowserGuard
 from olla.proxy.http.cors import CorsPolicy
-from olla.proxy.http.date_header import Dates
+from olla.proxy.http.date_header import DateHeader
 from olla.proxy.upstream.pool import Pool
 from olla.record import Sink
 
@@ -59,7 +59,7 @@ class Stations:
         *,
         clock: Clock,
         admission: Admission,
-        gate: Gate,
+        authenticator: Authenticator,
         fleet: Fleet,
         pool: Pool,
         sink: Sink,
@@ -86,7 +86,7 @@ class Stations:
         browsers may send (none: those of pages that the router itself serves)."""
         self.clock = clock
         self.admission = admission
-        self.gate = gate
+        self.authenticator = authenticator
         self.fleet = fleet
         self.pool = pool
         self.sink = sink
@@ -98,9 +98,9 @@ class Stations:
         self.explained = explained
         self.via = via
         self.strategy = admission.dispatcher.options.strategy.value
-        self.telling = Telling()
-        self.dates = Dates(clock)
-        self.deadlines = Deadlines()
+        self.response_headers = ResponseHeaders()
+        self.dates = DateHeader(clock)
+        self.deadlines = TimerWheel()
         self.body_budget = BodyBudget(bodies_max, max_body)
         self.time_slices = TimeSlices(clock)
         self.wait_keepalive = wait_keepalive

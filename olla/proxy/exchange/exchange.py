@@ -17,28 +17,40 @@ from olla.dialects.dialect import Right
 from olla.dialects.paths import BodyUse, Target
 from olla.dialects.rewrite import Edit
 from olla.failures import Failed, Failure, Kind
-from olla.proxy.auth.authenticate import Visit
+from olla.proxy.auth.authenticate import Quota
 from olla.proxy.bounds.body_budget import BodyCharge
 from olla.proxy.exchange.attempt import Attempt, load_patience
-from olla.proxy.exchange.attempt_result import answered, own_error, pause_of, settle
+from olla.proxy.exchange.attempt_result import (
+    finish_attempt,
+    relayed_error,
+    retry_pause,
+    upstream_error,
+)
 from olla.proxy.exchange.context import Stations
 from olla.proxy.exchange.failover import elsewhere, is_an_answer
-from olla.proxy.exchange.message_building import form_answer, form_request
-from olla.proxy.exchange.request_parsing import LONG, Scanned, scan, understand
-from olla.proxy.exchange.sse_keepalive import Waiting, waiting_for
+from olla.proxy.exchange.message_building import build_request, build_response
+from olla.proxy.exchange.request_parsing import LONG, Scanned, parse_request, scan
+from olla.proxy.exchange.sse_keepalive import Waiting, keepalive_for
 from olla.proxy.http.error_response import error_answer
 from olla.proxy.http.message_fields import Passed
-from olla.proxy.http.request import Incoming
+from olla.proxy.http.request import IncomingRequest
 from olla.proxy.http.response_head import ResponseHead
 from olla.proxy.upstream.pool import UpstreamConnection
 from olla.proxy.upstream.relay import Downstream, Relay
 from olla.record import AttemptRecord, RequestRecord
-from olla.routing.decision import Choice, ChooseEndpoint, ChooseFallback, ChooseLine, Reason, Refuse
+from olla.routing.decision import (
+    Choice,
+    ChooseEndpoint,
+    ChooseFallback,
+    ChooseInstance,
+    Reason,
+    Refuse,
+)
 from olla.routing.features import Features
 from olla.routing.policies.steady import Steady
 from olla.tasks import spawn
 
-__all__ = ["Abandoned", "Carrier", "Exchange", "Host", "note_choice"]
+__all__ = ["Abandoned", "Carrier", "Exchange", "Host", "record_choice"]
 
 _STEADY: Final = Steady()
 _WAITED: Final = frozenset({Reason.QUEUED, Reason.COLD_LOAD, Reason.MODEL_LOADING})
@@ -91,13 +103,13 @@ class Exchange:
         *("_asked_for", "_body", "_body_read", "_charge", "_counted", "_edits", "_explanation"),
         *("_failure", "_features", "_half_closed", "_host", "_incoming", "_pause", "_refreshed"),
         *("_scanned", "_stations", "_target", "_ticket", "_trace", "_waiting"),
-        *("attempt", "downstream", "finished", "lease", "record", "task", "visit"),
+        *("attempt", "downstream", "finished", "lease", "record", "task", "quota"),
     )
 
     def __init__(
         self,
         stations: Stations,
-        incoming: Incoming,
+        incoming: IncomingRequest,
         downstream: Downstream,
         target: Target,
         record: RequestRecord,
@@ -130,17 +142,17 @@ class Exchange:
         self._half_closed = False
         """The client may be gone: no endpoint is to work for it."""
         self.finished = False
-        self.visit: Visit | None = None
+        self.quota: Quota | None = None
         """Who asks, once that is known."""
         record.dialect = target.dialect.name
         record.operation = target.word
         record.strategy = stations.strategy
 
-    def enter(self, visit: Visit) -> None:
+    def enter(self, quota: Quota) -> None:
         """It is known who asks, and that it may."""
         self.task = None
-        self.visit = visit
-        visit.note(self.record)
+        self.quota = quota
+        quota.note(self.record)
 
     def hold(self, charge: BodyCharge) -> None:
         """Its body is coming in: what it holds of the body budget is released at the end, or
@@ -149,7 +161,7 @@ class Exchange:
 
     def begin(self, body: bytes) -> None:
         """Called once the body has been read (empty if it is streamed)."""
-        assert self.visit is not None
+        assert self.quota is not None
         try:
             if self._target.body is not _STREAMED:
                 self._body_read = True
@@ -159,13 +171,13 @@ class Exchange:
                 return
             self._body = body
             if len(body) > LONG:
-                self.task = spawn(self._scan(self.visit), self.crashed)
+                self.task = spawn(self._scan(self.quota), self.crashed)
             else:
-                self._understand(self.visit)
+                self._understand(self.quota)
         except Exception as error:
             self.crashed(error)
 
-    async def _scan(self, visit: Visit) -> None:
+    async def _scan(self, quota: Quota) -> None:
         """Read a long body a little in each turn of the loop, then go on."""
         try:
             steps = scan(self._target, self._incoming, self._body)
@@ -173,31 +185,31 @@ class Exchange:
         except Failed as failed:
             self._failure = failed.failure
         self.task = None
-        self._understand(visit)
+        self._understand(quota)
 
-    def _understand(self, visit: Visit) -> None:
+    def _understand(self, quota: Quota) -> None:
         if self._failure is None:
             try:
-                self._take_in(visit)
+                self._take_in(quota)
             except Failed as failed:
                 self._failure = failed.failure
-        visit.pay(self._features, self._paid)  # what is refused counts against the limits, too
+        quota.pay(self._features, self._paid)  # what is refused counts against the limits, too
 
-    def _take_in(self, visit: Visit) -> None:
+    def _take_in(self, quota: Quota) -> None:
         stations, record = self._stations, self.record
-        self._features, self._edits, self._counted, self._explanation = understand(
+        self._features, self._edits, self._counted, self._explanation = parse_request(
             stations,
             self._target,
             self._incoming,
             record,
             self._body,
-            visit.caller,
+            quota.caller,
             self._scanned,
         )
         self._asked_for = record.model
         if stations.wait_keepalive and record.streaming:
             cors = self._incoming.cors
-            self._waiting = waiting_for(stations, self._target, self.downstream, record, cors)
+            self._waiting = keepalive_for(stations, self._target, self.downstream, record, cors)
 
     def _paid(self, refused: Failure | None) -> None:
         """Its limits were charged, or refuse it."""
@@ -291,8 +303,8 @@ class Exchange:
         self._drop_body()
         if not self.finished:
             self.finished = True
-            if self.visit is not None:
-                self.visit.settle(self.record)
+            if self.quota is not None:
+                self.quota.settle(self.record)
             self._host.over(self)
 
     def _drop_body(self) -> None:
@@ -359,7 +371,7 @@ class Exchange:
             case Lease():
                 self._leased(granted)
             case Refuse():
-                self._turned_away(granted)
+                self._rejected(granted)
             case never:
                 assert_never(never)
 
@@ -376,7 +388,7 @@ class Exchange:
         self._features = lease.features
         self._try(lease)
 
-    def _turned_away(self, refusal: Refuse) -> None:
+    def _rejected(self, refusal: Refuse) -> None:
         if self._failure is not None:
             self.refuse(self._failure)  # of the last endpoint that was tried
             return
@@ -401,11 +413,11 @@ class Exchange:
         """Try one endpoint."""
         stations, record, choice = self._stations, self.record, lease.choice
         self.lease = lease
-        note_choice(record, choice, self._asked_for)
+        record_choice(record, choice, self._asked_for)
         self._trace = AttemptRecord(choice.twin.name, record.reason, lease.granted_at)
         record.attempts.append(self._trace)
         try:
-            request = form_request(
+            request = build_request(
                 self._incoming,
                 self._target,
                 self._body,
@@ -457,14 +469,14 @@ class Exchange:
         record.status = self._trace.status = head.status
         record.first_byte = self._trace.first_byte = now
         if head.status >= 400:
-            self._pause = pause_of(head.passed, stations.clock.wall())
+            self._pause = retry_pause(head.passed, stations.clock.wall())
         elif self.lease is not None:
             stations.admission.began(self.lease, now)
         begun = self._waiting is not None and self._waiting.stop()
         fields, limits = self._fields(now), self._limits()
         if not head.passed.plain:
             fields = self._of_now(head.passed, now) + fields
-        formed = form_answer(
+        formed = build_response(
             head,
             self.downstream,
             fields + limits,
@@ -480,7 +492,7 @@ class Exchange:
         assert attempt.relay is not None
         failure = attempt.relay.failure
         if failure is None and record.status >= 400:
-            failure = own_error(record.endpoint or "", record.status, self._pause)
+            failure = relayed_error(record.endpoint or "", record.status, self._pause)
         try:
             self._attempt_over(failure)
         except Exception as error:
@@ -495,8 +507,8 @@ class Exchange:
         assert self._trace is not None
         view = self.lease.choice.view
         self._trace.status = head.status
-        pause = pause_of(head.passed, self._stations.clock.wall())
-        failure = answered(view.name, head.status, pause)
+        pause = retry_pause(head.passed, self._stations.clock.wall())
+        failure = upstream_error(view.name, head.status, pause)
         if not is_an_answer(self._target, view, head.status):
             if head.status == 404:
                 self._stations.fleet.probe_now(view.name)
@@ -540,18 +552,18 @@ class Exchange:
         self._guarded(None, over=failure)
 
     def _fields(self, now: float) -> bytes:
-        fields = self._stations.telling.fields(self.record, now, self._explanation)
+        fields = self._stations.response_headers.fields(self.record, now, self._explanation)
         cors = self._incoming.cors
         return fields + cors if cors else fields
 
     def _limits(self) -> bytes:
-        return b"" if self.visit is None else self.visit.fields()
+        return b"" if self.quota is None else self.quota.fields()
 
     def _of_now(self, passed: Passed, now: float) -> bytes:
         """What an answer's head tells as of now, or to this client."""
         stations = self._stations
         more = b"" if passed.dated else stations.dates.field(now)
-        pause = pause_of(passed, stations.clock.wall())
+        pause = retry_pause(passed, stations.clock.wall())
         if pause is not None:
             more += b"Retry-After: %d\r\n" % ceil(pause)
         if self.lease is not None and self.lease.choice.view.spec.forward_authorization:
@@ -570,7 +582,7 @@ class Exchange:
         self.lease = self.attempt = None
         if lease is not None and trace is not None:
             relay = attempt.relay if attempt is not None else None
-            settle(self._stations, self._target, self.record, lease, trace, relay, failure)
+            finish_attempt(self._stations, self._target, self.record, lease, trace, relay, failure)
 
 
 def _left() -> Failure:
@@ -581,14 +593,14 @@ def _left() -> Failure:
     )
 
 
-def note_choice(record: RequestRecord, choice: Choice, asked_for: str | None) -> None:
+def record_choice(record: RequestRecord, choice: Choice, asked_for: str | None) -> None:
     """Where it goes, and why. `asked_for` is the model as the client spelled it."""
     view = choice.twin.view
     record.endpoint = choice.twin.name
     record.endpoint_type = choice.twin.kind or view.spec.type
     record.reason = choice.reason._value_  # the public way runs Python code
     match choice:
-        case ChooseLine():
+        case ChooseInstance():
             record.decision = "routed"
             record.model = view.models[choice.model].name
         case ChooseEndpoint():

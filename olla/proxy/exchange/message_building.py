@@ -11,19 +11,19 @@ from olla.fleet.model_names import canonical
 from olla.proxy.exchange.attempt import OutgoingRequest
 from olla.proxy.exchange.request_parsing import LONG, Scanned
 from olla.proxy.http.headers import request_head, response_head
-from olla.proxy.http.request import Incoming
+from olla.proxy.http.request import IncomingRequest
 from olla.proxy.http.response_head import ResponseHead
 from olla.proxy.upstream.relay import Downstream
-from olla.routing.decision import Choice, ChooseEndpoint, ChooseFallback, ChooseLine
+from olla.routing.decision import Choice, ChooseEndpoint, ChooseFallback, ChooseInstance
 
-__all__ = ["form_answer", "form_request"]
+__all__ = ["build_request", "build_response"]
 _MANAGE: Final = Right.MANAGE
 _STREAMED: Final = BodyUse.STREAMED
 _MULTIPART: Final = BodyUse.MULTIPART
 
 
-def form_request(
-    incoming: Incoming,
+def build_request(
+    incoming: IncomingRequest,
     target: Target,
     body: bytes,
     asked_for: str | None,
@@ -71,7 +71,7 @@ def form_request(
     )
 
 
-def form_answer(
+def build_response(
     head: ResponseHead, downstream: Downstream, fields: bytes, *, body_read: bool, limited: bool
 ) -> bytes:
     """The answer's head for the client; it promises a trailer to one that takes them.
@@ -96,7 +96,7 @@ def form_answer(
 
 
 def _model_edit(
-    incoming: Incoming,
+    incoming: IncomingRequest,
     target: Target,
     body: bytes,
     asked_for: str | None,
@@ -105,7 +105,7 @@ def _model_edit(
 ) -> Edit | None:
     """What spells the model as the endpoint spells it, where that matters."""
     match choice:
-        case ChooseLine():
+        case ChooseInstance():
             view, model = choice.view, choice.model
         case ChooseEndpoint() | ChooseFallback():
             return None

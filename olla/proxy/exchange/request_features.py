@@ -12,7 +12,7 @@ from olla.dialects.paths import Target
 from olla.fleet.model_names import canonical
 from olla.proxy.exchange.context import Stations
 from olla.proxy.http.headers import header_value
-from olla.proxy.http.request import Incoming
+from olla.proxy.http.request import IncomingRequest
 from olla.routing.affinity import CUTS, prefix_blocks
 from olla.routing.decision import Considered
 from olla.routing.features import Features
@@ -26,7 +26,7 @@ _OTHER: Final = Operation.OTHER
 
 
 def features_of(
-    stations: Stations, target: Target, incoming: Incoming, peek: Peek, caller: Caller
+    stations: Stations, target: Target, incoming: IncomingRequest, peek: Peek, caller: Caller
 ) -> Features:
     """What routing may know of the request."""
     prompt = peek.prompt

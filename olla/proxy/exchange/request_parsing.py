@@ -14,11 +14,11 @@ from olla.failures import Failed
 from olla.proxy.exchange.context import Stations
 from olla.proxy.exchange.context_length import fit_context
 from olla.proxy.exchange.request_features import explained, features_of
-from olla.proxy.http.request import Incoming
+from olla.proxy.http.request import IncomingRequest
 from olla.record import RequestRecord
 from olla.routing.features import Features
 
-__all__ = ["LONG", "Scanned", "scan", "understand"]
+__all__ = ["LONG", "Scanned", "parse_request", "scan"]
 
 LONG = 1_048_576
 """Bytes. A longer body is scanned in steps before it is understood; a shorter one takes some
@@ -37,7 +37,7 @@ Scanned = JsonObject | Form | None
 """What a scan of a long body has found."""
 
 
-def scan(target: Target, incoming: Incoming, body: bytes) -> Steps[Scanned]:
+def scan(target: Target, incoming: IncomingRequest, body: bytes) -> Steps[Scanned]:
     """Scan a long body, a step at a time.
 
     Raises:
@@ -51,10 +51,10 @@ def scan(target: Target, incoming: Incoming, body: bytes) -> Steps[Scanned]:
     return None
 
 
-def understand(
+def parse_request(
     stations: Stations,
     target: Target,
-    incoming: Incoming,
+    incoming: IncomingRequest,
     record: RequestRecord,
     body: bytes,
     caller: Caller,
@@ -87,7 +87,7 @@ def understand(
     record.streaming = peek.stream
     record.inference = target.inference
     record.load_options = peek.load_options
-    if stations.gate.policy.keep_content and target.inference:
+    if stations.authenticator.policy.keep_content and target.inference:
         record.content = (body[:_KEPT_MAX].decode("utf-8", "replace"), "")
     features = features_of(stations, target, incoming, peek, caller)
     # Unloading takes no slot, and must not have the model loaded first.

@@ -3,7 +3,7 @@
 from olla.proxy.http.headers import header_value, seconds
 from olla.record import RequestRecord
 
-__all__ = ["Telling"]
+__all__ = ["ResponseHeaders"]
 
 _REMEMBERED_MAX = 1024
 _REMEMBERED_BYTES_MAX = 1024
@@ -12,7 +12,7 @@ _REMEMBERED_BYTES_MAX = 1024
 _Key = tuple[str | None, str | None, str | None, str, str, str]
 
 
-class Telling:
+class ResponseHeaders:
     """Puts the fields together; what recurs from request to request is kept as bytes."""
 
     __slots__ = ("_known",)

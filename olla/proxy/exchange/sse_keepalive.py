@@ -15,7 +15,7 @@ from olla.proxy.http.framing import chunk
 from olla.proxy.upstream.relay import Downstream
 from olla.record import RequestRecord
 
-__all__ = ["Waiting", "waiting_for"]
+__all__ = ["Waiting", "keepalive_for"]
 
 _HEAD = (
     b"HTTP/1.1 200 OK\r\nServer: olla\r\nContent-Type: text/event-stream\r\n"
@@ -39,11 +39,11 @@ class Waiting:
         record: RequestRecord,
         cors: bytes,
     ) -> None:
-        """`cors`: see `Incoming.cors`."""
+        """`cors`: see `IncomingRequest.cors`."""
         self._cors = cors
         self._dates = stations.dates
         self._deadlines = stations.deadlines
-        self._telling = stations.telling
+        self._telling = stations.response_headers
         self._dialect = target.dialect
         self._operation = target.operation
         self._interval = stations.wait_keepalive
@@ -115,7 +115,7 @@ class Waiting:
         return f"{text}, expected in about {max(predicted - waited, 1.0):.0f} s"
 
 
-def waiting_for(
+def keepalive_for(
     stations: Stations,
     target: Target,
     downstream: Downstream,

@@ -36,11 +36,11 @@ def estimate_tokens(
             return
         output = 0.0 if features.embedding else _passed_on(relay)
     elif failure is not None and failure.kind in LEFT:
-        line = lease.line
-        if line is None:
+        instance = lease.instance
+        if instance is None:
             return
-        worked = now - lease.granted_at - prompt * line.rates.prefill
-        decode = line.rates.decode
+        worked = now - lease.granted_at - prompt * instance.rates.prefill
+        decode = instance.rates.decode
         idle = features.embedding or decode <= 0
         output = 0.0 if idle else max(worked / decode, 0.0)
     else:

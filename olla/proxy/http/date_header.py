@@ -9,7 +9,7 @@ from typing import Final
 
 from olla.clock import Clock
 
-__all__ = ["Dates"]
+__all__ = ["DateHeader"]
 
 _DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS: Final = (
@@ -17,7 +17,7 @@ _MONTHS: Final = (
 )
 
 
-class Dates:
+class DateHeader:
     """Writes the date as a header line."""
 
     __slots__ = ("_clock", "_field", "_until")

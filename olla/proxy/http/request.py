@@ -16,7 +16,7 @@ from olla.proxy.bounds.client_timeouts import ClientTimeouts
 from olla.proxy.http.content_coding import ContentDecoder, Undecodable, coding_of
 from olla.proxy.http.credentials import Credential
 
-__all__ = ["Incoming", "body_too_slow", "read_body", "request_id", "too_large"]
+__all__ = ["IncomingRequest", "body_too_slow", "read_body", "request_id", "too_large"]
 
 _SLICE = 262144
 """Bytes that are decoded at once: a millisecond's work, then others get their turn."""
@@ -26,7 +26,7 @@ _RATIO_FREE = 1_048_576
 _SANE_ID = re.compile(r"[!-~]{1,128}")
 
 
-class Incoming(Protocol):
+class IncomingRequest(Protocol):
     """One request."""
 
     method: str
@@ -92,7 +92,7 @@ class Incoming(Protocol):
         ...
 
 
-def request_id(incoming: Incoming, ids: Iterator[str]) -> str:
+def request_id(incoming: IncomingRequest, ids: Iterator[str]) -> str:
     """The client's own id where it sent a sane one (printable ASCII, up to 128), else a new one."""
     own = None if incoming.plain else incoming.header("X-Olla-Request-ID")
     if own is not None and _SANE_ID.fullmatch(own):
@@ -101,7 +101,7 @@ def request_id(incoming: Incoming, ids: Iterator[str]) -> str:
 
 
 async def read_body(
-    incoming: Incoming,
+    incoming: IncomingRequest,
     limit: int,
     charge: BodyCharge,
     reserve: Callable[[int | None], Awaitable[None]],
@@ -141,7 +141,7 @@ async def read_body(
 
 
 async def _decoded(
-    incoming: Incoming, coding: str, body: bytes | None, decoded: "_Decoded"
+    incoming: IncomingRequest, coding: str, body: bytes | None, decoded: "_Decoded"
 ) -> bytes:
     """The decoded body, of which all has come (`body`) or nothing yet."""
     try:

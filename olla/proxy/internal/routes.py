@@ -19,17 +19,24 @@ from olla.dialects.dialect import Dialect, Operation, Right
 from olla.dialects.paths import Target
 from olla.dialects.registry import DIALECTS
 from olla.failures import Failed, Failure, Kind
-from olla.proxy.auth.authenticate import Own, Visit
-from olla.proxy.auth.authorize import CATEGORIES, NOT_LET_IN, let_in
+from olla.proxy.auth.authenticate import Own, Quota
+from olla.proxy.auth.authorize import CATEGORIES, UNAUTHORIZED, authorize
 from olla.proxy.exchange.context import Stations
 from olla.proxy.exchange.exchange import Carrier
 from olla.proxy.http.error_response import add_fields, error_response
 from olla.proxy.http.headers import seconds
-from olla.proxy.http.request import Incoming
-from olla.proxy.internal.subrequest import InnerAnswer
+from olla.proxy.http.request import IncomingRequest
+from olla.proxy.internal.subrequest import SubrequestResponse
 from olla.record import RequestRecord
 
-__all__ = ["Answering", "Asked", "OperationSurface", "OwnPath", "Permission", "Surface"]
+__all__ = [
+    "InternalRequest",
+    "InternalRoute",
+    "InternalRoutes",
+    "OperationSurface",
+    "Permission",
+    "Surface",
+]
 
 
 T = TypeVar("T")
@@ -38,7 +45,7 @@ T = TypeVar("T")
 class Asker(Protocol):
     """Sends a request of a surface's own making into the fleet."""
 
-    async def read(self, incoming: Incoming, visit: Visit, most: int) -> bytes:
+    async def read(self, incoming: IncomingRequest, quota: Quota, most: int) -> bytes:
         """The whole body of a request, of `most` bytes at most."""
         ...
 
@@ -51,36 +58,36 @@ class Asker(Protocol):
         method: str,
         path: str,
         body: bytes,
-        visit: Visit,
+        quota: Quota,
         record: RequestRecord,
         peer: str,
         carrier: Carrier,
-    ) -> InnerAnswer:
-        """The answer, which is on its way; see `InnerAnswer`."""
+    ) -> SubrequestResponse:
+        """The answer, which is on its way; see `SubrequestResponse`."""
         ...
 
 
-class Asked:
+class InternalRequest:
     """A request to one of olla's own paths, and what is known of it."""
 
-    __slots__ = ("_asker", "_carrier", "incoming", "record", "visit")
+    __slots__ = ("_asker", "_carrier", "incoming", "quota", "record")
 
     def __init__(
         self,
-        incoming: Incoming,
-        visit: Visit,
+        incoming: IncomingRequest,
+        quota: Quota,
         record: RequestRecord,
         asker: Asker,
         carrier: Carrier,
     ) -> None:
         self.incoming = incoming
-        self.visit = visit
+        self.quota = quota
         self.record = record
         self._asker = asker
         self._carrier = carrier
 
     async def stream(
-        self, request: web.BaseRequest, answer: InnerAnswer, content_type: str
+        self, request: web.BaseRequest, answer: SubrequestResponse, content_type: str
     ) -> web.StreamResponse:
         """Begin a stream that passes on what the fleet answers: its head is sent here.
 
@@ -105,24 +112,24 @@ class Asked:
         Raises:
             Failed: it is too long, breaks off, or there is no room for it, or a limit is reached.
         """
-        return await self._asker.read(self.incoming, self.visit, most)
+        return await self._asker.read(self.incoming, self.quota, most)
 
     async def run(self, steps: Generator[None, None, T]) -> T:
         """What work in many short steps comes to, see `TimeSlices`."""
         return await self._asker.run(steps)
 
-    def ask(self, path: str, body: bytes) -> InnerAnswer:
+    def ask(self, path: str, body: bytes) -> SubrequestResponse:
         """Have the fleet answer a POST to one of the proxied paths (such as `/api/chat`), as if
         the client had sent it: the caller's rights and limits hold, and it is recorded once.
 
         Raises:
             Failed: no such path is served, or nothing is taken in any more.
         """
-        visit, record, peer = self.visit, self.record, self.incoming.peer
-        return self._asker.ask("POST", path, body, visit, record, peer, self._carrier)
+        quota, record, peer = self.quota, self.record, self.incoming.peer
+        return self._asker.ask("POST", path, body, quota, record, peer, self._carrier)
 
 
-Surface = Callable[[web.BaseRequest, Asked], Awaitable[web.StreamResponse]]
+Surface = Callable[[web.BaseRequest, InternalRequest], Awaitable[web.StreamResponse]]
 """Answers one of olla's own paths."""
 OperationSurface = Callable[[web.BaseRequest, Target, Caller], Awaitable[web.Response]]
 """Answers an operation of a dialect for the whole fleet, as far as the caller may see it."""
@@ -132,7 +139,7 @@ Permission = Callable[[Caller], Failure | None]
 """Refuses callers, or accepts one with None."""
 
 
-class OwnPath:
+class InternalRoute:
     """One of olla's own paths.
 
     `right` is what a caller needs for it: a right, or a `Permission` where that depends on more
@@ -177,25 +184,25 @@ def _any_caller(caller: Caller) -> Failure | None:
     return None
 
 
-async def _server_options(request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
+async def _server_options(request: web.BaseRequest, asked: InternalRequest) -> web.StreamResponse:
     """Answer `OPTIONS *`, which asks what the server as a whole can do (RFC 9110, 9.3.7)."""
     return web.Response(
         status=204, headers={"Allow": "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"}
     )
 
 
-_SERVER: Final = OwnPath(_server_options, right=_any_caller, own=Own("internal", None))
+_SERVER: Final = InternalRoute(_server_options, right=_any_caller, own=Own("internal", None))
 """What `*` stands for as a target; no method but OPTIONS may have it."""
 
 
-class Answering:
+class InternalRoutes:
     """Answers what needs no endpoint, or asks them itself."""
 
     def __init__(
         self,
         stations: Stations,
         *,
-        paths: Mapping[str, OwnPath],
+        paths: Mapping[str, InternalRoute],
         operations: Mapping[Operation, OperationSurface],
         asker: Asker,
         logger: structlog.typing.FilteringBoundLogger,
@@ -207,7 +214,7 @@ class Answering:
         self._asker = asker
         self._logger = logger
 
-    def own(self, path: str) -> OwnPath | None:
+    def own(self, path: str) -> InternalRoute | None:
         """Which of olla's own paths this is, if any."""
         found = _SERVER if path == "*" else self.paths.get(path)
         if found is None:
@@ -223,30 +230,30 @@ class Answering:
         """Who answers an operation for the whole fleet, if anybody does."""
         return self._operations.get(operation)
 
-    async def let_in(self, incoming: Incoming, target: Target) -> Visit:
-        """See `allowing.let_in`; a key that is not known here is looked for in the store.
+    async def authorize(self, incoming: IncomingRequest, target: Target) -> Quota:
+        """See `allowing.authorize`; a key that is not known here is looked for in the store.
 
         Raises:
             Failed: it is not let in, or the store is away.
         """
-        gate, via = self.stations.gate, self.stations.via
-        return await self._known(lambda: let_in(gate, incoming, target, via))
+        authenticator, via = self.stations.authenticator, self.stations.via
+        return await self._known(lambda: authorize(authenticator, incoming, target, via))
 
     async def _known(self, find: Callable[[], T]) -> T:
         """What `find` finds; where it does not know a key, once more after the store was asked."""
         try:
             return find()
         except UnknownKey:
-            if self.stations.gate.renew is None:
+            if self.stations.authenticator.renew is None:
                 raise
-        await self.stations.gate.renew()
+        await self.stations.authenticator.renew()
         return find()
 
     async def answer_own(
         self,
-        own: OwnPath,
+        own: InternalRoute,
         request: web.BaseRequest,
-        incoming: Incoming,
+        incoming: IncomingRequest,
         record: RequestRecord,
         gone: Callable[[], Failure],
     ) -> web.StreamResponse:
@@ -257,36 +264,40 @@ class Answering:
         right = own.right
         asker, carrier = self._asker, cast(Carrier, request.protocol)
         if right is None:
-            gate = self.stations.gate
-            unlimited = Visit(gate, gate.anonymous(incoming), None, False)
-            return await own.answer(request, Asked(incoming, unlimited, record, asker, carrier))
-        visit: Visit | None = None
+            authenticator = self.stations.authenticator
+            unlimited = Quota(authenticator, authenticator.anonymous(incoming), None, False)
+            return await own.answer(
+                request, InternalRequest(incoming, unlimited, record, asker, carrier)
+            )
+        quota: Quota | None = None
 
         async def answered() -> web.StreamResponse:
-            nonlocal visit
+            nonlocal quota
             entering = self._enter(own, right, incoming)
-            visit, refused = await self._visited(entering, incoming, own.category, own.own)
-            visit.note(record)
+            quota, refused = await self._served(entering, incoming, own.category, own.own)
+            quota.note(record)
             if refused is not None or not own.asks:
-                await visit.paid()
+                await quota.paid()
             if refused is not None:
                 raise refused
             try:
-                response = await own.answer(request, Asked(incoming, visit, record, asker, carrier))
+                response = await own.answer(
+                    request, InternalRequest(incoming, quota, record, asker, carrier)
+                )
             except Failed:
-                await visit.paid()  # what is wrong before the fleet is asked counts as well
+                await quota.paid()  # what is wrong before the fleet is asked counts as well
                 raise
             if not response.prepared:
-                await visit.paid()
+                await quota.paid()
             return response
 
         try:
             response = await self._guarded(answered, own.dialect, record, gone)
-            if visit is not None and not response.prepared:
-                response.headers.update(visit.headers())
+            if quota is not None and not response.prepared:
+                response.headers.update(quota.headers())
         finally:
-            if visit is not None:
-                visit.settle(record)
+            if quota is not None:
+                quota.settle(record)
             if own.recorded:
                 self._over(record)
         return response
@@ -295,7 +306,7 @@ class Answering:
         self,
         answer: OperationSurface,
         request: web.BaseRequest,
-        incoming: Incoming,
+        incoming: IncomingRequest,
         target: Target,
         record: RequestRecord,
         gone: Callable[[], Failure],
@@ -304,55 +315,57 @@ class Answering:
         record.dialect = target.dialect.name
         record.operation = target.word
         record.strategy = self.stations.strategy
-        visit: Visit | None = None
+        quota: Quota | None = None
 
         async def answered() -> web.StreamResponse:
-            nonlocal visit
-            entering = self.let_in(incoming, target)
+            nonlocal quota
+            entering = self.authorize(incoming, target)
             category = CATEGORIES[target.operation]
-            visit, refused = await self._visited(entering, incoming, category, Own())
-            visit.note(record)
-            await visit.paid()
+            quota, refused = await self._served(entering, incoming, category, Own())
+            quota.note(record)
+            await quota.paid()
             if refused is not None:
                 raise refused
-            return await answer(request, target, visit.caller)
+            return await answer(request, target, quota.caller)
 
         try:
             response = await self._guarded(answered, target.dialect, record, gone)
-            if visit is not None:
-                response.headers.update(visit.headers())
+            if quota is not None:
+                response.headers.update(quota.headers())
         finally:
-            if visit is not None:
-                visit.settle(record)
+            if quota is not None:
+                quota.settle(record)
             self._over(record)
         return response
 
-    async def _visited(
-        self, entering: Awaitable[Visit], incoming: Incoming, category: Category, own: Own
-    ) -> tuple[Visit, Failed | None]:
+    async def _served(
+        self, entering: Awaitable[Quota], incoming: IncomingRequest, category: Category, own: Own
+    ) -> tuple[Quota, Failed | None]:
         """The visit, and the refusal of a caller without the right: its request counts, too."""
         try:
             return await entering, None
         except Failed as failed:
-            if failed.failure.status not in NOT_LET_IN:
+            if failed.failure.status not in UNAUTHORIZED:
                 raise
-            return self.stations.gate.turned_away(incoming, category, own), failed
+            return self.stations.authenticator.quota_of_rejected(incoming, category, own), failed
 
-    async def _enter(self, own: OwnPath, right: Right | Permission, incoming: Incoming) -> Visit:
+    async def _enter(
+        self, own: InternalRoute, right: Right | Permission, incoming: IncomingRequest
+    ) -> Quota:
         """The visit of a request to one of olla's own paths.
 
         Raises:
             Failed: its key is not accepted, or has no right to it.
         """
-        gate = self.stations.gate
-        caller = await self._known(lambda: gate.identify(incoming, strict=own.strict))
+        authenticator = self.stations.authenticator
+        caller = await self._known(lambda: authenticator.identify(incoming, strict=own.strict))
         if isinstance(right, Right):
             refusal = refuse(caller, right, own.operation or incoming.path)
         else:
             refusal = right(caller)
         if refusal is not None:
             raise Failed(refusal)
-        return gate.visit(caller, own.category, incoming, own.own)
+        return authenticator.quota(caller, own.category, incoming, own.own)
 
     async def _guarded(
         self,

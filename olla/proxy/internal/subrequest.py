@@ -20,7 +20,7 @@ from olla.proxy.http.headers import unchanging_head
 from olla.proxy.http.response_head import ResponseHead, parse_head
 from olla.record import RequestRecord
 
-__all__ = ["InnerAnswer", "InnerHost", "InnerIncoming"]
+__all__ = ["SubrequestHost", "SubrequestIncoming", "SubrequestResponse"]
 
 _HEADERS = ((b"Content-Type", b"application/json"),)
 _HELD_MAX = 262_144
@@ -31,8 +31,8 @@ LINE_MAX = 1_000_000
 """Bytes of one line of an answer that is read line by line."""
 
 
-class InnerIncoming:
-    """A request that a surface has made. See `Incoming`."""
+class SubrequestIncoming:
+    """A request that a surface has made. See `IncomingRequest`."""
 
     def __init__(self, method: str, target: str, body: bytes, peer: str) -> None:
         self.method = method
@@ -56,11 +56,11 @@ class InnerIncoming:
         return "application/json" if name.lower() == "content-type" else None
 
     def listed(self, name: str) -> str | None:
-        """See `Incoming.listed`."""
+        """See `IncomingRequest.listed`."""
         return self.header(name)
 
     def outgoing(self, target: Target, spec: EndpointSpec, via: str | None) -> bytes:
-        """See `Incoming.outgoing`."""
+        """See `IncomingRequest.outgoing`."""
         return unchanging_head(
             self.method, target.upstream_target, spec, self.headers, peer=self.peer, via=via
         )
@@ -84,7 +84,7 @@ class InnerIncoming:
         raise AssertionError("an inner request has its body with it")
 
 
-class InnerHost:
+class SubrequestHost:
     """Whoever began an inner exchange: what it was for is recorded by who asked."""
 
     def __init__(self, running: set[Exchange], outer: Host) -> None:
@@ -101,7 +101,7 @@ class InnerHost:
         self._outer.crashed(record, error)
 
 
-class InnerAnswer:
+class SubrequestResponse:
     """The answer to an inner request, as it comes: read by a surface.
 
     A `Downstream` for its exchange. `leave` must be called by whoever stops reading. An answer

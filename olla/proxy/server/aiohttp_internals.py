@@ -47,7 +47,7 @@ from olla.clock import Clock
 from olla.failures import Failure, Kind
 from olla.proxy.bounds.client_timeouts import ClientTimeouts
 from olla.proxy.bounds.send_timeout import SendTimeout
-from olla.proxy.bounds.timer_wheel import Deadlines
+from olla.proxy.bounds.timer_wheel import TimerWheel
 from olla.proxy.exchange.exchange import Abandoned
 from olla.proxy.http.authority import is_authority, is_own, split_absolute
 from olla.proxy.http.raw_response import WRITTEN_CLOSE
@@ -630,7 +630,7 @@ class Server(web.Server):
         begin: Callable[[Connection, HotRequest], None],
         more: Callable[[HotRequest], None],
         clock: Clock,
-        deadlines: Deadlines,
+        deadlines: TimerWheel,
         timeouts: ClientTimeouts,
         connections_max: int,
         lingering: float,

@@ -15,7 +15,7 @@ from olla.proxy.http.credentials import Credential, credentials
 from olla.proxy.http.headers import unchanging_head
 from olla.proxy.http.request import body_too_slow
 
-__all__ = ["AiohttpIncoming"]
+__all__ = ["AiohttpRequest"]
 
 _OBEYED = frozenset(
     {
@@ -25,8 +25,8 @@ _OBEYED = frozenset(
 )
 
 
-class AiohttpIncoming:
-    """See `Incoming`."""
+class AiohttpRequest:
+    """See `IncomingRequest`."""
 
     __slots__ = (
         "_continued",
@@ -78,7 +78,7 @@ class AiohttpIncoming:
 
     @property
     def credentials(self) -> tuple[Credential, ...]:
-        """See `Incoming.credentials`."""
+        """See `IncomingRequest.credentials`."""
         return credentials(self.headers)
 
     @property
@@ -101,11 +101,11 @@ class AiohttpIncoming:
         return self._request.headers.get(name)
 
     def listed(self, name: str) -> str | None:
-        """See `Incoming.listed`."""
+        """See `IncomingRequest.listed`."""
         return ", ".join(self._request.headers.getall(name, ())) or None
 
     def outgoing(self, target: Target, spec: EndpointSpec, via: str | None) -> bytes:
-        """See `Incoming.outgoing`."""
+        """See `IncomingRequest.outgoing`."""
         return unchanging_head(
             self.method,
             target.upstream_target,
@@ -130,13 +130,13 @@ class AiohttpIncoming:
             transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def decoded(self) -> None:
-        """See `Incoming.decoded`."""
+        """See `IncomingRequest.decoded`."""
         self.headers = [
             (name, value) for name, value in self.headers if name.lower() != b"content-encoding"
         ]
 
     def whole(self) -> bytes | None:
-        """See `Incoming.whole`."""
+        """See `IncomingRequest.whole`."""
         content = self._request.content
         if not content.is_eof() or content.exception() is not None:
             return None

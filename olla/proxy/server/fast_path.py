@@ -16,11 +16,11 @@ from olla.proxy.exchange.exchange import Exchange
 from olla.proxy.http.browser_guard import BrowserGuard
 from olla.proxy.server.hot_head import HotHead, HotHeads
 
-__all__ = ["FastPath", "HotIncoming", "HotRequest"]
+__all__ = ["FastPath", "FastRequest", "HotRequest"]
 
 
-class HotIncoming:
-    """A request as the fast path has read it. See `Incoming`."""
+class FastRequest:
+    """A request as the fast path has read it. See `IncomingRequest`."""
 
     __slots__ = (
         *("_head", "cors", "credentials", "has_body", "headers", "hidden", "length", "method"),
@@ -50,11 +50,11 @@ class HotIncoming:
         return self._head.fields.get(name.lower())
 
     def listed(self, name: str) -> str | None:
-        """See `Incoming.listed`: a hot request has no field twice."""
+        """See `IncomingRequest.listed`: a hot request has no field twice."""
         return self.header(name)
 
     def outgoing(self, target: Target, spec: EndpointSpec, via: str | None) -> bytes:
-        """See `Incoming.outgoing`."""
+        """See `IncomingRequest.outgoing`."""
         return self._head.outgoing(target, spec, self.peer, via, self.hidden)
 
     def expects_continue(self) -> bool:

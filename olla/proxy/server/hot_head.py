@@ -84,7 +84,7 @@ class HotHead:
         for name, value in headers:
             self.fields.setdefault(name.decode().lower(), value.decode())
         self.cors = b""
-        """See `Incoming.cors`."""
+        """See `IncomingRequest.cors`."""
         self.from_proxy_only = False
         """Whether the head is only acceptable from a trusted proxy: any other gets an error."""
         self.plain = _OBEYED.isdisjoint(self.fields)

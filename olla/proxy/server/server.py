@@ -22,11 +22,11 @@ from olla.access.keyring import UnknownKey
 from olla.dialects.dialect import Dialect, Operation
 from olla.dialects.paths import BodyUse, Paths, Target, WrongMethod
 from olla.failures import Failed, Failure, Kind
-from olla.fleet.instance import Line
-from olla.fleet.stalls import Moving
-from olla.proxy.auth.authenticate import Gate, Own, Visit
-from olla.proxy.auth.authorize import CATEGORIES, NOT_LET_IN, let_in
-from olla.proxy.background.rerouting import give_up_on, moving
+from olla.fleet.instance import ModelInstance
+from olla.fleet.stalls import Progress
+from olla.proxy.auth.authenticate import Authenticator, Own, Quota
+from olla.proxy.auth.authorize import CATEGORIES, UNAUTHORIZED, authorize
+from olla.proxy.background.rerouting import moving, reroute
 from olla.proxy.bounds.body_budget import STEP, BodyCharge
 from olla.proxy.bounds.client_timeouts import ClientTimeouts
 from olla.proxy.bounds.connection_limit import overloaded
@@ -34,18 +34,18 @@ from olla.proxy.exchange.context import Stations
 from olla.proxy.exchange.exchange import Carrier, Exchange
 from olla.proxy.http.error_response import add_fields, error_answer, error_response
 from olla.proxy.http.raw_response import WRITTEN_CLOSE, written
-from olla.proxy.http.request import Incoming, read_body, request_id, too_large
-from olla.proxy.internal.routes import Answering, OperationSurface, OwnPath
-from olla.proxy.internal.subrequest import InnerAnswer, InnerHost, InnerIncoming
+from olla.proxy.http.request import IncomingRequest, read_body, request_id, too_large
+from olla.proxy.internal.routes import InternalRoute, InternalRoutes, OperationSurface
+from olla.proxy.internal.subrequest import SubrequestHost, SubrequestIncoming, SubrequestResponse
 from olla.proxy.server.aiohttp_check import fault
 from olla.proxy.server.aiohttp_internals import Connection, Request, Server
-from olla.proxy.server.aiohttp_request import AiohttpIncoming
-from olla.proxy.server.fast_path import FastPath, HotIncoming, HotRequest
+from olla.proxy.server.aiohttp_request import AiohttpRequest
+from olla.proxy.server.fast_path import FastPath, FastRequest, HotRequest
 from olla.record import RequestRecord
 from olla.settings.masking import masked
 from olla.tasks import spawn
 
-__all__ = ["Downstream", "turn_away"]
+__all__ = ["Downstream", "reject"]
 
 T = TypeVar("T")
 
@@ -71,18 +71,18 @@ class Downstream:
         stations: Stations,
         paths: Paths,
         *,
-        own: Mapping[str, OwnPath],
+        own: Mapping[str, InternalRoute],
         operations: Mapping[Operation, OperationSurface],
         head_max: int,
         timeouts: ClientTimeouts,
         connections_max: int,
         logger: structlog.typing.FilteringBoundLogger,
     ) -> None:
-        """`own` paths (see `Answering`), `operations` answered for the fleet; `head_max` is bytes,
+        """`own` paths (see `InternalRoutes`), `operations` answered for the fleet; `head_max` is bytes,
         `connections_max` how many clients may be connected."""
         self._stations = stations
         self._paths = paths
-        self.answering = Answering(
+        self.internal_routes = InternalRoutes(
             stations, paths=own, operations=operations, asker=self, logger=logger
         )
         self._logger = logger
@@ -120,7 +120,7 @@ class Downstream:
         return FastPath(
             self._paths,
             self._stations.max_body,
-            self.answering.is_own,
+            self.internal_routes.is_own,
             self._stations.guard,
             self._is_proxy,
         )
@@ -135,11 +135,11 @@ class Downstream:
         """Requests being answered."""
         return self._answering
 
-    def renew(self, stations: Stations, paths: Paths, own: Mapping[str, OwnPath]) -> None:
+    def renew(self, stations: Stations, paths: Paths, own: Mapping[str, InternalRoute]) -> None:
         """Serve what comes from now on by other limits and paths."""
-        self._stations = self.answering.stations = stations
+        self._stations = self.internal_routes.stations = stations
         self._paths = paths
-        self.answering.paths = own
+        self.internal_routes.paths = own
         if self.server.fast_path is not None:
             self.server.fast_path = self._new_fast_path()
 
@@ -161,63 +161,69 @@ class Downstream:
         self.server.pre_shutdown()  # or it would wait for those that are idle
         await self.server.shutdown(timeout=_SHUTDOWN)
 
-    def moving(self) -> list[Moving]:
+    def moving(self) -> list[Progress]:
         """What is with endpoints now, and how far it has come."""
         return [way for each in self._exchanges if (way := moving(each)) is not None]
 
-    def give_up_on(self, endpoint: str, line: Line | None, failure: Failure) -> None:
+    def reroute(self, endpoint: str, instance: ModelInstance | None, failure: Failure) -> None:
         """An endpoint, or a model on it, is dead or stuck: see `giving_up`."""
         for exchange in list(self._exchanges):
-            give_up_on(exchange, endpoint, line, failure)
+            reroute(exchange, endpoint, instance, failure)
 
     # --- exchanges --------------------------------------------------------------------------
 
     def _begin_hot(self, connection: Connection, request: HotRequest) -> None:
         """Answer a request of which the fast path has the head, and its body or a part of it."""
         head = request.head
-        incoming = HotIncoming(head, connection.peer, request.length)
+        incoming = FastRequest(head, connection.peer, request.length)
         record = self._record(incoming, request.started)
         exchange = self._open(incoming, connection, head.target, record)
-        gate = self._stations.gate
+        authenticator = self._stations.authenticator
         if request.missing or request.length >= STEP:
             request.exchange = exchange
         try:
             self._admit(connection)
-            visit = let_in(gate, incoming, head.target, self._stations.via)
+            quota = authorize(authenticator, incoming, head.target, self._stations.via)
         except UnknownKey as unknown:
-            if gate.renew is None:
-                turn_away(gate, exchange, incoming, head.target, unknown.failure)
+            if authenticator.renew is None:
+                reject(authenticator, exchange, incoming, head.target, unknown.failure)
             else:
                 if request.exchange is not None:
-                    self._hold(request, gate.anonymous(incoming).account)
+                    self._hold(request, authenticator.anonymous(incoming).account)
                 late = self._begin_late(exchange, incoming, request)
                 exchange.task = spawn(late, exchange.crashed)
         except Failed as failed:
-            turn_away(gate, exchange, incoming, head.target, failed.failure)
+            reject(authenticator, exchange, incoming, head.target, failed.failure)
         except Exception as error:
             exchange.crashed(error)
         else:
-            exchange.enter(visit)
+            exchange.enter(quota)
             if request.exchange is None:
                 exchange.begin(request.body())
             else:
-                self._hold(request, visit.caller.account)
-                self._reserve(request, visit)
+                self._hold(request, quota.caller.account)
+                self._reserve(request, quota)
 
     async def _begin_late(
-        self, exchange: Exchange, incoming: HotIncoming, request: HotRequest
+        self, exchange: Exchange, incoming: FastRequest, request: HotRequest
     ) -> None:
         """Begin once the store was asked for the key."""
         try:
-            visit = await self.answering.let_in(incoming, request.head.target)
+            quota = await self.internal_routes.authorize(incoming, request.head.target)
         except Failed as failed:
-            turn_away(self._stations.gate, exchange, incoming, request.head.target, failed.failure)
+            reject(
+                self._stations.authenticator,
+                exchange,
+                incoming,
+                request.head.target,
+                failed.failure,
+            )
         else:
-            exchange.enter(visit)
+            exchange.enter(quota)
             if request.exchange is None:
                 exchange.begin(request.body())
             else:
-                self._reserve(request, visit)
+                self._reserve(request, quota)
 
     def _hold(self, request: HotRequest, account: str) -> None:
         """Count what arrives of a body against the budget, for the caller with this account."""
@@ -226,10 +232,10 @@ class Downstream:
         request.charge = BodyCharge(self._stations.body_budget, account)
         exchange.hold(request.charge)
 
-    def _reserve(self, request: HotRequest, visit: Visit) -> None:
+    def _reserve(self, request: HotRequest, quota: Quota) -> None:
         """Charge the caller's limits before more of the body is read."""
         if request.missing:
-            visit.reserve(request.length, partial(self._reserved, request))
+            quota.reserve(request.length, partial(self._reserved, request))
         else:
             self._reserved(request, None)
 
@@ -265,7 +271,7 @@ class Downstream:
             connection.persistent = False
             raise Failed(overloaded("too many connections", "server.max_connections"))
 
-    def _record(self, incoming: Incoming, started: float) -> RequestRecord:
+    def _record(self, incoming: IncomingRequest, started: float) -> RequestRecord:
         clock = self._stations.clock
         return RequestRecord(
             id=request_id(incoming, self._stations.ids),
@@ -277,7 +283,11 @@ class Downstream:
         )
 
     def _open(
-        self, incoming: Incoming, connection: Connection, target: Target, record: RequestRecord
+        self,
+        incoming: IncomingRequest,
+        connection: Connection,
+        target: Target,
+        record: RequestRecord,
     ) -> Exchange:
         exchange = Exchange(self._stations, incoming, connection, target, record, self)
         self._exchanges.add(exchange)
@@ -295,7 +305,7 @@ class Downstream:
         stations.sink(record)
         self._done()
 
-    async def read(self, incoming: Incoming, visit: Visit, most: int) -> bytes:
+    async def read(self, incoming: IncomingRequest, quota: Quota, most: int) -> bytes:
         """See `Asker.read`.
 
         Raises:
@@ -303,9 +313,9 @@ class Downstream:
         """
         stations = self._stations
         limit = min(most, stations.max_body)
-        charge = BodyCharge(stations.body_budget, visit.caller.account)
+        charge = BodyCharge(stations.body_budget, quota.caller.account)
         try:
-            return await read_body(incoming, limit, charge, visit.reserved)
+            return await read_body(incoming, limit, charge, quota.reserved)
         except Failed as failed:
             if most < stations.max_body and failed.failure == too_large(most):
                 message = f"the request body is over this path's limit of {most} bytes"
@@ -323,11 +333,11 @@ class Downstream:
         method: str,
         path: str,
         body: bytes,
-        visit: Visit,
+        quota: Quota,
         record: RequestRecord,
         peer: str,
         carrier: Carrier,
-    ) -> InnerAnswer:
+    ) -> SubrequestResponse:
         """See `Asker.ask`.
 
         Raises:
@@ -336,20 +346,20 @@ class Downstream:
         if self.draining:
             raise Failed(_draining())
         target = self._paths.resolve(method, path)
-        charge = BodyCharge(self._stations.body_budget, visit.caller.account)
+        charge = BodyCharge(self._stations.body_budget, quota.caller.account)
         failure = charge.hold(len(body))
         if failure is not None:
             raise Failed(failure)
-        incoming = InnerIncoming(method, path, body, peer)
-        answer = InnerAnswer(record)
+        incoming = SubrequestIncoming(method, path, body, peer)
+        answer = SubrequestResponse(record)
         exchange = Exchange(
-            self._stations, incoming, answer, target, record, InnerHost(self._exchanges, self)
+            self._stations, incoming, answer, target, record, SubrequestHost(self._exchanges, self)
         )
         self._exchanges.add(exchange)
         answer.leave, answer.stop = exchange.abandon, exchange.stop
         carrier.carries(exchange)
         exchange.hold(charge)
-        exchange.enter(visit)
+        exchange.enter(quota)
         exchange.begin(body)
         return answer
 
@@ -368,8 +378,8 @@ class Downstream:
         if request.version not in _VERSIONS:
             raise BadHttpMessage(f"HTTP/{request.version.major}.{request.version.minor}")
         connection = cast(Connection, request.protocol)
-        incoming = AiohttpIncoming(request, connection.peer, self.server.timeouts)
-        own = self.answering.own(incoming.path)
+        incoming = AiohttpRequest(request, connection.peer, self.server.timeouts)
+        own = self.internal_routes.own(incoming.path)
         refusal = self._guarded(incoming)
         fault = cast(Request, request).fault
         if fault:
@@ -381,14 +391,14 @@ class Downstream:
         if own is None:
             return self._answer(request, incoming)
         record = self._record(incoming, self._stations.clock.now())
-        answering = self.answering.answer_own(own, request, incoming, record, connection.gone)
+        answering = self.internal_routes.answer_own(own, request, incoming, record, connection.gone)
         return self._served(answering, request, incoming)
 
     async def _served(
         self,
         answering: Awaitable[web.StreamResponse],
         request: web.BaseRequest,
-        incoming: AiohttpIncoming,
+        incoming: AiohttpRequest,
     ) -> web.StreamResponse:
         """An answer of olla's own, with what it tells browsers."""
         self._answering += 1
@@ -420,7 +430,7 @@ class Downstream:
         return response
 
     async def _answer(
-        self, request: web.BaseRequest, incoming: AiohttpIncoming
+        self, request: web.BaseRequest, incoming: AiohttpRequest
     ) -> web.StreamResponse:
         record = self._record(incoming, self._stations.clock.now())
         connection = self._prepare(request, incoming)
@@ -430,9 +440,9 @@ class Downstream:
             dialect = self._paths.error_dialect(request.raw_path)
             self._write_failure(failed, dialect, incoming, connection, record)
             return written(connection.persistent)
-        answer = self.answering.operation(target.operation)
+        answer = self.internal_routes.operation(target.operation)
         if answer is not None:
-            answering = self.answering.answer_operation(
+            answering = self.internal_routes.answer_operation(
                 answer, request, incoming, target, record, connection.gone
             )
             return await self._served(answering, request, incoming)
@@ -441,16 +451,16 @@ class Downstream:
         try:
             try:
                 self._admit(connection)
-                visit = await self.answering.let_in(incoming, target)
-                exchange.enter(visit)
+                quota = await self.internal_routes.authorize(incoming, target)
+                exchange.enter(quota)
                 body = b""
                 if target.body is not BodyUse.STREAMED and incoming.has_body:
                     stations = self._stations
-                    charge = BodyCharge(stations.body_budget, visit.caller.account)
+                    charge = BodyCharge(stations.body_budget, quota.caller.account)
                     exchange.hold(charge)
-                    body = await read_body(incoming, stations.max_body, charge, visit.reserved)
+                    body = await read_body(incoming, stations.max_body, charge, quota.reserved)
             except Failed as failed:
-                turn_away(self._stations.gate, exchange, incoming, target, failed.failure)
+                reject(self._stations.authenticator, exchange, incoming, target, failed.failure)
             except Exception as error:
                 exchange.crashed(error)
             else:
@@ -462,7 +472,7 @@ class Downstream:
             raise
         return written(connection.persistent)
 
-    def _prepare(self, request: web.BaseRequest, incoming: AiohttpIncoming) -> Connection:
+    def _prepare(self, request: web.BaseRequest, incoming: AiohttpRequest) -> Connection:
         """The request's connection, which knows what its client can read."""
         connection = cast(Connection, request.protocol)
         connection.persistent = request.keep_alive and not self.draining
@@ -476,7 +486,7 @@ class Downstream:
         self,
         failed: Failed,
         dialect: Dialect,
-        incoming: AiohttpIncoming,
+        incoming: AiohttpRequest,
         client: Connection,
         record: RequestRecord,
     ) -> None:
@@ -505,7 +515,7 @@ class Downstream:
 
     # --- browsers ---------------------------------------------------------------------------
 
-    def _guarded(self, incoming: AiohttpIncoming) -> Failure | None:
+    def _guarded(self, incoming: AiohttpRequest) -> Failure | None:
         """Why a request is refused because of the page that makes a browser send it, if it is."""
         guard, method = self._stations.guard, incoming.method
         origins, hosts = incoming.origins, incoming.hosts
@@ -517,14 +527,14 @@ class Downstream:
 
     def _is_proxy(self, peer: str) -> bool:
         """Whether an address is that of a trusted proxy."""
-        return is_in(peer, self._stations.gate.policy.trusted)
+        return is_in(peer, self._stations.authenticator.policy.trusted)
 
     async def _refuse(
         self,
         refusal: Failure,
-        own: OwnPath | None,
+        own: InternalRoute | None,
         request: web.BaseRequest,
-        incoming: AiohttpIncoming,
+        incoming: AiohttpRequest,
     ) -> web.StreamResponse:
         """Refuse a request for whom it is for, or for the page that sends it. It counts against no
         limit: the person in front of a browser, whose address it would be, has not sent it."""
@@ -534,19 +544,21 @@ class Downstream:
         self._write_failure(Failed(refusal), dialect, incoming, connection, record)
         return written(connection.persistent)
 
-    async def _preflight(self, incoming: AiohttpIncoming) -> web.StreamResponse:
+    async def _preflight(self, incoming: AiohttpRequest) -> web.StreamResponse:
         """Tell a browser what the page may send. It needs no key, which a browser cannot show
         here, and counts against the limits of its address."""
         stations = self._stations
-        gate = stations.gate
+        authenticator = stations.authenticator
         record = self._record(incoming, stations.clock.now())
         dialect = self._paths.error_dialect(incoming.target)
         record.dialect, record.operation = dialect.name, "preflight"
-        visit = gate.visit(gate.anonymous(incoming), "monitoring", incoming, _PREFLIGHTS)
-        visit.note(record)
+        quota = authenticator.quota(
+            authenticator.anonymous(incoming), "monitoring", incoming, _PREFLIGHTS
+        )
+        quota.note(record)
         response: web.StreamResponse
         try:
-            await visit.paid()
+            await quota.paid()
         except Failed as failed:
             record.failure = failed.failure
             response = error_response(failed.failure, dialect)
@@ -556,8 +568,8 @@ class Downstream:
             incoming.cors = fields or incoming.cors
             response = web.Response(status=204)
         finally:
-            visit.settle(record)
-        response.headers.update(visit.headers())
+            quota.settle(record)
+        response.headers.update(quota.headers())
         response.headers["X-Olla-Request-ID"] = record.id
         record.status = response.status
         record.ended = stations.clock.now()
@@ -631,11 +643,15 @@ def _draining() -> Failure:
     return Failure(Kind.DRAINING, "the router is shutting down; try again", retry_after=1.0)
 
 
-def turn_away(
-    gate: Gate, exchange: Exchange, incoming: Incoming, target: Target, failure: Failure
+def reject(
+    authenticator: Authenticator,
+    exchange: Exchange,
+    incoming: IncomingRequest,
+    target: Target,
+    failure: Failure,
 ) -> None:
     """Refuse what was not let in; who has no right to it is charged for asking."""
-    if failure.status not in NOT_LET_IN or exchange.visit is not None:
+    if failure.status not in UNAUTHORIZED or exchange.quota is not None:
         exchange.refuse(failure)
         return
 
@@ -643,6 +659,6 @@ def turn_away(
         if not exchange.finished:
             exchange.refuse(refused or failure)
 
-    visit = gate.turned_away(incoming, CATEGORIES[target.operation])
-    exchange.enter(visit)
-    visit.pay(None, paid)
+    quota = authenticator.quota_of_rejected(incoming, CATEGORIES[target.operation])
+    exchange.enter(quota)
+    quota.pay(None, paid)

@@ -17,8 +17,8 @@ from olla.failures import Failed, Failure, Kind, Phase
 from olla.proxy.http.error_response import error_response
 from olla.proxy.http.message_fields import reason_phrase
 from olla.proxy.http.raw_response import WRITTEN_CLOSE
-from olla.proxy.internal.routes import Asked, Surface
-from olla.proxy.internal.subrequest import InnerAnswer
+from olla.proxy.internal.routes import InternalRequest, Surface
+from olla.proxy.internal.subrequest import SubrequestResponse
 from olla.surfaces.json_requests import MESSAGES_MAX, by_method, parsed_with_fields, tier_limits
 from olla.surfaces.responses import json_response
 
@@ -93,7 +93,7 @@ class ChatSurface:
             "/chat/stream": by_method("olla", {"POST": self._stream}),
         }
 
-    async def _chat(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
+    async def _chat(self, request: web.BaseRequest, asked: InternalRequest) -> web.StreamResponse:
         answer = await self._ask(asked, stream=False)
         try:
             status = await answer.status()
@@ -110,7 +110,7 @@ class ChatSurface:
             return _failed(_broken(answer, text), answer)
         if line.error != _NONE:
             return _failed(_broken(answer, _text(line.error)), answer)
-        caller = asked.visit.caller
+        caller = asked.quota.caller
         key = caller.key
         return json_response(
             {
@@ -121,7 +121,7 @@ class ChatSurface:
             headers=dict(answer.told()),
         )
 
-    async def _stream(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
+    async def _stream(self, request: web.BaseRequest, asked: InternalRequest) -> web.StreamResponse:
         answer = await self._ask(asked, stream=True)
         try:
             status = await answer.status()
@@ -135,7 +135,7 @@ class ChatSurface:
         finally:
             answer.leave()
 
-    async def _ask(self, asked: Asked, *, stream: bool) -> InnerAnswer:
+    async def _ask(self, asked: InternalRequest, *, stream: bool) -> SubrequestResponse:
         """Raises Failed: the body is none, or the fleet cannot be asked."""
         wanted, fields = await parsed_with_fields(asked, _Request, MESSAGES_MAX)
         model = wanted.model or self._default_model
@@ -144,7 +144,7 @@ class ChatSurface:
 
 
 async def _relayed(
-    request: web.BaseRequest, asked: Asked, answer: InnerAnswer
+    request: web.BaseRequest, asked: InternalRequest, answer: SubrequestResponse
 ) -> web.StreamResponse:
     """The stream, line by line as it comes.
 
@@ -168,7 +168,7 @@ async def _relayed(
     return WRITTEN_CLOSE  # without the last chunk: clients report that the stream broke
 
 
-def _broken(answer: InnerAnswer, text: str | None) -> Failure:
+def _broken(answer: SubrequestResponse, text: str | None) -> Failure:
     """What has ended an answer that had begun, in the endpoint's words where there are any."""
     failure, endpoint = answer.record.failure, answer.record.endpoint
     if failure is None:
@@ -177,7 +177,7 @@ def _broken(answer: InnerAnswer, text: str | None) -> Failure:
     return Failure(failure.kind, text or failure.message, failure.endpoint, failure.retry_after)
 
 
-def _failed(failure: Failure, answer: InnerAnswer) -> web.Response:
+def _failed(failure: Failure, answer: SubrequestResponse) -> web.Response:
     """The error of a request that olla refuses, or no endpoint could answer. That there is nobody
     to connect to is 503 here: Ollama is offline."""
     if failure.facts.phase is Phase.CONNECT:
@@ -185,7 +185,7 @@ def _failed(failure: Failure, answer: InnerAnswer) -> web.Response:
     return error_response(failure, OwnDialect(), answer.told())
 
 
-def _refused(status: int, body: bytes, answer: InnerAnswer) -> web.Response:
+def _refused(status: int, body: bytes, answer: SubrequestResponse) -> web.Response:
     """An endpoint's own error, with its status and its words."""
     known = answer.record.failure
     kind = known.kind if known is not None else _BY_STATUS.get(status, Kind.UPSTREAM_STATUS)

@@ -18,7 +18,7 @@ from olla.clock import Clock
 from olla.dialects.dialect import Right
 from olla.failures import Failed, Failure, Kind
 from olla.proxy.auth.authenticate import Own
-from olla.proxy.internal.routes import Asked, OwnPath
+from olla.proxy.internal.routes import InternalRequest, InternalRoute
 from olla.surfaces.chat.api import MEMBER
 from olla.surfaces.chat.status import Recorder
 from olla.surfaces.json_requests import KEYS_MAX, by_method, parsed
@@ -72,15 +72,15 @@ class AccountSurface:
         self._open_keys = open_keys
         self._making = asyncio.Lock()
 
-    def paths(self, own: Own) -> dict[str, OwnPath]:
+    def paths(self, own: Own) -> dict[str, InternalRoute]:
         """What is answered, by path below the prefix, and what each path needs."""
         usage = by_method("olla", {"GET": self._usage})
         keys = by_method("olla", {"GET": self._keys, "POST": self._create})
         one = by_method("olla", {"DELETE": self._revoke})
         return {
-            "/api/usage": OwnPath(usage, right=self._for_usage, own=own, strict=True),
-            "/api/keys": OwnPath(keys, right=self._for_keys, own=own, strict=True),
-            "/api/keys/*": OwnPath(one, right=self._for_keys, own=own, strict=True),
+            "/api/usage": InternalRoute(usage, right=self._for_usage, own=own, strict=True),
+            "/api/keys": InternalRoute(keys, right=self._for_keys, own=own, strict=True),
+            "/api/keys/*": InternalRoute(one, right=self._for_keys, own=own, strict=True),
         }
 
     def _for_usage(self, caller: Caller) -> Failure | None:
@@ -101,7 +101,7 @@ class AccountSurface:
             return None
         return self._for_usage(caller)
 
-    async def _usage(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
+    async def _usage(self, request: web.BaseRequest, asked: InternalRequest) -> web.StreamResponse:
         owner = self._reach(asked, request.query.get("user_id")).owner
         limit = _limit(request.query.get("limit"))
 
@@ -114,11 +114,11 @@ class AccountSurface:
         rows = [_shown(row) for row in await self._accounts.tried(newest)]
         return json_response({"usage": rows, "count": len(rows)})
 
-    async def _keys(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
+    async def _keys(self, request: web.BaseRequest, asked: InternalRequest) -> web.StreamResponse:
         found = await self._book.keys(*self._reach(asked, request.query.get("user_id")))
         return json_response({"keys": [shown_key(key) for key in found]})
 
-    async def _create(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
+    async def _create(self, request: web.BaseRequest, asked: InternalRequest) -> web.StreamResponse:
         sent = asked.incoming.has_body
         body = await parsed(asked, _KeyRequest, KEYS_MAX) if sent else _KeyRequest()
         query = request.query
@@ -127,7 +127,7 @@ class AccountSurface:
             raise Failed(Failure(Kind.BAD_REQUEST, _WHOSE))
         name = query.get("name") or body.name or _NAME
         async with self._making:  # or several at once would each find room for one more
-            return await self._made(asked.visit.caller.key, reach.owner, name)
+            return await self._made(asked.quota.caller.key, reach.owner, name)
 
     async def _made(self, by: Key | None, owner: str, name: str) -> web.StreamResponse:
         rights, lifetime = DEFAULT_RIGHTS, None
@@ -153,13 +153,13 @@ class AccountSurface:
         shown = shown_key(key)
         return json_response({"id": shown.pop("id"), "key": secret, **shown}, status=201)
 
-    async def _revoke(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
+    async def _revoke(self, request: web.BaseRequest, asked: InternalRequest) -> web.StreamResponse:
         reach = self._reach(asked, request.query.get("user_id"))
         return json_response(
             shown_revoked(await self._book.revoke(id_in(request.raw_path), *reach))
         )
 
-    def _reach(self, asked: Asked, user: str | None) -> _Reach:
+    def _reach(self, asked: InternalRequest, user: str | None) -> _Reach:
         """Which keys or usage the caller may reach, of those of `user` if one is named.
 
         Raises:
@@ -168,7 +168,7 @@ class AccountSurface:
         if user and not user.isprintable():
             message = "'user_id' is printable characters"
             raise Failed(Failure(Kind.BAD_REQUEST, message))
-        key = asked.visit.caller.key
+        key = asked.quota.caller.key
         if key is None:
             if not user:
                 raise Failed(Failure(Kind.BAD_REQUEST, _WHOSE))

@@ -19,7 +19,7 @@ from olla.clock import Clock
 from olla.failures import Failed
 from olla.fleet.profiles import ListFormat
 from olla.fleet.snapshot import Snapshot
-from olla.proxy.internal.routes import Asked, Surface
+from olla.proxy.internal.routes import InternalRequest, Surface
 from olla.surfaces.json_requests import by_method
 from olla.surfaces.models.list_cache import Catalogue, Shape
 from olla.surfaces.models.merge import Merged
@@ -49,7 +49,7 @@ _SHAPE = Shape(_shown)
 
 
 class Recorder(Protocol):
-    """Whoever has the store, as `Keeping`."""
+    """Whoever has the store, as `StoreService`."""
 
     @property
     def recording(self) -> "UsageRecording | None":
@@ -103,7 +103,7 @@ class ChatStatus:
         """What is answered, by path below the prefix."""
         return {"/api/status": by_method("olla", {"GET": self._status})}
 
-    async def _status(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
+    async def _status(self, request: web.BaseRequest, asked: InternalRequest) -> web.StreamResponse:
         memory = psutil.virtual_memory()
         uptime = int(self._clock.now() - self._started)
         return json_response(
@@ -115,7 +115,7 @@ class ChatStatus:
                     "ram_percent": memory.percent,
                     "cpu_percent": psutil.cpu_percent(interval=None),
                 },
-                "ollama": await self._ollama(Visibility.of(asked.visit.caller)),
+                "ollama": await self._ollama(Visibility.of(asked.quota.caller)),
                 "usage": {
                     "total_requests": await self._total(),
                     "active_anonymous_ips": self._active(),

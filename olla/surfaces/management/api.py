@@ -21,8 +21,8 @@ from olla.proxy.auth.authenticate import Own
 from olla.proxy.exchange.context import Fleet
 from olla.proxy.http.error_response import error_response
 from olla.proxy.http.raw_response import written
-from olla.proxy.internal.routes import Asked, OwnPath
-from olla.proxy.internal.subrequest import InnerAnswer
+from olla.proxy.internal.routes import InternalRequest, InternalRoute
+from olla.proxy.internal.subrequest import SubrequestResponse
 from olla.routing.decision import refusal
 from olla.routing.features import Features
 from olla.settings.surfaces import ManagedModel, Management
@@ -73,12 +73,12 @@ class ManagementSurface:
         self._fleet = fleet
         self._keys = KeyPages(book)
 
-    def paths(self) -> dict[str, OwnPath]:
+    def paths(self) -> dict[str, InternalRoute]:
         """What is answered, and what each path needs."""
         prefix = self._prefix
 
-        def listed(**answers: Any) -> OwnPath:
-            return OwnPath(
+        def listed(**answers: Any) -> InternalRoute:
+            return InternalRoute(
                 by_method("openai", answers),
                 right=Right.LIST,
                 category="management",
@@ -88,8 +88,8 @@ class ManagementSurface:
                 strict=True,
             )
 
-        def asking(operation: str, **answers: Any) -> OwnPath:
-            return OwnPath(
+        def asking(operation: str, **answers: Any) -> InternalRoute:
+            return InternalRoute(
                 by_method("openai", answers),
                 right=Right.GENERATE,
                 category="generation",
@@ -101,8 +101,8 @@ class ManagementSurface:
                 recorded=True,
             )
 
-        def keys(**answers: Any) -> OwnPath:
-            return OwnPath(
+        def keys(**answers: Any) -> InternalRoute:
+            return InternalRoute(
                 by_method("openai", answers),
                 right=Right.ADMIN,
                 category="management",
@@ -122,9 +122,9 @@ class ManagementSurface:
 
     # --- models -----------------------------------------------------------------------------
 
-    async def _models(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
+    async def _models(self, request: web.BaseRequest, asked: InternalRequest) -> web.StreamResponse:
         snapshot = await self._fleet.refresh("models", _LIST_AGE_MAX, _LIST_TIMEOUT)
-        visible = Visibility.of(asked.visit.caller)
+        visible = Visibility.of(asked.quota.caller)
         views = [view for view in visible.views(snapshot.endpoints) if _routable(view)]
         if not views:  # an empty list would say that there are no models
             features = Features(
@@ -146,14 +146,16 @@ class ManagementSurface:
 
     # --- what asks the fleet ----------------------------------------------------------------
 
-    async def _chat(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
+    async def _chat(self, request: web.BaseRequest, asked: InternalRequest) -> web.StreamResponse:
         return await self._ask(request, asked, ChatRequest, "/chat/completions")
 
-    async def _generate(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
+    async def _generate(
+        self, request: web.BaseRequest, asked: InternalRequest
+    ) -> web.StreamResponse:
         return await self._ask(request, asked, GenerateRequest, "/completions")
 
     async def _ask(
-        self, request: web.BaseRequest, asked: Asked, shape: type[Sampling], path: str
+        self, request: web.BaseRequest, asked: InternalRequest, shape: type[Sampling], path: str
     ) -> web.StreamResponse:
         wanted, fields = await parsed_with_fields(asked, shape, MESSAGES_MAX)
         answer = asked.ask(_ASKED + path, self._body(wanted, fields))
@@ -186,7 +188,7 @@ class ManagementSurface:
 
 
 async def _relayed(
-    request: web.BaseRequest, asked: Asked, answer: InnerAnswer
+    request: web.BaseRequest, asked: InternalRequest, answer: SubrequestResponse
 ) -> web.StreamResponse:
     """A stream as it comes; one that breaks off ends without the terminating chunk."""
     try:
@@ -201,7 +203,9 @@ async def _relayed(
     return response
 
 
-def _endpoint_error(asked: Asked, answer: InnerAnswer, status: int, body: bytes) -> web.Response:
+def _endpoint_error(
+    asked: InternalRequest, answer: SubrequestResponse, status: int, body: bytes
+) -> web.Response:
     """What an endpoint says against the request, in this API's shape."""
     record = asked.record
     message = _said_error(body) or f"endpoint '{record.endpoint}' answered {status}"
@@ -267,7 +271,7 @@ class _Completion(msgspec.Struct):
     usage: msgspec.Raw = _NULL
 
 
-def _completion(asked: Asked, body: bytes) -> _Completion:
+def _completion(asked: InternalRequest, body: bytes) -> _Completion:
     """An endpoint's whole answer.
 
     Raises:
@@ -292,7 +296,7 @@ def _is_text(body: bytes) -> bool:
     return True
 
 
-def _answer(found: _Completion, asked: Asked, wanted: Sampling) -> dict[str, Any]:
+def _answer(found: _Completion, asked: InternalRequest, wanted: Sampling) -> dict[str, Any]:
     chats = isinstance(wanted, ChatRequest)
     own_id = _read(found.id, str) or asked.record.id
     return {

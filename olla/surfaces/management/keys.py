@@ -6,7 +6,7 @@ The caller's right is checked before; what a key is, `key_book` knows.
 from aiohttp import web
 
 from olla.dialects.dialect import Right
-from olla.proxy.internal.routes import Asked
+from olla.proxy.internal.routes import InternalRequest
 from olla.surfaces.json_requests import KEYS_MAX, parsed
 from olla.surfaces.key_book import KeyBook, id_in, shown_key, shown_revoked
 from olla.surfaces.management.wire import KeyRequest
@@ -23,15 +23,15 @@ class KeyPages:
     def __init__(self, book: KeyBook) -> None:
         self._book = book
 
-    async def list(self, request: web.BaseRequest, asked: Asked) -> web.Response:
+    async def list(self, request: web.BaseRequest, asked: InternalRequest) -> web.Response:
         """All keys."""
         return json_response({"keys": [shown_key(key) for key in await self._book.keys()]})
 
-    async def create(self, request: web.BaseRequest, asked: Asked) -> web.Response:
+    async def create(self, request: web.BaseRequest, asked: InternalRequest) -> web.Response:
         """A new key: the only answer that ever has the key itself."""
         wanted = await parsed(asked, KeyRequest, KEYS_MAX)
         days = wanted.expires_in_days
-        maker = asked.visit.caller.key
+        maker = asked.quota.caller.key
         secret, made = await self._book.create(
             name=wanted.name,
             owner=wanted.user_id,
@@ -44,6 +44,6 @@ class KeyPages:
         )
         return json_response({"key": secret, **shown_key(made)}, status=201)
 
-    async def revoke(self, request: web.BaseRequest, asked: Asked) -> web.Response:
+    async def revoke(self, request: web.BaseRequest, asked: InternalRequest) -> web.Response:
         """The key of the path's last part, which is not accepted any more."""
         return json_response(shown_revoked(await self._book.revoke(id_in(request.raw_path))))

@@ -21,7 +21,7 @@ from olla.fleet.model_names import canonical
 from olla.fleet.profiles import PROFILES
 from olla.fleet.snapshot import EndpointView, Snapshot
 from olla.proxy.http.error_response import error_response
-from olla.proxy.internal.routes import Asked, OperationSurface
+from olla.proxy.internal.routes import InternalRequest, OperationSurface
 from olla.proxy.internal.routes import Surface as OwnSurface
 from olla.routing.candidates import exclusion
 from olla.routing.decision import refusal
@@ -135,8 +135,8 @@ class ListSurface:
             return error_response(failure, target.dialect)
         models = [
             msgspec.Raw(entry)
-            for instance, entry in merge.running(scope.routable(snapshot))
-            if scope.visible.sees_model(instance.name)
+            for resident_model, entry in merge.running(scope.routable(snapshot))
+            if scope.visible.sees_model(resident_model.name)
         ]
         return json_response({"models": models}, content_type=JSON_UTF8)
 
@@ -170,10 +170,10 @@ class ListSurface:
             body=b"Ollama is running", headers={"Content-Type": "text/plain; charset=utf-8"}
         )
 
-    async def _unified(self, request: web.BaseRequest, asked: Asked) -> web.Response:
+    async def _unified(self, request: web.BaseRequest, asked: InternalRequest) -> web.Response:
         await self._fresh("resident")
         snapshot = await self._fresh("models")
-        scope = _Scope(Own(), frozenset(PROFILES), asked.visit.caller)
+        scope = _Scope(Own(), frozenset(PROFILES), asked.quota.caller)
         failure = self._refusal(scope, snapshot)
         if failure is not None:
             return error_response(failure, scope.dialect)

@@ -11,7 +11,7 @@ import msgspec
 
 from olla.fleet.model_names import DEFAULT_NAMESPACE, display
 from olla.fleet.profiles import ListFormat
-from olla.fleet.snapshot import EndpointView, Instance, Model
+from olla.fleet.snapshot import EndpointView, Model, ResidentModel
 from olla.surfaces.responses import iso_time
 
 __all__ = [
@@ -126,18 +126,21 @@ def ollama_entry(one: Merged) -> bytes:
     return one.model.entry or msgspec.json.encode({"name": name, "model": name})
 
 
-def running(views: Iterable[EndpointView]) -> list[tuple[Instance, bytes]]:
+def running(views: Iterable[EndpointView]) -> list[tuple[ResidentModel, bytes]]:
     """What `/api/ps` shows: one entry per endpoint and instance, longest-lived first.
 
     Each is its endpoint's own, with the endpoint's name added.
     """
-    found: list[tuple[Instance, bytes]] = []
+    found: list[tuple[ResidentModel, bytes]] = []
     for view in views:
         # A snapshot lists an instance under every name of its model file.
-        once = {instance.name: instance for instance in view.resident.values()}
-        for instance in once.values():
-            entry = _fields(instance.entry) or {"name": instance.name, "model": instance.name}
-            found.append((instance, msgspec.json.encode({**entry, "endpoint": view.name})))
+        once = {resident_model.name: resident_model for resident_model in view.resident.values()}
+        for resident_model in once.values():
+            entry = _fields(resident_model.entry) or {
+                "name": resident_model.name,
+                "model": resident_model.name,
+            }
+            found.append((resident_model, msgspec.json.encode({**entry, "endpoint": view.name})))
     found.sort(key=lambda each: -(each[0].expires_at or 0.0))
     return found
 

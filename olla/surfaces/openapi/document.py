@@ -11,7 +11,7 @@ from aiohttp import web
 from pydantic.json_schema import models_json_schema
 
 from olla.dialects.dialect import Right
-from olla.proxy.internal.routes import Asked, OwnPath
+from olla.proxy.internal.routes import InternalRequest, InternalRoute
 from olla.settings.surfaces import Surfaces
 from olla.surfaces.json_requests import by_method
 from olla.surfaces.management.wire import Wire
@@ -41,12 +41,12 @@ class OpenApi:
         self._version = version
         self._made: dict[str, Any] | None = None
 
-    def paths(self) -> dict[str, OwnPath]:
+    def paths(self) -> dict[str, InternalRoute]:
         """Where it is."""
         answer = by_method("olla", {"GET": self._answer})
-        return {PATH: OwnPath(answer, right=Right.LIST, operation="openapi")}
+        return {PATH: InternalRoute(answer, right=Right.LIST, operation="openapi")}
 
-    async def _answer(self, request: web.BaseRequest, asked: Asked) -> web.Response:
+    async def _answer(self, request: web.BaseRequest, asked: InternalRequest) -> web.Response:
         if self._made is None:
             self._made = document(self._surfaces, self._version)
         return json_response(self._made)

@@ -23,7 +23,7 @@ from olla.fleet.profiles import PROFILES
 from olla.fleet.snapshot import Snapshot
 from olla.fleet.twins import Twins
 from olla.probing.slices import Slices
-from olla.proxy.internal.routes import Asked
+from olla.proxy.internal.routes import InternalRequest
 from olla.surfaces.json_requests import Answer, by_method
 from olla.surfaces.models.list_cache import Catalogue
 from olla.surfaces.models.lists import Refresh
@@ -102,7 +102,7 @@ class StatusSurface:
         }
         return {path: by_method("olla", {"GET": answer}) for path, answer in answers.items()}
 
-    async def _health(self, request: web.BaseRequest, asked: Asked) -> web.Response:
+    async def _health(self, request: web.BaseRequest, asked: InternalRequest) -> web.Response:
         return json_response(
             {
                 "status": "healthy",
@@ -111,7 +111,7 @@ class StatusSurface:
             }
         )
 
-    async def _ready(self, request: web.BaseRequest, asked: Asked) -> web.Response:
+    async def _ready(self, request: web.BaseRequest, asked: InternalRequest) -> web.Response:
         counts = self._fleet.totals()
         draining = self._draining()
         ready = counts["endpoints_routable"] > 0 and not draining
@@ -121,10 +121,10 @@ class StatusSurface:
             headers=None if ready else _RETRY_AFTER,
         )
 
-    async def _status(self, request: web.BaseRequest, asked: Asked) -> web.Response:
+    async def _status(self, request: web.BaseRequest, asked: InternalRequest) -> web.Response:
         if self._refresh is not None:
             await self._refresh("resident", _MAX_AGE, _REFRESH_TIMEOUT)
-        traffic, visible = self._traffic, Visibility.of(asked.visit.caller)
+        traffic, visible = self._traffic, Visibility.of(asked.quota.caller)
         counts = await self._slices.run(self._fleet.counts(visible))
         endpoints = await self._slices.run(self._fleet.endpoints(visible))
         draining = self._draining()
@@ -152,8 +152,8 @@ class StatusSurface:
             }
         )
 
-    async def _endpoints(self, request: web.BaseRequest, asked: Asked) -> web.Response:
-        visible = Visibility.of(asked.visit.caller)
+    async def _endpoints(self, request: web.BaseRequest, asked: InternalRequest) -> web.Response:
+        visible = Visibility.of(asked.quota.caller)
         return json_response(
             {
                 "timestamp": iso_time(self._clock.wall()),
@@ -162,15 +162,15 @@ class StatusSurface:
             }
         )
 
-    async def _models(self, request: web.BaseRequest, asked: Asked) -> web.Response:
-        visible = Visibility.of(asked.visit.caller)
+    async def _models(self, request: web.BaseRequest, asked: InternalRequest) -> web.Response:
+        visible = Visibility.of(asked.quota.caller)
         models = await self._catalogue.shared(visible, lambda: self._fleet.models(visible))
         head = {"timestamp": iso_time(self._clock.wall()), "total": len(models)}
         before = msgspec.json.encode(head)[:-1] + b',"models":['
         return list_response(before, models, b"]}")
 
-    async def _model_stats(self, request: web.BaseRequest, asked: Asked) -> web.Response:
-        visible = Visibility.of(asked.visit.caller)
+    async def _model_stats(self, request: web.BaseRequest, asked: InternalRequest) -> web.Response:
+        visible = Visibility.of(asked.quota.caller)
         rows = [
             {
                 "name": name,
@@ -189,7 +189,7 @@ class StatusSurface:
         rows.sort(key=lambda row: (-self._traffic.models[str(row["name"])].requests, row["name"]))
         return json_response({"timestamp": iso_time(self._clock.wall()), "models": rows})
 
-    async def _process(self, request: web.BaseRequest, asked: Asked) -> web.Response:
+    async def _process(self, request: web.BaseRequest, asked: InternalRequest) -> web.Response:
         return json_response(
             {
                 "timestamp": iso_time(self._clock.wall()),
@@ -212,12 +212,14 @@ class StatusSurface:
             }
         )
 
-    async def _render_metrics(self, request: web.BaseRequest, asked: Asked) -> web.Response:
-        rendering = self._metrics.rendering(Visibility.of(asked.visit.caller))
+    async def _render_metrics(
+        self, request: web.BaseRequest, asked: InternalRequest
+    ) -> web.Response:
+        rendering = self._metrics.rendering(Visibility.of(asked.quota.caller))
         body = await self._slices.run(rendering)
         return web.Response(body=body, headers={"Content-Type": METRICS_TYPE})
 
-    async def _about(self, request: web.BaseRequest, asked: Asked) -> web.Response:
+    async def _about(self, request: web.BaseRequest, asked: InternalRequest) -> web.Response:
         dialects: set[str] = set().union(*(row.dialects for row in PROFILES.values()))
         about: dict[str, Any] = {
             "name": "olla",

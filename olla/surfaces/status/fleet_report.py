@@ -13,7 +13,7 @@ from olla.access.visibility import Visibility
 from olla.clock import Clock
 from olla.fleet.breaker import BreakerState
 from olla.fleet.health import Health
-from olla.fleet.instance import Line
+from olla.fleet.instance import ModelInstance
 from olla.fleet.model_names import display
 from olla.fleet.snapshot import EndpointView, Snapshot
 from olla.fleet.twins import Twins
@@ -107,18 +107,18 @@ class FleetReport:
         return found
 
     def _place(self, name: str, view: EndpointView) -> dict[str, Any]:
-        instance = view.resident.get(name)
+        resident_model = view.resident.get(name)
         return {
             "endpoint": view.name,
             "routable": _routable(view),
-            "resident": instance is not None,
-            "vram_bytes": None if instance is None else instance.size_vram,
+            "resident": resident_model is not None,
+            "vram_bytes": None if resident_model is None else resident_model.size_vram,
             "in_flight": self._twins.on_model(view.name, name),
         }
 
     def _endpoint(self, view: EndpointView, visible: Visibility, models: int) -> dict[str, Any]:
         traffic = self._traffic.endpoints.get(view.name) or EndpointTraffic()
-        instances = {each.name: each for each in view.resident.values()}
+        resident_models = {each.name: each for each in view.resident.values()}
         stuck = [*filter(visible.sees_model, self._stuck(view))]
         refused = [*filter(visible.sees_model, self._refused(view))]
         return {
@@ -141,7 +141,7 @@ class FleetReport:
                     "vram_bytes": each.size_vram,
                     "expires_at": iso_time(each.expires_at),
                 }
-                for each in instances.values()
+                for each in resident_models.values()
                 if visible.sees_model(each.name)
             ],
             "version": view.version,
@@ -165,8 +165,8 @@ class FleetReport:
     def _refused(self, view: EndpointView) -> list[str]:
         """Models that the endpoint is not asked for now, because it has refused them lately."""
         twin, now = self._twins.by_name.get(view.name), self._clock.now()
-        lines = twin.refusing if twin is not None else ()
-        return _names(view, [line for line in lines if now < line.refused_until])
+        instances = twin.refusing if twin is not None else ()
+        return _names(view, [instance for instance in instances if now < instance.refused_until])
 
     def _iso(self, monotonic: float | None) -> str | None:
         if monotonic is None:
@@ -184,9 +184,11 @@ def _routable(view: EndpointView) -> bool:
     return view.routable and view.profile is not None
 
 
-def _names(view: EndpointView, lines: Iterable[Line]) -> list[str]:
+def _names(view: EndpointView, instances: Iterable[ModelInstance]) -> list[str]:
     """The models of some lines, as the endpoint calls them."""
-    return sorted(view.models[line.model].name for line in lines if line.model in view.models)
+    return sorted(
+        view.models[instance.model].name for instance in instances if instance.model in view.models
+    )
 
 
 def _reason(view: EndpointView, stuck: list[str], refused: list[str]) -> str | None:

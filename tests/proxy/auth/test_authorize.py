@@ -7,10 +7,10 @@ from olla.dialects.dialect import Right
 from olla.dialects.paths import Paths, ScopeSpec
 from olla.failures import Failed, Kind
 from olla.fleet.profiles import PROFILES
-from olla.proxy.auth.authorize import let_in
-from olla.proxy.server.fast_path import HotIncoming
+from olla.proxy.auth.authorize import authorize
+from olla.proxy.server.fast_path import FastRequest
 from olla.proxy.server.hot_head import HotHead, Remembered
-from tests.gates import open_gate
+from tests.gates import open_authenticator
 
 PATHS = Paths(
     [ScopeSpec(row.name, row.prefixes, row.dialects) for row in PROFILES.values()],
@@ -26,9 +26,9 @@ def allowed(
     fields = {name.replace("_", "-"): value for name, value in headers.items()}
     raw = tuple((name.encode(), value.encode()) for name, value in fields.items())
     try:
-        let_in(
-            open_gate(policy),
-            HotIncoming(HotHead(path, raw, target, Remembered()), peer, 2),
+        authorize(
+            open_authenticator(policy),
+            FastRequest(HotHead(path, raw, target, Remembered()), peer, 2),
             target,
             "olla-abc",
         )

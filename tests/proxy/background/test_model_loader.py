@@ -10,7 +10,7 @@ from olla.admission.queue_types import BeginLoad
 from olla.clock import SystemClock
 from olla.failures import Failure, Kind
 from olla.fleet.endpoint import EndpointSpec
-from olla.fleet.instance import Loading
+from olla.fleet.instance import ModelLoad
 from olla.fleet.model_names import canonical
 from olla.fleet.snapshot import Model
 from olla.proxy.background.model_loader import ModelLoader
@@ -26,7 +26,7 @@ class Loader:
 
     def __init__(self, port: int, timeout: float = 5.0) -> None:
         self.pool = Pool(SystemClock(), connect_timeout=1.0, idle_timeout=30.0)
-        self.ended: asyncio.Queue[tuple[Loading, Failure | None]] = asyncio.Queue()
+        self.ended: asyncio.Queue[tuple[ModelLoad, Failure | None]] = asyncio.Queue()
         self.loads = ModelLoader(
             self.pool,
             lambda loading, failure: self.ended.put_nowait((loading, failure)),
@@ -40,10 +40,10 @@ class Loader:
 
     def begin(
         self, model: str = CHAT, *options: tuple[str, float], embedding: bool = False
-    ) -> Loading:
+    ) -> ModelLoad:
         """Begin a load."""
-        line = self.twins.lines(canonical(model))[0]
-        loading = line.twin.start_load(line, options, 0.0)
+        instance = self.twins.instances(canonical(model))[0]
+        loading = instance.twin.start_load(instance, options, 0.0)
         about = msgspec.structs.replace(features(), embedding=embedding)
         self.loads.begin(BeginLoad(loading, about))
         return loading
@@ -194,8 +194,8 @@ async def test_a_load_that_never_ends_ends_with_the_time_limit() -> None:
 
     server = await asyncio.start_server(handle, "127.0.0.1", 0)
     loader = Loader(server.sockets[0].getsockname()[1], timeout=0.05)
-    line = loader.twins.lines(canonical(CHAT))[0]
-    line.rates.loaded(0.01, warm=False)
+    instance = loader.twins.instances(canonical(CHAT))[0]
+    instance.rates.loaded(0.01, warm=False)
     loader.begin()
     failure = await loader.outcome()
     assert failure is not None

@@ -4,7 +4,7 @@ from typing import Any, cast
 
 from olla.proxy.bounds.client_timeouts import ClientTimeouts
 from olla.proxy.bounds.send_timeout import SendTimeout
-from olla.proxy.bounds.timer_wheel import Deadlines
+from olla.proxy.bounds.timer_wheel import TimerWheel
 
 LIMITS = ClientTimeouts(send=60.0, min_rate=500.0)
 
@@ -43,7 +43,7 @@ class Still:
 def waiting(still: Still) -> SendTimeout:
     """Bytes wait for a client."""
     world = cast(Any, still)
-    return SendTimeout(world, LIMITS, cast(Deadlines, still), world, still.stall)
+    return SendTimeout(world, LIMITS, cast(TimerWheel, still), world, still.stall)
 
 
 def pass_until_due(still: Still, timeout: SendTimeout) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from olla.proxy.bounds.timer_wheel import Deadlines
+from olla.proxy.bounds.timer_wheel import TimerWheel
 
 TURNS_MAX = 10_000
 
@@ -68,7 +68,7 @@ class Waiting:
     """Something that may be silent for so many seconds: as slow clients and attempts do, it asks
     to be looked at again as long as time is left."""
 
-    def __init__(self, loop: Any, deadlines: Deadlines, limit: float, margin: float = 0.0) -> None:
+    def __init__(self, loop: Any, deadlines: TimerWheel, limit: float, margin: float = 0.0) -> None:
         self.slot = 0.0
         self.loop = loop
         self.deadlines = deadlines
@@ -92,10 +92,10 @@ class Waiting:
         self.also()
 
 
-def wheel(now: float) -> tuple[Loop, Deadlines]:
+def wheel(now: float) -> tuple[Loop, TimerWheel]:
     """A wheel on a hand-made loop."""
     loop = Loop(now)
-    return loop, Deadlines(loop)  # type: ignore[arg-type]
+    return loop, TimerWheel(loop)  # type: ignore[arg-type]
 
 
 seconds = st.one_of(
@@ -248,7 +248,7 @@ def test_many_far_deadlines_share_few_timers() -> None:
 
 async def test_the_running_loop_s_timers_are_used() -> None:
     """On a real loop the near ones come within a twentieth of a second, and not early."""
-    deadlines = Deadlines()
+    deadlines = TimerWheel()
     loop = asyncio.get_running_loop()
     done = asyncio.Event()
     waiting = [Waiting(loop, deadlines, 0.02 * number) for number in range(5)]

@@ -36,10 +36,10 @@ def warm(now: float) -> EndpointView:
 class Caller:
     """Someone who asks, and is told when it comes to a wait."""
 
-    def __init__(self, gate: Admission) -> None:
-        self.gate = gate
+    def __init__(self, authenticator: Admission) -> None:
+        self.authenticator = authenticator
         self.told: list[Lease | Refuse] = []
-        self.entered = gate.enter(features(), "m", self.told.append)
+        self.entered = authenticator.enter(features(), "m", self.told.append)
 
     @property
     def ticket(self) -> Ticket:
@@ -62,54 +62,54 @@ def now() -> float:
 
 async def test_the_next_one_enters_when_the_slot_is_free() -> None:
     """And is told how long it waited, in a turn of the loop of its own."""
-    gate = admission(warm(now()))
-    first, second = Caller(gate), Caller(gate)
-    assert gate.dispatcher.waiting == 1
-    gate.release(first.lease, now())
+    authenticator = admission(warm(now()))
+    first, second = Caller(authenticator), Caller(authenticator)
+    assert authenticator.dispatcher.waiting == 1
+    authenticator.release(first.lease, now())
     assert second.told == []
     await asyncio.sleep(0)
     assert second.lease.waited > 0
-    gate.release(second.lease, now())
-    assert gate.dispatcher.leases == 0
-    await gate.close()
+    authenticator.release(second.lease, now())
+    assert authenticator.dispatcher.leases == 0
+    await authenticator.close()
 
 
 async def test_whoever_leaves_gives_up_the_place() -> None:
     """At once, and the next one moves up; leaving twice is leaving once."""
-    gate = admission(warm(now()))
-    first, second, third = Caller(gate), Caller(gate), Caller(gate)
-    gate.leave(second.ticket)
-    gate.leave(second.ticket)
-    assert gate.dispatcher.waiting == 1
-    gate.release(first.lease, now())
+    authenticator = admission(warm(now()))
+    first, second, third = Caller(authenticator), Caller(authenticator), Caller(authenticator)
+    authenticator.leave(second.ticket)
+    authenticator.leave(second.ticket)
+    assert authenticator.dispatcher.waiting == 1
+    authenticator.release(first.lease, now())
     await asyncio.sleep(0)
     assert second.told == []
-    gate.release(third.lease, now())
-    assert gate.dispatcher.leases == 0
-    await gate.close()
+    authenticator.release(third.lease, now())
+    assert authenticator.dispatcher.leases == 0
+    await authenticator.close()
 
 
 async def test_whose_turn_has_come_is_told_so_even_when_it_has_left() -> None:
     """It holds the lease, and gives it back: nothing leaks in the same turn of the loop."""
-    gate = admission(warm(now()))
-    first, second = Caller(gate), Caller(gate)
-    gate.release(first.lease, now())
-    gate.leave(second.ticket)
+    authenticator = admission(warm(now()))
+    first, second = Caller(authenticator), Caller(authenticator)
+    authenticator.release(first.lease, now())
+    authenticator.leave(second.ticket)
     await asyncio.sleep(0)
-    gate.release(second.lease, now())
-    assert gate.dispatcher.leases == gate.dispatcher.waiting == 0
-    await gate.close()
+    authenticator.release(second.lease, now())
+    assert authenticator.dispatcher.leases == authenticator.dispatcher.waiting == 0
+    await authenticator.close()
 
 
 async def test_a_wait_ends_with_the_time_limit() -> None:
     """As a refusal, not as an exception."""
-    gate = admission(warm(now()), limits=QueueLimits(timeout=1e9))
-    first, second = Caller(gate), Caller(gate)
-    gate.dispatcher.tick(now() + 2e9)
-    gate.changed(gate.dispatcher.twins.snapshot)
+    authenticator = admission(warm(now()), limits=QueueLimits(timeout=1e9))
+    first, second = Caller(authenticator), Caller(authenticator)
+    authenticator.dispatcher.tick(now() + 2e9)
+    authenticator.changed(authenticator.dispatcher.twins.snapshot)
     await asyncio.sleep(0)
     (outcome,) = second.told
     assert isinstance(outcome, Refuse)
     assert outcome.failure.kind is Kind.QUEUE_TIMEOUT
-    gate.release(first.lease, now())
-    await gate.close()
+    authenticator.release(first.lease, now())
+    await authenticator.close()

@@ -3,7 +3,7 @@
 import pytest
 
 from olla.failures import Kind
-from olla.proxy.exchange.attempt_result import answered, own_error, pause_of
+from olla.proxy.exchange.attempt_result import relayed_error, retry_pause, upstream_error
 from olla.proxy.http.response_head import parse_head
 
 
@@ -17,12 +17,12 @@ from olla.proxy.http.response_head import parse_head
 def test_an_endpoints_wait_is_read_from_its_head(field: bytes, seconds: float | None) -> None:
     """Once, in seconds or as a date; bounded."""
     head = parse_head(b"HTTP/1.1 503 Busy\r\nRetry-After: " + field, "GET")
-    assert pause_of(head.passed, 784_111_740.0) == seconds
+    assert retry_pause(head.passed, 784_111_740.0) == seconds
 
 
 def test_a_refused_key_is_told_with_the_setting() -> None:
     """The operator has to act, and knows where."""
-    failure = answered("gpu-1", 401, None)
+    failure = upstream_error("gpu-1", 401, None)
     assert failure.kind is Kind.UPSTREAM_UNAUTHORIZED
     assert "auth (discovery.static.endpoints)" in failure.message
 
@@ -39,11 +39,11 @@ def test_an_error_that_is_passed_on_may_say_something_of_the_endpoint(
     status: int, kind: Kind | None
 ) -> None:
     """Or only of the request."""
-    failure = own_error("gpu-1", status, None)
+    failure = relayed_error("gpu-1", status, None)
     assert (failure.kind if failure is not None else None) is kind
 
 
 def test_the_failure_names_endpoint_and_status() -> None:
     """With the wait it asked for."""
-    failure = answered("gpu-1", 503, 7.0)
+    failure = upstream_error("gpu-1", 503, 7.0)
     assert (failure.endpoint, failure.endpoint_status, failure.retry_after) == ("gpu-1", 503, 7.0)

@@ -3,7 +3,7 @@
 from olla.admission.dispatcher import Dispatcher
 from olla.admission.queue_types import Lease
 from olla.fleet.snapshot import Snapshot
-from olla.proxy.exchange.exchange import note_choice
+from olla.proxy.exchange.exchange import record_choice
 from olla.record import RequestRecord
 from olla.routing.decision import RoutingOptions
 from olla.routing.policies import POLICIES
@@ -17,7 +17,7 @@ def test_a_choice_is_noted_with_the_endpoints_own_spelling() -> None:
     lease = dispatcher.ask(features("m"), snapshot, "M", 0.0)
     assert isinstance(lease, Lease)
     record = RequestRecord("1", "POST", "/api/chat", "127.0.0.1", 0.0, 0.0)
-    note_choice(record, lease.choice, "M")
+    record_choice(record, lease.choice, "M")
     assert (record.endpoint, record.endpoint_type) == ("gpu-1", "ollama")
     assert (record.decision, record.reason) == ("routed", "model_loaded")
     assert record.model == "m:latest"

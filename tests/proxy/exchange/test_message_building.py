@@ -11,10 +11,10 @@ from olla.fleet.model_names import canonical
 from olla.fleet.profiles import PROFILES
 from olla.fleet.snapshot import Model
 from olla.proxy.exchange.attempt import OutgoingRequest
-from olla.proxy.exchange.message_building import form_answer, form_request
+from olla.proxy.exchange.message_building import build_request, build_response
 from olla.proxy.http.headers import unchanging_head
 from olla.proxy.http.response_head import parse_head
-from olla.routing.decision import Choice, ChooseEndpoint, ChooseFallback, ChooseLine, Reason
+from olla.routing.decision import Choice, ChooseEndpoint, ChooseFallback, ChooseInstance, Reason
 from tests.views import twins, view
 
 PATHS = Paths(
@@ -82,11 +82,11 @@ def formed(
     there = msgspec.structs.replace(view("a", profile=profile), models={canonical(own): Model(own)})
     twin = twins(there).by_name["a"]
     name = canonical(own)
-    choice: Choice = ChooseLine(twin, twin.names[name], name, Reason.MODEL_FOUND)
+    choice: Choice = ChooseInstance(twin, twin.names[name], name, Reason.MODEL_FOUND)
     if fallback:
         choice = ChooseFallback(twin)
     incoming = Request(path, body)
-    return form_request(incoming, target(path), body, asked, choice, "id")
+    return build_request(incoming, target(path), body, asked, choice, "id")
 
 
 def target(path: str) -> Target:
@@ -134,7 +134,7 @@ def test_a_streamed_body_is_told_to_come_when_an_endpoint_is_chosen() -> None:
     incoming = Request(path, b"", length=5)
     incoming.expected = True
     choice = ChooseEndpoint(twin)
-    request = form_request(incoming, target(path), b"", None, choice, "id")
+    request = build_request(incoming, target(path), b"", None, choice, "id")
     assert incoming.continued
     assert request.pieces is not None
     assert request.fresh_connection
@@ -186,7 +186,9 @@ def test_the_connection_outlives_an_answer_that_has_an_end(
     """Of its own, and where nothing of the request is left on it."""
     client = Client(minor)
     head = parse_head(f"HTTP/1.1 200 OK\r\n{line}".encode(), "POST")
-    raw = form_answer(head, client, b"X-Olla-Endpoint: a\r\n", body_read=body_read, limited=False)
+    raw = build_response(
+        head, client, b"X-Olla-Endpoint: a\r\n", body_read=body_read, limited=False
+    )
     assert client.persistent is persistent
     assert framing in raw
     assert raw.endswith(b"\r\nX-Olla-Endpoint: a\r\n\r\n")
@@ -196,7 +198,7 @@ def test_the_connection_outlives_an_answer_that_has_an_end(
 def test_a_trailer_is_promised_to_whoever_takes_it() -> None:
     """In a chunked answer."""
     head = parse_head(f"HTTP/1.1 200 OK\r\n{CHUNKED}".encode(), "POST")
-    raw = form_answer(head, Client(trailers=True), b"", body_read=True, limited=False)
+    raw = build_response(head, Client(trailers=True), b"", body_read=True, limited=False)
     assert b"\r\nTrailer: X-Olla-Response-Time\r\n" in raw
 
 
@@ -204,5 +206,5 @@ def test_a_client_that_is_limited_is_told_one_standing() -> None:
     """The router's; the endpoint's limits are not this client's."""
     head = parse_head(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-RateLimit-Limit: 5", "POST")
     for limited in (False, True):
-        raw = form_answer(head, Client(), b"", body_read=True, limited=limited)
+        raw = build_response(head, Client(), b"", body_read=True, limited=limited)
         assert (b"X-RateLimit-Limit: 5" in raw) is not limited

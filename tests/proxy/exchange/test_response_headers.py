@@ -1,6 +1,6 @@
 """What olla tells of itself in an answer's head."""
 
-from olla.proxy.exchange.response_headers import Telling
+from olla.proxy.exchange.response_headers import ResponseHeaders
 from olla.record import AttemptRecord, RequestRecord
 
 
@@ -19,7 +19,7 @@ def record(**more: object) -> RequestRecord:
 
 def told(about: RequestRecord, explanation: str | None = None) -> dict[str, str]:
     """The fields by name, as of half a second after the start."""
-    raw = Telling().fields(about, 1.5, explanation)
+    raw = ResponseHeaders().fields(about, 1.5, explanation)
     assert raw.endswith(b"\r\n")
     return dict(line.split(": ", 1) for line in raw.decode().splitlines())
 
@@ -59,7 +59,7 @@ def test_a_refused_request_has_no_endpoint() -> None:
 
 def test_what_is_remembered_is_bounded() -> None:
     """Clients choose models' names."""
-    telling = Telling()
+    response_headers = ResponseHeaders()
     for number in range(5000):
-        telling.fields(record(model=f"m{number}"), 1.5)
-    assert len(telling._known) <= 1024
+        response_headers.fields(record(model=f"m{number}"), 1.5)
+    assert len(response_headers._known) <= 1024

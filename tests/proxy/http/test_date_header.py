@@ -5,7 +5,7 @@ from email.utils import formatdate
 from hypothesis import given
 from hypothesis import strategies as st
 
-from olla.proxy.http.date_header import Dates
+from olla.proxy.http.date_header import DateHeader
 
 
 class Clock:
@@ -33,13 +33,13 @@ class Clock:
 def test_a_date_is_written_as_http_has_it(wall: float) -> None:
     """In the one form that servers may send, in English and in GMT."""
     expected = f"Date: {formatdate(int(wall), usegmt=True)}\r\n"
-    assert Dates(Clock(wall)).field(1.0) == expected.encode()
+    assert DateHeader(Clock(wall)).field(1.0) == expected.encode()
 
 
 def test_a_date_is_written_once_a_second() -> None:
     """Until the wall clock's next second, not for a second from the first call."""
     clock = Clock(784_111_777.75)
-    dates = Dates(clock)
+    dates = DateHeader(clock)
     first = dates.field(100.0)
     clock.set(784_111_777.99)
     assert dates.field(100.24) is first
@@ -51,7 +51,7 @@ def test_a_date_is_written_once_a_second() -> None:
 def test_a_clock_that_was_set_back_is_noticed_within_a_second() -> None:
     """What was written is kept by monotonic time, which nobody sets."""
     clock = Clock(784_111_777.0)
-    dates = Dates(clock)
+    dates = DateHeader(clock)
     dates.field(100.0)
     clock.set(784_000_000.0)
     assert dates.field(101.0) == f"Date: {formatdate(784_000_000, usegmt=True)}\r\n".encode()

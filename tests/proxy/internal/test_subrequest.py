@@ -6,13 +6,13 @@ import pytest
 
 from olla.failures import Failed, Failure, Kind
 from olla.proxy.internal import subrequest
-from olla.proxy.internal.subrequest import InnerAnswer, InnerIncoming
+from olla.proxy.internal.subrequest import SubrequestIncoming, SubrequestResponse
 from olla.record import RequestRecord
 
 
-def answer() -> InnerAnswer:
+def answer() -> SubrequestResponse:
     """An answer that is on its way."""
-    return InnerAnswer(RequestRecord("id", "POST", "/chat", "127.0.0.1", 0.0, 0.0))
+    return SubrequestResponse(RequestRecord("id", "POST", "/chat", "127.0.0.1", 0.0, 0.0))
 
 
 HEAD = (
@@ -149,7 +149,7 @@ async def test_an_end_without_a_head_is_olla_s_own_failure() -> None:
 
 def test_an_inner_request_has_nothing_of_the_client_s_but_its_address() -> None:
     """No keys, no headers of the client's own."""
-    incoming = InnerIncoming("POST", "/api/chat?x=1", b"{}", "10.0.0.1")
+    incoming = SubrequestIncoming("POST", "/api/chat?x=1", b"{}", "10.0.0.1")
     assert incoming.path == "/api/chat"
     assert incoming.header("content-type") == "application/json"
     assert incoming.header("Authorization") is None

@@ -7,7 +7,7 @@ from aiohttp.test_utils import RawTestServer
 from olla.proxy.bounds.body_budget import BodyBudget, BodyCharge
 from olla.proxy.bounds.client_timeouts import ClientTimeouts
 from olla.proxy.http.request import read_body
-from olla.proxy.server.aiohttp_request import AiohttpIncoming
+from olla.proxy.server.aiohttp_request import AiohttpRequest
 
 
 async def unlimited(length: int | None) -> None:
@@ -19,7 +19,7 @@ async def test_it_is_what_the_client_sent() -> None:
     seen: list[tuple[object, ...]] = []
 
     async def handler(request: web.BaseRequest) -> web.StreamResponse:
-        incoming = AiohttpIncoming(request, "127.0.0.1", ClientTimeouts())
+        incoming = AiohttpRequest(request, "127.0.0.1", ClientTimeouts())
         charge = BodyCharge(BodyBudget(1 << 30, 1 << 30), "addr:1")
         body = await read_body(incoming, 1_000_000, charge, unlimited)
         seen.append((incoming.method, incoming.target, incoming.path, incoming.peer, body))

@@ -8,7 +8,7 @@ from olla.fleet.profiles import PROFILES
 from olla.proxy.http.allowed_hosts import AllowedHosts
 from olla.proxy.http.browser_guard import BrowserGuard
 from olla.proxy.http.cors import CorsPolicy
-from olla.proxy.server.fast_path import FastPath, HotIncoming
+from olla.proxy.server.fast_path import FastPath, FastRequest
 
 PATHS = Paths(
     [ScopeSpec(row.name, row.prefixes, row.dialects) for row in PROFILES.values()],
@@ -50,7 +50,7 @@ def test_it_is_a_request_like_any_other() -> None:
     """With method, target, path, peer and headers."""
     taken = FastPath(PATHS, 10).take(request(b"{}").replace(b"/api/chat", b"/api/chat?x"), 0.0)
     assert taken is not None
-    incoming = HotIncoming(taken[0].head, "10.0.0.1", 2)
+    incoming = FastRequest(taken[0].head, "10.0.0.1", 2)
     assert (incoming.method, incoming.target, incoming.path) == ("POST", "/api/chat?x", "/api/chat")
     assert incoming.header("HOST") == "x"
     assert incoming.header("via") is None

@@ -12,14 +12,14 @@ from olla.access.policy import AccessPolicy
 from olla.failures import Failed, Failure
 from olla.failures import Kind as FailureKind
 from olla.fleet.health import Health
-from olla.proxy.internal.routes import Asked
+from olla.proxy.internal.routes import InternalRequest
 from olla.surfaces.chat.api import TIERS
 from olla.surfaces.chat.status import ChatStatus, in_words
 from olla.surfaces.models.list_cache import Catalogue
 from tests.surfaces.conftest import ANYBODY
 from tests.surfaces.known_fleet import KnownFleet, StillClock, tag, view
 
-ASKED = SimpleNamespace(visit=SimpleNamespace(caller=ANYBODY))
+ASKED = SimpleNamespace(quota=SimpleNamespace(caller=ANYBODY))
 
 
 class Recording:
@@ -72,7 +72,7 @@ class Seen:
     async def get(self) -> dict[str, Any]:
         """What it answers."""
         answer = self.surface.routes()["/api/status"]
-        response = await answer(cast(web.BaseRequest, Request()), cast(Asked, ASKED))
+        response = await answer(cast(web.BaseRequest, Request()), cast(InternalRequest, ASKED))
         assert isinstance(response, web.Response)
         assert response.headers["Cache-Control"] == "no-store"
         shown: dict[str, Any] = json.loads(cast(bytes, response.body))

@@ -42,7 +42,7 @@ def test_among_equals_the_first_endpoints_entry_counts() -> None:
 def test_an_instance_known_by_two_names_runs_once() -> None:
     """Two names of one model file are one entry of what runs."""
     once = view("a", tag("m:latest"), tag("n:latest"), resident=(loaded("m:latest"),))
-    assert [instance.name for instance, _ in running([once])] == ["m:latest"]
+    assert [resident_model.name for resident_model, _ in running([once])] == ["m:latest"]
 
 
 def test_an_unreadable_date_is_the_epoch() -> None:

@@ -8,7 +8,7 @@ import pytest
 from olla.failures import Failure, Kind
 from olla.fleet.breaker import BreakerState
 from olla.fleet.health import Health
-from olla.fleet.instance import Flight
+from olla.fleet.instance import InFlightRequest
 from olla.fleet.model_names import canonical
 from olla.fleet.twins import Twins
 from olla.record import AttemptRecord, RequestRecord
@@ -152,7 +152,7 @@ async def test_status_tells_all_of_an_endpoint(
     )
     router.twins.follow(fleet.snapshot, 0.0)
     twin = router.twins.by_name["a"]
-    twin.sent(Flight(twin.names[canonical("llama3")], 0.0, 1.0), 0.0)
+    twin.sent(InFlightRequest(twin.names[canonical("llama3")], 0.0, 1.0), 0.0)
     failure = Failure(Kind.CONNECT_REFUSED, "refused", endpoint="a")
     router.traffic(
         record(
@@ -231,13 +231,13 @@ async def test_a_stuck_or_refused_model_is_named(router: Router, fleet: KnownFle
     fleet.set(view("gpu", tag("llama3:latest")))
     router.twins.follow(fleet.snapshot, 0.0)
     twin = router.twins.by_name["gpu"]
-    line = twin.names[canonical("llama3")]
-    twin.set_stuck(line, stuck=True)
+    instance = twin.names[canonical("llama3")]
+    twin.set_stuck(instance, stuck=True)
     (endpoint,) = (await router.json("/internal/status/endpoints"))["endpoints"]
     assert endpoint["stuck"] == ["llama3:latest"]
     assert "is stuck on llama3:latest" in endpoint["reason"]
-    twin.set_stuck(line, stuck=False)
-    twin.refused(line, 1000.0, 60.0)
+    twin.set_stuck(instance, stuck=False)
+    twin.refused(instance, 1000.0, 60.0)
     (endpoint,) = (await router.json("/internal/status/endpoints"))["endpoints"]
     assert endpoint["refused"] == ["llama3:latest"]
     assert "has refused requests for llama3:latest" in endpoint["reason"]
