@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 from olla.tasks import in_thread
 
-__all__ = ["Address", "Resolver"]
+__all__ = ["ResolvedAddress", "Resolver"]
 
 _LOOKUPS_MAX = 64
 
 
-class Address(NamedTuple):
+class ResolvedAddress(NamedTuple):
     """An IP address: `family` is `socket.AF_INET` or `socket.AF_INET6`."""
 
     family: int
@@ -37,9 +37,9 @@ class Resolver:
         """`lookup` is the system's where none is given."""
         self._lookup: Lookup = lookup or socket.getaddrinfo
         self._lookups_max = lookups_max
-        self._under_way: dict[str, asyncio.Future[list[Address]]] = {}
+        self._under_way: dict[str, asyncio.Future[list[ResolvedAddress]]] = {}
 
-    async def addresses(self, host: str) -> list[Address]:
+    async def addresses(self, host: str) -> list[ResolvedAddress]:
         """The addresses of a host, which may be one itself, in the system's order; at least one.
 
         Raises:
@@ -60,21 +60,21 @@ class Resolver:
         return await asyncio.shield(found)
 
 
-def _looked_up(lookup: Lookup, host: str) -> list[Address]:
+def _looked_up(lookup: Lookup, host: str) -> list[ResolvedAddress]:
     """Blocks."""
     try:
         rows = lookup(host, None, type=socket.SOCK_STREAM)
     except UnicodeError:  # a label that is too long, or none
         raise socket.gaierror(socket.EAI_NONAME, "it is not a host name") from None
-    found = [Address(int(family), str(sockaddr[0])) for family, _, _, _, sockaddr in rows]
+    found = [ResolvedAddress(int(family), str(sockaddr[0])) for family, _, _, _, sockaddr in rows]
     if not found:
         raise socket.gaierror(socket.EAI_NONAME, "it has no address")
     return list(dict.fromkeys(found))
 
 
-def _literal(host: str) -> Address | None:
+def _literal(host: str) -> ResolvedAddress | None:
     for family in (socket.AF_INET, socket.AF_INET6):
         with suppress(OSError, ValueError):
             socket.inet_pton(family, host)
-            return Address(int(family), host)
+            return ResolvedAddress(int(family), host)
     return None

@@ -87,7 +87,7 @@ async def test_requests_stay_on_the_endpoint_that_has_the_model_in_memory() -> N
         reasons = [(await generate(fleet, LLAMA))[2]["X-Olla-Routing-Reason"] for _ in range(10)]
         assert reasons[0] == "cold_load"
         assert set(reasons[2:]) == {"model_loaded"}
-        assert sum(node.workshop.node.loads for node in fleet.nodes.values()) == 1
+        assert sum(node.executor.node.loads for node in fleet.nodes.values()) == 1
 
 
 async def test_requests_at_once_spread_over_the_fleet() -> None:

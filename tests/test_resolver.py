@@ -13,7 +13,7 @@ from olla.failures import Failed, Kind
 from olla.fleet.endpoint import EndpointSpec
 from olla.probing.probe_client import Asker, Verdict
 from olla.proxy.upstream.pool import Pool
-from olla.resolver import Address, Resolver
+from olla.resolver import ResolvedAddress, Resolver
 
 SILENT = "silent.example"
 V4, V6 = int(socket.AF_INET), int(socket.AF_INET6)
@@ -49,15 +49,18 @@ async def test_a_name_has_the_addresses_that_the_system_says(names: NameServer) 
     """In its order, each once, and anew each time: names move."""
     names.known["node"] = [(V6, "::1"), (V4, "127.0.0.1"), (V6, "::1")]
     resolver = Resolver(names)
-    assert await resolver.addresses("node") == [Address(V6, "::1"), Address(V4, "127.0.0.1")]
+    assert await resolver.addresses("node") == [
+        ResolvedAddress(V6, "::1"),
+        ResolvedAddress(V4, "127.0.0.1"),
+    ]
     names.known["node"] = [(V4, "127.0.0.2")]
-    assert await resolver.addresses("node") == [Address(V4, "127.0.0.2")]
+    assert await resolver.addresses("node") == [ResolvedAddress(V4, "127.0.0.2")]
 
 
 @pytest.mark.parametrize(("host", "family"), [("127.0.0.1", V4), ("::1", V6), ("fd00::5", V6)])
 async def test_an_address_is_not_looked_up(names: NameServer, host: str, family: int) -> None:
     """As most endpoints have."""
-    assert await Resolver(names).addresses(host) == [Address(family, host)]
+    assert await Resolver(names).addresses(host) == [ResolvedAddress(family, host)]
     assert names.asked == []
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 import aiohttp
 import msgspec
 
-from benchmarks.soak.asking import Reply, Outcome, Question, ask, questions
+from benchmarks.soak.asking import Outcome, Question, Reply, ask, questions
 from benchmarks.soak.breaking import Breaking
 from benchmarks.soak.peers import IdleUploads, LogReader
 from benchmarks.soak.watching import Sample, flat, sample

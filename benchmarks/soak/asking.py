@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
-__all__ = ["Reply", "Outcome", "Question", "ask", "questions"]
+__all__ = ["Outcome", "Question", "Reply", "ask", "questions"]
 
 
 class Outcome(enum.Enum):

@@ -4,10 +4,10 @@ import enum
 
 import msgspec
 
-__all__ = ["Kind", "Limit", "Per"]
+__all__ = ["Limit", "LimitKind", "Per"]
 
 
-class Kind(enum.Enum):
+class LimitKind(enum.Enum):
     """What is counted, and over which time."""
 
     REQUESTS = "requests_per_minute"
@@ -41,7 +41,7 @@ class Limit(msgspec.Struct, frozen=True):
     """
 
     scope: str
-    kind: Kind
+    kind: LimitKind
     amount: int
     burst: int = 0
     shadow: bool = False
@@ -55,7 +55,7 @@ class Limit(msgspec.Struct, frozen=True):
     @property
     def interval(self) -> float:
         """Seconds in which one comes back; 0 for limits that are not per minute."""
-        return 60.0 / self.amount if self.kind in (Kind.REQUESTS, Kind.TOKENS) else 0.0
+        return 60.0 / self.amount if self.kind in (LimitKind.REQUESTS, LimitKind.TOKENS) else 0.0
 
     @property
     def window(self) -> float:

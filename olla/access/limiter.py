@@ -12,7 +12,7 @@ comes in as an argument; nothing here waits.
 
 from typing import Final
 
-from olla.access.limit import Kind, Limit, Per
+from olla.access.limit import Limit, LimitKind, Per
 
 __all__ = ["DAY", "Account", "Charge", "Limiter", "Meter"]
 
@@ -21,10 +21,10 @@ _SLACK = 1e-6
 """Seconds. What sums of fractions may be off by."""
 _SWEPT = 10_000
 """So many meters and accounts are let stand before the first sweep."""
-_REQUESTS: Final = Kind.REQUESTS
-_TOKENS: Final = Kind.TOKENS
-_CONCURRENT: Final = Kind.CONCURRENT
-_DAILY: Final = Kind.DAILY
+_REQUESTS: Final = LimitKind.REQUESTS
+_TOKENS: Final = LimitKind.TOKENS
+_CONCURRENT: Final = LimitKind.CONCURRENT
+_DAILY: Final = LimitKind.DAILY
 
 
 class Meter:

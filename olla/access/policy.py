@@ -8,7 +8,7 @@ import msgspec
 
 from olla.access.caller import Caller, Network
 from olla.access.keys import DEFAULT_RIGHTS
-from olla.access.limit import Kind, Limit, Per
+from olla.access.limit import Limit, LimitKind, Per
 from olla.dialects.dialect import Operation, Right
 from olla.dialects.routes import right_of
 
@@ -111,7 +111,7 @@ def reserve(
         (
             limit.burst or limit.amount
             for limit in limits
-            if limit.kind in (Kind.TOKENS, Kind.DAILY)
+            if limit.kind in (LimitKind.TOKENS, LimitKind.DAILY)
         ),
         default=0,
     )

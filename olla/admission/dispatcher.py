@@ -20,7 +20,7 @@ from olla.admission.loads import Loads
 from olla.admission.queue import Queue
 from olla.admission.queue_types import (
     Action,
-    Answer,
+    AnswerStats,
     Entered,
     Granted,
     Lease,
@@ -180,7 +180,7 @@ class Dispatcher:
         if self.queue.tickets:
             self._serve(now)
 
-    def release(self, lease: Lease, now: float, answer: Answer | None = None) -> None:
+    def release(self, lease: Lease, now: float, answer: AnswerStats | None = None) -> None:
         """Give the slot back. `answer` is what there is to learn from a complete one.
 
         Raises:

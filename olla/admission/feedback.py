@@ -1,6 +1,6 @@
 """What one answer teaches about its endpoint and its model."""
 
-from olla.admission.queue_types import Answer
+from olla.admission.queue_types import AnswerStats
 from olla.fleet.instance import InFlightRequest, ModelInstance
 from olla.routing.features import Features
 
@@ -15,7 +15,7 @@ _LOAD_MIN = 0.2
 """Seconds of loading below which a model was in memory before."""
 
 
-def learn(flight: InFlightRequest, features: Features, answer: Answer, now: float) -> None:
+def learn(flight: InFlightRequest, features: Features, answer: AnswerStats, now: float) -> None:
     """Take in an answer that came to its end: rates, habits and slots."""
     instance = flight.instance
     if instance is None:
@@ -28,7 +28,7 @@ def learn(flight: InFlightRequest, features: Features, answer: Answer, now: floa
 
 
 def _prompt(
-    flight: InFlightRequest, features: Features, answer: Answer
+    flight: InFlightRequest, features: Features, answer: AnswerStats
 ) -> tuple[float, float] | None:
     """Tokens and seconds of the prompt: as told, else from an undisturbed first byte."""
     tokens = answer.prompt_tokens
@@ -43,7 +43,7 @@ def _prompt(
     return tokens, flight.began - flight.at
 
 
-def _output(flight: InFlightRequest, answer: Answer, now: float) -> tuple[float, float] | None:
+def _output(flight: InFlightRequest, answer: AnswerStats, now: float) -> tuple[float, float] | None:
     """Tokens and seconds of the output: as told, else from first byte to last."""
     tokens = answer.output_tokens
     if not tokens:
@@ -55,7 +55,7 @@ def _output(flight: InFlightRequest, answer: Answer, now: float) -> tuple[float,
     return tokens, now - flight.began
 
 
-def _waited(flight: InFlightRequest, instance: ModelInstance, answer: Answer) -> bool | None:
+def _waited(flight: InFlightRequest, instance: ModelInstance, answer: AnswerStats) -> bool | None:
     """Whether it had to wait for a slot on the node; None when that cannot be told."""
     if flight.crowd == 0:
         return False

@@ -12,7 +12,7 @@ from olla.routing.features import Features
 __all__ = [
     "AbandonLoad",
     "Action",
-    "Answer",
+    "AnswerStats",
     "BeginLoad",
     "Entered",
     "Granted",
@@ -33,7 +33,7 @@ class Lease:
     `counted` is False for operations that occupy no slot; `trial` is True when it tries out an
     endpoint whose breaker is half-open. `asked_at` is when the request came, `granted_at` when it
     got the lease; `predicted` the seconds to the first token that were expected when it came.
-    `instance` and `model` are those of the choice; None where the endpoint does not list the model, or
+    `instance` and `model` are those of the choice; None if the endpoint does not list the model, or
     none is needed.
     """
 
@@ -96,7 +96,7 @@ class Ticket:
     """A place in the queue, assigned to a line for now. `Queue` alone assigns it.
 
     `model` is the name under which the line's endpoint lists it: one of several that the request
-    may name. `order` and `work` are those of `fleet.resident_model.Waiting`.
+    may name. `order` and `work` are those of `fleet.resident_model.WaitingRequest`.
     """
 
     __slots__ = (
@@ -140,7 +140,7 @@ class Ticket:
         """Whether a load began while it waited for that model there."""
 
 
-class Answer(msgspec.Struct, frozen=True):
+class AnswerStats(msgspec.Struct, frozen=True):
     """What an answer that came to its end tells: counts in tokens, times in seconds.
 
     None where the endpoint did not say; `total_seconds` is the endpoint's own whole time.

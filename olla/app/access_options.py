@@ -3,7 +3,7 @@
 from ipaddress import ip_network
 
 from olla.access.keys import OPEN_MAKER, STATIC, Key, digest_of
-from olla.access.limit import Kind, Limit, Per
+from olla.access.limit import Limit, LimitKind, Per
 from olla.access.policy import AccessPolicy
 from olla.dialects.dialect import Right
 from olla.settings import Settings
@@ -24,7 +24,7 @@ def access_policy(settings: Settings) -> AccessPolicy:
     trusted = tuple(ip_network(each, strict=False) for each in networks)
     burst = rates.burst_size
     everybody = tuple(
-        Limit(scope, Kind.REQUESTS, amount, burst or amount, per=per)
+        Limit(scope, LimitKind.REQUESTS, amount, burst or amount, per=per)
         for scope, amount, per in (
             ("server.rate_limits.global", rates.global_requests_per_minute, Per.ALL),
             ("server.rate_limits.per_ip", rates.per_ip_requests_per_minute, Per.ADDRESS),
@@ -53,12 +53,14 @@ def limits_of(scope: str, limits: CategoryLimits) -> tuple[Limit, ...]:
     found: list[Limit] = []
     if limits.requests_per_minute is not None:
         burst = limits.burst or limits.requests_per_minute
-        found.append(Limit(scope, Kind.REQUESTS, limits.requests_per_minute, burst, limits.shadow))
+        found.append(
+            Limit(scope, LimitKind.REQUESTS, limits.requests_per_minute, burst, limits.shadow)
+        )
     if isinstance(limits, TierLimits):
         for kind, amount in (
-            (Kind.TOKENS, limits.tokens_per_minute),
-            (Kind.CONCURRENT, limits.concurrent),
-            (Kind.DAILY, limits.tokens_per_day),
+            (LimitKind.TOKENS, limits.tokens_per_minute),
+            (LimitKind.CONCURRENT, limits.concurrent),
+            (LimitKind.DAILY, limits.tokens_per_day),
         ):
             if amount is not None:
                 found.append(Limit(scope, kind, amount, amount, limits.shadow))

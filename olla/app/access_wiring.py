@@ -15,7 +15,7 @@ from olla.app.store_service import StoreService, seed
 from olla.clock import Clock
 from olla.proxy.auth.authenticate import Authenticator
 from olla.settings import Settings
-from olla.settings.access import Access, State, Store
+from olla.settings.access import Access, State, StoreSection
 from olla.settings.store_url import default_url, exists
 from olla.telemetry.metrics import Metrics
 
@@ -65,7 +65,7 @@ class AccessWiring:
             exceeded=metrics.limit_exceeded,
         )
         url = store_url(settings)
-        configured = _needs_store(settings.access) or settings.store != Store()
+        configured = _needs_store(settings.access) or settings.store != StoreSection()
         self.keeping = StoreService(
             url,
             self.keyring,

@@ -7,21 +7,21 @@ from olla.app.access_wiring import AccessWiring
 from olla.clock import Clock
 from olla.dialects.dialect import Right
 from olla.fleet.snapshot import Snapshot
-from olla.proxy.auth.authenticate import Own
+from olla.proxy.auth.authenticate import SurfaceQuota
 from olla.proxy.exchange.context import Stations
 from olla.proxy.internal.routes import InternalRoute
 from olla.settings import Settings
 from olla.surfaces.chat.api import TIERS, ChatSurface
-from olla.surfaces.chat.keys_and_usage import AccountSurface
+from olla.surfaces.chat.keys_and_usage import KeysAndUsageSurface
 from olla.surfaces.chat.status import ChatStatus
-from olla.surfaces.models.list_cache import Catalogue
+from olla.surfaces.models.list_cache import ListCache
 from olla.telemetry.anonymous_addresses import Addresses
 from olla.telemetry.traffic import Traffic
 
 __all__ = ["ChatParts", "chat_paths", "chat_status"]
 
-_MODELS = Own("chat", TIERS)
-_REST = Own("chat-service", None)
+_MODELS = SurfaceQuota("chat", TIERS)
+_REST = SurfaceQuota("chat-service", None)
 """Limits of tiers are for what is asked of the fleet."""
 
 
@@ -38,7 +38,7 @@ def chat_status(
     traffic: Traffic,
     addresses: Addresses,
     snapshot: Callable[[], Snapshot],
-    catalogue: Catalogue,
+    catalogue: ListCache,
     clock: Clock,
 ) -> ChatStatus:
     """What tells how it is, from now on."""
@@ -60,7 +60,7 @@ def chat_paths(settings: Settings, parts: ChatParts) -> dict[str, InternalRoute]
     if not chat.enabled:
         return {}
     talk = ChatSurface(default_model=chat.default_model)
-    accounts = AccountSurface(
+    accounts = KeysAndUsageSurface(
         parts.guarding.keeping,
         stations.clock,
         self_service=chat.self_service,

@@ -46,14 +46,14 @@ from olla.proxy.exchange.admission import Admission
 from olla.proxy.exchange.context import Stations
 from olla.proxy.http.browser_guard import BrowserGuard
 from olla.proxy.internal.routes import InternalRoute
-from olla.proxy.server.server import Downstream
+from olla.proxy.server.server import ProxyServer
 from olla.proxy.upstream.pool import Pool
 from olla.record import Sink, fan_out
 from olla.routing.journal import facts
 from olla.routing.policies import POLICIES
-from olla.settings import Loaded, Settings, endpoint_specs
+from olla.settings import LoadedSettings, Settings, endpoint_specs
 from olla.surfaces.key_book import KeyBook
-from olla.surfaces.models.list_cache import Catalogue
+from olla.surfaces.models.list_cache import ListCache
 from olla.surfaces.models.lists import ListSurface
 from olla.surfaces.status.api import StatusSurface
 from olla.tasks import in_thread
@@ -91,11 +91,11 @@ class App:
     """One router: everything it is made of, started and stopped together."""
 
     stations: Stations
-    downstream: Downstream
+    downstream: ProxyServer
     status: StatusSurface
 
     def __init__(
-        self, loaded: Loaded, *, clock: Clock | None = None, output: TextIO | None = None
+        self, loaded: LoadedSettings, *, clock: Clock | None = None, output: TextIO | None = None
     ) -> None:
         """`output` takes the log instead of what the settings say. Needs a running loop."""
         self.settings = loaded.settings
@@ -217,7 +217,7 @@ class App:
                 self.logger.error("a part did not stop in time", part=name)
         self.loop_lag.stop()
 
-    async def reload(self, loaded: Loaded) -> None:
+    async def reload(self, loaded: LoadedSettings) -> None:
         """Take new settings: all of them at one moment, after new endpoints were asked once.
 
         What is under way goes on with what it began with; endpoints that are no longer there get
@@ -236,7 +236,7 @@ class App:
             "settings loaded", source=loaded.source, endpoints=len(self.prober.snapshot.endpoints)
         )
 
-    def _apply(self, loaded: Loaded) -> None:
+    def _apply(self, loaded: LoadedSettings) -> None:
         """Put settings into force: all of them, or none where a step fails."""
         before = self._loaded
         try:
@@ -251,7 +251,7 @@ class App:
         for name in needs_restart(before.settings, loaded.settings):
             self.logger.warning("setting changed, but it takes a restart", setting=name)
 
-    def _put_into_force(self, loaded: Loaded) -> None:
+    def _put_into_force(self, loaded: LoadedSettings) -> None:
         settings = loaded.settings
         self.settings = settings
         dispatcher = self.dispatcher
@@ -313,7 +313,7 @@ class App:
             dropped.update(self.decision_log.dropped)
         return dropped
 
-    def _wire(self, loaded: Loaded) -> None:
+    def _wire(self, loaded: LoadedSettings) -> None:
         settings = self.settings
         self.dispatcher = Dispatcher(
             POLICIES[settings.proxy.load_balancer],
@@ -370,7 +370,7 @@ class App:
         self.guarding = AccessWiring(settings, clock, self.logger, self.metrics)
         self.traffic = Traffic(lambda: self.prober.snapshot)
         self.addresses = Addresses(clock)
-        self.catalogue = Catalogue()
+        self.catalogue = ListCache()
         self.chat_status = chat_status(
             self.guarding,
             self.traffic,
@@ -384,7 +384,7 @@ class App:
             LogFormat.JSON if settings.logging.format == "json" else LogFormat.TEXT,
         )
 
-    def _wire_proxy(self, loaded: Loaded) -> None:
+    def _wire_proxy(self, loaded: LoadedSettings) -> None:
         settings, clock = self.settings, self._clock
         self.stations = Stations(
             clock=clock,
@@ -431,7 +431,7 @@ class App:
             catalogue=self.catalogue,
         )
         status.describe(loaded.source, settings.proxy.load_balancer)
-        self.downstream = Downstream(
+        self.downstream = ProxyServer(
             self.stations,
             paths_for(root_enabled=settings.surfaces.root.enabled),
             own=self._own_paths(settings),

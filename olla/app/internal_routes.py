@@ -5,13 +5,13 @@ from typing import Protocol
 from olla import __version__
 from olla.app.chat_service import ChatParts, chat_paths
 from olla.dialects.dialect import Right
-from olla.proxy.auth.authenticate import Own
+from olla.proxy.auth.authenticate import SurfaceQuota
 from olla.proxy.exchange.context import Fleet
 from olla.proxy.internal.routes import InternalRoute
 from olla.settings import Settings
 from olla.surfaces.key_book import KeyBook
 from olla.surfaces.management.api import ManagementSurface
-from olla.surfaces.models.list_cache import Catalogue
+from olla.surfaces.models.list_cache import ListCache
 from olla.surfaces.models.lists import ListSurface
 from olla.surfaces.openapi.document import OpenApi
 from olla.surfaces.pages import pages
@@ -21,7 +21,7 @@ __all__ = ["own_paths"]
 
 _OPEN_TO_ALL = frozenset({"/internal/health", "/internal/ready", "/version"})
 """Health checks, which need no key and tell nothing of the fleet's addresses or models."""
-_OPERATORS = Own("internal", None)
+_OPERATORS = SurfaceQuota("internal", None)
 """The router's own state: limits of tiers are for what is asked of the fleet."""
 
 
@@ -31,7 +31,7 @@ class Parts(ChatParts, Protocol):
     lists: ListSurface
     status: StatusSurface
     book: KeyBook
-    catalogue: Catalogue
+    catalogue: ListCache
 
     @property
     def prober(self) -> Fleet:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from olla.app.composition import App
-from olla.settings import Loaded, Problem, SettingsError
+from olla.settings import LoadedSettings, Problem, SettingsError
 from olla.tasks import in_thread, spawn
 
 __all__ = ["collect_seldom", "follow", "serve"]
@@ -17,10 +17,10 @@ _POLL = 2.0
 
 
 async def serve(
-    loaded: Loaded,
+    loaded: LoadedSettings,
     *,
     welcome: Callable[[str], str] | None = None,
-    reload: Callable[[], Loaded] | None = None,
+    reload: Callable[[], LoadedSettings] | None = None,
 ) -> None:
     """Run a router until SIGTERM or SIGINT; then drain, stop and return. A second one ends it at
     once.
@@ -47,9 +47,9 @@ async def serve(
 
 async def _serve(
     app: App,
-    loaded: Loaded,
+    loaded: LoadedSettings,
     welcome: Callable[[str], str] | None,
-    reload: Callable[[], Loaded] | None,
+    reload: Callable[[], LoadedSettings] | None,
     stopping: asyncio.Event,
     hangup: asyncio.Event,
 ) -> None:
@@ -81,7 +81,11 @@ def collect_seldom() -> None:
 
 
 async def follow(
-    app: App, reload: Callable[[], Loaded], file: Path, hangup: asyncio.Event, poll: float = _POLL
+    app: App,
+    reload: Callable[[], LoadedSettings],
+    file: Path,
+    hangup: asyncio.Event,
+    poll: float = _POLL,
 ) -> None:
     """Read the settings again when `hangup` is set, or when their file has changed and then
     stayed as it is for `poll` seconds: whoever writes it may not be done. Runs until cancelled.

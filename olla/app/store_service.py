@@ -27,7 +27,7 @@ from olla.tasks import in_thread, joined, spawn
 if TYPE_CHECKING:
     from olla.state.shared_limits import SharedLimits
     from olla.store.database import Store
-    from olla.store.usage_writer import UsageRecording
+    from olla.store.usage_writer import UsageWriter
 
 __all__ = ["LOOK_AGAIN", "StoreService", "seed"]
 
@@ -65,7 +65,7 @@ class StoreService:
         many seconds usage is kept, None for ever; `spent` is told which caller has used how many
         tokens today."""
         self.url = url
-        self.recording: UsageRecording | None = None
+        self.recording: UsageWriter | None = None
         self.shared: SharedLimits | None = None
         """Tells other routers of keys, where they share their state."""
         self._keyring = keyring
@@ -161,7 +161,7 @@ class StoreService:
         # stand still meanwhile.
         await in_thread(import_module, "olla.store.database")
         from olla.store.database import Store
-        from olla.store.usage_writer import UsageRecording
+        from olla.store.usage_writer import UsageWriter
 
         store = await Store.open(self.url)
         try:
@@ -177,7 +177,7 @@ class StoreService:
         self._store = store
         self._file = await in_thread(_file_of, self.url)
         self._back()
-        self.recording = UsageRecording(store, self._logger, self._clock, retention=self._retention)
+        self.recording = UsageWriter(store, self._logger, self._clock, retention=self._retention)
         for record in self._early:
             self.recording(record)
         self._early.clear()

@@ -229,18 +229,18 @@ class _Direct:
         self._clock = clock
 
     async def create(self, key: Key) -> Key:
-        """See `Books`."""
+        """See `KeyStore`."""
         return await self._store.keys.create(key)
 
     async def revoke(
         self, id: str, *, owner: str | None = None, made_by: str | None = None
     ) -> tuple[Key, ...]:
-        """See `Books`."""
+        """See `KeyStore`."""
         at = self._clock.wall()
         return await self._store.keys.revoke(id, at, owner=owner, made_by=made_by)
 
     async def tried(self, work: Callable[[Store], Awaitable[T]]) -> T:
-        """See `Books`."""
+        """See `KeyStore`."""
         return await work(self._store)
 
 

@@ -13,12 +13,12 @@ from typing import Any, NoReturn
 
 import click
 
-from olla.settings import Loaded, Problem, SettingsError, load
+from olla.settings import LoadedSettings, Problem, SettingsError, load
 
 __all__ = ["exit_with", "load_or_exit", "run"]
 
 
-def load_or_exit(path: Path | None, environ: dict[str, str] | None = None) -> Loaded:
+def load_or_exit(path: Path | None, environ: dict[str, str] | None = None) -> LoadedSettings:
     """The settings; with problems, prints all of them and exits with 2."""
     try:
         return load(path, os.environ if environ is None else environ)

@@ -7,10 +7,10 @@ from olla.dialects.json_scan import JsonObject
 from olla.dialects.records import encoded
 from olla.failures import Failure
 
-__all__ = ["Own"]
+__all__ = ["InternalDialect"]
 
 
-class Own:
+class InternalDialect:
     """olla's own paths. Nothing is relayed in it."""
 
     name = "olla"

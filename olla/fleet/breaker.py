@@ -20,8 +20,8 @@ import msgspec
 __all__ = [
     "TRANSITIONS",
     "Breaker",
+    "BreakerEvent",
     "BreakerState",
-    "Event",
     "come_back",
     "fail",
     "succeed",
@@ -57,7 +57,7 @@ class BreakerState(enum.Enum):
 _CLOSED: Final = BreakerState.CLOSED
 
 
-class Event(enum.Enum):
+class BreakerEvent(enum.Enum):
     """What happened."""
 
     SUCCESS = "success"
@@ -69,9 +69,9 @@ class Event(enum.Enum):
     """The time of an open breaker is over."""
 
 
-_S, _E = BreakerState, Event
+_S, _E = BreakerState, BreakerEvent
 
-TRANSITIONS: Mapping[BreakerState, Mapping[Event, BreakerState]] = {
+TRANSITIONS: Mapping[BreakerState, Mapping[BreakerEvent, BreakerState]] = {
     _S.CLOSED: {
         _E.SUCCESS: _S.CLOSED,
         _E.FAILURE: _S.CLOSED,
@@ -126,7 +126,7 @@ def succeed(breaker: Breaker) -> Breaker:
         window, seen = _remembered(breaker, failed=False)
         ramp = breaker.ramp * 2 if breaker.ramp * 2 < _RAMP_MAX else 0
         return Breaker(window=window, seen=seen, ramp=ramp)
-    state = TRANSITIONS[breaker.state][Event.SUCCESS]
+    state = TRANSITIONS[breaker.state][BreakerEvent.SUCCESS]
     return _BACK if state is _CLOSED else breaker
 
 
@@ -149,7 +149,7 @@ def fail(breaker: Breaker, now: float, draw: float) -> Breaker:
     window, seen = _remembered(breaker, failed=True)
     share = window.bit_count() / seen
     tripped = failures >= FAILURES_TO_OPEN or (seen >= WINDOW_MIN and share >= SHARE_TO_OPEN)
-    state = TRANSITIONS[breaker.state][Event.TRIP if tripped else Event.FAILURE]
+    state = TRANSITIONS[breaker.state][BreakerEvent.TRIP if tripped else BreakerEvent.FAILURE]
     if state is _CLOSED:
         return Breaker(state, failures, window=window, seen=seen, ramp=breaker.ramp)
     seconds = min(OPEN_SECONDS_FIRST * 2.0 ** min(breaker.openings, 10), OPEN_SECONDS_MAX)
@@ -161,7 +161,7 @@ def tick(breaker: Breaker, now: float) -> Breaker:
     """After time has passed."""
     if breaker.state is not BreakerState.OPEN or now < breaker.until:
         return breaker
-    state = TRANSITIONS[breaker.state][Event.TIME_UP]
+    state = TRANSITIONS[breaker.state][BreakerEvent.TIME_UP]
     return msgspec.structs.replace(breaker, state=state)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-__all__ = ["TRANSITIONS", "Event", "Health", "HealthState", "advance", "next_interval"]
+__all__ = ["TRANSITIONS", "Health", "HealthEvent", "HealthState", "advance", "next_interval"]
 
 SUSPICION_LIMIT = 3
 """So many time-outs in a row make an endpoint unhealthy; fewer are a suspicion, because a node that
@@ -57,7 +57,7 @@ class Health(enum.Enum):
 _ROUTABLE = frozenset({Health.HEALTHY, Health.BUSY})
 
 
-class Event(enum.Enum):
+class HealthEvent(enum.Enum):
     """What was learnt."""
 
     OK = "ok"
@@ -80,9 +80,9 @@ class Event(enum.Enum):
     """A request was answered."""
 
 
-_H, _E = Health, Event
+_H, _E = Health, HealthEvent
 
-_AFTER: Mapping[Event, Health] = {
+_AFTER: Mapping[HealthEvent, Health] = {
     _E.OK: _H.HEALTHY,
     _E.SLOW: _H.BUSY,
     _E.LOADING: _H.WARMING,
@@ -95,7 +95,7 @@ _AFTER: Mapping[Event, Health] = {
 """Where what a probe found leads from most states. An answer to a request leads nowhere from most:
 it may be the rest of what was begun before the trouble."""
 
-TRANSITIONS: Mapping[Health, Mapping[Event, Health]] = {
+TRANSITIONS: Mapping[Health, Mapping[HealthEvent, Health]] = {
     _H.UNKNOWN: {**_AFTER, _E.ANSWERED: _H.UNKNOWN},
     # One late answer is a suspicion: see SUSPICION_LIMIT.
     _H.HEALTHY: {**_AFTER, _E.TIMEOUT: _H.BUSY, _E.ANSWERED: _H.HEALTHY},
@@ -131,21 +131,21 @@ class HealthState(msgspec.Struct, frozen=True):
 
 
 def advance(
-    state: HealthState, event: Event, now: float, retry_after: float | None = None
+    state: HealthState, event: HealthEvent, now: float, retry_after: float | None = None
 ) -> HealthState:
     """The state after an event. `retry_after` is what a 429 asked for, in seconds."""
-    if event is Event.ANSWERED:
+    if event is HealthEvent.ANSWERED:
         return _answered(state, now)
     paused = state.retry_at is not None and now < state.retry_at
-    if paused and event in (Event.OK, Event.SLOW):
+    if paused and event in (HealthEvent.OK, HealthEvent.SLOW):
         # A list that is answered says nothing about the path that was limited.
         return state
     health = TRANSITIONS[state.health][event]
-    timeouts = state.timeouts + 1 if event is Event.TIMEOUT else 0
+    timeouts = state.timeouts + 1 if event is HealthEvent.TIMEOUT else 0
     if timeouts >= SUSPICION_LIMIT:
         health = Health.UNHEALTHY
     retry_at = None
-    if event is Event.RATE_LIMITED:
+    if event is HealthEvent.RATE_LIMITED:
         pause = _PAUSE_DEFAULT if retry_after is None else retry_after
         retry_at = now + min(max(pause, 0.0), _PAUSE_MAX)
     return HealthState(
@@ -161,7 +161,7 @@ def _answered(state: HealthState, now: float) -> HealthState:
     """A request was answered: whoever does that is not dead, however late the probes are."""
     if not state.health.routable or state.health is Health.HEALTHY:
         return state
-    health = TRANSITIONS[state.health][Event.ANSWERED]
+    health = TRANSITIONS[state.health][HealthEvent.ANSWERED]
     return HealthState(health=health, since=state.since if health is state.health else now)
 
 

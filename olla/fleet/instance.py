@@ -22,7 +22,7 @@ __all__ = [
     "LoadOptions",
     "ModelInstance",
     "ModelLoad",
-    "Waiting",
+    "WaitingRequest",
 ]
 
 LoadOptions = tuple[tuple[str, float], ...]
@@ -43,7 +43,7 @@ _OVERDUE_SHARE = 0.2
 """Of its expected length: what is left of something that should be over already."""
 
 
-class Waiting(Protocol):
+class WaitingRequest(Protocol):
     """A request that waits in olla for a line: `order` is its place among all that wait (lower
     first), `work` its expected service in seconds."""
 
@@ -156,7 +156,7 @@ class ModelInstance:
         self.embedding = False
         self.in_flight: dict[InFlightRequest, None] = {}
         self.finished = 0
-        self.waiting: Sequence[Waiting] = ()
+        self.waiting: Sequence[WaitingRequest] = ()
         self.draining = False
         """Nothing more is started on it, because it is to make room."""
         self.refusals = 0

@@ -13,7 +13,7 @@ from olla.fleet.endpoint import EndpointSpec
 from olla.fleet.profiles import Profile
 from olla.fleet.snapshot import Model, ResidentModel, resident_by_name
 from olla.probing.list_parsing import models, printable, resident_models
-from olla.probing.probe_client import LIST_MAX, Asker, Reply, Verdict
+from olla.probing.probe_client import LIST_MAX, ProbeClient, Reply, Verdict
 from olla.probing.slices import Slices
 from olla.tasks import joined, spawn
 
@@ -43,7 +43,7 @@ class Inventory:
     def __init__(
         self,
         spec: EndpointSpec,
-        asker: Asker,
+        asker: ProbeClient,
         clock: Clock,
         slices: Slices,
         changed: Callable[[], None],
@@ -73,7 +73,7 @@ class Inventory:
         """`resident_models` under every name of theirs, see `resident_by_name`."""
         self.resident_wall: float | None = None
         self.resident_at: float | None = None
-        """When the question was put to which `resident_models` are the answer, in monotonic seconds."""
+        """When the request was sent that `resident_models` answers (monotonic seconds)."""
         self.version: str | None = None
 
     @property

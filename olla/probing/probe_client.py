@@ -24,7 +24,7 @@ from olla.fleet.retry_after import retry_after
 from olla.probing.list_parsing import printable
 from olla.resolver import Resolver
 
-__all__ = ["LIST_MAX", "Asker", "Reply", "Verdict"]
+__all__ = ["LIST_MAX", "ProbeClient", "Reply", "Verdict"]
 
 LIST_MAX = 8 * 1024 * 1024
 """Bytes of a list of models that are read: some ten thousand."""
@@ -74,7 +74,7 @@ class Reply(msgspec.Struct, frozen=True):
             return None
 
 
-class Asker:
+class ProbeClient:
     """Asks. Must be made in a running loop, and closed."""
 
     def __init__(self, clock: Clock) -> None:

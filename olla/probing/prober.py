@@ -11,7 +11,7 @@ from olla.failures import Failure
 from olla.fleet.endpoint import EndpointSpec
 from olla.fleet.snapshot import EndpointView, Snapshot
 from olla.probing.inventory import Question
-from olla.probing.probe_client import Asker
+from olla.probing.probe_client import ProbeClient
 from olla.probing.slices import Slices
 from olla.probing.watch import Watch
 from olla.tasks import spawn
@@ -48,7 +48,7 @@ class Prober:
         self._changed = changed
         self._lost = lost
         self._specs = tuple(specs)
-        self._asker: Asker | None = None
+        self._asker: ProbeClient | None = None
         self._slices = Slices()
         self._watches: dict[str, Watch] = {}
         self.snapshot = Snapshot.of(
@@ -58,7 +58,7 @@ class Prober:
 
     async def start(self) -> None:
         """Begin to ask all endpoints."""
-        self._asker = Asker(self._clock)
+        self._asker = ProbeClient(self._clock)
         await self.set_specs(self._specs)
 
     async def stop(self) -> None:
@@ -162,7 +162,7 @@ class Prober:
             self._logger.error("fleet change not followed", exc_info=error)
             return _NO_FAULTS
 
-    def _watch(self, asker: Asker, spec: EndpointSpec, position: int) -> Watch:
+    def _watch(self, asker: ProbeClient, spec: EndpointSpec, position: int) -> Watch:
         def publish(view: EndpointView) -> Exception | None:
             # One that is no longer watched may still hear something while it stops.
             if self._watches.get(spec.name) is not watch:

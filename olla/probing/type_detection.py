@@ -3,7 +3,7 @@
 from olla.fleet.endpoint import EndpointSpec
 from olla.fleet.profiles import PROFILES, ListFormat, Profile
 from olla.probing.list_parsing import first_entries
-from olla.probing.probe_client import Asker, Reply, Verdict
+from olla.probing.probe_client import ProbeClient, Reply, Verdict
 
 __all__ = ["detect"]
 
@@ -24,7 +24,7 @@ _NO_ANSWER = (Verdict.TIMEOUT, Verdict.UNREACHABLE, Verdict.RATE_LIMITED)
 taken for another kind because it is in time with the next."""
 
 
-async def detect(asker: Asker, spec: EndpointSpec) -> tuple[Profile | None, Reply]:
+async def detect(asker: ProbeClient, spec: EndpointSpec) -> tuple[Profile | None, Reply]:
     """Its profile; None with the reply that says why it cannot be told."""
     version = await asker.get(spec, "/api/version")
     if version.verdict in _NO_ANSWER:
@@ -54,7 +54,7 @@ async def detect(asker: Asker, spec: EndpointSpec) -> tuple[Profile | None, Repl
     return found or PROFILES["openai-compatible"], listed
 
 
-async def _by_own_list(asker: Asker, spec: EndpointSpec) -> Profile | None:
+async def _by_own_list(asker: ProbeClient, spec: EndpointSpec) -> Profile | None:
     """LM Studio and Lemonade have a list of their own at one path, in different shapes."""
     own = await asker.get(spec, "/api/v1/models")
     if own.verdict is not Verdict.OK:

@@ -17,12 +17,12 @@ from olla.clock import Clock
 from olla.failures import Failure, Kind, Phase
 from olla.fleet import breaker as breakers
 from olla.fleet.endpoint import EndpointSpec
-from olla.fleet.health import Event, Health, HealthState, advance, next_interval
+from olla.fleet.health import Health, HealthEvent, HealthState, advance, next_interval
 from olla.fleet.profiles import AUTO, PROFILES, profile_named
 from olla.fleet.snapshot import EndpointView
 from olla.probing.inventory import Inventory, Question
 from olla.probing.list_parsing import MODELS_MAX
-from olla.probing.probe_client import Asker, Reply, Verdict
+from olla.probing.probe_client import ProbeClient, Reply, Verdict
 from olla.probing.slices import Slices
 from olla.probing.type_detection import detect
 from olla.tasks import spawn
@@ -39,13 +39,13 @@ _SPACING = 0.5
 hundreds of failing requests a second, and one probe tells as much."""
 
 _EVENTS = {
-    Verdict.TIMEOUT: Event.TIMEOUT,
-    Verdict.UNREACHABLE: Event.UNREACHABLE,
-    Verdict.BROKEN: Event.BROKEN,
-    Verdict.UNAUTHORIZED: Event.UNAUTHORIZED,
-    Verdict.RATE_LIMITED: Event.RATE_LIMITED,
-    Verdict.LOADING: Event.LOADING,
-    Verdict.ABSENT: Event.BROKEN,
+    Verdict.TIMEOUT: HealthEvent.TIMEOUT,
+    Verdict.UNREACHABLE: HealthEvent.UNREACHABLE,
+    Verdict.BROKEN: HealthEvent.BROKEN,
+    Verdict.UNAUTHORIZED: HealthEvent.UNAUTHORIZED,
+    Verdict.RATE_LIMITED: HealthEvent.RATE_LIMITED,
+    Verdict.LOADING: HealthEvent.LOADING,
+    Verdict.ABSENT: HealthEvent.BROKEN,
 }
 
 
@@ -56,7 +56,7 @@ class Watch:
         self,
         spec: EndpointSpec,
         position: int,
-        asker: Asker,
+        asker: ProbeClient,
         clock: Clock,
         rng: random.Random,
         list_interval: Callable[[], float],
@@ -182,7 +182,7 @@ class Watch:
             self._set_breaker(breakers.fail(self._breaker, self._clock.now(), self._rng.random()))
             gone = failure.facts.phase is Phase.CONNECT and failure.kind is not Kind.CONNECT_TIMEOUT
             if gone and self._state.health is not Health.OFFLINE:
-                self._learn(Event.UNREACHABLE, failure.message)
+                self._learn(HealthEvent.UNREACHABLE, failure.message)
                 self._schedule()
             self._ask_soon()
 
@@ -191,14 +191,14 @@ class Watch:
         if breaker is not self._breaker:
             self._set_breaker(breaker)
         if self._state.timeouts or self._state.health is Health.BUSY:
-            self._learn(Event.ANSWERED)
+            self._learn(HealthEvent.ANSWERED)
         if model is not None and model not in self.view.resident:
             self._look_at_memory()
 
     def _was_limited(self, failure: Failure) -> None:
         if self._inventory.profile is PROFILES["ollama"]:
             return  # passed on from the cloud, for one of its models: the node is well
-        self._learn(Event.RATE_LIMITED, failure.message, failure.retry_after)
+        self._learn(HealthEvent.RATE_LIMITED, failure.message, failure.retry_after)
         self._schedule()
 
     def _look_at_memory(self) -> None:
@@ -253,7 +253,7 @@ class Watch:
             except Exception as error:
                 self._log_fault(error)
                 message = f"olla could not ask it: {error!r}"[:_ERROR_MAX]
-                self._guarded(partial(self._learn, Event.BROKEN, message))
+                self._guarded(partial(self._learn, HealthEvent.BROKEN, message))
             self._in_round = False
             self._checked_at = self._clock.now()
             self._rounds += 1
@@ -315,7 +315,7 @@ class Watch:
                 return
             if profile is None:
                 self._learn(
-                    _EVENTS.get(reply.verdict, Event.BROKEN), reply.error, reply.retry_after
+                    _EVENTS.get(reply.verdict, HealthEvent.BROKEN), reply.error, reply.retry_after
                 )
                 return
             inventory.profile = profile
@@ -328,20 +328,20 @@ class Watch:
         if any(answer.verdict is Verdict.UNASKED for answer in answers):
             return  # it was not the endpoint that failed
         event, reply = _judge(dict(zip(asked, answers, strict=True)))
-        if self._fault is not None and event in (Event.OK, Event.SLOW):
+        if self._fault is not None and event in (HealthEvent.OK, HealthEvent.SLOW):
             message = f"olla could not take in what it tells: {self._fault!r}"
-            self._learn(Event.BROKEN, message[:_ERROR_MAX])
+            self._learn(HealthEvent.BROKEN, message[:_ERROR_MAX])
         else:
             self._learn(event, reply.error, reply.retry_after)
 
     def _learn(
-        self, event: Event, error: str | None = None, retry_after: float | None = None
+        self, event: HealthEvent, error: str | None = None, retry_after: float | None = None
     ) -> None:
         before = self._state.health
         self._state = advance(self._state, event, self._clock.now(), retry_after)
         after = self._state.health
         self._error = error
-        if not after.routable and event is not Event.TIMEOUT:
+        if not after.routable and event is not HealthEvent.TIMEOUT:
             self._inventory.forget_memory()
         if after.routable and not before.routable and before is not Health.UNKNOWN:
             self._breaker = breakers.come_back(self._breaker)
@@ -401,7 +401,7 @@ class Watch:
         )
 
 
-def _judge(replies: Mapping[Question, Reply]) -> tuple[Event, Reply]:
+def _judge(replies: Mapping[Question, Reply]) -> tuple[HealthEvent, Reply]:
     """What a round says of the endpoint, and the answer that says so.
 
     Its version is nice to know and judges nothing; a path it does not have is a sign of life.
@@ -416,4 +416,4 @@ def _judge(replies: Mapping[Question, Reply]) -> tuple[Event, Reply]:
             slow = slow or reply
         elif reply.verdict is not Verdict.OK:
             return _EVENTS[reply.verdict], reply
-    return (Event.SLOW, slow) if slow is not None else (Event.OK, Reply(Verdict.OK))
+    return (HealthEvent.SLOW, slow) if slow is not None else (HealthEvent.OK, Reply(Verdict.OK))

@@ -104,9 +104,9 @@ _MODEL_LOADED: Final = Reason.MODEL_LOADED
 class ChooseInstance(msgspec.Struct, frozen=True):
     """Send it to an endpoint that has the model.
 
-    `model` is the canonical name that the endpoint lists, `instance` what is known of the model there;
-    `delay` the expected seconds by which it was chosen, None where the policy does not go by them;
-    `ready` says that the model is in memory as the request needs it.
+    `model` is the canonical name that the endpoint lists and `instance` the model there; `delay` is
+    the expected seconds to the first token, None if the policy does not price; `ready` says that
+    the model is in memory as the request needs it.
     """
 
     twin: Twin

@@ -2,12 +2,12 @@
 
 from olla.settings.dump import effective_yaml
 from olla.settings.endpoint_specs import endpoint_specs
-from olla.settings.loading import Loaded, load, parse
+from olla.settings.loading import LoadedSettings, load, parse
 from olla.settings.model import Settings
 from olla.settings.problems import Problem, SettingsError
 
 __all__ = [
-    "Loaded",
+    "LoadedSettings",
     "Problem",
     "Settings",
     "SettingsError",

@@ -14,7 +14,15 @@ from olla.settings.state_url import checked_state_url
 from olla.settings.store_url import checked_url
 from olla.settings.values import Duration, did_you_mean, one_of
 
-__all__ = ["Access", "RateLimits", "State", "StaticKey", "Store", "TierLimits", "one_of_tiers"]
+__all__ = [
+    "Access",
+    "RateLimits",
+    "State",
+    "StaticKey",
+    "StoreSection",
+    "TierLimits",
+    "one_of_tiers",
+]
 
 _KEY_MIN = 8
 """Characters. Shorter ones can be tried out."""
@@ -185,7 +193,7 @@ class Access(Section):
         return self
 
 
-class Store(Section):
+class StoreSection(Section):
     """Where keys and usage are kept."""
 
     url: str | None = None

@@ -10,7 +10,7 @@ from olla.fleet.model_names import canonical
 from olla.settings.document import Document
 from olla.settings.endpoint import default_name
 from olla.settings.endpoint_auth import SECRETS, read_secret
-from olla.settings.endpoint_url import Address, read_address
+from olla.settings.endpoint_url import EndpointUrl, read_address
 from olla.settings.model import Static
 from olla.settings.problems import Key
 from olla.settings.values import did_you_mean
@@ -107,7 +107,7 @@ def _default_names(document: Document) -> set[str]:
     return {each.name for each in Static().endpoints} if found is None else set()
 
 
-def _check_not_itself(document: Document, key: Key, address: Address) -> None:
+def _check_not_itself(document: Document, key: Key, address: EndpointUrl) -> None:
     """An endpoint must not be the router: its requests would come back to it."""
     server = document.data.get("server")
     server = server if isinstance(server, dict) else {}

@@ -7,14 +7,14 @@ import msgspec
 
 from olla.settings.masking import masked_url
 
-__all__ = ["Address", "read_address", "read_path"]
+__all__ = ["EndpointUrl", "read_address", "read_path"]
 
 _HOST = re.compile(r"[A-Za-z0-9._~-]+")
 _PLAIN = re.compile(r"[!-~]+")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
-class Address(msgspec.Struct, frozen=True):
+class EndpointUrl(msgspec.Struct, frozen=True):
     """Where a server is. Equal for two spellings of one address.
 
     `host` is in lower case and without brackets, `path` without a slash at its end (so empty for
@@ -33,7 +33,7 @@ class Address(msgspec.Struct, frozen=True):
         return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
 
-def read_address(url: str) -> Address:
+def read_address(url: str) -> EndpointUrl:
     """The address in a URL.
 
     Raises:
@@ -61,10 +61,12 @@ def read_address(url: str) -> Address:
     if parts.query or parts.fragment or port == 0:
         raise ValueError(f"'{shown}' must be a scheme, a host, a port and perhaps a path")
     default = _DEFAULT_PORTS[parts.scheme]
-    return Address(parts.scheme, host, default if port is None else port, parts.path.rstrip("/"))
+    return EndpointUrl(
+        parts.scheme, host, default if port is None else port, parts.path.rstrip("/")
+    )
 
 
-def read_path(text: str, address: Address) -> str:
+def read_path(text: str, address: EndpointUrl) -> str:
     """The path that `text` names at an address, to be put behind the address's own path.
 
     `text` is a path, or a whole URL of the same server.

@@ -16,14 +16,14 @@ from olla.settings.model import Settings
 from olla.settings.problems import Problem, SettingsError
 from olla.settings.surfaces import taken_over
 
-__all__ = ["Loaded", "load", "parse"]
+__all__ = ["LoadedSettings", "load", "parse"]
 
 _PLACES = ("config/olla.local.yaml", "config/olla.yaml", "olla.yaml")
 _TEXT_MAX = 4 * 1024 * 1024
 """Characters."""
 
 
-class Loaded(msgspec.Struct, frozen=True):
+class LoadedSettings(msgspec.Struct, frozen=True):
     """Settings, where they come from, and what was noticed on the way."""
 
     settings: Settings
@@ -31,7 +31,7 @@ class Loaded(msgspec.Struct, frozen=True):
     source: str
 
 
-def load(path: Path | None, environ: Mapping[str, str]) -> Loaded:
+def load(path: Path | None, environ: Mapping[str, str]) -> LoadedSettings:
     """Read a file; without one, the first of `OLLA_CONFIG_FILE`, `config/olla.local.yaml`,
     `config/olla.yaml` and `olla.yaml` that there is; else the defaults.
 
@@ -63,7 +63,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Loaded:
     raise SettingsError([Problem(str(path), 0, 0, "", reason + wanted_by)])
 
 
-def parse(text: str, environ: Mapping[str, str], file: str = "<string>") -> Loaded:
+def parse(text: str, environ: Mapping[str, str], file: str = "<string>") -> LoadedSettings:
     """The settings in a YAML text.
 
     Raises:
@@ -83,7 +83,7 @@ def parse(text: str, environ: Mapping[str, str], file: str = "<string>") -> Load
         raise SettingsError(_in_order(document.problems))
     for key, message in (*taken_over(settings.surfaces), *exposures(settings)):
         document.note(key, message)
-    return Loaded(settings, _in_order(document.notices), file)
+    return LoadedSettings(settings, _in_order(document.notices), file)
 
 
 def _in_order(found: list[Problem]) -> list[Problem]:

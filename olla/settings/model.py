@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from olla.admission.retry_budget import SHARE
 from olla.routing.policies import DEFAULT, POLICIES
-from olla.settings.access import Access, RateLimits, State, Store
+from olla.settings.access import Access, RateLimits, State, StoreSection
 from olla.settings.cors import Cors, checked_hosts
 from olla.settings.endpoint import Endpoint, default_name
 from olla.settings.routing import Routing
@@ -221,7 +221,7 @@ class Settings(Section):
     """Other names for models: the first of the listed names that an endpoint has is used."""
     logging: Logging = Logging()
     access: Access = Access()
-    store: Store = Store()
+    store: StoreSection = StoreSection()
     state: State = State()
     surfaces: Surfaces = Surfaces()
 

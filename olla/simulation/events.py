@@ -10,12 +10,12 @@ from olla.simulation.model_catalogue import ModelSpec
 
 __all__ = [
     "Job",
+    "JobRefused",
     "LoadAborted",
     "LoadBegan",
-    "Loaded",
+    "ModelLoaded",
     "NodeLimits",
     "Outcome",
-    "Refused",
     "Resident",
     "Started",
     "Unloaded",
@@ -68,7 +68,7 @@ class Started(msgspec.Struct, frozen=True):
     gpu_share: float
 
 
-class Refused(msgspec.Struct, frozen=True):
+class JobRefused(msgspec.Struct, frozen=True):
     """The queue is full."""
 
     job: Job
@@ -83,7 +83,7 @@ class LoadBegan(msgspec.Struct, frozen=True):
     ready_at: float
 
 
-class Loaded(msgspec.Struct, frozen=True):
+class ModelLoaded(msgspec.Struct, frozen=True):
     """A model has been loaded."""
 
     model: ModelSpec
@@ -104,7 +104,7 @@ class Unloaded(msgspec.Struct, frozen=True):
     at: float
 
 
-Outcome = Started | Refused | LoadBegan | Loaded | LoadAborted | Unloaded
+Outcome = Started | JobRefused | LoadBegan | ModelLoaded | LoadAborted | Unloaded
 
 
 class Resident(msgspec.Struct, frozen=True):

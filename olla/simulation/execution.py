@@ -14,12 +14,12 @@ import msgspec
 from olla.clock import Clock
 from olla.simulation.events import (
     Job,
+    JobRefused,
     LoadAborted,
     LoadBegan,
-    Loaded,
+    ModelLoaded,
     NodeLimits,
     Outcome,
-    Refused,
     Resident,
     Started,
     Unloaded,
@@ -28,7 +28,7 @@ from olla.simulation.load_options import Options
 from olla.simulation.model_catalogue import ModelSpec
 from olla.simulation.node import Node
 
-__all__ = ["Busy", "Measures", "Workshop"]
+__all__ = ["Busy", "Executor", "Measures"]
 
 _REFERENCE_SIZE = 4.0e9
 """Bytes of the model for which the rates are given; others are slower or faster by their size."""
@@ -61,7 +61,7 @@ class Measures(msgspec.Struct):
     total: float = 0.0
 
 
-class Workshop:
+class Executor:
     """The scheduler in real time, `scale` real seconds to a simulated one.
 
     Every slot has the full rate: decoding is bound by memory bandwidth, so a few sequences in one
@@ -198,11 +198,11 @@ class Workshop:
                     future = self._waiting.get(outcome.job.id)
                     if future is not None and not future.done():
                         future.set_result(outcome)
-                case Refused():
+                case JobRefused():
                     future = self._waiting.get(outcome.job.id)
                     if future is not None and not future.done():
                         future.set_exception(Busy())
-                case LoadBegan() | Loaded() | LoadAborted() | Unloaded():
+                case LoadBegan() | ModelLoaded() | LoadAborted() | Unloaded():
                     pass
                 case never:
                     assert_never(never)

@@ -18,7 +18,7 @@ import msgspec
 from olla.admission.dispatcher import Dispatcher
 from olla.admission.queue_types import (
     AbandonLoad,
-    Answer,
+    AnswerStats,
     BeginLoad,
     Granted,
     Lease,
@@ -32,8 +32,16 @@ from olla.fleet.model_names import canonical
 from olla.fleet.snapshot import ResidentModel, Snapshot, resident_by_name
 from olla.routing.decision import Refuse
 from olla.routing.features import Features
-from olla.simulation.events import Job, LoadAborted, LoadBegan, Loaded, Outcome, Started, Unloaded
-from olla.simulation.events import Refused as NodeRefused
+from olla.simulation.events import (
+    Job,
+    JobRefused,
+    LoadAborted,
+    LoadBegan,
+    ModelLoaded,
+    Outcome,
+    Started,
+    Unloaded,
+)
 from olla.simulation.load_options import load_options
 from olla.simulation.machine import (
     Arrival,
@@ -218,11 +226,11 @@ class FleetRun:
                     self._started(machine, outcome)
                 case LoadBegan():
                     machine.loads += 1
-                case NodeRefused():
+                case JobRefused():
                     name = machine.shape.spec.name
                     busy = Failure(Kind.UPSTREAM_BUSY, f"endpoint '{name}' is busy", name)
                     self._failed(machine.jobs.pop(outcome.job.id), busy)
-                case Loaded() | LoadAborted() | Unloaded():
+                case ModelLoaded() | LoadAborted() | Unloaded():
                     pass
                 case never:
                     assert_never(never)
@@ -257,7 +265,7 @@ class FleetRun:
         prompt, output = machine.speed(job.model)
         share = outcome.gpu_share + (1 - outcome.gpu_share) * _OFFLOADED_SPEED
         reading, writing = arrival.prompt / (prompt * share), arrival.output / (output * share)
-        answer = Answer(
+        answer = AnswerStats(
             prompt_bytes=int(arrival.prompt * _BYTES_PER_TOKEN),
             prompt_tokens=arrival.prompt,
             output_tokens=arrival.output,
@@ -276,7 +284,7 @@ class FleetRun:
         self.dispatcher.began(request.lease, self.now)
 
     def _finished(
-        self, machine: RunningMachine, job: Job, request: RunningRequest, answer: Answer
+        self, machine: RunningMachine, job: Job, request: RunningRequest, answer: AnswerStats
     ) -> None:
         if machine.jobs.pop(job.id, None) is None:
             return

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from typing import Any, Protocol
 
 from olla.clock import Clock
-from olla.simulation.execution import Busy, Measures, Workshop
+from olla.simulation.execution import Busy, Executor, Measures
 from olla.simulation.load_options import context_length, load_options
 from olla.simulation.model_catalogue import ModelSpec
 from olla.simulation.responses import ApiError
@@ -28,7 +28,7 @@ class Tools(Protocol):
     seed: int
     clock: Clock
     storage: Storage
-    workshop: Workshop
+    executor: Executor
 
 
 async def talk(
@@ -58,9 +58,9 @@ async def talk(
         end,
     )
     wanted = load_options(options.items())
-    context = context_length(spec, wanted, tools.workshop.node.limits.vram)
+    context = context_length(spec, wanted, tools.executor.node.limits.vram)
     prompt_tokens = min(count_tokens(prompt), context)
-    spoken = tools.workshop.speak(spec, wanted, keep_alive, prompt_tokens, words, measures)
+    spoken = tools.executor.speak(spec, wanted, keep_alive, prompt_tokens, words, measures)
     try:
         async with aclosing(spoken) as tokens:
             async for token in tokens:
@@ -88,9 +88,9 @@ async def embed_all(
         await load(tools, spec, measures, options=options, keep_alive=keep_alive)
         return []
     wanted = load_options((options or {}).items())
-    context = context_length(spec, wanted, tools.workshop.node.limits.vram)
+    context = context_length(spec, wanted, tools.executor.node.limits.vram)
     prompt = sum(min(count_tokens(text), context) for text in texts)
-    spoken = tools.workshop.speak(spec, wanted, keep_alive, prompt, (), measures)
+    spoken = tools.executor.speak(spec, wanted, keep_alive, prompt, (), measures)
     try:
         async with aclosing(spoken) as tokens:
             async for _ in tokens:
@@ -118,7 +118,7 @@ async def load(
     """
     try:
         wanted = load_options((options or {}).items())
-        await tools.workshop.load(spec, wanted, keep_alive, measures)
+        await tools.executor.load(spec, wanted, keep_alive, measures)
     except Busy:
         raise ApiError(503, _BUSY) from None
 

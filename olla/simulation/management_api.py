@@ -53,7 +53,7 @@ class ManagingApi:
             steps = 1 if self._has_weights(spec) else _STEPS
             for step in range(1, steps + 1):
                 if steps > 1:
-                    await self._tools.workshop.sleep(spec.size / _PULL_BYTES_PER_SECOND / steps)
+                    await self._tools.executor.sleep(spec.size / _PULL_BYTES_PER_SECOND / steps)
                 yield {
                     "status": f"pulling {spec.digest[:12]}",
                     "digest": digest,

@@ -77,7 +77,7 @@ class NativeApi:
         return as_json({"models": models}, native=True)
 
     async def _ps(self, request: web.Request) -> web.Response:
-        workshop = self._tools.workshop
+        executor = self._tools.executor
         models = [
             {
                 "name": each.name,
@@ -85,11 +85,11 @@ class NativeApi:
                 "size": each.size,
                 "digest": each.model.digest,
                 "details": _details(each.model),
-                "expires_at": rfc3339(workshop.wall(each.expires_at)),
+                "expires_at": rfc3339(executor.wall(each.expires_at)),
                 "size_vram": each.size_vram,
                 "context_length": each.context_length,
             }
-            for each in workshop.resident()
+            for each in executor.resident()
         ]
         return as_json({"models": models}, native=True)
 
@@ -144,11 +144,11 @@ class NativeApi:
     ) -> web.Response:
         """An empty prompt: load the model, or with `keep_alive: 0` unload it. Never a stream."""
         if keep_alive == 0:
-            self._tools.workshop.unload(spec)
+            self._tools.executor.unload(spec)
             reason = "unload"
         else:
             _check_can(spec, body, what)
-            measures = Measures(self._tools.workshop.now)
+            measures = Measures(self._tools.executor.now)
             options = mapping_field(body, "options")
             await load(self._tools, spec, measures, options=options, keep_alive=keep_alive)
             reason = "load"
@@ -165,7 +165,7 @@ class NativeApi:
         what: str,
     ) -> web.StreamResponse:
         _check_can(spec, body, what)
-        measures = Measures(self._tools.workshop.now)
+        measures = Measures(self._tools.executor.now)
         end: list[str] = []
         options = mapping_field(body, "options")
         tokens = talk(
@@ -176,7 +176,7 @@ class NativeApi:
             whole = {**self._record(body, shape(said), True), "done_reason": end[0]}
             if what == "generate":
                 whole["context"] = list(range(1, measures.prompt_tokens + measures.tokens + 1))
-            return {**whole, **_counts(measures, self._tools.workshop.scale)}
+            return {**whole, **_counts(measures, self._tools.executor.scale)}
 
         if body.get("stream") is False:
             async with aclosing(tokens) as parts:
@@ -197,7 +197,7 @@ class NativeApi:
         keep_alive = keep_alive_seconds(body)
         texts = texts_field(body, "input")
         spec = self._model(text_field(body, "model"), pull_hint=True)
-        measures = Measures(self._tools.workshop.now)
+        measures = Measures(self._tools.executor.now)
         vectors = await embed_all(
             self._tools,
             spec,
@@ -209,7 +209,7 @@ class NativeApi:
         )
         answer: dict[str, Any] = {"model": body["model"], "embeddings": vectors}
         if texts:
-            scale = self._tools.workshop.scale
+            scale = self._tools.executor.scale
             answer["total_duration"] = _ns(measures.total * scale)
             answer["load_duration"] = _ns(measures.load * scale)
             answer["prompt_eval_count"] = measures.prompt_tokens
@@ -224,7 +224,7 @@ class NativeApi:
             self._tools,
             spec,
             [prompt] if prompt else [],
-            Measures(self._tools.workshop.now),
+            Measures(self._tools.executor.now),
             options=mapping_field(body, "options"),
             keep_alive=keep_alive,
         )

@@ -26,12 +26,12 @@ import msgspec
 
 from olla.simulation.events import (
     Job,
+    JobRefused,
     LoadAborted,
     LoadBegan,
-    Loaded,
+    ModelLoaded,
     NodeLimits,
     Outcome,
-    Refused,
     Resident,
     Started,
     Unloaded,
@@ -108,7 +108,7 @@ class Node:
             self._assign(runner, job, now, 0.0)
         elif len(self._pending) > self.limits.max_queue:
             self.refused += 1
-            self._out.append(Refused(job, now))
+            self._out.append(JobRefused(job, now))
         else:
             self._pending.append(_Pending(job, now))
             self._work(now)
@@ -219,7 +219,7 @@ class Node:
                 self._loading = None
                 self.loads += 1
                 self._runners[loading.model.digest] = loading
-                self._out.append(Loaded(loading.model, at))
+                self._out.append(ModelLoaded(loading.model, at))
                 pending = self._pending.popleft()
                 self._assign(loading, pending.job, at, at - pending.since)
             else:

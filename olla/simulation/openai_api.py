@@ -18,7 +18,7 @@ from olla.simulation.model_catalogue import ModelSpec
 from olla.simulation.request_fields import list_field, text_field, texts_field
 from olla.simulation.responses import ApiError, as_json, read_object, stream
 
-__all__ = ["V1Api", "model_that_speaks", "openai_error", "spoken", "text_of"]
+__all__ = ["OpenAIApi", "model_that_speaks", "openai_error", "spoken", "text_of"]
 
 _TYPES = {400: "invalid_request_error", 404: "not_found_error"}
 _Choice = Callable[[str], dict[str, Any]]
@@ -78,7 +78,7 @@ def text_of(content: object) -> str:
     return "\n".join(text for text in texts if isinstance(text, str))
 
 
-class V1Api:
+class OpenAIApi:
     """`/v1/*` but for responses and messages."""
 
     def __init__(self, tools: Tools) -> None:
@@ -147,7 +147,7 @@ class V1Api:
         delta: _Choice,
         whole: _Choice,
     ) -> web.StreamResponse:
-        measures = Measures(self._tools.workshop.now)
+        measures = Measures(self._tools.executor.now)
         end: list[str] = []
         tokens = spoken(self._tools, body, spec, text, measures, end)
         streams = body.get("stream") is True
@@ -185,7 +185,7 @@ class V1Api:
         if not texts:
             raise ApiError(400, "invalid input")
         spec = model_that_speaks(self._tools, body, embeds=True)
-        measures = Measures(self._tools.workshop.now)
+        measures = Measures(self._tools.executor.now)
         dimensions = whole_number(body.get("dimensions"))
         vectors = await embed_all(self._tools, spec, texts, measures, dimensions=dimensions)
         in_base64 = body.get("encoding_format") == "base64"
@@ -216,7 +216,7 @@ class V1Api:
         spec = model_that_speaks(self._tools, dict(fields))
         if size is None:
             raise ApiError(400, "file is required")
-        measures = Measures(self._tools.workshop.now)
+        measures = Measures(self._tools.executor.now)
         said = talk(self._tools, spec, f"audio of {size} bytes", measures, [])
         async with aclosing(said) as tokens:
             answer = "".join([token async for token in tokens])

@@ -11,12 +11,12 @@ from aiohttp import web
 from olla.clock import Clock, SystemClock
 from olla.simulation.cross_origin import add_cors_fields, guard
 from olla.simulation.events import NodeLimits
-from olla.simulation.execution import Workshop
+from olla.simulation.execution import Executor
 from olla.simulation.faults import Fault, Faults, Trouble, absurd_list
 from olla.simulation.management_api import ManagingApi
 from olla.simulation.model_catalogue import ModelSpec, model_spec
 from olla.simulation.native_api import NativeApi
-from olla.simulation.openai_api import V1Api, openai_error
+from olla.simulation.openai_api import OpenAIApi, openai_error
 from olla.simulation.responses import TROUBLE, ApiError, as_json, reset, spoil
 from olla.simulation.storage import Storage
 from olla.simulation.typed_events_api import TypedEventsApi, anthropic_error
@@ -95,7 +95,7 @@ class SimulatedNode:
         for number, model in enumerate(options.models):
             spec = model if isinstance(model, ModelSpec) else model_spec(model)
             self.storage.add(spec, self.clock.wall() - 3600 * (number + 1))
-        self.workshop = Workshop(
+        self.executor = Executor(
             NodeLimits(
                 vram=options.vram,
                 num_parallel=options.num_parallel,
@@ -140,7 +140,7 @@ class SimulatedNode:
         """
         app = web.Application(middlewares=[self._middleware], client_max_size=1 << 40)
         app.on_response_prepare.append(add_cors_fields)
-        for api in (NativeApi(self), ManagingApi(self), V1Api(self), TypedEventsApi(self)):
+        for api in (NativeApi(self), ManagingApi(self), OpenAIApi(self), TypedEventsApi(self)):
             app.add_routes(api.routes())
         app.add_routes(
             [
@@ -169,7 +169,7 @@ class SimulatedNode:
             await self._runner.cleanup()
             self._runner = None
         self._site = None
-        self.workshop.close()
+        self.executor.close()
 
     async def accept(self, port: int | None = None) -> None:
         """Listen again after `refuse`, on the same port."""
@@ -210,22 +210,22 @@ class SimulatedNode:
     @property
     def generations_running(self) -> int:
         """Requests that have a slot."""
-        return self.workshop.running
+        return self.executor.running
 
     @property
     def generations_cancelled(self) -> int:
         """Requests whose client left while they had a slot."""
-        return self.workshop.cancelled
+        return self.executor.cancelled
 
     @property
     def tokens_generated(self) -> int:
         """Tokens said since it was made."""
-        return self.workshop.tokens
+        return self.executor.tokens
 
     @property
     def loads(self) -> int:
         """Loads that came to their end."""
-        return self.workshop.node.loads
+        return self.executor.node.loads
 
     # --- every request ----------------------------------------------------------------------
 
@@ -257,7 +257,7 @@ class SimulatedNode:
             if answer is not None:
                 return answer
             if trouble.kind == "slow":
-                pause = trouble.fault.seconds / 10 * self.workshop.scale
+                pause = trouble.fault.seconds / 10 * self.executor.scale
                 trouble = msgspec.structs.replace(trouble, pause=pause)
             request[TROUBLE] = trouble
             return await spoil(request, await handler(request), trouble)
@@ -287,7 +287,7 @@ class SimulatedNode:
         elif kind == "absurd_lists":
             return web.Response(body=absurd_list(), content_type="application/json")
         elif kind == "slow":
-            await self.workshop.sleep(fault.seconds)
+            await self.executor.sleep(fault.seconds)
         elif kind in ("reset_before", "garbage") and transport is not None:
             if kind == "garbage":
                 transport.write(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
@@ -300,13 +300,13 @@ class SimulatedNode:
     # --- for tests and people -----------------------------------------------------------------
 
     async def _state(self, request: web.Request) -> web.Response:
-        node = self.workshop.node
+        node = self.executor.node
         return as_json(
             {
                 "name": self.name,
-                "running": self.workshop.running,
-                "cancelled": self.workshop.cancelled,
-                "tokens": self.workshop.tokens,
+                "running": self.executor.running,
+                "cancelled": self.executor.cancelled,
+                "tokens": self.executor.tokens,
                 "queue": node.queue_length,
                 "refused": node.refused,
                 "loading": node.loading,
@@ -339,7 +339,7 @@ class SimulatedNode:
 
     async def _refuse_for(self, seconds: float) -> None:
         await self.refuse()
-        await self.workshop.sleep(seconds)
+        await self.executor.sleep(seconds)
         await self.accept()
 
 

@@ -56,7 +56,7 @@ class TypedEventsApi:
             raise ApiError(400, "input is required")
         texts = [each if isinstance(each, str) else text_of(each.get("content")) for each in items]
         spec = model_that_speaks(self._tools, body)
-        measures = Measures(self._tools.workshop.now)
+        measures = Measures(self._tools.executor.now)
         tokens = spoken(self._tools, body, spec, "\n".join(texts), measures, [])
         head = self._response_head(body)
         item_id = self._id("msg_")
@@ -115,7 +115,7 @@ class TypedEventsApi:
             raise ApiError(400, "max_tokens is required and must be positive")
         texts = [text_of(body.get("system")), *(text_of(each.get("content")) for each in messages)]
         spec = model_that_speaks(self._tools, body)
-        measures = Measures(self._tools.workshop.now)
+        measures = Measures(self._tools.executor.now)
         end: list[str] = []
         text = "\n".join(each for each in texts if each)
         tokens = spoken(self._tools, body, spec, text, measures, end)

@@ -12,11 +12,11 @@ from typing import NamedTuple
 from redis.exceptions import NoScriptError, ResponseError
 from structlog.typing import FilteringBoundLogger
 
-from olla.state.redis_reconnect import CONNECTING, Connected, Keeper
+from olla.state.redis_reconnect import CONNECTING, Connected, RedisConnection
 from olla.state.scripts import CHARGE, RENEW, SETTLE, Script
 from olla.tasks import joined, spawn
 
-__all__ = ["Answer", "Link", "Word"]
+__all__ = ["Answer", "RedisPipeline", "Word"]
 
 Word = bytes | str | int | float
 Answer = asyncio.Future[bytes | None]
@@ -34,7 +34,7 @@ class _Awaited(NamedTuple):
     rest: Sequence[Word]
 
 
-class Link:
+class RedisPipeline:
     """The one connection over which this router asks."""
 
     def __init__(
@@ -58,7 +58,7 @@ class Link:
         self._logger = logger
         self._told_away = False
         self._tried = asyncio.Event()
-        self._keeper = Keeper(url, self._use, self._lose, pause=pause, longest=pause)
+        self._keeper = RedisConnection(url, self._use, self._lose, pause=pause, longest=pause)
         self._connection: Connected | None = None
         self._broken: asyncio.Future[None] | None = None
         self._out: list[bytes] = []

@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import Callable
 
-from olla.state.redis_reconnect import CONNECTING, Connected, Keeper
+from olla.state.redis_reconnect import CONNECTING, Connected, RedisConnection
 from olla.tasks import joined, spawn
 
-__all__ = ["CHANNEL", "Announcements"]
+__all__ = ["CHANNEL", "RedisSubscriber"]
 
 CHANNEL = "olla:announcements"
 _PAUSE_LONGEST = 5.0
@@ -15,7 +15,7 @@ _QUIET = 10.0
 says nothing for as long again is given up."""
 
 
-class Announcements:
+class RedisSubscriber:
     """A subscription that comes back by itself."""
 
     def __init__(self, url: str, name: str, heard: Callable[[str], None], *, pause: float) -> None:
@@ -30,7 +30,7 @@ class Announcements:
         self._heard = heard
         self._again = False
         self._alive = True
-        self._keeper = Keeper(
+        self._keeper = RedisConnection(
             url, self._use, lambda _: None, pause=pause, longest=max(pause, _PAUSE_LONGEST)
         )
 

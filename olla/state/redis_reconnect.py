@@ -13,7 +13,7 @@ from redis.asyncio.connection import Connection, parse_url
 
 from olla.tasks import spawn
 
-__all__ = ["CONNECTING", "Connected", "Keeper"]
+__all__ = ["CONNECTING", "Connected", "RedisConnection"]
 
 CONNECTING = 1.0
 """Seconds until an attempt to connect, greetings included, is given up."""
@@ -40,7 +40,7 @@ class Connected(Protocol):
         """The next answer."""
 
 
-class Keeper:
+class RedisConnection:
     """Connects, lets the connection be used until it breaks, and connects again."""
 
     def __init__(

@@ -20,18 +20,23 @@ from itertools import count
 
 from structlog.typing import FilteringBoundLogger
 
-from olla.access.limit import Kind
+from olla.access.limit import LimitKind
 from olla.access.limiter import Account, Charge, Limiter, Meter
 from olla.clock import Clock
-from olla.state.redis_pipeline import Answer, Link, Word
-from olla.state.redis_pubsub import CHANNEL, Announcements
+from olla.state.redis_pipeline import Answer, RedisPipeline, Word
+from olla.state.redis_pubsub import CHANNEL, RedisSubscriber
 from olla.state.scripts import CHARGE, RENEW, SETTLE
 from olla.tasks import spawn
 
 __all__ = ["SharedLimits"]
 
 _LEASE = 60.0
-_LETTERS = {Kind.REQUESTS: "r", Kind.TOKENS: "t", Kind.CONCURRENT: "c", Kind.DAILY: "d"}
+_LETTERS = {
+    LimitKind.REQUESTS: "r",
+    LimitKind.TOKENS: "t",
+    LimitKind.CONCURRENT: "c",
+    LimitKind.DAILY: "d",
+}
 
 
 def _server_time() -> tuple[Word, Word]:
@@ -77,10 +82,10 @@ class SharedLimits:
         self._numbers = count(1)
         self._leases: dict[str, set[str]] = {}
         self._unsaid = False
-        self._link = Link(
+        self._link = RedisPipeline(
             url, timeout=timeout, pause=pause, returned=self._on_returned, logger=logger
         )
-        self._announcements = Announcements(
+        self._announcements = RedisSubscriber(
             url, name, lambda what: self.on_announced(what), pause=pause
         )
         self._renewing: asyncio.Task[None] | None = None
@@ -118,7 +123,7 @@ class SharedLimits:
             return charge
         self._limiter.cancel(charge, self._clock.now(), self._clock.wall())
         for meter in charge.counted:
-            if meter.kind is Kind.CONCURRENT:
+            if meter.kind is LimitKind.CONCURRENT:
                 self._leave(meter, charge.name)
         again = Charge(charge.account, tokens)
         again.name = charge.name
@@ -142,9 +147,9 @@ class SharedLimits:
         more = tokens - charge.tokens if charge.shared else 0
         keys, words = [], [*self._time(), charge.name, more, charge.day]
         for meter in charge.counted:
-            if meter.kind is Kind.CONCURRENT:
+            if meter.kind is LimitKind.CONCURRENT:
                 self._leave(meter, charge.name)
-            elif not more or meter.kind is Kind.REQUESTS:
+            elif not more or meter.kind is LimitKind.REQUESTS:
                 continue
             keys.append(_key(meter))
             words += _LETTERS[meter.kind], meter.interval
@@ -170,7 +175,7 @@ class SharedLimits:
             limit, kind = meter.limit, meter.kind
             keys.append(_key(meter))
             words += _LETTERS[kind], int(limit.shadow), limit.amount
-            if kind is Kind.DAILY:
+            if kind is LimitKind.DAILY:
                 words += meter.day, meter.level
             else:
                 words += meter.interval, meter.window
@@ -215,7 +220,7 @@ class SharedLimits:
         """Without Redis: what others have under way is not known."""
         self._limiter.refresh(asked.account)
         for meter in asked.account.meters:
-            if meter.kind is Kind.CONCURRENT:
+            if meter.kind is LimitKind.CONCURRENT:
                 meter.level = 0.0
         charge = self._limiter.charge(
             asked.account, asked.tokens, self._clock.now(), self._clock.wall()
@@ -231,7 +236,7 @@ class SharedLimits:
 
     def _enter(self, charge: Charge) -> None:
         for meter in charge.counted:
-            if meter.kind is Kind.CONCURRENT:
+            if meter.kind is LimitKind.CONCURRENT:
                 self._leases.setdefault(_key(meter), set()).add(charge.name)
 
     def _leave(self, meter: Meter, name: str) -> None:

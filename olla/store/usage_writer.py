@@ -16,7 +16,7 @@ from olla.record import RequestRecord
 from olla.store.usage import UsageRow, row_of
 from olla.tasks import spawn
 
-__all__ = ["Usage", "UsageRecording", "UsageStore", "Wait"]
+__all__ = ["UsageSink", "UsageStore", "UsageWriter", "Wait"]
 
 _BACKLOG_BATCHES = 10
 _BACK_OFF_MIN = 1.0
@@ -27,7 +27,7 @@ Wait = Callable[[asyncio.Event, float], Awaitable[None]]
 """Waits for an event, but so many seconds at most."""
 
 
-class Usage(Protocol):
+class UsageSink(Protocol):
     """Where rows go: `olla.store.usage.UsageTable`."""
 
     async def add(self, rows: Sequence[UsageRow]) -> None:
@@ -43,12 +43,12 @@ class UsageStore(Protocol):
     """What has the rows: `olla.store.database.Store`."""
 
     @property
-    def usage(self) -> Usage:
+    def usage(self) -> UsageSink:
         """Where they go."""
         ...
 
 
-class UsageRecording:
+class UsageWriter:
     """A sink that writes each record into the store.
 
     Records leave `interval` seconds after the last writing, or when `batch` have gathered. What

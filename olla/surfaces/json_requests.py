@@ -9,8 +9,7 @@ from typing import TypeVar
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
-from olla.access.limit import Kind as LimitKind
-from olla.access.limit import Limit
+from olla.access.limit import Limit, LimitKind
 from olla.dialects.dialect import Dialect
 from olla.dialects.json_scan import OWN_LIMITS, TooComplex, scan_abridged
 from olla.dialects.registry import DIALECTS

@@ -18,13 +18,13 @@ from olla.surfaces.responses import iso_time
 if TYPE_CHECKING:
     from olla.store.database import Store
 
-__all__ = ["Books", "KeyBook", "id_in", "shown_key", "shown_revoked"]
+__all__ = ["KeyBook", "KeyStore", "id_in", "shown_key", "shown_revoked"]
 
 T = TypeVar("T")
 _TEXT_MAX = 100
 
 
-class Books(Protocol):
+class KeyStore(Protocol):
     """Whoever has the store. All raise `Failed` when it is away."""
 
     async def create(self, key: Key) -> Key:
@@ -48,7 +48,7 @@ class KeyBook:
 
     def __init__(
         self,
-        books: Books,
+        books: KeyStore,
         clock: Clock,
         tiers: Callable[[], Collection[str]] | None = None,
         endpoints: Callable[[], Collection[str]] | None = None,

@@ -5,14 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from olla.access.limit import Kind, Limit
+from olla.access.limit import Limit, LimitKind
 from olla.access.limiter import DAY, Account, Limiter
 
 NOW, WALL = 5_000.0, 20_000.0 * DAY + 3_600
-REQUESTS = Limit("tiers.t", Kind.REQUESTS, 100, 120)
-TOKENS = Limit("tiers.t", Kind.TOKENS, 600, 1000)
-CONCURRENT = Limit("tiers.t", Kind.CONCURRENT, 3)
-DAILY = Limit("tiers.t", Kind.DAILY, 1000)
+REQUESTS = Limit("tiers.t", LimitKind.REQUESTS, 100, 120)
+TOKENS = Limit("tiers.t", LimitKind.TOKENS, 600, 1000)
+CONCURRENT = Limit("tiers.t", LimitKind.CONCURRENT, 3)
+DAILY = Limit("tiers.t", LimitKind.DAILY, 1000)
 HAIR = 1e-5
 
 
@@ -45,7 +45,7 @@ def test_in_no_window_more_than_burst_and_rate_get_through(
 ) -> None:
     """Wherever the window begins and ends."""
     limiter = Limiter()
-    one = account(limiter, Limit("t", Kind.REQUESTS, amount, burst))
+    one = account(limiter, Limit("t", LimitKind.REQUESTS, amount, burst))
     now, through = NOW, []
     for gap in gaps:
         now += gap
@@ -68,7 +68,7 @@ def test_who_asks_at_the_rate_is_never_refused(
 ) -> None:
     """Rounding refuses nobody."""
     limiter = Limiter()
-    one = account(limiter, Limit("t", Kind.REQUESTS, amount, burst), now=start)
+    one = account(limiter, Limit("t", LimitKind.REQUESTS, amount, burst), now=start)
     assert all(limiter.charge(one, 1, start + i * 60 / amount, WALL).held for i in range(count))
 
 
@@ -82,7 +82,7 @@ def test_asking_again_when_told_succeeds_and_a_hair_earlier_does_not(
 ) -> None:
     """`retry_after` is exact, for tokens of any number."""
     limiter = Limiter()
-    one = account(limiter, Limit("t", Kind.TOKENS, amount, burst))
+    one = account(limiter, Limit("t", LimitKind.TOKENS, amount, burst))
     now = NOW
     for gap, tokens in asked:
         now += gap
@@ -118,8 +118,8 @@ def test_what_one_limit_refuses_costs_nothing_with_the_others(full: Limit, token
 def test_the_limit_that_takes_longest_is_the_one_that_refuses() -> None:
     """So that who comes again then gets in."""
     limiter = Limiter()
-    slow = Limit("tiers.slow", Kind.REQUESTS, 1)
-    one = account(limiter, Limit("tiers.fast", Kind.REQUESTS, 60, 1), slow, CONCURRENT)
+    slow = Limit("tiers.slow", LimitKind.REQUESTS, 1)
+    one = account(limiter, Limit("tiers.fast", LimitKind.REQUESTS, 60, 1), slow, CONCURRENT)
     assert limiter.charge(one, 1, NOW, WALL).held
     charge = limiter.charge(one, 1, NOW, WALL)
     assert charge.refused is one.meters[1]
@@ -130,8 +130,8 @@ def test_a_shadow_refuses_nothing_and_tells_what_it_would_have_refused() -> None
     """And what it would have refused it does not count."""
     limiter = Limiter()
     shadows = [
-        Limit("s", Kind.REQUESTS, 60, 2, shadow=True),
-        Limit("s", Kind.CONCURRENT, 2, shadow=True),
+        Limit("s", LimitKind.REQUESTS, 60, 2, shadow=True),
+        Limit("s", LimitKind.CONCURRENT, 2, shadow=True),
     ]
     one = account(limiter, REQUESTS, *shadows)
     charges = [limiter.charge(one, 1, NOW, WALL) for _ in range(4)]
@@ -282,7 +282,7 @@ def test_what_was_used_before_this_process_counts() -> None:
 def test_the_tightest_limit_on_requests_is_shown() -> None:
     """Of several; those on other things where none is on requests."""
     limiter = Limiter()
-    hour = Limit("global", Kind.REQUESTS, 60, 10)
+    hour = Limit("global", LimitKind.REQUESTS, 60, 10)
     one = account(limiter, TOKENS, REQUESTS, hour)
     assert one.counts_tokens
     assert one.tightest(NOW, WALL) is one.meters[2]
@@ -336,7 +336,7 @@ def sweep(limiter: Limiter, now: float) -> float:
 def test_an_account_that_was_kept_while_others_came_still_counts() -> None:
     """A caller whose request takes long to arrive has one account, not a new one each time."""
     limiter = Limiter()
-    one = Limit("tiers.t", Kind.CONCURRENT, 1)
+    one = Limit("tiers.t", LimitKind.CONCURRENT, 1)
     kept = account(limiter, one, REQUESTS)
     now = sweep(limiter, NOW)
     charge = limiter.charge(kept, 1, now, WALL)
@@ -353,7 +353,7 @@ def test_an_account_that_was_kept_while_others_came_still_counts() -> None:
 def test_an_account_that_was_kept_counts_with_the_meters_that_took_the_place_of_its_own() -> None:
     """Not with its old ones beside them."""
     limiter = Limiter()
-    one = Limit("tiers.t", Kind.CONCURRENT, 1)
+    one = Limit("tiers.t", LimitKind.CONCURRENT, 1)
     kept = account(limiter, one)
     now = sweep(limiter, NOW)
     assert limiter.charge(account(limiter, one, now=now), 1, now, WALL).held
@@ -365,10 +365,12 @@ def test_a_changed_limit_keeps_what_was_used() -> None:
     limiter = Limiter()
     old = account(limiter, TOKENS, DAILY, CONCURRENT)
     charges = [limiter.charge(old, 300, NOW, WALL) for _ in range(2)]
-    more = Limit("tiers.t", Kind.TOKENS, 6000, 10_000)
-    one = account(limiter, more, Limit("tiers.t", Kind.DAILY, 2000), Limit("x", Kind.REQUESTS, 5))
+    more = Limit("tiers.t", LimitKind.TOKENS, 6000, 10_000)
+    one = account(
+        limiter, more, Limit("tiers.t", LimitKind.DAILY, 2000), Limit("x", LimitKind.REQUESTS, 5)
+    )
     assert [meter.left(NOW, WALL) for meter in one.meters] == [9400, 1400, 5]
-    fewer = account(limiter, Limit("tiers.t", Kind.CONCURRENT, 2))
+    fewer = account(limiter, Limit("tiers.t", LimitKind.CONCURRENT, 2))
     assert limiter.charge(fewer, 1, NOW, WALL).refused is fewer.meters[0]
     for charge in charges:
         limiter.settle(charge, 100, NOW, WALL)

@@ -6,7 +6,7 @@ import pytest
 from olla.admission.dispatcher import Dispatcher
 from olla.admission.queue_types import (
     AbandonLoad,
-    Answer,
+    AnswerStats,
     BeginLoad,
     Granted,
     Lease,
@@ -412,7 +412,7 @@ def test_a_conversation_goes_on_where_it_was_answered() -> None:
 def test_an_answer_teaches_and_a_failure_does_not() -> None:
     """The rates of the endpoint and the length of answers."""
     dispatch, snapshot = late(), fleet(view("a", resident=["m"], num_parallel=1))
-    answer = Answer(4000, 1000, 400, 0.5, 4.0, 0.0, 4.5)
+    answer = AnswerStats(4000, 1000, 400, 0.5, 4.0, 0.0, 4.5)
     for told, learned in ((None, False), (answer, True)):
         lease = granted(dispatch.ask(features(), snapshot, "m", 0.0))
         instance = lease.instance

@@ -2,7 +2,7 @@
 
 from olla.access.caller import of_address, of_key
 from olla.access.keys import DEFAULT_RIGHTS, digest_of
-from olla.access.limit import Kind, Limit, Per
+from olla.access.limit import Limit, LimitKind, Per
 from olla.app.access_options import access_policy, static_keys
 from olla.dialects.dialect import Right
 from olla.settings import parse
@@ -27,11 +27,11 @@ access:
     policy = access_policy(parse(text, {}).settings)
     tier, category = "access.tiers.anonymous", "access.categories.generation"
     assert policy.limits(of_address("10.0.0.1", DEFAULT_RIGHTS), "generation") == (
-        Limit(tier, Kind.REQUESTS, 10, 10),
-        Limit(tier, Kind.TOKENS, 500, 500),
-        Limit(tier, Kind.CONCURRENT, 2, 2),
-        Limit(tier, Kind.DAILY, 9, 9),
-        Limit(category, Kind.REQUESTS, 100, 120, True),
+        Limit(tier, LimitKind.REQUESTS, 10, 10),
+        Limit(tier, LimitKind.TOKENS, 500, 500),
+        Limit(tier, LimitKind.CONCURRENT, 2, 2),
+        Limit(tier, LimitKind.DAILY, 9, 9),
+        Limit(category, LimitKind.REQUESTS, 100, 120, True),
     )
     assert not policy.guarded
 

@@ -16,7 +16,7 @@ import pytest
 from click.testing import Result
 
 from olla.app import StartError
-from olla.settings import Loaded, Problem, SettingsError
+from olla.settings import LoadedSettings, Problem, SettingsError
 from tests.routers import ThreadedFleet, settings_text, threaded_fleet
 
 MODEL = "llama3.2:latest"
@@ -190,11 +190,11 @@ def test_a_second_signal_ends_it_at_once(fleet: ThreadedFleet, tmp_path: Path) -
 
 
 @pytest.fixture
-def wired(monkeypatch: pytest.MonkeyPatch) -> list[Loaded]:
+def wired(monkeypatch: pytest.MonkeyPatch) -> list[LoadedSettings]:
     """What the router would have been started with."""
-    started: list[Loaded] = []
+    started: list[LoadedSettings] = []
 
-    async def serve(loaded: Loaded, **_: Any) -> None:
+    async def serve(loaded: LoadedSettings, **_: Any) -> None:
         started.append(loaded)
 
     monkeypatch.setattr("olla.app.serve", serve)
@@ -202,7 +202,7 @@ def wired(monkeypatch: pytest.MonkeyPatch) -> list[Loaded]:
 
 
 def test_options_win_over_variables_and_variables_over_the_file(
-    invoke: Invoke, wired: list[Loaded], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    invoke: Invoke, wired: list[LoadedSettings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The nearer to the command, the stronger."""
     (tmp_path / "f.yaml").write_text("server: {host: a, port: 1}\nlogging: {level: error}")
@@ -220,7 +220,7 @@ def test_a_router_that_cannot_start_says_why(
 ) -> None:
     """One line, exit status 1, no traceback."""
 
-    async def serve(loaded: Loaded, **_: Any) -> None:
+    async def serve(loaded: LoadedSettings, **_: Any) -> None:
         raise StartError("cannot listen on localhost:1: because")
 
     monkeypatch.setattr("olla.app.serve", serve)
@@ -234,7 +234,7 @@ def test_settings_that_turn_out_unusable_at_the_start_are_listed(
 ) -> None:
     """A secret's file that has gone away in the meantime, for example."""
 
-    async def serve(loaded: Loaded, **_: Any) -> None:
+    async def serve(loaded: LoadedSettings, **_: Any) -> None:
         raise SettingsError([Problem("gpu-1", 0, 0, "auth", "gone")])
 
     monkeypatch.setattr("olla.app.serve", serve)

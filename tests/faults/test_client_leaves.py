@@ -36,14 +36,14 @@ async def test_hanging_up_stops_generation_within_a_second(stream: bool) -> None
         node = fleet.nodes["only"]
         reader, writer = await asyncio.open_connection("127.0.0.1", port_of(fleet))
         writer.write(request(stream))
-        await until(lambda: node.workshop.running == 1)
+        await until(lambda: node.executor.running == 1)
         if stream:
             await reader.readuntil(b"\r\n\r\n")
         assert fleet.app.dispatcher.leases == 1
         writer.close()
-        took = await until(lambda: node.workshop.running == 0)
+        took = await until(lambda: node.executor.running == 0)
         assert took < 1.0
-        assert node.workshop.cancelled == 1
+        assert node.executor.cancelled == 1
         await until(lambda: fleet.app.dispatcher.leases == 0)
         await until(lambda: fleet.app.pool.open == 0)
         await fleet.check_clean()
@@ -52,7 +52,7 @@ async def test_hanging_up_stops_generation_within_a_second(stream: bool) -> None
 async def test_hanging_up_during_a_load_gives_up_the_place_and_not_the_load() -> None:
     """Olla owns the load: an impatient client cannot keep a model cold for ever."""
     async with Fleet({"only": (MODEL,)}, time_scale=1.0, load_bandwidth=4e9) as fleet:
-        node = fleet.nodes["only"].workshop.node
+        node = fleet.nodes["only"].executor.node
         _, writer = await asyncio.open_connection("127.0.0.1", port_of(fleet))
         writer.write(request(True))
         await until(lambda: node.loading is not None)
@@ -70,7 +70,7 @@ async def test_a_load_is_given_up_when_its_only_client_has_left_for_the_grace() 
     request has one begun for it."""
     extra = "routing: {load_grace: 2s}\n"
     async with Fleet({"only": (MODEL,)}, extra, time_scale=1.0, load_bandwidth=1e6) as fleet:
-        node, dispatcher = fleet.nodes["only"].workshop.node, fleet.app.dispatcher
+        node, dispatcher = fleet.nodes["only"].executor.node, fleet.app.dispatcher
         _, writer = await asyncio.open_connection("127.0.0.1", port_of(fleet))
         writer.write(request(True))
         await until(lambda: node.loading is not None)
@@ -101,7 +101,7 @@ async def test_many_clients_that_leave_leak_nothing() -> None:
             writer.close()
 
         await asyncio.gather(*(leave_after(number % 10) for number in range(100)))
-        await until(lambda: node.workshop.running == 0 and fleet.app.dispatcher.leases == 0)
+        await until(lambda: node.executor.running == 0 and fleet.app.dispatcher.leases == 0)
         await until(lambda: fleet.app.pool.open == fleet.app.pool.idle)
         assert fleet.app.downstream.active == 0
         await fleet.check_clean()
@@ -114,9 +114,9 @@ async def test_a_client_that_leaves_is_no_failure_of_the_endpoint() -> None:
         for _ in range(8):
             _, writer = await asyncio.open_connection("127.0.0.1", port_of(fleet))
             writer.write(request(False))
-            await until(lambda: node.workshop.running == 1)
+            await until(lambda: node.executor.running == 1)
             writer.close()
-            await until(lambda: node.workshop.running == 0)
+            await until(lambda: node.executor.running == 0)
         view = fleet.app.prober.snapshot.by_name["only"]
         assert view.routable
         assert view.breaker.value == "closed"

@@ -23,7 +23,7 @@ async def test_leaving_the_queue_frees_the_place_at_once() -> None:
         node = fleet.nodes["only"]
         _, first = await asyncio.open_connection("127.0.0.1", port_of(fleet))
         first.write(request())
-        await until(lambda: node.workshop.running == 1)
+        await until(lambda: node.executor.running == 1)
         others = [await asyncio.open_connection("127.0.0.1", port_of(fleet)) for _ in range(10)]
         for _, writer in others:
             writer.write(request())

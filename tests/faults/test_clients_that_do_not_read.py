@@ -11,7 +11,7 @@ import pytest
 
 from olla.failures import Kind
 from olla.proxy.server.aiohttp_internals import Connection
-from olla.proxy.server.server import Downstream
+from olla.proxy.server.server import ProxyServer
 from tests.scripted_ollama import scripted
 from tests.wire.conftest import MODEL, MakeRouter, Router, post
 
@@ -33,7 +33,7 @@ async def ask(port: int, data: bytes) -> AsyncIterator[socket.socket]:
         yield sock
 
 
-async def connection_of(downstream: Downstream) -> Connection:
+async def connection_of(downstream: ProxyServer) -> Connection:
     """The router's end of the only connection, once the client does not take what it has."""
     async with asyncio.timeout(10):
         while True:

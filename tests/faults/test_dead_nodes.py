@@ -67,7 +67,7 @@ async def test_all_that_a_dying_node_had_not_begun_is_answered_by_others() -> No
             )
         asking = [asyncio.create_task(ask(session, fleet)) for _ in range(60)]
         async with asyncio.timeout(5):
-            while not fleet.nodes["a"].workshop.running:
+            while not fleet.nodes["a"].executor.running:
                 await asyncio.sleep(0.002)
         await fleet.nodes["a"].refuse()
         answers = await asyncio.gather(*asking)

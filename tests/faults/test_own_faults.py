@@ -7,7 +7,7 @@ import pytest
 
 from olla.access.keyring import Keyring
 from olla.access.keys import KEY_PREFIX
-from olla.access.limit import Kind, Limit
+from olla.access.limit import Limit, LimitKind
 from olla.access.limiter import Account, Charge
 from olla.access.policy import AccessPolicy
 from olla.proxy.exchange.attempt import Timeouts
@@ -73,7 +73,8 @@ async def test_a_fault_while_shared_limits_are_charged_is_a_500(make_router: Mak
     """The limits are not known, so the request may not pass."""
     router = await make_router(1)
     authenticator = router.stations.authenticator = open_authenticator(
-        AccessPolicy(categories={"generation": (Limit("g", Kind.REQUESTS, 10, 10),)}), Keyring()
+        AccessPolicy(categories={"generation": (Limit("g", LimitKind.REQUESTS, 10, 10),)}),
+        Keyring(),
     )
 
     class Shared:

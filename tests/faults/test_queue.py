@@ -85,7 +85,7 @@ async def test_a_context_is_made_to_fit_where_that_is_configured(told: str) -> N
     """The node loads the model with it, and the log says so."""
     async with Fleet({"only": (MODEL,)}, f"routing: {{num_ctx: {{{told}}}}}\n") as fleet:
         await ask(fleet, options={"num_ctx": 100_000})
-        (resident,) = fleet.nodes["only"].workshop.node.resident(0.0)
+        (resident,) = fleet.nodes["only"].executor.node.resident(0.0)
         assert resident.context_length == (4096 if "round" not in told else 8192)
         await fleet.settled()
         assert '"rewritten":"num_ctx 100000 -> ' in fleet.log.getvalue()
@@ -94,7 +94,7 @@ async def test_a_context_is_made_to_fit_where_that_is_configured(told: str) -> N
 async def test_unloading_loads_nothing() -> None:
     """It goes to a node that has the model in memory, and to any when none has."""
     async with Fleet({"a": (MODEL,), "b": (MODEL,)}) as fleet:
-        schedulers = [node.workshop.node for node in fleet.nodes.values()]
+        schedulers = [node.executor.node for node in fleet.nodes.values()]
         status, _, body = await ask(fleet, prompt="", keep_alive=0)
         assert (status, body["done_reason"]) == (200, "unload")
         assert sum(each.loads for each in schedulers) == 0

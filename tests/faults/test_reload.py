@@ -10,7 +10,7 @@ import yaml
 
 from olla.app import App
 from olla.app.process import follow
-from olla.settings import Loaded, SettingsError, load, parse
+from olla.settings import LoadedSettings, SettingsError, load, parse
 from tests.routers import ADMIN, WITH_ADMIN, Fleet, settings_text
 
 MODEL, OTHER = "llama3.2:latest", "mistral:latest"
@@ -26,7 +26,7 @@ async def generate(
         return response.status, await response.text(), response.headers.get("X-Olla-Endpoint")
 
 
-def settings(fleet: Fleet, *names: str, extra: str = "") -> Loaded:
+def settings(fleet: Fleet, *names: str, extra: str = "") -> LoadedSettings:
     """Settings over some of the fleet's nodes, which may be slow to answer probes: all of this is
     one busy loop."""
     text = settings_text({name: fleet.nodes[name].url for name in names}, extra)
@@ -56,7 +56,7 @@ async def test_an_endpoint_that_is_removed_drains() -> None:
         pinned = {**ADMIN, "X-Olla-Endpoint": "a"}
         running = asyncio.create_task(generate(session, fleet, 60, **pinned))
         async with asyncio.timeout(5):
-            while not fleet.nodes["a"].workshop.running:
+            while not fleet.nodes["a"].executor.running:
                 await asyncio.sleep(0.002)
         await fleet.app.reload(settings(fleet, "b"))
         assert not running.done()
@@ -125,7 +125,7 @@ async def test_limits_aliases_and_paths_follow_the_settings() -> None:
     ):
         running = asyncio.create_task(generate(session, fleet, 2000))
         async with asyncio.timeout(5):
-            while not fleet.nodes["a"].workshop.running:
+            while not fleet.nodes["a"].executor.running:
                 await asyncio.sleep(0.002)
         extra = (
             "model_aliases: {chat: [llama3.2]}\nsurfaces: {root: {enabled: false}}\n"
@@ -204,7 +204,7 @@ async def test_a_file_is_read_only_once_it_has_stayed_as_it_is(tmp_path: Path) -
         whole = settings_text({"a": fleet.nodes["a"].url})
         file.write_text(whole)
 
-        def reload() -> Loaded:
+        def reload() -> LoadedSettings:
             read.append(file.read_text())
             return load(file, {})
 

@@ -11,8 +11,8 @@ from olla.fleet.breaker import (
     WINDOW,
     WINDOW_MIN,
     Breaker,
+    BreakerEvent,
     BreakerState,
-    Event,
     come_back,
     fail,
     succeed,
@@ -43,7 +43,7 @@ def opened(times: int = 1) -> Breaker:
 def test_every_state_knows_every_event() -> None:
     """The table is total."""
     assert set(TRANSITIONS) == set(BreakerState)
-    assert all(set(row) == set(Event) for row in TRANSITIONS.values())
+    assert all(set(row) == set(BreakerEvent) for row in TRANSITIONS.values())
 
 
 def test_failures_in_a_row_open_it() -> None:

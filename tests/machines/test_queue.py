@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 from olla.admission.dispatcher import Dispatcher
 from olla.admission.queue_types import (
     AbandonLoad,
-    Answer,
+    AnswerStats,
     BeginLoad,
     Granted,
     Lease,
@@ -55,7 +55,7 @@ HAVING = {"a": ("m", "n"), "b": ("m",), "c": ("n",)}
 """What each endpoint has on disk at first."""
 WANTED = (("m",), ("n",), ("m", "n"), ("n", "m"))
 """What requests ask for: a model, or an alias of two."""
-ANSWER = Answer(400, 100, 20, 0.1, 0.4, 0.01, 0.6)
+ANSWER = AnswerStats(400, 100, 20, 0.1, 0.4, 0.01, 0.6)
 GRACE = 5.0
 TIMEOUT = 50.0
 QUEUE_MAX = 8
@@ -237,7 +237,7 @@ class Waiting(RuleBasedStateMachine):
 
     @precondition(lambda self: self.leases)
     @rule(data=st.data(), answer=st.sampled_from([ANSWER, None]), count=st.sampled_from([1, 3]))
-    def end(self, data: st.DataObject, answer: Answer | None, count: int) -> None:
+    def end(self, data: st.DataObject, answer: AnswerStats | None, count: int) -> None:
         """Requests end: answered, failed or left."""
         for _ in range(min(count, len(self.leases))):
             lease = data.draw(st.sampled_from(self.leases))

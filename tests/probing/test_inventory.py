@@ -10,7 +10,7 @@ from olla.clock import SystemClock
 from olla.fleet.model_names import canonical
 from olla.fleet.profiles import PROFILES
 from olla.probing.inventory import Inventory, Question
-from olla.probing.probe_client import Asker, Verdict
+from olla.probing.probe_client import ProbeClient, Verdict
 from olla.probing.slices import Slices
 from tests.probing.scripted import HANG, OLLAMA, ScriptedServer, endpoint, model_list
 
@@ -27,7 +27,7 @@ Take = Callable[..., Inventory]
 @pytest.fixture
 async def take() -> AsyncIterator[Take]:
     """Inventories of these servers."""
-    asker = Asker(SystemClock())
+    asker = ProbeClient(SystemClock())
     taken: list[Inventory] = []
 
     def of(server: ScriptedServer, profile: str = "ollama", **more: Any) -> Inventory:

@@ -11,16 +11,16 @@ import pytest
 
 from olla.clock import SystemClock
 from olla.fleet.endpoint import EndpointSpec
-from olla.probing.probe_client import LIST_MAX, Asker, Verdict
+from olla.probing.probe_client import LIST_MAX, ProbeClient, Verdict
 from tests.probing.scripted import HANG, ScriptedServer, endpoint
 
 Raw = Callable[[bytes], Awaitable[EndpointSpec]]
 
 
 @pytest.fixture
-async def asker() -> AsyncIterator[Asker]:
+async def asker() -> AsyncIterator[ProbeClient]:
     """One that is closed with the test."""
-    made = Asker(SystemClock())
+    made = ProbeClient(SystemClock())
     yield made
     await made.close()
 
@@ -47,7 +47,7 @@ async def raw() -> AsyncIterator[Raw]:
         await server.wait_closed()
 
 
-async def test_an_answer_is_read(asker: Asker) -> None:
+async def test_an_answer_is_read(asker: ProbeClient) -> None:
     """Its body, and who says he is the server."""
     answer = (200, b'{"a": 1}', {"Server": "llama.cpp"})
     async with ScriptedServer({"/x": answer}) as server:
@@ -59,7 +59,7 @@ async def test_an_answer_is_read(asker: Asker) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[1]", b"\xff\xfe", b"[" * 5000, b'{"a":'])
-async def test_a_body_that_is_no_json_object_is_none(asker: Asker, body: bytes) -> None:
+async def test_a_body_that_is_no_json_object_is_none(asker: ProbeClient, body: bytes) -> None:
     """And raises nothing."""
     async with ScriptedServer({"/x": (200, body, {})}) as server:
         assert (await asker.get(endpoint(server.url), "/x")).json() is None
@@ -85,7 +85,7 @@ async def test_a_body_that_is_no_json_object_is_none(asker: Asker, body: bytes) 
     ],
 )
 async def test_a_status_has_its_verdict(
-    asker: Asker, status: int, body: bytes, verdict: Verdict
+    asker: ProbeClient, status: int, body: bytes, verdict: Verdict
 ) -> None:
     """And what was wrong is said in words, with the path and the status."""
     async with ScriptedServer({"/x": (status, body, {})}) as server:
@@ -108,14 +108,16 @@ async def test_a_status_has_its_verdict(
         ("9" * 400, 86_400.0),
     ],
 )
-async def test_retry_after_is_read(asker: Asker, retry_after: str, seconds: float | None) -> None:
+async def test_retry_after_is_read(
+    asker: ProbeClient, retry_after: str, seconds: float | None
+) -> None:
     """Seconds, a day at most; what is none is not told."""
     answer = (429, b"", {"Retry-After": retry_after})
     async with ScriptedServer({"/x": answer}) as server:
         assert (await asker.get(endpoint(server.url), "/x")).retry_after == seconds
 
 
-async def test_retry_after_may_be_a_date(asker: Asker) -> None:
+async def test_retry_after_may_be_a_date(asker: ProbeClient) -> None:
     """The seconds from now until then, and none for one that is past."""
     for ahead, low, high in ((90, 80.0, 90.0), (-90, 0.0, 0.0)):
         moment = format_datetime(datetime.now(UTC) + timedelta(seconds=ahead), usegmt=True)
@@ -126,7 +128,7 @@ async def test_retry_after_may_be_a_date(asker: Asker) -> None:
         assert low <= seconds <= high
 
 
-async def test_the_address_and_the_headers_are_the_operators(asker: Asker) -> None:
+async def test_the_address_and_the_headers_are_the_operators(asker: ProbeClient) -> None:
     """Base path, own authority as Host, credentials; nothing that was not asked for."""
     async with ScriptedServer({"/llm/x": {}}) as server:
         spec = endpoint(server.url, base_path="/llm", headers=(("authorization", "Bearer k"),))
@@ -138,14 +140,14 @@ async def test_the_address_and_the_headers_are_the_operators(asker: Asker) -> No
     assert "Cookie" not in headers
 
 
-async def test_the_operators_host_has_the_last_word(asker: Asker) -> None:
+async def test_the_operators_host_has_the_last_word(asker: ProbeClient) -> None:
     """And there is one Host only."""
     async with ScriptedServer({"/x": {}}) as server:
         await asker.get(endpoint(server.url, headers=(("host", "llm.example"),)), "/x")
         assert server.headers.getall("Host") == ["llm.example"]
 
 
-async def test_redirects_are_not_followed(asker: Asker) -> None:
+async def test_redirects_are_not_followed(asker: ProbeClient) -> None:
     """Credentials go where the operator said, and nowhere else."""
     answer = (302, b"", {"Location": "/y"})
     async with ScriptedServer({"/x": answer, "/y": {}}) as server:
@@ -153,7 +155,7 @@ async def test_redirects_are_not_followed(asker: Asker) -> None:
         assert set(server.asked) == {"/x"}
 
 
-async def test_a_late_answer_is_a_time_out(asker: Asker) -> None:
+async def test_a_late_answer_is_a_time_out(asker: ProbeClient) -> None:
     """After the endpoint's own time, said in words."""
     async with ScriptedServer({"/x": HANG}) as server:
         reply = await asker.get(endpoint(server.url, check_timeout=0.05), "/x")
@@ -161,14 +163,14 @@ async def test_a_late_answer_is_a_time_out(asker: Asker) -> None:
     assert reply.error == "GET /x timed out after 0.05 s"
 
 
-async def test_nobody_there_is_unreachable(asker: Asker, free_port: int) -> None:
+async def test_nobody_there_is_unreachable(asker: ProbeClient, free_port: int) -> None:
     """Connection refused, in those words."""
     spec = EndpointSpec("a", "127.0.0.1", free_port, authority=f"127.0.0.1:{free_port}")
     reply = await asker.get(spec, "/x")
     assert (reply.verdict, reply.error) == (Verdict.UNREACHABLE, "connection refused")
 
 
-async def test_a_name_that_is_none_is_unreachable(asker: Asker) -> None:
+async def test_a_name_that_is_none_is_unreachable(asker: ProbeClient) -> None:
     """So is a host that no name service knows; `.invalid` never is one."""
     spec = EndpointSpec("a", "nowhere.invalid", 80, authority="nowhere.invalid", check_timeout=10)
     reply = await asker.get(spec, "/x")
@@ -177,7 +179,7 @@ async def test_a_name_that_is_none_is_unreachable(asker: Asker) -> None:
         assert reply.error == "its name cannot be resolved"
 
 
-async def test_plain_http_where_tls_is_expected_is_unreachable(asker: Asker) -> None:
+async def test_plain_http_where_tls_is_expected_is_unreachable(asker: ProbeClient) -> None:
     """And the words say that it is TLS that failed."""
     async with ScriptedServer({"/x": {}}) as server:
         reply = await asker.get(endpoint(server.url, tls=True), "/x")
@@ -198,7 +200,9 @@ async def test_plain_http_where_tls_is_expected_is_unreachable(asker: Asker) -> 
     ],
     ids=["nothing", "smtp", "cut", "bad chunk", "bad gzip", "huge head"],
 )
-async def test_bytes_that_are_no_answer_are_broken(asker: Asker, raw: Raw, answer: bytes) -> None:
+async def test_bytes_that_are_no_answer_are_broken(
+    asker: ProbeClient, raw: Raw, answer: bytes
+) -> None:
     """Whatever comes, nothing is raised, and the words are short."""
     reply = await asker.get(await raw(answer), "/x")
     assert reply.verdict is Verdict.BROKEN
@@ -206,7 +210,7 @@ async def test_bytes_that_are_no_answer_are_broken(asker: Asker, raw: Raw, answe
     assert len(reply.error) <= 200
 
 
-async def test_an_endless_answer_is_cut_off(asker: Asker) -> None:
+async def test_an_endless_answer_is_cut_off(asker: ProbeClient) -> None:
     """Packed small or not: what is kept has a bound."""
     packed = gzip.compress(b" " * (17 * 1024 * 1024), 1)
     answer = (200, packed, {"Content-Encoding": "gzip"})
@@ -219,7 +223,7 @@ async def test_an_endless_answer_is_cut_off(asker: Asker) -> None:
     assert (len(whole.body), whole.more) == (17 * 1024 * 1024, False)
 
 
-async def test_an_address_that_is_none_raises_nothing(asker: Asker) -> None:
+async def test_an_address_that_is_none_raises_nothing(asker: ProbeClient) -> None:
     """A configuration gone wrong is told like every other trouble."""
     spec = EndpointSpec("a", "not a host", 80, authority="x")
     assert (await asker.get(spec, "/x")).verdict in (Verdict.BROKEN, Verdict.UNREACHABLE)

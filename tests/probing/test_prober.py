@@ -39,7 +39,7 @@ async def test_a_first_pass_tells_everything(probe: Probe) -> None:
         assert view.models[canonical("llama3.2")].size == 2_019_393_189
         assert view.version == "0.33.0"
         assert not view.resident
-        assert node.workshop.node.loading is None
+        assert node.executor.node.loading is None
         assert {seen.method for seen in node.seen} == {"GET"}
 
 

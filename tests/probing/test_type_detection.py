@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from olla.clock import SystemClock
-from olla.probing.probe_client import Asker, Verdict
+from olla.probing.probe_client import ProbeClient, Verdict
 from olla.probing.type_detection import detect
 from olla.simulation.server import NodeOptions, SimulatedNode
 from tests.probing.scripted import HANG, OLLAMA, ScriptedServer, endpoint
@@ -16,9 +16,9 @@ LOADING = (503, {"error": {"message": "Loading model", "code": 503}}, {})
 
 
 @pytest.fixture
-async def asker() -> AsyncIterator[Asker]:
+async def asker() -> AsyncIterator[ProbeClient]:
     """One that is closed with the test."""
-    made = Asker(SystemClock())
+    made = ProbeClient(SystemClock())
     yield made
     await made.close()
 
@@ -53,7 +53,7 @@ def owned(by: object) -> dict[str, Any]:
     ],
 )
 async def test_a_server_gives_itself_away(
-    serve: Serve, asker: Asker, answers: dict[str, Any], name: str
+    serve: Serve, asker: ProbeClient, answers: dict[str, Any], name: str
 ) -> None:
     """By its version, its lists or its headers; what is strange in them does no harm."""
     server = await serve(answers)
@@ -62,7 +62,7 @@ async def test_a_server_gives_itself_away(
     assert profile.name == name
 
 
-async def test_a_simulated_node_is_an_ollama(asker: Asker) -> None:
+async def test_a_simulated_node_is_an_ollama(asker: ProbeClient) -> None:
     """With no model as well, when its OpenAI list is null."""
     async with SimulatedNode(NodeOptions(models=())) as node:
         profile, _ = await detect(asker, endpoint(node.url, type="auto"))
@@ -86,7 +86,7 @@ async def test_a_simulated_node_is_an_ollama(asker: Asker) -> None:
     ],
 )
 async def test_what_cannot_be_told_is_not_guessed(
-    serve: Serve, asker: Asker, answers: dict[str, Any], verdict: Verdict
+    serve: Serve, asker: ProbeClient, answers: dict[str, Any], verdict: Verdict
 ) -> None:
     """The reply says why; one late answer does not make an Ollama something else."""
     server = await serve(answers)
@@ -96,7 +96,7 @@ async def test_what_cannot_be_told_is_not_guessed(
     assert reply.error
 
 
-async def test_the_operators_list_path_is_asked(serve: Serve, asker: Asker) -> None:
+async def test_the_operators_list_path_is_asked(serve: Serve, asker: ProbeClient) -> None:
     """Where a server has its list elsewhere."""
     server = await serve({"/own": owned("vllm")})
     profile, _ = await detect(asker, endpoint(server.url, type="auto", list_path="/own"))

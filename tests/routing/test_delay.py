@@ -55,7 +55,7 @@ def test_a_second_slot_is_waited_for_half_as_long() -> None:
     assert delay(kept).wait == pytest.approx(0.5)
 
 
-class Waiting:
+class WaitingRequest:
     """One that waits."""
 
     def __init__(self, order: float, work: float) -> None:
@@ -66,7 +66,7 @@ def test_only_those_who_come_first_are_waited_for() -> None:
     """Places in the queue decide, not arrival."""
     kept = warm()
     send(kept, "a")
-    kept.instances(MODEL)[0].waiting = [Waiting(1.0, 3.0), Waiting(9.0, 7.0)]
+    kept.instances(MODEL)[0].waiting = [WaitingRequest(1.0, 3.0), WaitingRequest(9.0, 7.0)]
     assert delay(kept, request(order=5.0)).wait == pytest.approx(4.0)
     assert delay(kept, request(order=10.0)).wait == pytest.approx(11.0)
 

@@ -2,22 +2,22 @@
 
 import pytest
 
-from olla.settings.endpoint_url import Address, read_address, read_path
+from olla.settings.endpoint_url import EndpointUrl, read_address, read_path
 
 
 @pytest.mark.parametrize(
     ("url", "address", "authority"),
     [
-        ("http://gpu-1:11434", Address("http", "gpu-1", 11434, ""), "gpu-1:11434"),
-        ("http://GPU-1:11434/", Address("http", "gpu-1", 11434, ""), "gpu-1:11434"),
-        ("http://gpu-1", Address("http", "gpu-1", 80, ""), "gpu-1"),
-        ("https://a.b/base/x/", Address("https", "a.b", 443, "/base/x"), "a.b"),
-        ("https://a.b:80", Address("https", "a.b", 80, ""), "a.b:80"),
-        ("http://[::1]:11434", Address("http", "::1", 11434, ""), "[::1]:11434"),
-        ("http://10.0.0.1:80/p", Address("http", "10.0.0.1", 80, "/p"), "10.0.0.1"),
+        ("http://gpu-1:11434", EndpointUrl("http", "gpu-1", 11434, ""), "gpu-1:11434"),
+        ("http://GPU-1:11434/", EndpointUrl("http", "gpu-1", 11434, ""), "gpu-1:11434"),
+        ("http://gpu-1", EndpointUrl("http", "gpu-1", 80, ""), "gpu-1"),
+        ("https://a.b/base/x/", EndpointUrl("https", "a.b", 443, "/base/x"), "a.b"),
+        ("https://a.b:80", EndpointUrl("https", "a.b", 80, ""), "a.b:80"),
+        ("http://[::1]:11434", EndpointUrl("http", "::1", 11434, ""), "[::1]:11434"),
+        ("http://10.0.0.1:80/p", EndpointUrl("http", "10.0.0.1", 80, "/p"), "10.0.0.1"),
     ],
 )
-def test_a_url_tells_where_the_server_is(url: str, address: Address, authority: str) -> None:
+def test_a_url_tells_where_the_server_is(url: str, address: EndpointUrl, authority: str) -> None:
     """Host, port and path are read; the authority leaves the scheme's own port out."""
     assert read_address(url) == address
     assert address.authority == authority

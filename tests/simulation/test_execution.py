@@ -7,16 +7,16 @@ import pytest
 
 from olla.clock import SystemClock
 from olla.simulation.events import NodeLimits
-from olla.simulation.execution import Busy, Measures, Workshop
+from olla.simulation.execution import Busy, Executor, Measures
 from olla.simulation.model_catalogue import ModelSpec, model_spec
 
 FOUR_GB = ModelSpec("four", 4_000_000_000, context=4096, digest="four")
 WORDS = ["a", "b", "c", "d", "e", "f"]
 
 
-def workshop(**limits: object) -> Workshop:
+def executor(**limits: object) -> Executor:
     """60 tokens a second out, 1500 in, a thousand times faster than real."""
-    return Workshop(
+    return Executor(
         NodeLimits(**limits),  # type: ignore[arg-type]
         SystemClock(),
         scale=0.001,
@@ -25,7 +25,7 @@ def workshop(**limits: object) -> Workshop:
     )
 
 
-async def speak(shop: Workshop, spec: ModelSpec, prompt_tokens: int = 0) -> tuple[str, Measures]:
+async def speak(shop: Executor, spec: ModelSpec, prompt_tokens: int = 0) -> tuple[str, Measures]:
     """What is said, and its measures."""
     measures = Measures(shop.now)
     said = shop.speak(spec, (), None, prompt_tokens, WORDS, measures)
@@ -34,7 +34,7 @@ async def speak(shop: Workshop, spec: ModelSpec, prompt_tokens: int = 0) -> tupl
 
 async def test_durations_are_what_the_rates_say() -> None:
     """A load of four gigabytes, 3000 tokens read, six said."""
-    shop = workshop()
+    shop = executor()
     said, measures = await speak(shop, FOUR_GB, 3000)
     shop.close()
     assert said == "abcdef"
@@ -46,7 +46,7 @@ async def test_durations_are_what_the_rates_say() -> None:
 
 async def test_small_models_are_faster() -> None:
     """Rates go with the size."""
-    shop = workshop()
+    shop = executor()
     _, large = await speak(shop, FOUR_GB)
     _, small = await speak(shop, model_spec("llama3.2:1b"))
     shop.close()
@@ -55,7 +55,7 @@ async def test_small_models_are_faster() -> None:
 
 async def test_what_does_not_fit_is_slow() -> None:
     """A model with half of it on the processor takes much longer per token."""
-    fitting, tight = workshop(), workshop(vram=2_200_000_000)
+    fitting, tight = executor(), executor(vram=2_200_000_000)
     _, fast = await speak(fitting, FOUR_GB)
     _, slow = await speak(tight, FOUR_GB)
     fitting.close()
@@ -65,7 +65,7 @@ async def test_what_does_not_fit_is_slow() -> None:
 
 async def test_a_second_request_waits_for_the_slot() -> None:
     """Its total contains the wait, its load does not."""
-    shop = workshop()
+    shop = executor()
     await shop.load(FOUR_GB, (), None, Measures(shop.now))
     async with aclosing(shop.speak(FOUR_GB, (), None, 0, WORDS, Measures(shop.now))) as first:
         assert await anext(first) == "a"
@@ -81,7 +81,7 @@ async def test_a_second_request_waits_for_the_slot() -> None:
 
 async def test_closing_gives_the_slot_back() -> None:
     """What has begun and is closed counts as cancelled, and the next gets the slot."""
-    shop = workshop()
+    shop = executor()
     said = shop.speak(FOUR_GB, (), None, 0, WORDS, Measures(shop.now))
     assert await anext(said) == "a"
     await said.aclose()
@@ -92,7 +92,7 @@ async def test_closing_gives_the_slot_back() -> None:
 
 async def test_a_full_queue_is_busy() -> None:
     """Whoever comes too many is told at once."""
-    shop = workshop(max_queue=0)
+    shop = executor(max_queue=0)
     first = asyncio.ensure_future(speak(shop, FOUR_GB))
     await asyncio.sleep(0)
     with pytest.raises(Busy):
@@ -103,7 +103,7 @@ async def test_a_full_queue_is_busy() -> None:
 
 async def test_an_empty_token_takes_its_time_and_is_not_said() -> None:
     """It counts, but does not come out."""
-    shop = workshop()
+    shop = executor()
     measures = Measures(shop.now)
     said = [token async for token in shop.speak(FOUR_GB, (), None, 0, ["", "ab"], measures)]
     shop.close()
@@ -113,7 +113,7 @@ async def test_an_empty_token_takes_its_time_and_is_not_said() -> None:
 
 async def test_a_model_expires_by_itself() -> None:
     """A timer unloads it, though nobody asks."""
-    shop = workshop(keep_alive=5.0)
+    shop = executor(keep_alive=5.0)
     await shop.load(FOUR_GB, (), None, Measures(shop.now))
     assert shop.node.unloads == 0
     async with asyncio.timeout(5):

@@ -131,12 +131,12 @@ async def test_slow_is_late_before_the_head_and_between_records(
     """Each pause takes its simulated seconds at least."""
     await ask(http, node, "/api/generate", {"model": "llama3.2"})
     node.faults.set("slow", Fault(seconds=100))
-    begun = node.workshop.now
+    begun = node.executor.now
     answer = await http.post(node.url + "/api/generate", json=SAY)
-    assert node.workshop.now - begun >= 99
+    assert node.executor.now - begun >= 99
     records = (await answer.read()).splitlines()
     assert len(records) == 9
-    assert node.workshop.now - begun >= 99 + 8 * 10
+    assert node.executor.now - begun >= 99 + 8 * 10
 
 
 async def test_faults_are_set_over_http(http: aiohttp.ClientSession, node: SimulatedNode) -> None:

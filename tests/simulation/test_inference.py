@@ -23,11 +23,11 @@ def tools() -> SimulatedNode:
 
 async def say(tools: SimulatedNode, prompt: str, **options: Any) -> tuple[str, Measures, str]:
     """What is said, measures, and the reason for the end."""
-    measures = Measures(tools.workshop.now)
+    measures = Measures(tools.executor.now)
     end: list[str] = []
     async with aclosing(talk(tools, MODEL, prompt, measures, end, options=options)) as said:
         text = "".join([token async for token in said])
-    tools.workshop.close()
+    tools.executor.close()
     return text, measures, end[0]
 
 
@@ -53,13 +53,13 @@ async def test_odd_options_do_no_harm(tools: SimulatedNode) -> None:
 async def test_a_busy_node_is_503() -> None:
     """With the words of Ollama."""
     tools = SimulatedNode(NodeOptions(time_scale=0.05, max_queue=0))
-    loading = asyncio.ensure_future(embed_all(tools, MODEL, ["x"], Measures(tools.workshop.now)))
+    loading = asyncio.ensure_future(embed_all(tools, MODEL, ["x"], Measures(tools.executor.now)))
     await asyncio.sleep(0)
     with pytest.raises(ApiError, match=r"server busy, please try again\.  maximum") as caught:
-        await embed_all(tools, model_spec("mistral"), ["x"], Measures(tools.workshop.now))
+        await embed_all(tools, model_spec("mistral"), ["x"], Measures(tools.executor.now))
     loading.cancel()
     await asyncio.gather(loading, return_exceptions=True)
-    tools.workshop.close()
+    tools.executor.close()
     assert caught.value.status == 503
 
 

@@ -200,7 +200,7 @@ async def test_ps_does_not_show_a_model_that_is_loading(
     node = await start(time_scale=0.05)
     request = http.post(node.url + "/api/generate", json={"model": "llama3.2", "prompt": "x"})
     async with in_background(request) as answering:
-        await until(lambda: node.workshop.node.loading)
+        await until(lambda: node.executor.node.loading)
         assert await ps(http, node) == []
         assert not answering.done()
         answer = await answering
@@ -310,9 +310,9 @@ async def test_a_full_queue_is_503(
     first = http.post(node.url + "/api/generate", json={"model": "llama3.2"})
     second = http.post(node.url + "/api/generate", json={"model": "mistral"})
     async with in_background(first):
-        await until(lambda: node.workshop.node.queue_length == 1)
+        await until(lambda: node.executor.node.queue_length == 1)
         async with in_background(second):
-            await until(lambda: node.workshop.node.queue_length == 2)
+            await until(lambda: node.executor.node.queue_length == 2)
             answer = await ask(http, node, "/api/generate", {"model": "codellama", "prompt": "x"})
     text = "server busy, please try again.  maximum pending requests exceeded"
     assert answer == (503, {"error": text})

@@ -7,12 +7,12 @@ import pytest
 
 from olla.simulation.events import (
     Job,
+    JobRefused,
     LoadAborted,
     LoadBegan,
-    Loaded,
+    LoadedSettings,
     NodeLimits,
     Outcome,
-    Refused,
     Started,
     Unloaded,
 )
@@ -100,7 +100,7 @@ def test_slots_are_first_come_first_served_without_bound() -> None:
         assert story.started(job).at == at + number
         assert not any(story.has_started(later) for later in jobs[number + 1 :][:3])
         story.end(job, at + number + 1)
-    assert not [e for e in story.log if isinstance(e, Refused)]
+    assert not [e for e in story.log if isinstance(e, JobRefused)]
 
 
 def test_num_parallel_gives_that_many_slots() -> None:
@@ -139,7 +139,7 @@ def test_loads_run_one_at_a_time_in_order() -> None:
     jobs = [story.ask(spec, 0) for spec in (A, B, C)]
     story.until(10)
     assert story.times(LoadBegan) == [("a", 0), ("b", 2), ("c", 4)]
-    assert story.times(Loaded) == [("a", 2), ("b", 4), ("c", 6)]
+    assert story.times(LoadedSettings) == [("a", 2), ("b", 4), ("c", 6)]
     assert [story.started(job).load_seconds for job in jobs] == [2, 4, 6]
 
 
@@ -175,7 +175,7 @@ def test_the_queue_for_loads_is_bounded() -> None:
     at = story.warm(A)
     kept = [story.ask(spec, at) for spec in (B, C, D)]
     refused = story.ask(B, at)
-    assert [e.job for e in story.log if isinstance(e, Refused)] == [refused]
+    assert [e.job for e in story.log if isinstance(e, JobRefused)] == [refused]
     assert story.has_started(story.ask(A, at))
     story.until(at + 100)
     assert story.has_started(kept[0])
@@ -189,7 +189,7 @@ def test_who_left_keeps_its_place_in_the_queue() -> None:
     gone = story.ask(B, 0)
     story.leave(gone, 0.5)
     refused = story.ask(C, 1)
-    assert isinstance(story.log[-1], Refused)
+    assert isinstance(story.log[-1], JobRefused)
     assert story.log[-1].job == refused
     story.until(10)
     assert not story.has_started(gone)

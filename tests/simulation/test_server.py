@@ -81,8 +81,8 @@ async def test_a_hang_up_in_the_line_frees_no_slot(
     await ask(http, node, "/api/generate", {"model": "llama3.2"})
     running = await http.post(node.url + "/api/generate", json=LONG)
     async with in_background(http.post(node.url + "/api/generate", json=LONG)):
-        await until(lambda: node.workshop.resident()[0].waiting == 1)
-    await until(lambda: node.workshop.resident()[0].waiting == 0)
+        await until(lambda: node.executor.resident()[0].waiting == 1)
+    await until(lambda: node.executor.resident()[0].waiting == 0)
     assert node.generations_running == 1
     assert node.generations_cancelled == 0
     running.close()
@@ -94,9 +94,9 @@ async def test_a_hang_up_during_a_load_aborts_it(
     """The model stays cold."""
     node = await start(time_scale=0.5)
     async with in_background(http.post(node.url + "/api/generate", json=LONG)):
-        await until(lambda: node.workshop.node.loading)
-    await until(lambda: node.workshop.node.loads_aborted == 1)
-    assert node.workshop.node.loading is None
+        await until(lambda: node.executor.node.loading)
+    await until(lambda: node.executor.node.loads_aborted == 1)
+    assert node.executor.node.loading is None
     assert node.loads == 0
 
 

@@ -3,7 +3,7 @@
 import asyncio
 from time import monotonic
 
-from olla.state.redis_pipeline import Link
+from olla.state.redis_pipeline import RedisPipeline
 from olla.state.scripts import Script
 from tests.redis_server import RedisServer
 from tests.state.sharing import logging, until
@@ -12,11 +12,11 @@ ECHO = Script("return ARGV[1]")
 BROKEN = Script("return redis.call('NONSENSE')")
 
 
-async def linked(url: str, timeout: float = 1.0) -> tuple[Link, list[str]]:
+async def linked(url: str, timeout: float = 1.0) -> tuple[RedisPipeline, list[str]]:
     """A link that was started, and how often it was there."""
     logger, _ = logging()
     returned: list[str] = []
-    link = Link(
+    link = RedisPipeline(
         url,
         timeout=timeout,
         pause=0.02,

@@ -2,15 +2,15 @@
 
 import asyncio
 
-from olla.state.redis_pubsub import CHANNEL, Announcements
+from olla.state.redis_pubsub import CHANNEL, RedisSubscriber
 from tests.redis_server import RedisServer
 from tests.state.sharing import until
 
 
-async def listening(redis: RedisServer, name: str, count: int = 1) -> tuple[Announcements, list]:
+async def listening(redis: RedisServer, name: str, count: int = 1) -> tuple[RedisSubscriber, list]:
     """A subscription that stands, and what it hears."""
     heard: list[str] = []
-    one = Announcements(redis.url, name, heard.append, pause=0.02)
+    one = RedisSubscriber(redis.url, name, heard.append, pause=0.02)
     await one.start()
     await until(lambda: f":{count}\r\n" in redis.ask("PUBSUB", "NUMSUB", CHANNEL))
     return one, heard

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from olla.state.redis_reconnect import Connected, Keeper
+from olla.state.redis_reconnect import Connected, RedisConnection
 from tests.redis_server import RedisServer, redis_server
 from tests.state.sharing import Router, until
 
@@ -20,7 +20,9 @@ class Used:
     def __init__(self, url: str, pause: float = 0.01) -> None:
         self.times = 0
         self.lost: list[str] = []
-        self.keeper = Keeper(url, self.use, self.lost.append, pause=pause, longest=4 * pause)
+        self.keeper = RedisConnection(
+            url, self.use, self.lost.append, pause=pause, longest=4 * pause
+        )
 
     async def use(self, connection: Connected) -> None:
         """Until it breaks."""

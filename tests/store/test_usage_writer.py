@@ -15,7 +15,7 @@ from structlog.testing import LogCapture
 from olla.store import StoreError
 from olla.store.database import Store
 from olla.store.usage import UsageRow
-from olla.store.usage_writer import UsageRecording
+from olla.store.usage_writer import UsageWriter
 from tests.probing.logs import capturing_logger
 from tests.store.cluster import Cluster
 from tests.store.conftest import Open
@@ -99,8 +99,8 @@ class Bench:
         self.waits = Waits()
         self.log = LogCapture()
 
-    def recording(self, store: Any = None, **more: Any) -> UsageRecording:
-        return UsageRecording(
+    def recording(self, store: Any = None, **more: Any) -> UsageWriter:
+        return UsageWriter(
             store or self.table, capturing_logger(self.log), Clock(), wait=self.waits, **more
         )
 
@@ -115,7 +115,7 @@ async def bench() -> Bench:
     return Bench()
 
 
-def take(recording: UsageRecording, count: int, **more: Any) -> None:
+def take(recording: UsageWriter, count: int, **more: Any) -> None:
     """Hand it so many records."""
     for _ in range(count):
         recording(record(**more))

@@ -62,7 +62,7 @@ async def test_a_surface_that_asks_the_fleet_refuses_and_asks_nothing(
         async with asyncio.timeout(5):
             while fleet.app.dispatcher.leases or fleet.app.dispatcher.waiting:
                 await asyncio.sleep(0.001)
-        assert fleet.nodes["only"].workshop.running == 0
+        assert fleet.nodes["only"].executor.running == 0
         done = [seen for seen in fleet.nodes["only"].seen if seen.method == "POST"][asked:]
         assert len(done) <= 1  # the model's load, which is olla's own
         await fleet.check_clean()

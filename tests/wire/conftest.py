@@ -27,7 +27,7 @@ from olla.proxy.exchange.attempt import Timeouts
 from olla.proxy.exchange.context import Stations
 from olla.proxy.exchange.context_length import ContextRule
 from olla.proxy.http.browser_guard import BrowserGuard
-from olla.proxy.server.server import Downstream
+from olla.proxy.server.server import ProxyServer
 from olla.proxy.upstream.pool import Pool
 from olla.record import RequestRecord
 from olla.routing.decision import RoutingOptions
@@ -211,7 +211,7 @@ class Router:
             bodies_max=bodies_max,
             guard=guard,
         )
-        self.downstream = Downstream(
+        self.downstream = ProxyServer(
             self.stations,
             Paths(
                 [ScopeSpec(p.name, p.prefixes, p.dialects) for p in PROFILES.values()],

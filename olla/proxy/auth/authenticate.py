@@ -12,8 +12,7 @@ from typing import Final, Protocol
 from olla.access.caller import Caller, client_address, of_address
 from olla.access.keyring import Keyring, UnknownKey, refuse_key
 from olla.access.keys import KEY_PREFIX
-from olla.access.limit import Kind as LimitKind
-from olla.access.limit import Limit
+from olla.access.limit import Limit, LimitKind
 from olla.access.limiter import Account, Charge, Limiter, Meter
 from olla.access.policy import OUTPUT_UNSAID, AccessPolicy, reserve
 from olla.clock import Clock
@@ -23,7 +22,7 @@ from olla.record import RequestRecord
 from olla.routing.features import Features
 from olla.tasks import report, spawn
 
-__all__ = ["Authenticator", "Own", "Quota", "Shared"]
+__all__ = ["Authenticator", "Quota", "Shared", "SurfaceQuota"]
 
 _NOTHING: Mapping[str, tuple[Limit, ...]] = {}
 _HIDES: Final = {name: frozenset({name}) for name in (b"authorization", b"x-api-key")}
@@ -50,7 +49,7 @@ class Shared(Protocol):
         ...
 
 
-class Own:
+class SurfaceQuota:
     """What a surface brings of its own: its name, the limits of tiers of which the configuration
     says nothing (None: limits of tiers do not count there), and whether `X-RateLimit-Reset` is a
     Unix time (else seconds)."""
@@ -69,7 +68,7 @@ class Own:
         self.unix_reset = unix_reset
 
 
-_PLAIN: Final = Own()
+_PLAIN: Final = SurfaceQuota()
 
 
 class Authenticator:
@@ -145,7 +144,7 @@ class Authenticator:
         return self.anonymous(incoming)
 
     def quota(
-        self, caller: Caller, category: str, incoming: IncomingRequest, own: Own = _PLAIN
+        self, caller: Caller, category: str, incoming: IncomingRequest, own: SurfaceQuota = _PLAIN
     ) -> "Quota":
         """A caller's request in a category, not charged yet."""
         limits = self._policy.limits(caller, category, own.tiers, own.name)
@@ -163,7 +162,7 @@ class Authenticator:
         return Quota(self, caller, account, own.unix_reset)
 
     def quota_of_rejected(
-        self, incoming: IncomingRequest, category: str, own: Own = _PLAIN
+        self, incoming: IncomingRequest, category: str, own: SurfaceQuota = _PLAIN
     ) -> "Quota":
         """The visit of a rejected request: it counts against its key if that is known, else
         against its address."""

@@ -39,7 +39,7 @@ async def post_to_endpoint(
         fresh = connection is None
         if connection is None:
             connection = await pool.connect(spec)
-        answer = _Answer(spec.name)
+        answer = _Receiver(spec.name)
         connection.begin("POST", answer)
         connection.write(head + body)
         connection.sent = True
@@ -53,7 +53,7 @@ async def post_to_endpoint(
         connection = None  # an idle connection that had been closed meanwhile
 
 
-class _Answer:
+class _Receiver:
     """Takes the answer to a request of olla's own, see `upstream.Receiver`."""
 
     def __init__(self, endpoint: str) -> None:

@@ -11,7 +11,7 @@ from typing import Protocol, assert_never
 from olla.admission.dispatcher import Dispatcher
 from olla.admission.queue_types import (
     AbandonLoad,
-    Answer,
+    AnswerStats,
     BeginLoad,
     Entered,
     Granted,
@@ -123,7 +123,7 @@ class Admission:
         if not self.dispatcher.quiet:
             self._obey(now)
 
-    def release(self, lease: Lease, now: float, answer: Answer | None = None) -> None:
+    def release(self, lease: Lease, now: float, answer: AnswerStats | None = None) -> None:
         """The request is over. See `Dispatcher.release`."""
         self.dispatcher.release(lease, now, answer)
         if not self.dispatcher.quiet:

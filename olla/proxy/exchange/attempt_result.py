@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from olla.admission.queue_types import Answer, Lease
+from olla.admission.queue_types import AnswerStats, Lease
 from olla.dialects.dialect import Operation
 from olla.dialects.paths import Target
 from olla.failures import LEFT, Failure, Kind, kind_of_status
@@ -58,7 +58,7 @@ def finish_attempt(
     if failure is not None and instance is not None and failure.kind in _REFUSALS:
         instance.twin.refused(instance, now, failure.retry_after)
     if not lease.released:
-        learnt: Answer | None = None
+        learnt: AnswerStats | None = None
         if failure is None and summary is not None and record.status == 200:
             learnt = answer_of(lease.features, summary, streamed=record.streaming)
         stations.admission.release(lease, now, learnt)

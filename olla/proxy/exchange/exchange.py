@@ -30,7 +30,7 @@ from olla.proxy.exchange.context import Stations
 from olla.proxy.exchange.failover import elsewhere, is_an_answer
 from olla.proxy.exchange.message_building import build_request, build_response
 from olla.proxy.exchange.request_parsing import LONG, Scanned, parse_request, scan
-from olla.proxy.exchange.sse_keepalive import Waiting, keepalive_for
+from olla.proxy.exchange.sse_keepalive import SseKeepalive, keepalive_for
 from olla.proxy.http.error_response import error_answer
 from olla.proxy.http.message_fields import Passed
 from olla.proxy.http.request import IncomingRequest
@@ -50,7 +50,7 @@ from olla.routing.features import Features
 from olla.routing.policies.steady import Steady
 from olla.tasks import spawn
 
-__all__ = ["Abandoned", "Carrier", "Exchange", "Host", "record_choice"]
+__all__ = ["ClientConnection", "ClientListener", "Exchange", "ExchangeOwner", "record_choice"]
 
 _STEADY: Final = Steady()
 _WAITED: Final = frozenset({Reason.QUEUED, Reason.COLD_LOAD, Reason.MODEL_LOADING})
@@ -63,7 +63,7 @@ _STREAMED: Final = BodyUse.STREAMED
 _GONE: Final = Failure(Kind.CLIENT_GONE, "the client went away")
 
 
-class Host(Protocol):
+class ExchangeOwner(Protocol):
     """Whoever began an exchange."""
 
     def over(self, exchange: "Exchange") -> None:
@@ -75,7 +75,7 @@ class Host(Protocol):
         ...
 
 
-class Abandoned(Protocol):
+class ClientListener(Protocol):
     """Something that has to know when its client is gone."""
 
     def abandon(self, failure: Failure) -> None:
@@ -88,10 +88,10 @@ class Abandoned(Protocol):
         ...
 
 
-class Carrier(Protocol):
+class ClientConnection(Protocol):
     """A client's connection, as far as it tells what becomes of the client."""
 
-    def carries(self, exchange: Abandoned) -> None:
+    def carries(self, exchange: ClientListener) -> None:
         """An exchange begins: it is told from now on."""
         ...
 
@@ -102,7 +102,7 @@ class Exchange:
     __slots__ = (
         *("_asked_for", "_body", "_body_read", "_charge", "_counted", "_edits", "_explanation"),
         *("_failure", "_features", "_half_closed", "_host", "_incoming", "_pause", "_refreshed"),
-        *("_scanned", "_stations", "_target", "_ticket", "_trace", "_waiting"),
+        *("_scanned", "_stations", "_target", "_ticket", "_trace", "_keepalive"),
         *("attempt", "downstream", "finished", "lease", "record", "task", "quota"),
     )
 
@@ -113,7 +113,7 @@ class Exchange:
         downstream: Downstream,
         target: Target,
         record: RequestRecord,
-        host: Host,
+        host: ExchangeOwner,
     ) -> None:
         self._stations = stations
         self._incoming = incoming
@@ -138,7 +138,7 @@ class Exchange:
         self._refreshed = False
         self._pause: float | None = None
         self._explanation: str | None = None
-        self._waiting: Waiting | None = None
+        self._keepalive: SseKeepalive | None = None
         self._half_closed = False
         """The client may be gone: no endpoint is to work for it."""
         self.finished = False
@@ -209,7 +209,7 @@ class Exchange:
         self._asked_for = record.model
         if stations.wait_keepalive and record.streaming:
             cors = self._incoming.cors
-            self._waiting = keepalive_for(stations, self._target, self.downstream, record, cors)
+            self._keepalive = keepalive_for(stations, self._target, self.downstream, record, cors)
 
     def _paid(self, refused: Failure | None) -> None:
         """Its limits were charged, or refuse it."""
@@ -252,10 +252,10 @@ class Exchange:
         record.status = failure.status
         if not self._body_read:
             downstream.persistent = False
-        waiting = self._waiting
-        if waiting is not None and waiting.begun:
+        keepalive = self._keepalive
+        if keepalive is not None and keepalive.begun:
             record.status = 200
-            record.bytes_out = waiting.fail(failure)
+            record.bytes_out = keepalive.fail(failure)
             self._over()
             return
         now = self._stations.clock.now()
@@ -298,8 +298,8 @@ class Exchange:
             self._attempt_over(failure)
 
     def _over(self) -> None:
-        if self._waiting is not None:
-            self._waiting.stop()
+        if self._keepalive is not None:
+            self._keepalive.stop()
         self._drop_body()
         if not self.finished:
             self.finished = True
@@ -444,8 +444,8 @@ class Exchange:
 
     def relay(self, connection: UpstreamConnection, head: ResponseHead) -> Relay:
         """What relays the answer, if nothing is found wrong with it before its first byte."""
-        downstream, waiting = self.downstream, self._waiting
-        begun = waiting is not None and waiting.begun
+        downstream, keepalive = self.downstream, self._keepalive
+        begun = keepalive is not None and keepalive.begun
         return Relay(
             connection,
             downstream,
@@ -472,7 +472,7 @@ class Exchange:
             self._pause = retry_pause(head.passed, stations.clock.wall())
         elif self.lease is not None:
             stations.admission.began(self.lease, now)
-        begun = self._waiting is not None and self._waiting.stop()
+        begun = self._keepalive is not None and self._keepalive.stop()
         fields, limits = self._fields(now), self._limits()
         if not head.passed.plain:
             fields = self._of_now(head.passed, now) + fields
@@ -516,7 +516,7 @@ class Exchange:
                 self.attempt.abort()
                 self.try_next(failure)
                 return False
-        if self._waiting is None or not self._waiting.begun:
+        if self._keepalive is None or not self._keepalive.begun:
             return True
         # A stream has begun, in which an error can only be told.
         self.attempt.abort()

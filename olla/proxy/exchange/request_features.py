@@ -6,7 +6,7 @@ from typing import Final
 
 from olla.access.caller import Caller
 from olla.access.visibility import Visibility
-from olla.admission.queue_types import Answer
+from olla.admission.queue_types import AnswerStats
 from olla.dialects.dialect import Operation, Peek, Summary
 from olla.dialects.paths import Target
 from olla.fleet.model_names import canonical
@@ -75,9 +75,9 @@ def _models(stations: Stations, target: Target, peek: Peek) -> tuple[str, ...]:
     return known if any(model in holders for model in known) else ()
 
 
-def answer_of(features: Features, summary: Summary, *, streamed: bool) -> Answer:
+def answer_of(features: Features, summary: Summary, *, streamed: bool) -> AnswerStats:
     """What there is to learn from an answer that came to its end."""
-    return Answer(
+    return AnswerStats(
         features.prompt_bytes,
         summary.prompt_tokens,
         summary.output_tokens,

@@ -15,7 +15,7 @@ from olla.proxy.http.framing import chunk
 from olla.proxy.upstream.relay import Downstream
 from olla.record import RequestRecord
 
-__all__ = ["Waiting", "keepalive_for"]
+__all__ = ["SseKeepalive", "keepalive_for"]
 
 _HEAD = (
     b"HTTP/1.1 200 OK\r\nServer: olla\r\nContent-Type: text/event-stream\r\n"
@@ -23,7 +23,7 @@ _HEAD = (
 )
 
 
-class Waiting:
+class SseKeepalive:
     """Speaks for an answer until it comes. See `Watched`."""
 
     __slots__ = (
@@ -121,9 +121,9 @@ def keepalive_for(
     downstream: Downstream,
     record: RequestRecord,
     cors: bytes,
-) -> Waiting | None:
+) -> SseKeepalive | None:
     """Whoever speaks for a stream while it is waited for; None where its format has no words for
     that."""
     if not target.inference or target.dialect.waiting(target.operation, "") is None:
         return None
-    return Waiting(stations, target, downstream, record, cors)
+    return SseKeepalive(stations, target, downstream, record, cors)

@@ -19,10 +19,10 @@ from olla.dialects.dialect import Dialect, Operation, Right
 from olla.dialects.paths import Target
 from olla.dialects.registry import DIALECTS
 from olla.failures import Failed, Failure, Kind
-from olla.proxy.auth.authenticate import Own, Quota
+from olla.proxy.auth.authenticate import Quota, SurfaceQuota
 from olla.proxy.auth.authorize import CATEGORIES, UNAUTHORIZED, authorize
 from olla.proxy.exchange.context import Stations
-from olla.proxy.exchange.exchange import Carrier
+from olla.proxy.exchange.exchange import ClientConnection
 from olla.proxy.http.error_response import add_fields, error_response
 from olla.proxy.http.headers import seconds
 from olla.proxy.http.request import IncomingRequest
@@ -42,7 +42,7 @@ __all__ = [
 T = TypeVar("T")
 
 
-class Asker(Protocol):
+class SubrequestSender(Protocol):
     """Sends a request of a surface's own making into the fleet."""
 
     async def read(self, incoming: IncomingRequest, quota: Quota, most: int) -> bytes:
@@ -61,7 +61,7 @@ class Asker(Protocol):
         quota: Quota,
         record: RequestRecord,
         peer: str,
-        carrier: Carrier,
+        carrier: ClientConnection,
     ) -> SubrequestResponse:
         """The answer, which is on its way; see `SubrequestResponse`."""
         ...
@@ -70,20 +70,20 @@ class Asker(Protocol):
 class InternalRequest:
     """A request to one of olla's own paths, and what is known of it."""
 
-    __slots__ = ("_asker", "_carrier", "incoming", "quota", "record")
+    __slots__ = ("_carrier", "_sender", "incoming", "quota", "record")
 
     def __init__(
         self,
         incoming: IncomingRequest,
         quota: Quota,
         record: RequestRecord,
-        asker: Asker,
-        carrier: Carrier,
+        sender: SubrequestSender,
+        carrier: ClientConnection,
     ) -> None:
         self.incoming = incoming
         self.quota = quota
         self.record = record
-        self._asker = asker
+        self._sender = sender
         self._carrier = carrier
 
     async def stream(
@@ -112,11 +112,11 @@ class InternalRequest:
         Raises:
             Failed: it is too long, breaks off, or there is no room for it, or a limit is reached.
         """
-        return await self._asker.read(self.incoming, self.quota, most)
+        return await self._sender.read(self.incoming, self.quota, most)
 
     async def run(self, steps: Generator[None, None, T]) -> T:
         """What work in many short steps comes to, see `TimeSlices`."""
-        return await self._asker.run(steps)
+        return await self._sender.run(steps)
 
     def ask(self, path: str, body: bytes) -> SubrequestResponse:
         """Have the fleet answer a POST to one of the proxied paths (such as `/api/chat`), as if
@@ -126,7 +126,7 @@ class InternalRequest:
             Failed: no such path is served, or nothing is taken in any more.
         """
         quota, record, peer = self.quota, self.record, self.incoming.peer
-        return self._asker.ask("POST", path, body, quota, record, peer, self._carrier)
+        return self._sender.ask("POST", path, body, quota, record, peer, self._carrier)
 
 
 Surface = Callable[[web.BaseRequest, InternalRequest], Awaitable[web.StreamResponse]]
@@ -162,7 +162,7 @@ class InternalRoute:
         right: Right | Permission | None,
         category: Category = "monitoring",
         asks: bool = False,
-        own: Own | None = None,
+        own: SurfaceQuota | None = None,
         dialect: str = "olla",
         operation: str = "",
         strict: bool = False,
@@ -172,7 +172,7 @@ class InternalRoute:
         self.right = right
         self.category = category
         self.asks = asks
-        self.own = own or Own()
+        self.own = own or SurfaceQuota()
         self.dialect: Dialect = DIALECTS[dialect]
         self.operation = operation
         self.strict = strict
@@ -191,7 +191,9 @@ async def _server_options(request: web.BaseRequest, asked: InternalRequest) -> w
     )
 
 
-_SERVER: Final = InternalRoute(_server_options, right=_any_caller, own=Own("internal", None))
+_SERVER: Final = InternalRoute(
+    _server_options, right=_any_caller, own=SurfaceQuota("internal", None)
+)
 """What `*` stands for as a target; no method but OPTIONS may have it."""
 
 
@@ -204,14 +206,14 @@ class InternalRoutes:
         *,
         paths: Mapping[str, InternalRoute],
         operations: Mapping[Operation, OperationSurface],
-        asker: Asker,
+        sender: SubrequestSender,
         logger: structlog.typing.FilteringBoundLogger,
     ) -> None:
         """`paths` by exact path, or with `/*` at the end for one more part."""
         self.stations = stations
         self.paths = paths
         self._operations = operations
-        self._asker = asker
+        self._sender = sender
         self._logger = logger
 
     def own(self, path: str) -> InternalRoute | None:
@@ -262,12 +264,12 @@ class InternalRoutes:
         record.dialect = own.dialect.name
         record.operation = own.operation
         right = own.right
-        asker, carrier = self._asker, cast(Carrier, request.protocol)
+        sender, carrier = self._sender, cast(ClientConnection, request.protocol)
         if right is None:
             authenticator = self.stations.authenticator
             unlimited = Quota(authenticator, authenticator.anonymous(incoming), None, False)
             return await own.answer(
-                request, InternalRequest(incoming, unlimited, record, asker, carrier)
+                request, InternalRequest(incoming, unlimited, record, sender, carrier)
             )
         quota: Quota | None = None
 
@@ -282,7 +284,7 @@ class InternalRoutes:
                 raise refused
             try:
                 response = await own.answer(
-                    request, InternalRequest(incoming, quota, record, asker, carrier)
+                    request, InternalRequest(incoming, quota, record, sender, carrier)
                 )
             except Failed:
                 await quota.paid()  # what is wrong before the fleet is asked counts as well
@@ -321,7 +323,7 @@ class InternalRoutes:
             nonlocal quota
             entering = self.authorize(incoming, target)
             category = CATEGORIES[target.operation]
-            quota, refused = await self._served(entering, incoming, category, Own())
+            quota, refused = await self._served(entering, incoming, category, SurfaceQuota())
             quota.note(record)
             await quota.paid()
             if refused is not None:
@@ -339,7 +341,11 @@ class InternalRoutes:
         return response
 
     async def _served(
-        self, entering: Awaitable[Quota], incoming: IncomingRequest, category: Category, own: Own
+        self,
+        entering: Awaitable[Quota],
+        incoming: IncomingRequest,
+        category: Category,
+        own: SurfaceQuota,
     ) -> tuple[Quota, Failed | None]:
         """The visit, and the refusal of a caller without the right: its request counts, too."""
         try:

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from olla.dialects.paths import Target
 from olla.failures import Failed, Failure, Kind
 from olla.fleet.endpoint import EndpointSpec
-from olla.proxy.exchange.exchange import Exchange, Host
+from olla.proxy.exchange.exchange import Exchange, ExchangeOwner
 from olla.proxy.http.content_coding import AnswerDecoder, Undecodable
 from olla.proxy.http.credentials import Credential
 from olla.proxy.http.framing import Scanner
@@ -87,17 +87,17 @@ class SubrequestIncoming:
 class SubrequestHost:
     """Whoever began an inner exchange: what it was for is recorded by who asked."""
 
-    def __init__(self, running: set[Exchange], outer: Host) -> None:
+    def __init__(self, running: set[Exchange], outer: ExchangeOwner) -> None:
         self._running = running
         self._outer = outer
 
     def over(self, exchange: Exchange) -> None:
-        """See `Host.over`."""
+        """See `ExchangeOwner.over`."""
         self._running.discard(exchange)
         exchange.downstream.answered()
 
     def crashed(self, record: RequestRecord, error: Exception) -> None:
-        """See `Host.crashed`."""
+        """See `ExchangeOwner.crashed`."""
         self._outer.crashed(record, error)
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from olla.proxy.server.aiohttp_internals import Connection, Server
+from olla.proxy.server.aiohttp_internals import AiohttpServer, Connection
 
 __all__ = ["fault"]
 
@@ -19,7 +19,7 @@ class _Nowhere(asyncio.Transport):
     write = close = abort = pause_reading = resume_reading = set_write_buffer_limits = _nothing
 
 
-async def fault(server: Server) -> str | None:
+async def fault(server: AiohttpServer) -> str | None:
     """Why the fast path cannot rely on the aiohttp that is installed; None when it can.
 
     Makes a connection that leads nowhere, and looks whether it says that it waits exactly when

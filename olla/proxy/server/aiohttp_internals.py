@@ -2,8 +2,8 @@
 
 What is relied on, and why:
 
-* `RequestHandler` may be subclassed, and `Server.__call__` makes it. (Documented only for
-  `Server`.)
+* `RequestHandler` may be subclassed, and `AiohttpServer.__call__` makes it. (Documented only for
+  `AiohttpServer`.)
 * `RequestHandler.handle_error` answers what the parser refused: we answer in the path's dialect.
 * `_messages` holds (message, payload) pairs that were parsed and wait for the handler, with an
   `_ErrInfo` for what could not be, and `_request_count` counts them: with these we know whether
@@ -11,8 +11,8 @@ What is relied on, and why:
 * `request_factory` makes the request object of the parsed message, a `RawRequestMessage` that can
   be replaced: there a target in absolute form becomes one in origin form. And
  `BaseRequest._prepare_hook` is awaited once an
-  answer's fields are complete and before they are written: there they get `Server`.
-* `Server._kwargs` are the options of connections to come: a reload changes them.
+  answer's fields are complete and before they are written: there they get `AiohttpServer`.
+* `AiohttpServer._kwargs` are the options of connections to come: a reload changes them.
 * A handler may return any object with `prepare`, `write_eof` and `keep_alive`: that is how we say
   that the answer was already written to the transport (see `written`).
 * `pause_writing` and `resume_writing` are asyncio's own, and so is `eof_received`, which aiohttp
@@ -48,13 +48,13 @@ from olla.failures import Failure, Kind
 from olla.proxy.bounds.client_timeouts import ClientTimeouts
 from olla.proxy.bounds.send_timeout import SendTimeout
 from olla.proxy.bounds.timer_wheel import TimerWheel
-from olla.proxy.exchange.exchange import Abandoned
+from olla.proxy.exchange.exchange import ClientListener
 from olla.proxy.http.authority import is_authority, is_own, split_absolute
 from olla.proxy.http.raw_response import WRITTEN_CLOSE
 from olla.proxy.http.request import body_too_slow
 from olla.proxy.server.fast_path import FastPath, HotRequest
 
-__all__ = ["Connection", "Server"]
+__all__ = ["AiohttpServer", "Connection"]
 
 _TURNS_MAX = 8
 """Turns of the loop that aiohttp may take from one request to the next; it takes three."""
@@ -98,7 +98,7 @@ class Request(web.BaseRequest):
 class Connection(RequestHandler):
     """A client's connection: aiohttp's, with a bound on a head's size, and the fast path.
 
-    It is also what an exchange writes its answer to, see `relay.Downstream`.
+    It is also what an exchange writes its answer to, see `relay.ProxyServer`.
     """
 
     __slots__ = (
@@ -109,7 +109,7 @@ class Connection(RequestHandler):
         *("slot", "surplus", "wants_trailers"),
     )
 
-    def __init__(self, server: "Server", **options: Any) -> None:
+    def __init__(self, server: "AiohttpServer", **options: Any) -> None:
         super().__init__(server, **options)
         self._server = server
         self._drained: Callable[[], None] | None = None
@@ -135,7 +135,7 @@ class Connection(RequestHandler):
         """One too many: its requests are refused."""
         self._untouched = True
         """Whether aiohttp has had no byte of this connection: then it waits for the first."""
-        self._exchange: Abandoned | None = None
+        self._exchange: ClientListener | None = None
         self._answered: asyncio.Future[None] | None = None
         self._half_closed = False
         """The client has closed its side, and is owed something."""
@@ -170,20 +170,20 @@ class Connection(RequestHandler):
         """Call back once what was written has gone out far enough."""
         self._drained = callback
 
-    def carries(self, exchange: Abandoned) -> None:
+    def carries(self, exchange: ClientListener) -> None:
         """An exchange begins: it is abandoned when the connection is lost."""
         self._exchange = exchange
         if self._half_closed:
             exchange.half_closed()
 
     def close_delimited(self) -> None:
-        """See `relay.Downstream`. Whoever closes the socket resets it then: the router's end, be
+        """See `relay.ProxyServer`. Whoever closes the socket resets it then: the router's end, be
         it regular or not, too."""
         self._unfinished = True
         self._linger(_RESETS)
 
     def complete(self) -> None:
-        """See `relay.Downstream`."""
+        """See `relay.ProxyServer`."""
         if self._unfinished:
             self._unfinished = False
             self._linger(_ENDS)
@@ -611,7 +611,7 @@ def _unsent(transport: asyncio.WriteTransport) -> bool:
     return int.from_bytes(waiting, sys.byteorder) > 0
 
 
-class Server(web.Server):
+class AiohttpServer(web.Server):
     """aiohttp's low-level server, making our connections.
 
     `head_max` bounds a request's head, in bytes; `refusal` makes the answer to bytes that are no

@@ -24,28 +24,28 @@ from olla.dialects.paths import BodyUse, Paths, Target, WrongMethod
 from olla.failures import Failed, Failure, Kind
 from olla.fleet.instance import ModelInstance
 from olla.fleet.stalls import Progress
-from olla.proxy.auth.authenticate import Authenticator, Own, Quota
+from olla.proxy.auth.authenticate import Authenticator, Quota, SurfaceQuota
 from olla.proxy.auth.authorize import CATEGORIES, UNAUTHORIZED, authorize
 from olla.proxy.background.rerouting import moving, reroute
 from olla.proxy.bounds.body_budget import STEP, BodyCharge
 from olla.proxy.bounds.client_timeouts import ClientTimeouts
 from olla.proxy.bounds.connection_limit import overloaded
 from olla.proxy.exchange.context import Stations
-from olla.proxy.exchange.exchange import Carrier, Exchange
+from olla.proxy.exchange.exchange import ClientConnection, Exchange
 from olla.proxy.http.error_response import add_fields, error_answer, error_response
 from olla.proxy.http.raw_response import WRITTEN_CLOSE, written
 from olla.proxy.http.request import IncomingRequest, read_body, request_id, too_large
 from olla.proxy.internal.routes import InternalRoute, InternalRoutes, OperationSurface
 from olla.proxy.internal.subrequest import SubrequestHost, SubrequestIncoming, SubrequestResponse
 from olla.proxy.server.aiohttp_check import fault
-from olla.proxy.server.aiohttp_internals import Connection, Request, Server
+from olla.proxy.server.aiohttp_internals import AiohttpServer, Connection, Request
 from olla.proxy.server.aiohttp_request import AiohttpRequest
 from olla.proxy.server.fast_path import FastPath, FastRequest, HotRequest
 from olla.record import RequestRecord
 from olla.settings.masking import masked
 from olla.tasks import spawn
 
-__all__ = ["Downstream", "reject"]
+__all__ = ["ProxyServer", "reject"]
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ _REQUEST_LINE = re.compile(rb"[A-Z]+ ([^ \r\n]{1,2048})")
 _ORIGIN = re.compile(rb"\r\norigin:[ \t]*([!-~]*)[ \t]*(?=\r\n)", re.IGNORECASE)
 _HEAD_READ = 65536
 """Bytes of a head that could not be parsed in which the origin is looked for."""
-_PREFLIGHTS: Final = Own("preflight")
+_PREFLIGHTS: Final = SurfaceQuota("preflight")
 _VERSIONS = (HttpVersion10, HttpVersion11)
 _READ_SIZE = 262144
 _SHUTDOWN = 1.0
@@ -63,7 +63,7 @@ _LINGER = 3.0
 reset the connection, and the client might never see why."""
 
 
-class Downstream:
+class ProxyServer:
     """Serves clients."""
 
     def __init__(
@@ -78,19 +78,19 @@ class Downstream:
         connections_max: int,
         logger: structlog.typing.FilteringBoundLogger,
     ) -> None:
-        """`own` paths (see `InternalRoutes`), `operations` answered for the fleet; `head_max` is bytes,
-        `connections_max` how many clients may be connected."""
+        """`own`: the paths that olla answers itself, see `InternalRoutes`; `operations`: those it
+        answers for the whole fleet; `head_max`: bytes; `connections_max`: clients at a time."""
         self._stations = stations
         self._paths = paths
         self.internal_routes = InternalRoutes(
-            stations, paths=own, operations=operations, asker=self, logger=logger
+            stations, paths=own, operations=operations, sender=self, logger=logger
         )
         self._logger = logger
         self._exchanges: set[Exchange] = set()
         self._answering = 0
         self._all_answered: asyncio.Event | None = None
         self.draining = False
-        self.server = Server(
+        self.server = AiohttpServer(
             self._handle,
             head_max=head_max,
             refusal=self._refusal,
@@ -297,7 +297,7 @@ class Downstream:
         return exchange
 
     def over(self, exchange: Exchange) -> None:
-        """See `Host.over`."""
+        """See `ExchangeOwner.over`."""
         self._exchanges.discard(exchange)
         record, stations = exchange.record, self._stations
         record.ended = stations.clock.now()
@@ -306,7 +306,7 @@ class Downstream:
         self._done()
 
     async def read(self, incoming: IncomingRequest, quota: Quota, most: int) -> bytes:
-        """See `Asker.read`.
+        """See `SubrequestSender.read`.
 
         Raises:
             Failed: see `read_body`.
@@ -325,7 +325,7 @@ class Downstream:
             charge.release()
 
     async def run(self, steps: Generator[None, None, T]) -> T:
-        """See `Asker.run`."""
+        """See `SubrequestSender.run`."""
         return await self._stations.time_slices.run(steps)
 
     def ask(
@@ -336,9 +336,9 @@ class Downstream:
         quota: Quota,
         record: RequestRecord,
         peer: str,
-        carrier: Carrier,
+        carrier: ClientConnection,
     ) -> SubrequestResponse:
-        """See `Asker.ask`.
+        """See `SubrequestSender.ask`.
 
         Raises:
             Failed: no such path is served, or there is no room, or no time any more.
@@ -364,7 +364,7 @@ class Downstream:
         return answer
 
     def crashed(self, record: RequestRecord, error: Exception) -> None:
-        """See `Host.crashed`."""
+        """See `ExchangeOwner.crashed`."""
         self._logger.error("request failed", id=record.id, path=record.path, exc_info=error)
 
     def _done(self) -> None:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from olla.access.caller import ANONYMOUS
 from olla.access.limit import Limit
-from olla.dialects.internal import Own as OwnDialect
+from olla.dialects.internal import InternalDialect
 from olla.failures import Failed, Failure, Kind, Phase
 from olla.proxy.http.error_response import error_response
 from olla.proxy.http.message_fields import reason_phrase
@@ -164,7 +164,7 @@ async def _relayed(
     if error is None and answer.record.failure is None:
         return response
     failure = _broken(answer, error)
-    await response.write(OwnDialect().in_band_error(failure, mid_record=False))
+    await response.write(InternalDialect().in_band_error(failure, mid_record=False))
     return WRITTEN_CLOSE  # without the last chunk: clients report that the stream broke
 
 
@@ -182,7 +182,7 @@ def _failed(failure: Failure, answer: SubrequestResponse) -> web.Response:
     to connect to is 503 here: Ollama is offline."""
     if failure.facts.phase is Phase.CONNECT:
         failure = Failure(Kind.NO_ENDPOINT, failure.message, failure.endpoint, _RETRY_AFTER)
-    return error_response(failure, OwnDialect(), answer.told())
+    return error_response(failure, InternalDialect(), answer.told())
 
 
 def _refused(status: int, body: bytes, answer: SubrequestResponse) -> web.Response:
@@ -197,7 +197,7 @@ def _refused(status: int, body: bytes, answer: SubrequestResponse) -> web.Respon
         answer.record.endpoint,
         known.retry_after if known is not None else None,
     )
-    response = error_response(failure, OwnDialect(), answer.told())
+    response = error_response(failure, InternalDialect(), answer.told())
     response.set_status(status, reason_phrase(status))
     return response
 

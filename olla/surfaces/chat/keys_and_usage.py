@@ -17,19 +17,19 @@ from olla.access.keys import DEFAULT_RIGHTS, OPEN_MAKER, Key
 from olla.clock import Clock
 from olla.dialects.dialect import Right
 from olla.failures import Failed, Failure, Kind
-from olla.proxy.auth.authenticate import Own
+from olla.proxy.auth.authenticate import SurfaceQuota
 from olla.proxy.internal.routes import InternalRequest, InternalRoute
 from olla.surfaces.chat.api import MEMBER
 from olla.surfaces.chat.status import Recorder
 from olla.surfaces.json_requests import KEYS_MAX, by_method, parsed
-from olla.surfaces.key_book import Books, KeyBook, id_in, shown_key, shown_revoked
+from olla.surfaces.key_book import KeyBook, KeyStore, id_in, shown_key, shown_revoked
 from olla.surfaces.responses import iso_time, json_response
 
 if TYPE_CHECKING:
     from olla.store.database import Store
     from olla.store.usage import UsageRow
 
-__all__ = ["AccountSurface", "Accounts"]
+__all__ = ["Accounts", "KeysAndUsageSurface"]
 
 _LIMIT = 50
 _LIMIT_MAX = 1000
@@ -41,7 +41,7 @@ _NAME = "default"
 _WHOSE = "'user_id' is required: it says whose the key is"
 
 
-class Accounts(Books, Recorder, Protocol):
+class Accounts(KeyStore, Recorder, Protocol):
     """Whoever has the store."""
 
 
@@ -59,7 +59,7 @@ class _Reach(NamedTuple):
     made_by: str | None = None
 
 
-class AccountSurface:
+class KeysAndUsageSurface:
     """Answers `/api/keys` and `/api/usage`."""
 
     def __init__(
@@ -72,7 +72,7 @@ class AccountSurface:
         self._open_keys = open_keys
         self._making = asyncio.Lock()
 
-    def paths(self, own: Own) -> dict[str, InternalRoute]:
+    def paths(self, own: SurfaceQuota) -> dict[str, InternalRoute]:
         """What is answered, by path below the prefix, and what each path needs."""
         usage = by_method("olla", {"GET": self._usage})
         keys = by_method("olla", {"GET": self._keys, "POST": self._create})

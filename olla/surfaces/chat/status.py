@@ -12,7 +12,7 @@ import msgspec
 import psutil
 from aiohttp import web
 
-from olla.access.limit import Kind, Limit
+from olla.access.limit import Limit, LimitKind
 from olla.access.policy import AccessPolicy
 from olla.access.visibility import Visibility
 from olla.clock import Clock
@@ -21,13 +21,13 @@ from olla.fleet.profiles import ListFormat
 from olla.fleet.snapshot import Snapshot
 from olla.proxy.internal.routes import InternalRequest, Surface
 from olla.surfaces.json_requests import by_method
-from olla.surfaces.models.list_cache import Catalogue, Shape
+from olla.surfaces.models.list_cache import ListCache, Shape
 from olla.surfaces.models.merge import Merged
 from olla.surfaces.responses import json_response
 
 if TYPE_CHECKING:
     from olla.store.database import Store
-    from olla.store.usage_writer import UsageRecording
+    from olla.store.usage_writer import UsageWriter
 
 __all__ = ["ChatStatus", "Recorder"]
 
@@ -52,7 +52,7 @@ class Recorder(Protocol):
     """Whoever has the store, as `StoreService`."""
 
     @property
-    def recording(self) -> "UsageRecording | None":
+    def recording(self) -> "UsageWriter | None":
         """Writes usage, where the store is open."""
         ...
 
@@ -82,7 +82,7 @@ class ChatStatus:
         recorder: Recorder,
         requests: Callable[[], int],
         active: Callable[[], int],
-        catalogue: Catalogue,
+        catalogue: ListCache,
         clock: Clock,
     ) -> None:
         self._snapshot = snapshot
@@ -96,7 +96,7 @@ class ChatStatus:
         self._started = clock.now()
         self._before = 0
         """Rows in the store that this process has not written."""
-        self._counted: tuple[UsageRecording, float] | None = None
+        self._counted: tuple[UsageWriter, float] | None = None
         psutil.cpu_percent(interval=None)  # it tells the time since it was asked last
 
     def routes(self) -> dict[str, Surface]:
@@ -157,7 +157,7 @@ class ChatStatus:
 
     def _limit(self, tier: str) -> str:
         for limit in self._policy().of_tier(tier, self._own):
-            if limit.kind is Kind.REQUESTS:
+            if limit.kind is LimitKind.REQUESTS:
                 return f"{limit.amount} req / 60s"
         return "unlimited"
 

@@ -17,7 +17,7 @@ from olla.dialects.top_level import TopLevel
 from olla.failures import Failed, Failure, Kind
 from olla.fleet.model_names import canonical
 from olla.fleet.snapshot import EndpointView
-from olla.proxy.auth.authenticate import Own
+from olla.proxy.auth.authenticate import SurfaceQuota
 from olla.proxy.exchange.context import Fleet
 from olla.proxy.http.error_response import error_response
 from olla.proxy.http.raw_response import written
@@ -28,9 +28,9 @@ from olla.routing.features import Features
 from olla.settings.surfaces import ManagedModel, Management
 from olla.surfaces.json_requests import MESSAGES_MAX, by_method, parsed_with_fields, tier_limits
 from olla.surfaces.key_book import KeyBook
-from olla.surfaces.management.keys import KeyPages
+from olla.surfaces.management.keys import KeyRoutes
 from olla.surfaces.management.wire import ChatRequest, GenerateRequest, Sampling
-from olla.surfaces.models.list_cache import Catalogue, Shape
+from olla.surfaces.models.list_cache import ListCache, Shape
 from olla.surfaces.models.merge import Details, Merged
 from olla.surfaces.responses import json_response, list_response
 
@@ -38,7 +38,7 @@ __all__ = ["DEFAULTS", "OWN", "ManagementSurface"]
 
 DEFAULTS: Mapping[str, Any] = {"temperature": 0.7, "max_tokens": 1024}
 """What holds for requests where neither they nor the configuration say anything."""
-OWN = Own(
+OWN = SurfaceQuota(
     "management", tier_limits("management", {"standard": 60, "premium": 300}), unix_reset=True
 )
 _ASKED = "/olla/openai/v1"
@@ -64,14 +64,14 @@ class ManagementSurface:
     """Answers `/models`, `/chat`, `/generate` and `/api-keys` below the configured prefix."""
 
     def __init__(
-        self, settings: Management, fleet: Fleet, book: KeyBook, catalogue: Catalogue
+        self, settings: Management, fleet: Fleet, book: KeyBook, catalogue: ListCache
     ) -> None:
         self._prefix = settings.prefix
         self._catalogue = catalogue
         self._shape = Shape(self._shown)
         self._said = {canonical(name): said for name, said in settings.models.items()}
         self._fleet = fleet
-        self._keys = KeyPages(book)
+        self._keys = KeyRoutes(book)
 
     def paths(self) -> dict[str, InternalRoute]:
         """What is answered, and what each path needs."""

@@ -12,12 +12,12 @@ from olla.surfaces.key_book import KeyBook, id_in, shown_key, shown_revoked
 from olla.surfaces.management.wire import KeyRequest
 from olla.surfaces.responses import json_response
 
-__all__ = ["KeyPages"]
+__all__ = ["KeyRoutes"]
 
 _DAY = 86400.0
 
 
-class KeyPages:
+class KeyRoutes:
     """Answers requests about the keys in the store."""
 
     def __init__(self, book: KeyBook) -> None:

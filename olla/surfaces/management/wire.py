@@ -151,7 +151,7 @@ class TextChoice(Wire):
     index: int
 
 
-class _Answer(Wire):
+class _AnswerBase(Wire):
     id: str
     created: int
     """Unix seconds."""
@@ -159,14 +159,14 @@ class _Answer(Wire):
     usage: Usage
 
 
-class ChatAnswer(_Answer):
+class ChatAnswer(_AnswerBase):
     """The answer to a conversation."""
 
     object: Literal["chat.completion"]
     choices: list[ChatChoice]
 
 
-class TextAnswer(_Answer):
+class TextAnswer(_AnswerBase):
     """The text as it goes on."""
 
     object: Literal["text.completion"]

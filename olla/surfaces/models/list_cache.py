@@ -16,7 +16,7 @@ from olla.fleet.snapshot import EndpointView
 from olla.probing.slices import Slices
 from olla.surfaces.models.merge import Merged, merging
 
-__all__ = ["Catalogue", "Row", "Shape"]
+__all__ = ["ListCache", "Row", "Shape"]
 
 T = TypeVar("T")
 _MERGED_MAX = 8
@@ -43,7 +43,7 @@ class Shape(msgspec.Struct, frozen=True):
         return one, made if isinstance(made, bytes) else msgspec.json.encode(made)
 
 
-class Catalogue:
+class ListCache:
     """Makes and keeps merged lists. One for each router."""
 
     def __init__(self) -> None:

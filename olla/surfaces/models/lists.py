@@ -14,7 +14,7 @@ from olla.access.caller import Caller, refuse_model
 from olla.access.visibility import Visibility
 from olla.clock import Clock
 from olla.dialects.dialect import Dialect, Operation
-from olla.dialects.internal import Own
+from olla.dialects.internal import InternalDialect
 from olla.dialects.paths import Target
 from olla.failures import Failure, Kind
 from olla.fleet.model_names import canonical
@@ -28,7 +28,7 @@ from olla.routing.decision import refusal
 from olla.routing.features import Features
 from olla.surfaces.json_requests import by_method
 from olla.surfaces.models import merge
-from olla.surfaces.models.list_cache import Catalogue, Row, Shape
+from olla.surfaces.models.list_cache import ListCache, Row, Shape
 from olla.surfaces.responses import JSON, JSON_UTF8, json_response, list_response
 
 __all__ = ["ListSurface", "Refresh"]
@@ -70,14 +70,14 @@ class ListSurface:
         snapshot: Callable[[], Snapshot],
         refresh: Refresh,
         clock: Clock,
-        catalogue: Catalogue | None = None,
+        catalogue: ListCache | None = None,
         max_age: float = 1.0,
         timeout: float = 1.0,
     ) -> None:
         self._snapshot = snapshot
         self._refresh = refresh
         self._clock = clock
-        self._catalogue = catalogue or Catalogue()
+        self._catalogue = catalogue or ListCache()
         self._max_age = max_age
         self._timeout = timeout
 
@@ -97,7 +97,7 @@ class ListSurface:
 
     async def _list(self, request: web.BaseRequest, target: Target, caller: Caller) -> web.Response:
         snapshot = await self._fresh("models")
-        scope = _Scope(target.dialect, target.profiles, caller)
+        scope = _ListScope(target.dialect, target.profiles, caller)
         failure = self._refusal(scope, snapshot)
         if failure is not None:
             return error_response(failure, target.dialect)
@@ -113,7 +113,7 @@ class ListSurface:
         self, request: web.BaseRequest, target: Target, caller: Caller
     ) -> web.Response:
         snapshot = await self._fresh("models")
-        scope = _Scope(target.dialect, target.profiles, caller)
+        scope = _ListScope(target.dialect, target.profiles, caller)
         asked_for = target.name or ""
         failure = refuse_model(caller, asked_for, needed=True) or self._refusal(
             scope, snapshot, asked_for
@@ -129,7 +129,7 @@ class ListSurface:
         self, request: web.BaseRequest, target: Target, caller: Caller
     ) -> web.Response:
         snapshot = await self._fresh("resident")
-        scope = _Scope(target.dialect, target.profiles, caller)
+        scope = _ListScope(target.dialect, target.profiles, caller)
         failure = self._refusal(scope, snapshot)
         if failure is not None:
             return error_response(failure, target.dialect)
@@ -144,7 +144,7 @@ class ListSurface:
         self, request: web.BaseRequest, target: Target, caller: Caller
     ) -> web.Response:
         snapshot = self._snapshot()
-        scope = _Scope(target.dialect, target.profiles, caller)
+        scope = _ListScope(target.dialect, target.profiles, caller)
         failure = self._refusal(scope, snapshot)
         if failure is not None:
             return error_response(failure, target.dialect)
@@ -163,7 +163,9 @@ class ListSurface:
     async def _heartbeat(
         self, request: web.BaseRequest, target: Target, caller: Caller
     ) -> web.Response:
-        failure = self._refusal(_Scope(target.dialect, target.profiles, caller), self._snapshot())
+        failure = self._refusal(
+            _ListScope(target.dialect, target.profiles, caller), self._snapshot()
+        )
         if failure is not None:
             return error_response(failure, target.dialect)
         return web.Response(
@@ -173,14 +175,14 @@ class ListSurface:
     async def _unified(self, request: web.BaseRequest, asked: InternalRequest) -> web.Response:
         await self._fresh("resident")
         snapshot = await self._fresh("models")
-        scope = _Scope(Own(), frozenset(PROFILES), asked.quota.caller)
+        scope = _ListScope(InternalDialect(), frozenset(PROFILES), asked.quota.caller)
         failure = self._refusal(scope, snapshot)
         if failure is not None:
             return error_response(failure, scope.dialect)
         rows = await self._rows(scope, snapshot, _UNIFIED)
         return _listed(b'{"object":"list","data":[', rows)
 
-    async def _rows(self, scope: "_Scope", snapshot: Snapshot, shape: Shape) -> list[Row]:
+    async def _rows(self, scope: "_ListScope", snapshot: Snapshot, shape: Shape) -> list[Row]:
         views = scope.routable(snapshot)
         return [*await self._catalogue.rows(views, shape, scope.visible)]
 
@@ -188,7 +190,7 @@ class ListSurface:
         return await self._refresh(what, self._max_age, self._timeout)
 
     def _refusal(
-        self, scope: "_Scope", snapshot: Snapshot, model: str | None = None
+        self, scope: "_ListScope", snapshot: Snapshot, model: str | None = None
     ) -> Failure | None:
         """Why routing could send this nowhere; None when some endpoint could answer it."""
         features = Features(
@@ -206,7 +208,7 @@ class ListSurface:
         return refusal(features, snapshot, model or "", self._clock.now()).failure
 
 
-class _Scope:
+class _ListScope:
     """Which endpoints a path is about: those of `profiles`, or all that speak `dialect`, as far as
     the caller may see them."""
 

@@ -25,7 +25,7 @@ from olla.fleet.twins import Twins
 from olla.probing.slices import Slices
 from olla.proxy.internal.routes import InternalRequest
 from olla.surfaces.json_requests import Answer, by_method
-from olla.surfaces.models.list_cache import Catalogue
+from olla.surfaces.models.list_cache import ListCache
 from olla.surfaces.models.lists import Refresh
 from olla.surfaces.responses import iso_time, json_response, list_response
 from olla.surfaces.status.fleet_report import FleetReport, latency
@@ -61,9 +61,9 @@ class StatusSurface:
         refresh: Refresh | None = None,
         open_connections: Callable[[], int] = lambda: 0,
         loop_lag: Callable[[], float] = lambda: 0.0,
-        catalogue: Catalogue | None = None,
+        catalogue: ListCache | None = None,
     ) -> None:
-        self._catalogue = catalogue or Catalogue()
+        self._catalogue = catalogue or ListCache()
         # Apart from the catalogue's: what watches the router does not wait for long lists.
         self._slices = Slices()
         self._fleet = FleetReport(snapshot, twins, traffic, clock, self._catalogue)

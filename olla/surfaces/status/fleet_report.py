@@ -19,7 +19,7 @@ from olla.fleet.snapshot import EndpointView, Snapshot
 from olla.fleet.twins import Twins
 from olla.probing.list_parsing import MODELS_MAX
 from olla.surfaces.models import merge
-from olla.surfaces.models.list_cache import Catalogue, Shape
+from olla.surfaces.models.list_cache import ListCache, Shape
 from olla.surfaces.responses import iso_time
 from olla.telemetry.traffic import EndpointTraffic, Traffic, Window
 
@@ -52,7 +52,7 @@ class FleetReport:
         twins: Twins,
         traffic: Traffic,
         clock: Clock,
-        catalogue: Catalogue,
+        catalogue: ListCache,
     ) -> None:
         self._catalogue = catalogue
         self._snapshot = snapshot

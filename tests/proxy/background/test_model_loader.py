@@ -76,7 +76,7 @@ async def test_a_chat_model_is_loaded_with_its_options(node: SimulatedNode) -> N
     loader = Loader(port_of(node))
     loader.begin(CHAT, ("num_ctx", 8192.0))
     assert await loader.outcome() is None
-    (resident,) = node.workshop.node.resident(0.0)
+    (resident,) = node.executor.node.resident(0.0)
     assert resident.context_length == 8192
     await loader.close()
 
@@ -86,7 +86,7 @@ async def test_an_embedding_model_is_loaded_by_an_empty_embed(node: SimulatedNod
     loader = Loader(port_of(node))
     loader.begin(EMBED, embedding=True)
     assert await loader.outcome() is None
-    assert [each.name for each in node.workshop.node.resident(0.0)] == [EMBED]
+    assert [each.name for each in node.executor.node.resident(0.0)] == [EMBED]
     await loader.close()
 
 
@@ -95,7 +95,7 @@ async def test_an_abandoned_load_is_given_up_by_the_node() -> None:
     async with SimulatedNode(NodeOptions(models=(CHAT, EMBED), load_bandwidth=1e7)) as slow:
         loader = Loader(port_of(slow))
         loading = loader.begin()
-        scheduler = slow.workshop.node
+        scheduler = slow.executor.node
         async with asyncio.timeout(5):
             while scheduler.loading is None:
                 await asyncio.sleep(0.001)

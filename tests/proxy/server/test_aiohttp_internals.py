@@ -15,8 +15,8 @@ SOURCE = inspect.getsource(web_protocol.RequestHandler)
 
 
 def test_the_server_makes_its_protocols_by_being_called() -> None:
-    """`Server.__call__` takes no argument and returns a RequestHandler."""
-    assert list(inspect.signature(web.Server.__call__).parameters) == ["self"]
+    """`AiohttpServer.__call__` takes no argument and returns a RequestHandler."""
+    assert list(inspect.signature(web.AiohttpServer.__call__).parameters) == ["self"]
     assert issubclass(Connection, web_protocol.RequestHandler)
 
 
@@ -81,7 +81,7 @@ def test_a_closing_connection_ends_after_the_request_that_is_answered() -> None:
 
 
 def test_an_answers_fields_are_complete_when_the_hook_sees_them() -> None:
-    """And not written yet: `Server` can still be set."""
+    """And not written yet: `AiohttpServer` can still be set."""
     source = inspect.getsource(web.StreamResponse._start)
     steps = ("_prepare_headers()", "_prepare_hook(self)", "_write_headers()")
     places = [source.index(step) for step in steps]

@@ -15,7 +15,7 @@ from olla.fleet.health import Health
 from olla.proxy.internal.routes import InternalRequest
 from olla.surfaces.chat.api import TIERS
 from olla.surfaces.chat.status import ChatStatus, in_words
-from olla.surfaces.models.list_cache import Catalogue
+from olla.surfaces.models.list_cache import ListCache
 from tests.surfaces.conftest import ANYBODY
 from tests.surfaces.known_fleet import KnownFleet, StillClock, tag, view
 
@@ -65,7 +65,7 @@ class Seen:
             recorder=cast(Any, self.recorder),
             requests=lambda: self.requests,
             active=lambda: 3,
-            catalogue=Catalogue(),
+            catalogue=ListCache(),
             clock=clock,
         )
 

@@ -280,12 +280,12 @@ async def test_a_client_that_leaves_stops_the_node(tmp_path: Path, stream: bool)
         node = fleet.nodes["only"]
         reader, writer = await asyncio.open_connection("127.0.0.1", int(fleet.url.rsplit(":")[-1]))
         await sent(writer, "/chat", {**CHAT, "stream": stream})
-        await until(lambda: node.workshop.running == 1)
+        await until(lambda: node.executor.running == 1)
         if stream:
             await reader.readuntil(b"\r\n\r\n")
         writer.close()
-        await until(lambda: node.workshop.running == 0)
-        assert node.workshop.cancelled == 1
+        await until(lambda: node.executor.running == 0)
+        assert node.executor.cancelled == 1
         await until(lambda: fleet.app.downstream.active == 0)
         await fleet.check_clean()
 

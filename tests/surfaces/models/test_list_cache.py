@@ -13,7 +13,7 @@ from olla.access.visibility import Visibility
 from olla.fleet.snapshot import EndpointView, resident_by_name
 from olla.probing import slices
 from olla.surfaces.models import list_cache
-from olla.surfaces.models.list_cache import Catalogue, Shape
+from olla.surfaces.models.list_cache import ListCache, Shape
 from olla.surfaces.models.merge import Merged, unified_model
 from tests.surfaces.known_fleet import loaded, tag, view
 
@@ -37,14 +37,14 @@ def fleet(*names: str) -> list[EndpointView]:
     return [view("a", *(tag(name) for name in names)), view("b", *(tag(name) for name in names))]
 
 
-async def names(kept: Catalogue, views: Any, shape: Shape, visible: Visibility = ALL) -> list[str]:
+async def names(kept: ListCache, views: Any, shape: Shape, visible: Visibility = ALL) -> list[str]:
     """What is shown."""
     return [json.loads(row[1])["name"] for row in await kept.rows(views, shape, visible)]
 
 
 async def test_a_list_is_made_once() -> None:
     """Also for clients that ask at the same time; and anew when an endpoint's list is another."""
-    kept, counted = Catalogue(), Counted()
+    kept, counted = ListCache(), Counted()
     views = fleet("x", "y")
     asked = [names(kept, views, counted.shape) for _ in range(5)]
     assert await asyncio.gather(*asked) == [["x", "y"]] * 5
@@ -58,7 +58,7 @@ async def test_a_list_is_made_once() -> None:
 
 async def test_what_is_in_memory_counts_where_it_is_shown() -> None:
     """And only there."""
-    kept, shape = Catalogue(), Shape(unified_model, memory=True)
+    kept, shape = ListCache(), Shape(unified_model, memory=True)
     (one,) = [view("a", tag("x:latest"))]
 
     async def state() -> str:
@@ -74,7 +74,7 @@ async def test_what_is_in_memory_counts_where_it_is_shown() -> None:
 
 async def test_only_what_may_be_seen_is_shown() -> None:
     """By any spelling; nothing without the right to lists."""
-    kept, counted = Catalogue(), Counted()
+    kept, counted = ListCache(), Counted()
     views = fleet("x:latest", "Y:1b")
     only_y = Visibility(models=re.compile("y:.*"))
     assert await names(kept, views, counted.shape, only_y) == ["Y:1b"]
@@ -88,7 +88,7 @@ async def test_callers_that_wait_share_what_is_made_after_they_asked(
 ) -> None:
     """And none gets what was begun before it asked, nor what another key is for."""
     monkeypatch.setattr(slices, "_SLICE", 0.0)
-    kept = Catalogue()
+    kept = ListCache()
     begun: list[str] = []
     held = True
 
@@ -112,7 +112,7 @@ async def test_callers_that_wait_share_what_is_made_after_they_asked(
 async def test_what_is_kept_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """In bytes of lists, and in sets of endpoints; the newest is kept."""
     monkeypatch.setattr(list_cache, "_BYTES_MAX", 1000)
-    kept, counted = Catalogue(), Counted()
+    kept, counted = ListCache(), Counted()
     fleets = [fleet(f"x{number}") for number in range(20)]
     for views in fleets:
         await names(kept, views, counted.shape)
