@@ -127,12 +127,12 @@ class Harness:
         from olla.proxy.server.fast_path import FastRequest
         from olla.proxy.server.hot_head import HotHeads
 
-        stations, app = self.app.downstream._stations, self.app
+        app, services = self.app, self.app.services
         keep: list[Any] = []
-        sink = stations.sink
-        stations.sink = keep.append
+        sink = services.sink
+        services.sink = keep.append
         self.request()
-        stations.sink = sink
+        services.sink = sink
         record = keep[0]
         heads = HotHeads(app.downstream._paths)
         found = heads.find(_REQUEST)
@@ -141,8 +141,8 @@ class Harness:
         incoming = FastRequest(hot, "127.0.0.1", len(_BODY))
         ollama = DIALECTS["ollama"]
         peek = ollama.peek(Operation.GENERATE, _BODY)
-        caller = stations.authenticator.anonymous(incoming)
-        features = features_of(stations, hot.target, incoming, peek, caller)
+        caller = services.authenticator.anonymous(incoming)
+        features = features_of(app.config, app.upstreams, hot.target, incoming, peek, caller)
         snapshot = app.prober.snapshot
         lease: Any = app.dispatcher.ask(features, snapshot, "bench", time.monotonic())
         summary = ollama.summary(Operation.GENERATE, False, _ANSWER)
@@ -159,7 +159,7 @@ class Harness:
             "read the request's head": lambda: heads.find(_REQUEST),
             "read the body": lambda: ollama.peek(Operation.GENERATE, _BODY),
             "what routing may know": lambda: features_of(
-                stations, hot.target, incoming, peek, caller
+                app.config, app.upstreams, hot.target, incoming, peek, caller
             ),
             "choose, lease, release, learn": lease_and_release,
             "form the request": lambda: build_request(
@@ -169,7 +169,7 @@ class Harness:
             "form the answer's head": lambda: build_response(
                 head,
                 self.client,
-                stations.response_headers.fields(record, 1.0),
+                services.response_headers.fields(record, 1.0),
                 body_read=True,
                 limited=False,
             ),

@@ -54,7 +54,6 @@ class AccessPolicy(msgspec.Struct, dict=True):
     categories: Mapping[Category, tuple[Limit, ...]] = {}
     everybody: tuple[Limit, ...] = ()
     trusted: tuple[Network, ...] = ()
-    keep_content: bool = False
 
     def __post_init__(self) -> None:
         if self.require_key:

@@ -44,7 +44,6 @@ def access_policy(settings: Settings) -> AccessPolicy:
         },
         everybody=everybody,
         trusted=trusted,
-        keep_content=access.log_content,
     )
 
 

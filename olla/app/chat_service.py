@@ -8,7 +8,7 @@ from olla.clock import Clock
 from olla.dialects.dialect import Right
 from olla.fleet.snapshot import Snapshot
 from olla.proxy.auth.authenticate import SurfaceQuota
-from olla.proxy.exchange.context import Stations
+from olla.proxy.exchange.context import Services
 from olla.proxy.internal.routes import InternalRoute
 from olla.settings import Settings
 from olla.surfaces.chat.api import TIERS, ChatSurface
@@ -28,7 +28,7 @@ _REST = SurfaceQuota("chat-service", None)
 class ChatParts(Protocol):
     """What it is made of."""
 
-    stations: Stations
+    services: Services
     guarding: AccessWiring
     chat_status: ChatStatus
 
@@ -56,13 +56,13 @@ def chat_status(
 
 def chat_paths(settings: Settings, parts: ChatParts) -> dict[str, InternalRoute]:
     """Its paths; none where it is switched off."""
-    chat, stations = settings.surfaces.chat, parts.stations
+    chat, services = settings.surfaces.chat, parts.services
     if not chat.enabled:
         return {}
     talk = ChatSurface(default_model=chat.default_model)
     accounts = KeysAndUsageSurface(
         parts.guarding.keeping,
-        stations.clock,
+        services.clock,
         self_service=chat.self_service,
         open_keys=chat.open_keys,
     )

@@ -41,10 +41,11 @@ from olla.fleet.instance import ModelInstance
 from olla.probing.prober import Prober
 from olla.proxy.background.model_loader import ModelLoader
 from olla.proxy.background.stall_detector import StallDetector
+from olla.proxy.bounds.body_budget import BodyBudget
 from olla.proxy.bounds.connection_limit import connections_max
+from olla.proxy.bounds.timer_wheel import TimerWheel
 from olla.proxy.exchange.admission import Admission
-from olla.proxy.exchange.context import Stations
-from olla.proxy.http.browser_guard import BrowserGuard
+from olla.proxy.exchange.context import RequestConfig, Services, Upstreams
 from olla.proxy.internal.routes import InternalRoute
 from olla.proxy.server.server import ProxyServer
 from olla.proxy.upstream.pool import Pool
@@ -90,7 +91,9 @@ class StartError(Exception):
 class App:
     """One router: everything it is made of, started and stopped together."""
 
-    stations: Stations
+    services: Services
+    upstreams: Upstreams
+    config: RequestConfig
     downstream: ProxyServer
     status: StatusSurface
 
@@ -107,6 +110,7 @@ class App:
         self._colors = stream is not None and stream.isatty()
         self._server: asyncio.Server | None = None
         self._on_loopback = True  # until it is known what is listened on
+        self._via = f"olla-{secrets.token_hex(8)}"
         self.decision_log: DecisionLog | None = None
         self._program_log = self._log("router")
         self.logger = self._make_logger()
@@ -151,7 +155,8 @@ class App:
                 ip_address(each.getsockname()[0].partition("%")[0]).is_loopback
                 for each in self._server.sockets
             )
-            self.stations.guard = self._browser_guard(self.settings)
+            self.config = self._request_config(self.settings)
+            self.downstream.use(self.config)
             if server.fast_path == "auto":
                 await self.downstream.enable_fast_path()
             await self._server.start_serving()
@@ -264,23 +269,16 @@ class App:
         self.admission.bound_loads(load_timeout(settings))
         self.prober.list_interval = settings.discovery.model_discovery.interval
         server = settings.server
-        stations = self.stations.renewed(
-            timeouts=timeouts(settings),
-            max_body=server.request_limits.max_body_size,
-            aliases=aliases(settings),
-            refresh_timeout=settings.model_registry.routing_strategy.options.discovery_timeout,
-            context=context_rule(settings),
-            wait_keepalive=settings.proxy.wait_keepalive,
-            bodies_max=server.request_limits.max_buffered_size,
-            guard=self._browser_guard(settings),
-        )
+        config = self._request_config(settings)
+        limits = server.request_limits
+        self.services.body_budget.resize(limits.max_buffered_size, limits.max_body_size)
         self.guarding.apply(settings)
         self.downstream.renew(
-            stations,
+            config,
             paths_for(root_enabled=settings.surfaces.root.enabled),
             self._own_paths(settings),
         )
-        self.stations = stations
+        self.config = config
         self.downstream.server.limit(
             head_max=server.request_limits.max_header_size,
             timeouts=client_timeouts(settings),
@@ -295,7 +293,7 @@ class App:
         return make_logger(
             Level(settings.level),
             self._log_style,
-            lambda instance: log.put(instance.encode("utf-8", "replace"), urgent=True),
+            lambda line: log.put(line.encode("utf-8", "replace"), urgent=True),
             self._clock,
             colors=self._colors,
         )
@@ -386,25 +384,18 @@ class App:
 
     def _wire_proxy(self, loaded: LoadedSettings) -> None:
         settings, clock = self.settings, self._clock
-        self.stations = Stations(
-            clock=clock,
-            admission=self.admission,
-            authenticator=self.guarding.authenticator,
-            fleet=self.prober,
-            pool=self.pool,
-            sink=self._sink(),
-            timeouts=timeouts(settings),
-            max_body=settings.server.request_limits.max_body_size,
-            aliases=aliases(settings),
-            refresh_timeout=settings.model_registry.routing_strategy.options.discovery_timeout,
-            ids=self._ids,
-            via=f"olla-{secrets.token_hex(8)}",
-            explained=self._log_explanation if settings.logging.level == "debug" else None,
-            wait_keepalive=settings.proxy.wait_keepalive,
-            bodies_max=settings.server.request_limits.max_buffered_size,
-            context=context_rule(settings),
-            guard=self._browser_guard(settings),
+        limits = settings.server.request_limits
+        timers = TimerWheel()
+        self.services = Services(
+            clock,
+            self.guarding.authenticator,
+            self._sink(),
+            self._ids,
+            BodyBudget(limits.max_buffered_size, limits.max_body_size),
+            timers,
         )
+        self.upstreams = Upstreams(clock, self.admission, self.prober, self.pool, timers)
+        self.config = self._request_config(settings)
         self.lists = ListSurface(
             snapshot=lambda: self.prober.snapshot,
             refresh=self.prober.refresh,
@@ -432,7 +423,9 @@ class App:
         )
         status.describe(loaded.source, settings.proxy.load_balancer)
         self.downstream = ProxyServer(
-            self.stations,
+            self.services,
+            self.upstreams,
+            self.config,
             paths_for(root_enabled=settings.surfaces.root.enabled),
             own=self._own_paths(settings),
             operations=self.lists.operations(),
@@ -442,9 +435,21 @@ class App:
             logger=self.logger,
         )
 
-    def _browser_guard(self, settings: Settings) -> BrowserGuard:
-        return browser_guard(
-            settings, host_name=socket.gethostname(), on_loopback=self._on_loopback
+    def _request_config(self, settings: Settings) -> RequestConfig:
+        return RequestConfig(
+            timeouts=timeouts(settings),
+            max_body=settings.server.request_limits.max_body_size,
+            aliases=aliases(settings),
+            refresh_timeout=settings.model_registry.routing_strategy.options.discovery_timeout,
+            context_rule=context_rule(settings),
+            strategy=routing_options(settings).strategy.value,
+            via=self._via,
+            wait_keepalive=settings.proxy.wait_keepalive,
+            guard=browser_guard(
+                settings, host_name=socket.gethostname(), on_loopback=self._on_loopback
+            ),
+            keep_content=settings.access.log_content,
+            log_explanation=self._log_explanation if settings.logging.level == "debug" else None,
         )
 
     def _own_paths(self, settings: Settings) -> dict[str, InternalRoute]:

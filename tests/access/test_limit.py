@@ -2,21 +2,21 @@
 
 import pytest
 
-from olla.access.limit import Kind, Limit
+from olla.access.limit import Limit, LimitKind
 
 
 def test_a_limit_is_known_by_where_it_stands_and_what_it_counts() -> None:
     """As operators write it."""
-    assert Limit("tiers.premium", Kind.TOKENS, 600).name == "tiers.premium.tokens_per_minute"
+    assert Limit("tiers.premium", LimitKind.TOKENS, 600).name == "tiers.premium.tokens_per_minute"
 
 
 @pytest.mark.parametrize(
     ("limit", "interval", "window"),
     [
-        (Limit("t", Kind.REQUESTS, 100, 120), 0.6, 72.0),
-        (Limit("t", Kind.TOKENS, 600), 0.1, 60.0),
-        (Limit("t", Kind.CONCURRENT, 4), 0.0, 0.0),
-        (Limit("t", Kind.DAILY, 1000), 0.0, 0.0),
+        (Limit("t", LimitKind.REQUESTS, 100, 120), 0.6, 72.0),
+        (Limit("t", LimitKind.TOKENS, 600), 0.1, 60.0),
+        (Limit("t", LimitKind.CONCURRENT, 4), 0.0, 0.0),
+        (Limit("t", LimitKind.DAILY, 1000), 0.0, 0.0),
     ],
 )
 def test_one_comes_back_in_its_interval_and_a_burst_in_a_window(
@@ -29,5 +29,5 @@ def test_one_comes_back_in_its_interval_and_a_burst_in_a_window(
 
 def test_equal_limits_are_one() -> None:
     """A configuration that is read again changes nothing."""
-    assert Limit("t", Kind.DAILY, 5) == Limit("t", Kind.DAILY, 5)
-    assert Limit("t", Kind.DAILY, 5) != Limit("t", Kind.DAILY, 5, shadow=True)
+    assert Limit("t", LimitKind.DAILY, 5) == Limit("t", LimitKind.DAILY, 5)
+    assert Limit("t", LimitKind.DAILY, 5) != Limit("t", LimitKind.DAILY, 5, shadow=True)

@@ -6,14 +6,14 @@ import pytest
 
 from olla.access.caller import Caller, of_address, of_key
 from olla.access.keys import DEFAULT_RIGHTS, Key
-from olla.access.limit import Kind, Limit, Per
+from olla.access.limit import Limit, LimitKind, Per
 from olla.access.policy import CATEGORIES, AccessPolicy, category_of, reserve
 from olla.dialects.dialect import Operation
 
-TIER = (Limit("access.tiers.premium", Kind.REQUESTS, 300, 300),)
-CATEGORY = (Limit("access.categories.generation", Kind.REQUESTS, 100, 120),)
-ALL = (Limit("server.rate_limits.global", Kind.REQUESTS, 1000, 1000, per=Per.ALL),)
-OWN = {"standard": (Limit("surfaces.x.tiers.standard", Kind.REQUESTS, 60, 60),)}
+TIER = (Limit("access.tiers.premium", LimitKind.REQUESTS, 300, 300),)
+CATEGORY = (Limit("access.categories.generation", LimitKind.REQUESTS, 100, 120),)
+ALL = (Limit("server.rate_limits.global", LimitKind.REQUESTS, 1000, 1000, per=Per.ALL),)
+OWN = {"standard": (Limit("surfaces.x.tiers.standard", LimitKind.REQUESTS, 60, 60),)}
 POLICY = AccessPolicy(tiers={"premium": TIER}, categories={"generation": CATEGORY}, everybody=ALL)
 
 
@@ -45,7 +45,7 @@ def test_the_routers_own_state_is_not_limited_by_tiers() -> None:
 
 def test_it_is_known_whether_addresses_count() -> None:
     """Only then are they told apart behind keys."""
-    each = Limit("server.rate_limits.per_ip", Kind.REQUESTS, 10, 10, per=Per.ADDRESS)
+    each = Limit("server.rate_limits.per_ip", LimitKind.REQUESTS, 10, 10, per=Per.ADDRESS)
     assert AccessPolicy(everybody=(each,)).per_address
     assert not POLICY.per_address
 
@@ -84,9 +84,9 @@ def test_a_request_is_charged_its_prompt_and_the_longest_answer_it_allows(
 ) -> None:
     """Never more than the limits allow at once."""
     limits = (
-        Limit("t", Kind.TOKENS, 5000, 5000),
-        Limit("t", Kind.DAILY, 100_000),
-        Limit("t", Kind.REQUESTS, 10, 10),
+        Limit("t", LimitKind.TOKENS, 5000, 5000),
+        Limit("t", LimitKind.DAILY, 100_000),
+        Limit("t", LimitKind.REQUESTS, 10, 10),
     )
     assert reserve(limits, prompt, size, output) == charged
 

@@ -52,7 +52,7 @@ async def test_an_endpoint_gets_a_body_that_any_server_reads(
     assert b"Content-Length: %d\r\n" % len(body) in head + b"\r\n"
     (record,) = router.records
     assert (record.model, record.bytes_in) == (MODEL, len(body))
-    assert router.stations.body_budget.taken == 0
+    assert router.services.body_budget.taken == 0
 
 
 @pytest.mark.parametrize("coding", ["zstd", "gzip", "deflate"])
@@ -66,7 +66,7 @@ async def test_a_bomb_is_413(make_router: MakeRouter, coding: str, path: str) ->
     assert head.startswith(b"HTTP/1.1 413 ")
     assert "error" in json.loads(body)
     assert router.endpoints[0].requests == []
-    assert router.stations.body_budget.taken == 0
+    assert router.services.body_budget.taken == 0
     failure = router.records[0].failure
     assert failure is not None
     assert failure.kind is Kind.BODY_TOO_LARGE
@@ -78,7 +78,7 @@ async def test_what_is_decoded_counts_as_if_it_had_come_as_it_is(make_router: Ma
     body = json.dumps({"model": MODEL, "prompt": "x y " * 100_000}).encode()
     told = await router.exchange(packed("/api/generate", "zstd", zstd.compress(body)))
     assert told.startswith(b"HTTP/1.1 503 ")
-    assert router.stations.body_budget.taken == 0
+    assert router.services.body_budget.taken == 0
 
 
 @pytest.mark.parametrize("path", PATHS)

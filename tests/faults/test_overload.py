@@ -58,7 +58,7 @@ def long_request(size: int, framing: str) -> bytes:
 async def until_held(router: Router, size: int) -> None:
     """Wait until request bodies hold so many bytes of memory."""
     async with asyncio.timeout(10):
-        while router.stations.body_budget.taken != size:
+        while router.services.body_budget.taken != size:
             await asyncio.sleep(0.005)
 
 
@@ -83,7 +83,7 @@ async def test_bodies_have_a_ceiling_all_together(make_router: MakeRouter, frami
     close = whole.replace(b"Host: x", b"Host: x\r\nConnection: close", 1)
     close = close.replace(b"Host: olla", b"Host: olla\r\nConnection: close", 1)
     assert (await router.exchange(close)).startswith(b"HTTP/1.1 200 ")
-    assert router.stations.body_budget.taken == 0
+    assert router.services.body_budget.taken == 0
 
 
 @pytest.mark.parametrize("framing", ["length", "chunks"])
@@ -105,7 +105,7 @@ async def test_announced_bodies_keep_nobody_out(make_router: MakeRouter, framing
     async with asyncio.timeout(10):
         while router.downstream.active:
             await asyncio.sleep(0.005)
-    assert router.stations.body_budget.taken == 0
+    assert router.services.body_budget.taken == 0
 
 
 @pytest.mark.parametrize("framing", ["length", "chunks"])
@@ -126,7 +126,7 @@ async def test_a_client_reads_why_its_body_is_refused(
     assert told.startswith(b"HTTP/1.1 503 ")
     assert b"Connection: close" in told
     assert router.endpoints[0].requests == []
-    assert router.stations.body_budget.taken == 0
+    assert router.services.body_budget.taken == 0
     writer.close()
 
 

@@ -39,7 +39,7 @@ async def is_500(router: Router, request: bytes, logged: str | None = None) -> N
     assert "a fault in olla" in (router.log.getvalue() if logged is None else logged)
     assert router.dispatcher.leases == 0
     assert router.downstream.active == 0
-    assert router.stations.body_budget.taken == 0
+    assert router.services.body_budget.taken == 0
     assert router.records[-1].status == 500
     router.log.seek(0)
     router.log.truncate()
@@ -65,14 +65,14 @@ async def test_a_fault_while_a_key_is_looked_up_is_a_500(
 ) -> None:
     """Whichever way the request came in."""
     router = await make_router(1)
-    router.stations.authenticator.renew = broken
+    router.services.authenticator.renew = broken
     await is_500(router, post("/api/generate", body, UNKNOWN))
 
 
 async def test_a_fault_while_shared_limits_are_charged_is_a_500(make_router: MakeRouter) -> None:
     """The limits are not known, so the request may not pass."""
     router = await make_router(1)
-    authenticator = router.stations.authenticator = open_authenticator(
+    authenticator = router.services.authenticator = open_authenticator(
         AccessPolicy(categories={"generation": (Limit("g", LimitKind.REQUESTS, 10, 10),)}),
         Keyring(),
     )
@@ -103,7 +103,7 @@ async def test_a_fault_while_a_request_is_let_in_is_a_500(make_router: MakeRoute
         def __getattr__(self, name: str) -> None:
             broken_now()
 
-    router.stations.authenticator._policy = Broken()  # type: ignore[assignment]
+    router.services.authenticator._policy = Broken()  # type: ignore[assignment]
     await is_500(router, post("/api/generate", BODY, UNKNOWN))
 
 

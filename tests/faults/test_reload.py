@@ -249,9 +249,16 @@ async def test_secrets_that_cannot_be_read_change_nothing(tmp_path: Path) -> Non
 
 def in_force(app: App) -> dict[str, object]:
     """Everything that a reload changes, as it is now."""
-    stations, server, dispatcher = app.stations, app.downstream.server, app.dispatcher
+    config, server, dispatcher = app.config, app.downstream.server, app.dispatcher
     own = app.downstream.internal_routes.paths
-    limits = ("timeouts", "max_body", "aliases", "refresh_timeout", "context", "wait_keepalive")
+    limits = (
+        "timeouts",
+        "max_body",
+        "aliases",
+        "refresh_timeout",
+        "context_rule",
+        "wait_keepalive",
+    )
     return {
         "settings": app.settings,
         "policy": dispatcher.policy.name,
@@ -261,9 +268,9 @@ def in_force(app: App) -> dict[str, object]:
         "pool": (app.pool.connect_timeout, app.pool.idle_timeout),
         "loads": app.admission._loads.timeout,
         "lists": app.prober.list_interval,
-        "stations": [getattr(stations, name) for name in limits],
-        "bodies": (stations.body_budget.limit, stations.max_body),
-        "served by": app.downstream._stations is stations,
+        "config": [getattr(config, name) for name in limits],
+        "bodies": (app.services.body_budget.limit, config.max_body),
+        "served by": app.downstream._config is config,
         "paths": sorted(own),
         "root": app.downstream._paths._root is not None,
         "access": app.guarding.authenticator.policy,

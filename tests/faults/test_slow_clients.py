@@ -108,7 +108,7 @@ async def test_a_body_that_dribbles_is_408(
     assert record.failure is not None
     assert record.failure.kind is Kind.REQUEST_TIMEOUT
     assert router.dispatcher.leases == 0
-    assert router.stations.body_budget.taken == 0
+    assert router.services.body_budget.taken == 0
     writer.close()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 
 from olla.app.options import browser_guard
@@ -219,7 +220,7 @@ async def test_a_page_can_read_that_no_node_is_there(
 
 def surfaces(fleet: Fleet) -> list[str]:
     """Every path that olla answers itself, and one of each kind that it passes on."""
-    own = [path.replace("*", "x") for path in fleet.app.downstream.answering.paths]
+    own = [path.replace("*", "x") for path in fleet.app.downstream.internal_routes.paths]
     assert len(own) > 25
     return [
         *own,
@@ -285,7 +286,7 @@ async def test_a_preflight_has_no_body(
             b"\r\nAccess-Control-Request-Method: POST\r\nContent-Length: 6000000\r\n\r\n{"
         )
         assert (await reader.readline()).startswith(b"HTTP/1.1 401 ")
-        assert fleet.app.stations.body_budget.taken == 0
+        assert fleet.app.services.body_budget.taken == 0
     finally:
         writer.close()
         await writer.wait_closed()
@@ -398,10 +399,7 @@ async def test_a_router_that_others_can_reach_answers_to_every_name(
     """Its operator has chosen them; foreign pages are refused all the same."""
     fleet = await make_fleet(server="allowed_hosts: []")
     guard = browser_guard(fleet.app.settings, host_name="box", on_loopback=False)
-    fleet.app.stations.guard = guard
-    fleet.app.downstream.renew(
-        fleet.app.stations, fleet.app.downstream._paths, fleet.app.downstream.answering.paths
-    )
+    fleet.app.downstream.use(msgspec.structs.replace(fleet.app.config, guard=guard))
     for origin, expected in ((None, 200), (EVIL, 403)):
         headers = {"Host": "llm.example"} | ({"Origin": origin} if origin else {})
         status, _, _ = await ask(session, fleet, ANSWERS["relayed whole"], headers)

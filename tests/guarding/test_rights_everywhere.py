@@ -111,7 +111,7 @@ def known_paths(fleet: Fleet, prefixes: tuple[str, ...] | None) -> Iterator[str]
     downstream = fleet.app.downstream
     if prefixes is not None:
         yield "*"
-    for path in downstream.answering.paths:
+    for path in downstream.internal_routes.paths:
         yield path.replace("/*", "/9999")
     scopes = [*downstream._paths._scopes.values(), downstream._paths._root]
     for scope in scopes:
@@ -127,7 +127,7 @@ def refusal_due(fleet: Fleet, method: str, path: str, caller: Caller | None) -> 
     """Whether the caller has no right to it; None where there is nothing, or not by that method."""
     if path == "*" and method != "OPTIONS":
         return None
-    own = fleet.app.downstream.answering.own(path)
+    own = fleet.app.downstream.internal_routes.own(path)
     if own is not None:
         if own.right is None:
             return False
@@ -219,7 +219,7 @@ async def test_no_route_answers_a_caller_without_the_right(
 async def test_only_health_checks_and_empty_pages_are_open_to_all(make_fleet: MakeFleet) -> None:
     """The table of what needs no key is this one."""
     fleet = await make_fleet()
-    paths = fleet.app.downstream.answering.paths
+    paths = fleet.app.downstream.internal_routes.paths
     assert {path for path, own in paths.items() if own.right is None} == OPEN
 
 

@@ -80,7 +80,7 @@ async def upload(fleet: Fleet, path: str, body: bytes, **headers: str) -> AsyncI
 async def until_held(fleet: Fleet, least: int = 65536) -> None:
     """Wait until bodies hold so much memory."""
     async with asyncio.timeout(10):
-        while fleet.app.stations.body_budget.taken < least:
+        while fleet.app.services.body_budget.taken < least:
             await asyncio.sleep(0.002)
 
 
@@ -97,11 +97,11 @@ async def test_a_key_that_may_ask_once_at_a_time_sends_one_body_at_a_time(
             told = await second.answer()
             assert told.startswith(b"HTTP/1.1 429 ")
             assert b"X-RateLimit-Limit: 1\r\n" in told
-        assert fleet.app.stations.body_budget.taken == 3 * 65536
+        assert fleet.app.services.body_budget.taken == 3 * 65536
         assert (await first.finish()).startswith(b"HTTP/1.1 200 ")
     await fleet.settled()
     assert (await post(session, fleet)).status == 200
-    assert fleet.app.stations.body_budget.taken == 0
+    assert fleet.app.services.body_budget.taken == 0
     await fleet.check_clean()
 
 
@@ -119,7 +119,7 @@ async def test_who_leaves_in_the_middle_of_a_body_gives_everything_back(
             assert _used(fleet) == 600
         await fleet.settled()
         assert _used(fleet) == 0
-        assert fleet.app.stations.body_budget.taken == 0
+        assert fleet.app.services.body_budget.taken == 0
     assert (await post(session, fleet)).status == 200
 
 
@@ -195,7 +195,7 @@ async def test_one_caller_s_bodies_leave_room_for_others(
                 assert (await other.finish()).startswith(b"HTTP/1.1 200 ")
             assert (await first.finish()).startswith(b"HTTP/1.1 200 ")
         await fleet.settled()
-        assert fleet.app.stations.body_budget.taken == 0
+        assert fleet.app.services.body_budget.taken == 0
 
 
 async def test_a_slow_upload_counts_for_all_routers(

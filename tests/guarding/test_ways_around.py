@@ -24,7 +24,7 @@ async def test_a_long_body_is_held_for_nobody_who_is_not_let_in(make_fleet: Make
         head = b"POST /api/generate HTTP/1.1\r\nHost: x\r\nContent-Length: 90000000\r\n\r\n{"
         writer.write(head)
         assert (await reader.readline()).startswith(b"HTTP/1.1 401 ")
-        assert fleet.app.stations.body_budget.taken == 0
+        assert fleet.app.services.body_budget.taken == 0
     finally:
         writer.close()
         await writer.wait_closed()
@@ -37,7 +37,7 @@ async def test_a_long_body_with_a_key_is_read(
     fleet = await make_fleet(GUARDED)
     body = {**GENERATE, "prompt": "x" * 200_000}
     assert (await post(session, fleet, body, **bearer("static-key-of-ci"))).status == 200
-    assert fleet.app.stations.body_budget.taken == 0
+    assert fleet.app.services.body_budget.taken == 0
 
 
 async def test_more_keys_are_no_way_to_more(

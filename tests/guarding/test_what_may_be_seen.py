@@ -58,7 +58,7 @@ REFUSED: list[Request] = [
 
 def own_requests(app: App) -> list[Request]:
     """A GET and a POST of each of olla's own paths."""
-    known = [path for path in app.downstream.answering.paths if path.startswith("/")]
+    known = [path for path in app.downstream.internal_routes.paths if path.startswith("/")]
     paths = [path.replace("*", "1") for path in known]
     both: list[tuple[str, Any]] = [("GET", None), ("POST", {})]
     return [(method, path, body) for path in paths for method, body in both]

@@ -10,7 +10,7 @@ from olla.simulation.events import (
     JobRefused,
     LoadAborted,
     LoadBegan,
-    LoadedSettings,
+    ModelLoaded,
     NodeLimits,
     Outcome,
     Started,
@@ -139,7 +139,7 @@ def test_loads_run_one_at_a_time_in_order() -> None:
     jobs = [story.ask(spec, 0) for spec in (A, B, C)]
     story.until(10)
     assert story.times(LoadBegan) == [("a", 0), ("b", 2), ("c", 4)]
-    assert story.times(LoadedSettings) == [("a", 2), ("b", 4), ("c", 6)]
+    assert story.times(ModelLoaded) == [("a", 2), ("b", 4), ("c", 6)]
     assert [story.started(job).load_seconds for job in jobs] == [2, 4, 6]
 
 

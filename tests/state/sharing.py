@@ -7,17 +7,17 @@ from typing import Any
 import structlog
 from structlog.testing import LogCapture
 
-from olla.access.limit import Kind, Limit
+from olla.access.limit import Limit, LimitKind
 from olla.access.limiter import Account, Limiter
 from olla.clock import SystemClock
 from olla.state.shared_limits import SharedLimits
 
 __all__ = ["CONCURRENT", "DAILY", "REQUESTS", "TOKENS", "Router", "logging", "until"]
 
-REQUESTS = Limit("tiers.t", Kind.REQUESTS, 100, 120)
-TOKENS = Limit("tiers.t", Kind.TOKENS, 600, 1000)
-CONCURRENT = Limit("tiers.t", Kind.CONCURRENT, 4)
-DAILY = Limit("tiers.t", Kind.DAILY, 1000)
+REQUESTS = Limit("tiers.t", LimitKind.REQUESTS, 100, 120)
+TOKENS = Limit("tiers.t", LimitKind.TOKENS, 600, 1000)
+CONCURRENT = Limit("tiers.t", LimitKind.CONCURRENT, 4)
+DAILY = Limit("tiers.t", LimitKind.DAILY, 1000)
 
 
 async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from olla.access.limit import Kind, Limit
+from olla.access.limit import Limit, LimitKind
 from olla.access.limiter import DAY, Charge, Limiter
 from olla.state.scripts import CHARGE, RENEW, SETTLE
 from tests.redis_server import RedisServer
@@ -22,7 +22,7 @@ LIMITS = st.lists(
     st.builds(
         Limit,
         st.sampled_from(["a", "b"]),
-        st.sampled_from(Kind),
+        st.sampled_from(LimitKind),
         st.integers(1, 100),
         st.integers(0, 30),
         st.booleans(),
@@ -114,8 +114,8 @@ async def test_what_says_nothing_any_more_expires(redis: RedisServer) -> None:
     """Every key has its time, which is not much longer than it means something."""
     router = Router(redis.url, "one")
     await router.shared.start()
-    daily = Limit("t", Kind.DAILY, 1000)
-    tokens = Limit("t", Kind.TOKENS, 600, 1000)
+    daily = Limit("t", LimitKind.DAILY, 1000)
+    tokens = Limit("t", LimitKind.TOKENS, 600, 1000)
     charge = await router.shared.charge(router.account(REQUESTS, tokens, CONCURRENT, daily), 100)
     assert charge.held
     for name, least, most in (
@@ -141,7 +141,7 @@ async def test_a_server_whose_clock_goes_back_gives_nobody_more_to_wait(
     clock.passed = 30_000
     router = Router(redis.url, "one", clock=clock, time=clock.server)
     await router.shared.start()
-    slow = Limit("t", Kind.REQUESTS, 60, 1)
+    slow = Limit("t", LimitKind.REQUESTS, 60, 1)
     assert (await router.shared.charge(router.account(slow), 1)).held
     clock.passed = 10_000
     charge = await router.shared.charge(router.account(slow), 1)

@@ -6,7 +6,7 @@ from time import monotonic
 
 import pytest
 
-from olla.access.limit import Kind, Limit
+from olla.access.limit import Limit, LimitKind
 from olla.access.limiter import Charge
 from tests.redis_server import RedisServer
 from tests.state.sharing import CONCURRENT, DAILY, REQUESTS, TOKENS, Router, until
@@ -53,7 +53,7 @@ async def test_what_one_limit_refuses_costs_nothing_with_the_others(router: Made
         assert (await one.shared.charge(account, 10)).held
     refused = await one.shared.charge(account, 10)
     assert refused.refused is not None
-    assert refused.refused.kind is Kind.CONCURRENT
+    assert refused.refused.kind is LimitKind.CONCURRENT
     assert refused.retry_after == 1.0
     now, wall = one.clock.now(), one.clock.wall()
     left = [meter.left(now, wall) for meter in account.meters]
@@ -64,7 +64,7 @@ async def test_what_one_limit_refuses_costs_nothing_with_the_others(router: Made
 async def test_a_shadow_counts_and_refuses_nothing(router: Made) -> None:
     """What it would have refused is told, and not counted."""
     one = await router(**STILL)
-    shadow = Limit("tiers.t", Kind.REQUESTS, 60, 2, shadow=True)
+    shadow = Limit("tiers.t", LimitKind.REQUESTS, 60, 2, shadow=True)
     account = one.account(shadow)
     charges = [await one.shared.charge(account, 1) for _ in range(4)]
     assert all(charge.held for charge in charges)
@@ -74,7 +74,7 @@ async def test_a_shadow_counts_and_refuses_nothing(router: Made) -> None:
 async def test_tokens_are_reserved_and_settled_for_all_routers(router: Made) -> None:
     """What one has reserved another cannot use, until it is given back."""
     one, other = await router(**STILL), await router(**STILL)
-    day = Limit("tiers.t", Kind.DAILY, 2000)
+    day = Limit("tiers.t", LimitKind.DAILY, 2000)
     there, here = one.account(TOKENS, day), other.account(TOKENS, day)
     charge = await one.shared.charge(there, 900)
     assert not (await other.shared.charge(here, 200)).held
@@ -93,7 +93,7 @@ async def test_a_charge_is_corrected_for_all_routers(router: Made) -> None:
     """In one step: another router sees the first estimate or the second, not both, and keeps its
     place; what does not fit any more leaves nothing."""
     one, other = await router(**STILL), await router(**STILL)
-    limit = Limit("tiers.t", Kind.CONCURRENT, 1)
+    limit = Limit("tiers.t", LimitKind.CONCURRENT, 1)
     limits = (REQUESTS, TOKENS, DAILY, limit)
     there, here = one.account(*limits), other.account(*limits)
     charge = await one.shared.charge(there, 900)
@@ -162,7 +162,7 @@ async def test_places_of_a_dead_router_come_back_and_those_of_a_live_one_stay(
 ) -> None:
     """A lease ends with nobody to renew it."""
     dead, live = await router(lease=0.3), await router(lease=0.3)
-    limit = Limit("tiers.t", Kind.CONCURRENT, 2)
+    limit = Limit("tiers.t", LimitKind.CONCURRENT, 2)
     assert (await dead.shared.charge(dead.account(limit), 1)).held
     kept = await live.shared.charge(live.account(limit), 1)
     assert kept.held

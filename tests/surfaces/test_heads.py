@@ -31,7 +31,7 @@ async def test_every_answer_of_its_own_names_the_router_and_nothing_else(tmp_pat
     version of what it is made of."""
     store = f"store: {{url: 'sqlite:///{tmp_path}/keys.db'}}\n"
     async with Fleet({"only": (MODEL,)}, store) as fleet:
-        own = [path.replace("*", "x") for path in fleet.app.downstream.answering.paths]
+        own = [path.replace("*", "x") for path in fleet.app.downstream.internal_routes.paths]
         assert len(own) > 15
         for path in (*own, *OPERATIONS, "/nothing", "/olla/nothing"):
             for method in ("GET", "HEAD", "POST", "PUT"):

@@ -6,6 +6,7 @@ import itertools
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+import msgspec
 import pytest
 
 from olla.access.keys import DEFAULT_RIGHTS
@@ -21,10 +22,12 @@ from olla.fleet.model_names import canonical
 from olla.fleet.profiles import PROFILES
 from olla.fleet.snapshot import EndpointView, Model, ResidentModel, Snapshot
 from olla.proxy.background.model_loader import ModelLoader
+from olla.proxy.bounds.body_budget import BodyBudget
 from olla.proxy.bounds.client_timeouts import ClientTimeouts
+from olla.proxy.bounds.timer_wheel import TimerWheel
 from olla.proxy.exchange.admission import Admission
 from olla.proxy.exchange.attempt import Timeouts
-from olla.proxy.exchange.context import Stations
+from olla.proxy.exchange.context import RequestConfig, Services, Upstreams
 from olla.proxy.exchange.context_length import ContextRule
 from olla.proxy.http.browser_guard import BrowserGuard
 from olla.proxy.server.server import ProxyServer
@@ -192,27 +195,30 @@ class Router:
             lambda ended: ModelLoader(self.pool, ended, timeout=5.0, new_id=lambda: next(ids)),
             snapshot=lambda: self.fleet.snapshot,
         )
-        self.stations = Stations(
-            clock=clock,
-            admission=self.admission,
-            authenticator=open_authenticator(
-                policy or AccessPolicy(anonymous=DEFAULT_RIGHTS | {Right.MANAGE})
-            ),
-            fleet=self.fleet,
-            pool=self.pool,
-            sink=self.records.append,
+        timers = TimerWheel()
+        self.services = Services(
+            clock,
+            open_authenticator(policy or AccessPolicy(anonymous=DEFAULT_RIGHTS | {Right.MANAGE})),
+            self.records.append,
+            ids,
+            BodyBudget(bodies_max, body_max),
+            timers,
+        )
+        self.upstreams = Upstreams(clock, self.admission, self.fleet, self.pool, timers)
+        config = RequestConfig(
             timeouts=timeouts or Timeouts(),
             max_body=body_max,
             aliases={canonical("alias"): (canonical(MODEL),)},
-            context=ContextRule(num_ctx_max),
+            context_rule=ContextRule(num_ctx_max),
+            strategy=self.dispatcher.options.strategy.value,
             refresh_timeout=1.0,
-            ids=ids,
             wait_keepalive=wait_keepalive,
-            bodies_max=bodies_max,
-            guard=guard,
         )
+        self.config = config if guard is None else msgspec.structs.replace(config, guard=guard)
         self.downstream = ProxyServer(
-            self.stations,
+            self.services,
+            self.upstreams,
+            self.config,
             Paths(
                 [ScopeSpec(p.name, p.prefixes, p.dialects) for p in PROFILES.values()],
                 root_enabled=True,

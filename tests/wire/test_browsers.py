@@ -109,7 +109,7 @@ async def test_a_foreign_page_is_refused_before_its_body_is_read(
     assert fields(head, b"Vary") == [b"Origin"]
     assert b"access-control" not in head.lower()
     assert router.endpoints[0].requests == []
-    assert router.stations.body_budget.taken == 0
+    assert router.services.body_budget.taken == 0
     assert router.records[-1].failure is not None
     assert router.records[-1].failure.kind is Kind.ORIGIN_FORBIDDEN
 

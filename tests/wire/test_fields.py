@@ -7,13 +7,13 @@ from email.utils import format_datetime, parsedate_to_datetime
 
 import pytest
 
-from olla.access.limit import Kind, Limit
+from olla.access.limit import Limit, LimitKind
 from olla.access.policy import AccessPolicy
 from tests.wire.conftest import MODEL, MakeRouter, Router, answer, post, split
 
 BODY = b'{"model":"%b","stream":false}' % MODEL.encode()
 STREAM = b'{"model":"%b","stream":true}' % MODEL.encode()
-LIMITED = AccessPolicy(everybody=(Limit("test", Kind.REQUESTS, 100),))
+LIMITED = AccessPolicy(everybody=(Limit("test", LimitKind.REQUESTS, 100),))
 
 
 def answered(*lines: str, status: int = 200) -> bytes:

@@ -42,7 +42,7 @@ async def test_a_long_body_arrives_byte_for_byte(make_router: MakeRouter, body: 
     assert head.endswith(b"Content-Length: %d" % len(body))
     (record,) = router.records
     assert (record.model, record.streaming, record.bytes_in) == (MODEL, False, len(body))
-    assert router.stations.body_budget.taken == 0
+    assert router.services.body_budget.taken == 0
 
 
 @bodies
@@ -120,7 +120,7 @@ async def test_a_long_body_that_cannot_be_used_is_refused(
     assert told[1]
     (seen,) = router.endpoints[0].requests
     assert split(seen)[1] == b'{"model":"m"}'
-    assert router.stations.body_budget.taken == 0
+    assert router.services.body_budget.taken == 0
 
 
 async def test_a_path_that_olla_does_not_know_takes_any_long_body(make_router: MakeRouter) -> None:
@@ -139,7 +139,7 @@ async def test_a_client_that_leaves_while_its_body_is_read_leaves_nothing(
     """The reading ends there; no endpoint is asked."""
     router = await make_router(body_max=1 << 30)
     begun, held = asyncio.Event(), asyncio.Event()
-    slices = router.stations.time_slices
+    slices = router.services.time_slices
 
     async def holding(steps: object) -> None:
         begun.set()
@@ -158,7 +158,7 @@ async def test_a_client_that_leaves_while_its_body_is_read_leaves_nothing(
     assert router.endpoints[0].requests == []
     (record,) = router.records
     assert record.status == 499
-    assert router.stations.body_budget.taken == 0
+    assert router.services.body_budget.taken == 0
 
 
 @pytest.mark.parametrize(("model", "status"), [(b"", b"400"), (b"m", b"499")])
@@ -194,7 +194,7 @@ async def test_an_endpoint_that_answers_early_is_heard(make_router: MakeRouter) 
     finally:
         server.close()
         await server.wait_closed()
-    assert router.stations.body_budget.taken == 0
+    assert router.services.body_budget.taken == 0
 
 
 async def test_others_are_answered_while_a_long_body_is_read(
@@ -212,7 +212,7 @@ async def test_others_are_answered_while_a_long_body_is_read(
             await asyncio.sleep(0)
 
     counting = asyncio.create_task(count())
-    slices = router.stations.time_slices
+    slices = router.services.time_slices
     run = slices.run
     spent: list[int] = []
 

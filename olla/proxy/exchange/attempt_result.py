@@ -7,7 +7,7 @@ from olla.dialects.dialect import Operation
 from olla.dialects.paths import Target
 from olla.failures import LEFT, Failure, Kind, kind_of_status
 from olla.fleet.retry_after import retry_after
-from olla.proxy.exchange.context import Stations
+from olla.proxy.exchange.context import Upstreams
 from olla.proxy.exchange.request_features import answer_of
 from olla.proxy.exchange.token_estimate import estimate_tokens
 from olla.proxy.http.message_fields import Passed
@@ -26,7 +26,7 @@ _REFUSALS: Final = frozenset(
 
 
 def finish_attempt(
-    stations: Stations,
+    upstreams: Upstreams,
     target: Target,
     record: RequestRecord,
     lease: Lease,
@@ -38,7 +38,7 @@ def finish_attempt(
 
     A client that left is no evidence of anything.
     """
-    now = stations.clock.now()
+    now = upstreams.clock.now()
     summary = None
     trace.ended = now
     trace.failure = failure
@@ -61,11 +61,11 @@ def finish_attempt(
         learnt: AnswerStats | None = None
         if failure is None and summary is not None and record.status == 200:
             learnt = answer_of(lease.features, summary, streamed=record.streaming)
-        stations.admission.release(lease, now, learnt)
+        upstreams.admission.release(lease, now, learnt)
     if failure is None or failure.kind not in LEFT:
-        stations.fleet.observe(trace.endpoint, failure, model if lease.counted else None)
+        upstreams.fleet.observe(trace.endpoint, failure, model if lease.counted else None)
     if target.operation in _CHANGES_MODELS:
-        stations.fleet.probe_now(trace.endpoint)
+        upstreams.fleet.probe_now(trace.endpoint)
 
 
 _ADVICE = {

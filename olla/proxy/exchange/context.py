@@ -1,9 +1,15 @@
-"""What an exchange needs of the rest of the program, handed to it as one object."""
+"""What exchanges use of the rest of the program, in three objects.
 
-import copy
+`RequestConfig` holds the rules for requests that arrive from now on, and is replaced as a whole by
+a reload. `Upstreams` is the fleet's side, `Services` everything else that all requests share; both
+stay for the life of the router.
+"""
+
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
+
+import msgspec
 
 from olla.clock import Clock
 from olla.failures import Failure
@@ -23,7 +29,10 @@ from olla.proxy.http.date_header import DateHeader
 from olla.proxy.upstream.pool import Pool
 from olla.record import Sink
 
-__all__ = ["Fleet", "Stations"]
+__all__ = ["Fleet", "RequestConfig", "Services", "Upstreams"]
+
+_NO_GUARD = BrowserGuard(CorsPolicy(), AllowedHosts(), enabled=False)
+"""Accepts the requests of pages that the router itself serves, and those of other clients."""
 
 
 class Fleet(Protocol):
@@ -51,84 +60,73 @@ class Fleet(Protocol):
         ...
 
 
-class Stations:
-    """The stations of a request's way, and the limits that hold on it."""
+class RequestConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The rules for requests that arrive from now on.
+
+    `timeouts`: for attempts; `max_body`: bytes of a request body; `aliases`: canonical names by
+    canonical name, best first; `refresh_timeout`: seconds that endpoints may be asked again for a
+    model that none lists; `context_rule`: what becomes of the context lengths that requests name;
+    `strategy`: shown in `X-Olla-Routing-Strategy`; `via`: this router's name in `Via`, by which a
+    request that comes back is recognized; `wait_keepalive`: seconds between two comments in a
+    stream that waits for its endpoint, 0 for none; `guard`: which requests browsers may send;
+    `keep_content`: whether records contain prompts and answers; `log_explanation`: called with each
+    request's id and the prices of its candidates.
+    """
+
+    timeouts: Timeouts
+    max_body: int
+    aliases: Mapping[str, tuple[str, ...]]
+    refresh_timeout: float
+    context_rule: ContextRule = ContextRule()
+    strategy: str = ""
+    via: str | None = None
+    wait_keepalive: float = 0.0
+    guard: BrowserGuard = _NO_GUARD
+    keep_content: bool = False
+    log_explanation: Callable[[str, str], None] | None = None
+
+
+class Upstreams:
+    """The fleet's side of an exchange: which endpoint, the connection to it, and its timers."""
+
+    __slots__ = ("admission", "clock", "fleet", "pool", "tickets", "timers")
+
+    def __init__(
+        self, clock: Clock, admission: Admission, fleet: Fleet, pool: Pool, timers: TimerWheel
+    ) -> None:
+        self.clock = clock
+        self.admission = admission
+        self.fleet = fleet
+        self.pool = pool
+        self.timers = timers
+        self.tickets = itertools.count()
+        """Numbers requests for routing, which breaks ties by them."""
+
+
+class Services:
+    """What all requests share apart from the fleet."""
+
+    __slots__ = (
+        *("authenticator", "body_budget", "clock", "date_header", "ids", "response_headers"),
+        *("sink", "time_slices", "timers"),
+    )
 
     def __init__(
         self,
-        *,
         clock: Clock,
-        admission: Admission,
         authenticator: Authenticator,
-        fleet: Fleet,
-        pool: Pool,
         sink: Sink,
-        timeouts: Timeouts,
-        max_body: int,
-        aliases: Mapping[str, tuple[str, ...]],
-        refresh_timeout: float,
         ids: Iterator[str],
-        context: ContextRule | None = None,
-        explained: Callable[[str, str], None] | None = None,
-        via: str | None = None,
-        wait_keepalive: float = 0.0,
-        bodies_max: int = 1 << 30,
-        guard: BrowserGuard | None = None,
+        body_budget: BodyBudget,
+        timers: TimerWheel,
     ) -> None:
-        """`max_body` is bytes; `aliases` maps canonical names to canonical names, best first;
-        `refresh_timeout` says how many seconds endpoints may be asked again for a model that none
-        lists; `ids` are request ids that this process alone gives out; `context` is what
-        becomes of the context lengths that requests name; `explained`, where there is one, is
-        told each request's id and how its candidates were priced; `via` is this router's own name
-        in `Via`, by which a request that comes back is known; `wait_keepalive` is the seconds
-        between two signs of life while a stream is waited for, 0 for none; `bodies_max` is how many
-        bytes of long request bodies may be held in memory together; `guard` decides which requests
-        browsers may send (none: those of pages that the router itself serves)."""
+        """`ids`: request ids that this process alone gives out."""
         self.clock = clock
-        self.admission = admission
         self.authenticator = authenticator
-        self.fleet = fleet
-        self.pool = pool
         self.sink = sink
-        self.timeouts = timeouts
-        self.max_body = max_body
-        self.aliases = aliases
-        self.refresh_timeout = refresh_timeout
-        self.context = context or ContextRule()
-        self.explained = explained
-        self.via = via
-        self.strategy = admission.dispatcher.options.strategy.value
-        self.response_headers = ResponseHeaders()
-        self.dates = DateHeader(clock)
-        self.deadlines = TimerWheel()
-        self.body_budget = BodyBudget(bodies_max, max_body)
-        self.time_slices = TimeSlices(clock)
-        self.wait_keepalive = wait_keepalive
-        self.guard = guard or BrowserGuard(CorsPolicy(), AllowedHosts(), enabled=False)
-        self.tickets = itertools.count()
         self.ids = ids
-
-    def renewed(
-        self,
-        *,
-        timeouts: Timeouts,
-        max_body: int,
-        aliases: Mapping[str, tuple[str, ...]],
-        refresh_timeout: float,
-        context: ContextRule,
-        wait_keepalive: float,
-        bodies_max: int,
-        guard: BrowserGuard,
-    ) -> "Stations":
-        """The same stations with other limits, for requests that come from now on."""
-        other = copy.copy(self)
-        other.timeouts = timeouts
-        other.max_body = max_body
-        other.aliases = aliases
-        other.refresh_timeout = refresh_timeout
-        other.context = context
-        other.wait_keepalive = wait_keepalive
-        other.guard = guard
-        self.body_budget.resize(bodies_max, max_body)
-        other.strategy = self.admission.dispatcher.options.strategy.value
-        return other
+        self.body_budget = body_budget
+        self.timers = timers
+        self.date_header = DateHeader(clock)
+        self.response_headers = ResponseHeaders()
+        self.time_slices = TimeSlices(clock)

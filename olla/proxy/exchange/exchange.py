@@ -4,7 +4,7 @@ Understand, choose, try, relay, and at the end one record of what happened. Ever
 question is answered elsewhere; this file only knows their order, and that another endpoint may be
 tried until the first byte has gone to the client.
 
-A state machine in callbacks: a task with its futures costs more than all stations together. It
+A state machine in callbacks: a task with its futures costs more than everything it calls. It
 waits for one of: its turn in the queue, an attempt, lists that are being renewed.
 """
 
@@ -26,7 +26,7 @@ from olla.proxy.exchange.attempt_result import (
     retry_pause,
     upstream_error,
 )
-from olla.proxy.exchange.context import Stations
+from olla.proxy.exchange.context import RequestConfig, Services, Upstreams
 from olla.proxy.exchange.failover import elsewhere, is_an_answer
 from olla.proxy.exchange.message_building import build_request, build_response
 from olla.proxy.exchange.request_parsing import LONG, Scanned, parse_request, scan
@@ -102,20 +102,25 @@ class Exchange:
     __slots__ = (
         *("_asked_for", "_body", "_body_read", "_charge", "_counted", "_edits", "_explanation"),
         *("_failure", "_features", "_half_closed", "_host", "_incoming", "_pause", "_refreshed"),
-        *("_scanned", "_stations", "_target", "_ticket", "_trace", "_keepalive"),
+        *("_config", "_keepalive", "_scanned", "_services", "_target", "_ticket", "_trace"),
+        "_upstreams",
         *("attempt", "downstream", "finished", "lease", "record", "task", "quota"),
     )
 
     def __init__(
         self,
-        stations: Stations,
+        services: Services,
+        upstreams: Upstreams,
+        config: RequestConfig,
         incoming: IncomingRequest,
         downstream: Downstream,
         target: Target,
         record: RequestRecord,
         host: ExchangeOwner,
     ) -> None:
-        self._stations = stations
+        self._services = services
+        self._upstreams = upstreams
+        self._config = config
         self._incoming = incoming
         self.downstream = downstream
         self._target = target
@@ -146,7 +151,7 @@ class Exchange:
         """Who asks, once that is known."""
         record.dialect = target.dialect.name
         record.operation = target.word
-        record.strategy = stations.strategy
+        record.strategy = config.strategy
 
     def enter(self, quota: Quota) -> None:
         """It is known who asks, and that it may."""
@@ -181,7 +186,7 @@ class Exchange:
         """Read a long body a little in each turn of the loop, then go on."""
         try:
             steps = scan(self._target, self._incoming, self._body)
-            self._scanned = await self._stations.time_slices.run(steps)
+            self._scanned = await self._services.time_slices.run(steps)
         except Failed as failed:
             self._failure = failed.failure
         self.task = None
@@ -196,9 +201,10 @@ class Exchange:
         quota.pay(self._features, self._paid)  # what is refused counts against the limits, too
 
     def _take_in(self, quota: Quota) -> None:
-        stations, record = self._stations, self.record
+        config, record = self._config, self.record
         self._features, self._edits, self._counted, self._explanation = parse_request(
-            stations,
+            config,
+            self._upstreams,
             self._target,
             self._incoming,
             record,
@@ -207,9 +213,11 @@ class Exchange:
             self._scanned,
         )
         self._asked_for = record.model
-        if stations.wait_keepalive and record.streaming:
+        if config.wait_keepalive and record.streaming:
             cors = self._incoming.cors
-            self._keepalive = keepalive_for(stations, self._target, self.downstream, record, cors)
+            self._keepalive = keepalive_for(
+                self._services, config.wait_keepalive, self._target, self.downstream, record, cors
+            )
 
     def _paid(self, refused: Failure | None) -> None:
         """Its limits were charged, or refuse it."""
@@ -258,11 +266,11 @@ class Exchange:
             record.bytes_out = keepalive.fail(failure)
             self._over()
             return
-        now = self._stations.clock.now()
+        now = self._services.clock.now()
         answer = error_answer(
             failure,
             self._target.dialect,
-            self._stations.dates.field(now) + self._fields(now) + self._limits(),
+            self._services.date_header.field(now) + self._fields(now) + self._limits(),
             keep_alive=downstream.persistent,
             minor=downstream.minor,
             bodiless=self._incoming.method == "HEAD",
@@ -291,7 +299,7 @@ class Exchange:
             self.task.cancel()
             self.task = None
         if self._ticket is not None:
-            self._stations.admission.leave(self._ticket)
+            self._upstreams.admission.leave(self._ticket)
             self._ticket = None
         if self.attempt is not None:
             self.attempt.abort()
@@ -319,7 +327,7 @@ class Exchange:
     def _enter(self) -> None:
         """Get a lease, or wait for one."""
         assert self._features is not None
-        entered = self._stations.admission.enter(
+        entered = self._upstreams.admission.enter(
             self._features,
             self._asked_for or "",
             self._granted,
@@ -346,7 +354,7 @@ class Exchange:
             return
         match granted:
             case Lease():
-                self._stations.admission.release(granted, self._stations.clock.now())
+                self._upstreams.admission.release(granted, self._services.clock.now())
             case Refuse():
                 pass
             case never:
@@ -378,7 +386,7 @@ class Exchange:
     def _leased(self, lease: Lease) -> None:
         record = self.record
         if self._half_closed:
-            self._stations.admission.release(lease, self._stations.clock.now())
+            self._upstreams.admission.release(lease, self._services.clock.now())
             self.refuse(_left())
             return
         if lease.waited > 0 and lease.choice.reason in _WAITED:
@@ -402,7 +410,7 @@ class Exchange:
         self.refuse(refusal.failure)
 
     async def _renew_lists(self) -> None:
-        fleet, timeout = self._stations.fleet, self._stations.refresh_timeout
+        fleet, timeout = self._upstreams.fleet, self._config.refresh_timeout
         await fleet.refresh("models", _LISTS_AGE_MAX, timeout)
         self.task = None
         self._guarded(None)
@@ -411,7 +419,8 @@ class Exchange:
 
     def _try(self, lease: Lease) -> None:
         """Try one endpoint."""
-        stations, record, choice = self._stations, self.record, lease.choice
+        upstreams, config = self._upstreams, self._config
+        record, choice = self.record, lease.choice
         self.lease = lease
         record_choice(record, choice, self._asked_for)
         self._trace = AttemptRecord(choice.twin.name, record.reason, lease.granted_at)
@@ -424,7 +433,7 @@ class Exchange:
                 self._asked_for,
                 choice,
                 record.id,
-                stations.via,
+                config.via,
                 self._edits,
                 self._scanned,
             )
@@ -432,13 +441,13 @@ class Exchange:
             self._attempt_over(failed.failure)
             raise
         self.attempt = Attempt(
-            stations.pool,
-            stations.deadlines,
+            upstreams.pool,
+            upstreams.timers,
             choice.twin.view.spec,
             request,
-            stations.timeouts,
+            config.timeouts,
             self,
-            load=load_patience(choice, stations.timeouts.first_byte, lease.granted_at),
+            load=load_patience(choice, config.timeouts.first_byte, lease.granted_at),
         )
         self.attempt.start()
 
@@ -462,16 +471,16 @@ class Exchange:
     def _begin_answer(self, head: ResponseHead) -> bytes:
         """The point of no return: the first byte of the answer goes to the client, after its head
         with olla's fields. No other endpoint will be asked any more."""
-        record, stations = self.record, self._stations
-        now = stations.clock.now()
+        record, services = self.record, self._services
+        now = services.clock.now()
         assert self._trace is not None
         self._drop_body()
         record.status = self._trace.status = head.status
         record.first_byte = self._trace.first_byte = now
         if head.status >= 400:
-            self._pause = retry_pause(head.passed, stations.clock.wall())
+            self._pause = retry_pause(head.passed, services.clock.wall())
         elif self.lease is not None:
-            stations.admission.began(self.lease, now)
+            self._upstreams.admission.began(self.lease, now)
         begun = self._keepalive is not None and self._keepalive.stop()
         fields, limits = self._fields(now), self._limits()
         if not head.passed.plain:
@@ -507,11 +516,11 @@ class Exchange:
         assert self._trace is not None
         view = self.lease.choice.view
         self._trace.status = head.status
-        pause = retry_pause(head.passed, self._stations.clock.wall())
+        pause = retry_pause(head.passed, self._services.clock.wall())
         failure = upstream_error(view.name, head.status, pause)
         if not is_an_answer(self._target, view, head.status):
             if head.status == 404:
-                self._stations.fleet.probe_now(view.name)
+                self._upstreams.fleet.probe_now(view.name)
             if self.elsewhere(failure):
                 self.attempt.abort()
                 self.try_next(failure)
@@ -540,7 +549,7 @@ class Exchange:
         assert self._features is not None
         assert self._trace is not None
         at = self._trace.endpoint
-        features = elsewhere(self._stations, self._target, self._features, at, failure)
+        features = elsewhere(self._upstreams, self._target, self._features, at, failure)
         if features is None:
             return False
         self._features = features
@@ -552,7 +561,7 @@ class Exchange:
         self._guarded(None, over=failure)
 
     def _fields(self, now: float) -> bytes:
-        fields = self._stations.response_headers.fields(self.record, now, self._explanation)
+        fields = self._services.response_headers.fields(self.record, now, self._explanation)
         cors = self._incoming.cors
         return fields + cors if cors else fields
 
@@ -561,9 +570,9 @@ class Exchange:
 
     def _of_now(self, passed: Passed, now: float) -> bytes:
         """What an answer's head tells as of now, or to this client."""
-        stations = self._stations
-        more = b"" if passed.dated else stations.dates.field(now)
-        pause = retry_pause(passed, stations.clock.wall())
+        services = self._services
+        more = b"" if passed.dated else services.date_header.field(now)
+        pause = retry_pause(passed, services.clock.wall())
         if pause is not None:
             more += b"Retry-After: %d\r\n" % ceil(pause)
         if self.lease is not None and self.lease.choice.view.spec.forward_authorization:
@@ -571,7 +580,7 @@ class Exchange:
         return more
 
     def _total_time(self) -> bytes:
-        total = self._stations.clock.now() - self.record.started
+        total = self._services.clock.now() - self.record.started
         return b"X-Olla-Response-Time: %.3fs\r\n" % total
 
     # --- what happened ----------------------------------------------------------------------
@@ -582,7 +591,7 @@ class Exchange:
         self.lease = self.attempt = None
         if lease is not None and trace is not None:
             relay = attempt.relay if attempt is not None else None
-            finish_attempt(self._stations, self._target, self.record, lease, trace, relay, failure)
+            finish_attempt(self._upstreams, self._target, self.record, lease, trace, relay, failure)
 
 
 def _left() -> Failure:

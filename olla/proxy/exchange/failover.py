@@ -13,7 +13,7 @@ from olla.dialects.dialect import Right
 from olla.dialects.paths import Target
 from olla.failures import Failure, Phase, kind_of_status
 from olla.fleet.snapshot import EndpointView
-from olla.proxy.exchange.context import Stations
+from olla.proxy.exchange.context import Upstreams
 from olla.routing.features import Features
 
 __all__ = ["elsewhere", "is_an_answer"]
@@ -36,7 +36,7 @@ def is_an_answer(target: Target, view: EndpointView, status: int) -> bool:
 
 
 def elsewhere(
-    stations: Stations,
+    upstreams: Upstreams,
     target: Target,
     features: Features,
     endpoint: str,
@@ -50,8 +50,8 @@ def elsewhere(
     if target.right is _MANAGE and facts.phase is not _CONNECT:
         return None  # it may have been done
     again = msgspec.structs.replace(features, tried=(*features.tried, endpoint))
-    dispatcher, now = stations.admission.dispatcher, stations.clock.now()
-    if not dispatcher.could_serve(again, stations.fleet.snapshot, now):
+    dispatcher, now = upstreams.admission.dispatcher, upstreams.clock.now()
+    if not dispatcher.could_serve(again, upstreams.fleet.snapshot, now):
         return None
     free = facts.phase is _CONNECT
     return again if dispatcher.retries.spend(in_flight=dispatcher.leases, free=free) else None

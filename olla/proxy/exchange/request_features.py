@@ -10,7 +10,7 @@ from olla.admission.queue_types import AnswerStats
 from olla.dialects.dialect import Operation, Peek, Summary
 from olla.dialects.paths import Target
 from olla.fleet.model_names import canonical
-from olla.proxy.exchange.context import Stations
+from olla.proxy.exchange.context import RequestConfig, Upstreams
 from olla.proxy.http.headers import header_value
 from olla.proxy.http.request import IncomingRequest
 from olla.routing.affinity import CUTS, prefix_blocks
@@ -26,16 +26,21 @@ _OTHER: Final = Operation.OTHER
 
 
 def features_of(
-    stations: Stations, target: Target, incoming: IncomingRequest, peek: Peek, caller: Caller
+    config: RequestConfig,
+    upstreams: Upstreams,
+    target: Target,
+    incoming: IncomingRequest,
+    peek: Peek,
+    caller: Caller,
 ) -> Features:
     """What routing may know of the request."""
     prompt = peek.prompt
-    models = _models(stations, target, peek)
+    models = _models(config, upstreams, target, peek)
     prompt_bytes = len(prompt) if prompt is not None else 0
     tokens = 0.0
     prefix: tuple[int, ...] = ()
     if models and prompt is not None:
-        habits = stations.admission.dispatcher.twins.habits(models[0])
+        habits = upstreams.admission.dispatcher.twins.habits(models[0])
         tokens = habits.tokens(prompt_bytes) if habits is not None else 0.0
         if prompt_bytes >= CUTS[0]:
             prefix = prefix_blocks(prompt)
@@ -45,7 +50,7 @@ def features_of(
         target.profiles,
         (),
         None if incoming.plain else incoming.header("X-Olla-Endpoint"),
-        next(stations.tickets),
+        next(upstreams.tickets),
         peek.load_options,
         peek.keep_alive,
         tokens,
@@ -61,17 +66,19 @@ def features_of(
     )
 
 
-def _models(stations: Stations, target: Target, peek: Peek) -> tuple[str, ...]:
+def _models(
+    config: RequestConfig, upstreams: Upstreams, target: Target, peek: Peek
+) -> tuple[str, ...]:
     if peek.model is None:
         return ()
     name = canonical(peek.model)
-    known = stations.aliases.get(name) or (name,)
+    known = config.aliases.get(name) or (name,)
     if target.needs_model:
         return known
     if target.operation is not _OTHER:
         return ()
     # A path that olla does not know may be asked about a model that it knows.
-    holders = stations.fleet.snapshot.holders
+    holders = upstreams.fleet.snapshot.holders
     return known if any(model in holders for model in known) else ()
 
 
@@ -89,12 +96,12 @@ def answer_of(features: Features, summary: Summary, *, streamed: bool) -> Answer
     )
 
 
-def explained(stations: Stations, features: Features, visible: Visibility) -> str:
+def explained(upstreams: Upstreams, features: Features, visible: Visibility) -> str:
     """How the candidates of a request are priced now, as far as they may be seen; see
     `explanation`."""
-    dispatcher = stations.admission.dispatcher
-    now = stations.clock.now()
-    rows = dispatcher.explained(features, stations.fleet.snapshot, now)
+    dispatcher = upstreams.admission.dispatcher
+    now = upstreams.clock.now()
+    rows = dispatcher.explained(features, upstreams.fleet.snapshot, now)
     return explanation([row for row in rows if visible.sees_endpoint(row.endpoint)])
 
 

@@ -11,7 +11,7 @@ from olla.dialects.paths import BodyUse, Target
 from olla.dialects.peek import scan_body, scan_leniently
 from olla.dialects.rewrite import Edit
 from olla.failures import Failed
-from olla.proxy.exchange.context import Stations
+from olla.proxy.exchange.context import RequestConfig, Upstreams
 from olla.proxy.exchange.context_length import fit_context
 from olla.proxy.exchange.request_features import explained, features_of
 from olla.proxy.http.request import IncomingRequest
@@ -52,7 +52,8 @@ def scan(target: Target, incoming: IncomingRequest, body: bytes) -> Steps[Scanne
 
 
 def parse_request(
-    stations: Stations,
+    config: RequestConfig,
+    upstreams: Upstreams,
     target: Target,
     incoming: IncomingRequest,
     record: RequestRecord,
@@ -76,7 +77,7 @@ def parse_request(
     elif target.body is _MULTIPART:
         peek = peek_multipart(incoming.header("Content-Type") or "", body, form)
     if peek.load_options:
-        peek, edits, record.rewritten = fit_context(stations.context, peek, body, found)
+        peek, edits, record.rewritten = fit_context(config.context_rule, peek, body, found)
     record.model = peek.model
     if caller.models is not None:
         for name in (peek.model, *peek.others):
@@ -87,16 +88,16 @@ def parse_request(
     record.streaming = peek.stream
     record.inference = target.inference
     record.load_options = peek.load_options
-    if stations.authenticator.policy.keep_content and target.inference:
+    if config.keep_content and target.inference:
         record.content = (body[:_KEPT_MAX].decode("utf-8", "replace"), "")
-    features = features_of(stations, target, incoming, peek, caller)
+    features = features_of(config, upstreams, target, incoming, peek, caller)
     # Unloading takes no slot, and must not have the model loaded first.
     counted = target.inference and not (peek.only_loads and peek.keep_alive == 0)
     explanation = None
     if not incoming.plain and incoming.header("X-Olla-Explain") is not None:
-        explanation = explained(stations, features, Visibility.of(caller))
-    if stations.explained is not None:
-        stations.explained(record.id, explained(stations, features, EVERYTHING))
+        explanation = explained(upstreams, features, Visibility.of(caller))
+    if config.log_explanation is not None:
+        config.log_explanation(record.id, explained(upstreams, features, EVERYTHING))
     return features, edits, counted, explanation
 
 

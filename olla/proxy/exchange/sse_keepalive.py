@@ -10,7 +10,7 @@ import asyncio
 
 from olla.dialects.paths import Target
 from olla.failures import Failure
-from olla.proxy.exchange.context import Stations
+from olla.proxy.exchange.context import Services
 from olla.proxy.http.framing import chunk
 from olla.proxy.upstream.relay import Downstream
 from olla.record import RequestRecord
@@ -33,20 +33,21 @@ class SseKeepalive:
 
     def __init__(
         self,
-        stations: Stations,
+        services: Services,
+        interval: float,
         target: Target,
         downstream: Downstream,
         record: RequestRecord,
         cors: bytes,
     ) -> None:
-        """`cors`: see `IncomingRequest.cors`."""
+        """`interval`: seconds between two signs of life; `cors`: see `IncomingRequest.cors`."""
         self._cors = cors
-        self._dates = stations.dates
-        self._deadlines = stations.deadlines
-        self._telling = stations.response_headers
+        self._dates = services.date_header
+        self._deadlines = services.timers
+        self._telling = services.response_headers
         self._dialect = target.dialect
         self._operation = target.operation
-        self._interval = stations.wait_keepalive
+        self._interval = interval
         self._downstream = downstream
         self._record = record
         self._loop = asyncio.get_running_loop()
@@ -116,7 +117,8 @@ class SseKeepalive:
 
 
 def keepalive_for(
-    stations: Stations,
+    services: Services,
+    interval: float,
     target: Target,
     downstream: Downstream,
     record: RequestRecord,
@@ -126,4 +128,4 @@ def keepalive_for(
     that."""
     if not target.inference or target.dialect.waiting(target.operation, "") is None:
         return None
-    return SseKeepalive(stations, target, downstream, record, cors)
+    return SseKeepalive(services, interval, target, downstream, record, cors)

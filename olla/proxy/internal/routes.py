@@ -21,7 +21,7 @@ from olla.dialects.registry import DIALECTS
 from olla.failures import Failed, Failure, Kind
 from olla.proxy.auth.authenticate import Quota, SurfaceQuota
 from olla.proxy.auth.authorize import CATEGORIES, UNAUTHORIZED, authorize
-from olla.proxy.exchange.context import Stations
+from olla.proxy.exchange.context import RequestConfig, Services
 from olla.proxy.exchange.exchange import ClientConnection
 from olla.proxy.http.error_response import add_fields, error_response
 from olla.proxy.http.headers import seconds
@@ -202,7 +202,8 @@ class InternalRoutes:
 
     def __init__(
         self,
-        stations: Stations,
+        services: Services,
+        config: RequestConfig,
         *,
         paths: Mapping[str, InternalRoute],
         operations: Mapping[Operation, OperationSurface],
@@ -210,7 +211,8 @@ class InternalRoutes:
         logger: structlog.typing.FilteringBoundLogger,
     ) -> None:
         """`paths` by exact path, or with `/*` at the end for one more part."""
-        self.stations = stations
+        self.services = services
+        self.config = config
         self.paths = paths
         self._operations = operations
         self._sender = sender
@@ -238,7 +240,7 @@ class InternalRoutes:
         Raises:
             Failed: it is not let in, or the store is away.
         """
-        authenticator, via = self.stations.authenticator, self.stations.via
+        authenticator, via = self.services.authenticator, self.config.via
         return await self._known(lambda: authorize(authenticator, incoming, target, via))
 
     async def _known(self, find: Callable[[], T]) -> T:
@@ -246,9 +248,9 @@ class InternalRoutes:
         try:
             return find()
         except UnknownKey:
-            if self.stations.authenticator.renew is None:
+            if self.services.authenticator.renew is None:
                 raise
-        await self.stations.authenticator.renew()
+        await self.services.authenticator.renew()
         return find()
 
     async def answer_own(
@@ -266,7 +268,7 @@ class InternalRoutes:
         right = own.right
         sender, carrier = self._sender, cast(ClientConnection, request.protocol)
         if right is None:
-            authenticator = self.stations.authenticator
+            authenticator = self.services.authenticator
             unlimited = Quota(authenticator, authenticator.anonymous(incoming), None, False)
             return await own.answer(
                 request, InternalRequest(incoming, unlimited, record, sender, carrier)
@@ -316,7 +318,7 @@ class InternalRoutes:
         """Answer an operation for the whole fleet. `gone`: see `answer_own`."""
         record.dialect = target.dialect.name
         record.operation = target.word
-        record.strategy = self.stations.strategy
+        record.strategy = self.config.strategy
         quota: Quota | None = None
 
         async def answered() -> web.StreamResponse:
@@ -353,7 +355,7 @@ class InternalRoutes:
         except Failed as failed:
             if failed.failure.status not in UNAUTHORIZED:
                 raise
-            return self.stations.authenticator.quota_of_rejected(incoming, category, own), failed
+            return self.services.authenticator.quota_of_rejected(incoming, category, own), failed
 
     async def _enter(
         self, own: InternalRoute, right: Right | Permission, incoming: IncomingRequest
@@ -363,7 +365,7 @@ class InternalRoutes:
         Raises:
             Failed: its key is not accepted, or has no right to it.
         """
-        authenticator = self.stations.authenticator
+        authenticator = self.services.authenticator
         caller = await self._known(lambda: authenticator.identify(incoming, strict=own.strict))
         if isinstance(right, Right):
             refusal = refuse(caller, right, own.operation or incoming.path)
@@ -400,7 +402,7 @@ class InternalRoutes:
             response = error_response(record.failure, dialect)
         if response.prepared:  # a stream, which has told all this
             return response
-        now = self.stations.clock.now()
+        now = self.services.clock.now()
         record.status = response.status
         if record.failure is None:
             record.first_byte = record.first_byte or now
@@ -412,5 +414,5 @@ class InternalRoutes:
         return response
 
     def _over(self, record: RequestRecord) -> None:
-        record.ended = self.stations.clock.now()
-        self.stations.sink(record)
+        record.ended = self.services.clock.now()
+        self.services.sink(record)

@@ -30,7 +30,7 @@ from olla.proxy.background.rerouting import moving, reroute
 from olla.proxy.bounds.body_budget import STEP, BodyCharge
 from olla.proxy.bounds.client_timeouts import ClientTimeouts
 from olla.proxy.bounds.connection_limit import overloaded
-from olla.proxy.exchange.context import Stations
+from olla.proxy.exchange.context import RequestConfig, Services, Upstreams
 from olla.proxy.exchange.exchange import ClientConnection, Exchange
 from olla.proxy.http.error_response import add_fields, error_answer, error_response
 from olla.proxy.http.raw_response import WRITTEN_CLOSE, written
@@ -68,7 +68,9 @@ class ProxyServer:
 
     def __init__(
         self,
-        stations: Stations,
+        services: Services,
+        upstreams: Upstreams,
+        config: RequestConfig,
         paths: Paths,
         *,
         own: Mapping[str, InternalRoute],
@@ -80,10 +82,12 @@ class ProxyServer:
     ) -> None:
         """`own`: the paths that olla answers itself, see `InternalRoutes`; `operations`: those it
         answers for the whole fleet; `head_max`: bytes; `connections_max`: clients at a time."""
-        self._stations = stations
+        self._services = services
+        self._upstreams = upstreams
+        self._config = config
         self._paths = paths
         self.internal_routes = InternalRoutes(
-            stations, paths=own, operations=operations, sender=self, logger=logger
+            services, config, paths=own, operations=operations, sender=self, logger=logger
         )
         self._logger = logger
         self._exchanges: set[Exchange] = set()
@@ -96,8 +100,8 @@ class ProxyServer:
             refusal=self._refusal,
             begin=self._begin_hot,
             more=self._more_hot,
-            clock=stations.clock,
-            deadlines=stations.deadlines,
+            clock=services.clock,
+            deadlines=services.timers,
             timeouts=timeouts,
             connections_max=connections_max,
             read_bufsize=_READ_SIZE,
@@ -119,9 +123,9 @@ class ProxyServer:
     def _new_fast_path(self) -> FastPath:
         return FastPath(
             self._paths,
-            self._stations.max_body,
+            self._config.max_body,
             self.internal_routes.is_own,
-            self._stations.guard,
+            self._config.guard,
             self._is_proxy,
         )
 
@@ -135,11 +139,15 @@ class ProxyServer:
         """Requests being answered."""
         return self._answering
 
-    def renew(self, stations: Stations, paths: Paths, own: Mapping[str, InternalRoute]) -> None:
-        """Serve what comes from now on by other limits and paths."""
-        self._stations = self.internal_routes.stations = stations
+    def renew(self, config: RequestConfig, paths: Paths, own: Mapping[str, InternalRoute]) -> None:
+        """Serve requests that arrive from now on by another configuration and other paths."""
         self._paths = paths
         self.internal_routes.paths = own
+        self.use(config)
+
+    def use(self, config: RequestConfig) -> None:
+        """Serve requests that arrive from now on by another configuration."""
+        self._config = self.internal_routes.config = config
         if self.server.fast_path is not None:
             self.server.fast_path = self._new_fast_path()
 
@@ -178,12 +186,12 @@ class ProxyServer:
         incoming = FastRequest(head, connection.peer, request.length)
         record = self._record(incoming, request.started)
         exchange = self._open(incoming, connection, head.target, record)
-        authenticator = self._stations.authenticator
+        authenticator = self._services.authenticator
         if request.missing or request.length >= STEP:
             request.exchange = exchange
         try:
             self._admit(connection)
-            quota = authorize(authenticator, incoming, head.target, self._stations.via)
+            quota = authorize(authenticator, incoming, head.target, self._config.via)
         except UnknownKey as unknown:
             if authenticator.renew is None:
                 reject(authenticator, exchange, incoming, head.target, unknown.failure)
@@ -212,7 +220,7 @@ class ProxyServer:
             quota = await self.internal_routes.authorize(incoming, request.head.target)
         except Failed as failed:
             reject(
-                self._stations.authenticator,
+                self._services.authenticator,
                 exchange,
                 incoming,
                 request.head.target,
@@ -229,7 +237,7 @@ class ProxyServer:
         """Count what arrives of a body against the budget, for the caller with this account."""
         exchange = request.exchange
         assert exchange is not None
-        request.charge = BodyCharge(self._stations.body_budget, account)
+        request.charge = BodyCharge(self._services.body_budget, account)
         exchange.hold(request.charge)
 
     def _reserve(self, request: HotRequest, quota: Quota) -> None:
@@ -272,9 +280,9 @@ class ProxyServer:
             raise Failed(overloaded("too many connections", "server.max_connections"))
 
     def _record(self, incoming: IncomingRequest, started: float) -> RequestRecord:
-        clock = self._stations.clock
+        clock = self._services.clock
         return RequestRecord(
-            id=request_id(incoming, self._stations.ids),
+            id=request_id(incoming, self._services.ids),
             method=incoming.method,
             path=incoming.path,
             client=incoming.peer,
@@ -289,7 +297,16 @@ class ProxyServer:
         target: Target,
         record: RequestRecord,
     ) -> Exchange:
-        exchange = Exchange(self._stations, incoming, connection, target, record, self)
+        exchange = Exchange(
+            self._services,
+            self._upstreams,
+            self._config,
+            incoming,
+            connection,
+            target,
+            record,
+            self,
+        )
         self._exchanges.add(exchange)
         self._answering += 1
         connection.persistent = connection.persistent and not self.draining
@@ -299,10 +316,10 @@ class ProxyServer:
     def over(self, exchange: Exchange) -> None:
         """See `ExchangeOwner.over`."""
         self._exchanges.discard(exchange)
-        record, stations = exchange.record, self._stations
-        record.ended = stations.clock.now()
+        record, services = exchange.record, self._services
+        record.ended = services.clock.now()
         exchange.downstream.answered()
-        stations.sink(record)
+        services.sink(record)
         self._done()
 
     async def read(self, incoming: IncomingRequest, quota: Quota, most: int) -> bytes:
@@ -311,13 +328,13 @@ class ProxyServer:
         Raises:
             Failed: see `read_body`.
         """
-        stations = self._stations
-        limit = min(most, stations.max_body)
-        charge = BodyCharge(stations.body_budget, quota.caller.account)
+        services, config = self._services, self._config
+        limit = min(most, config.max_body)
+        charge = BodyCharge(services.body_budget, quota.caller.account)
         try:
             return await read_body(incoming, limit, charge, quota.reserved)
         except Failed as failed:
-            if most < stations.max_body and failed.failure == too_large(most):
+            if most < config.max_body and failed.failure == too_large(most):
                 message = f"the request body is over this path's limit of {most} bytes"
                 raise Failed(Failure(Kind.BODY_TOO_LARGE, message)) from None
             raise
@@ -326,7 +343,7 @@ class ProxyServer:
 
     async def run(self, steps: Generator[None, None, T]) -> T:
         """See `SubrequestSender.run`."""
-        return await self._stations.time_slices.run(steps)
+        return await self._services.time_slices.run(steps)
 
     def ask(
         self,
@@ -346,14 +363,21 @@ class ProxyServer:
         if self.draining:
             raise Failed(_draining())
         target = self._paths.resolve(method, path)
-        charge = BodyCharge(self._stations.body_budget, quota.caller.account)
+        charge = BodyCharge(self._services.body_budget, quota.caller.account)
         failure = charge.hold(len(body))
         if failure is not None:
             raise Failed(failure)
         incoming = SubrequestIncoming(method, path, body, peer)
         answer = SubrequestResponse(record)
         exchange = Exchange(
-            self._stations, incoming, answer, target, record, SubrequestHost(self._exchanges, self)
+            self._services,
+            self._upstreams,
+            self._config,
+            incoming,
+            answer,
+            target,
+            record,
+            SubrequestHost(self._exchanges, self),
         )
         self._exchanges.add(exchange)
         answer.leave, answer.stop = exchange.abandon, exchange.stop
@@ -390,7 +414,7 @@ class ProxyServer:
             return self._served(self._preflight(incoming), request, incoming)
         if own is None:
             return self._answer(request, incoming)
-        record = self._record(incoming, self._stations.clock.now())
+        record = self._record(incoming, self._services.clock.now())
         answering = self.internal_routes.answer_own(own, request, incoming, record, connection.gone)
         return self._served(answering, request, incoming)
 
@@ -432,7 +456,7 @@ class ProxyServer:
     async def _answer(
         self, request: web.BaseRequest, incoming: AiohttpRequest
     ) -> web.StreamResponse:
-        record = self._record(incoming, self._stations.clock.now())
+        record = self._record(incoming, self._services.clock.now())
         connection = self._prepare(request, incoming)
         try:
             target = self._paths.resolve(request.method, request.raw_path)
@@ -455,12 +479,12 @@ class ProxyServer:
                 exchange.enter(quota)
                 body = b""
                 if target.body is not BodyUse.STREAMED and incoming.has_body:
-                    stations = self._stations
-                    charge = BodyCharge(stations.body_budget, quota.caller.account)
+                    services, config = self._services, self._config
+                    charge = BodyCharge(services.body_budget, quota.caller.account)
                     exchange.hold(charge)
-                    body = await read_body(incoming, stations.max_body, charge, quota.reserved)
+                    body = await read_body(incoming, config.max_body, charge, quota.reserved)
             except Failed as failed:
-                reject(self._stations.authenticator, exchange, incoming, target, failed.failure)
+                reject(self._services.authenticator, exchange, incoming, target, failed.failure)
             except Exception as error:
                 exchange.crashed(error)
             else:
@@ -491,7 +515,7 @@ class ProxyServer:
         record: RequestRecord,
     ) -> None:
         """Answer with a failure that came before there was an exchange."""
-        failure, stations = failed.failure, self._stations
+        failure, services = failed.failure, self._services
         record.failure = failure
         record.status = failure.status
         record.dialect = dialect.name
@@ -504,20 +528,20 @@ class ProxyServer:
             error_answer(
                 failure,
                 dialect,
-                stations.dates.field(record.started) + fields.encode() + incoming.cors,
+                services.date_header.field(record.started) + fields.encode() + incoming.cors,
                 keep_alive=client.persistent,
                 minor=client.minor,
                 bodiless=incoming.method == "HEAD",
             )
         )
-        record.ended = stations.clock.now()
-        stations.sink(record)
+        record.ended = services.clock.now()
+        services.sink(record)
 
     # --- browsers ---------------------------------------------------------------------------
 
     def _guarded(self, incoming: AiohttpRequest) -> Failure | None:
         """Why a request is refused because of the page that makes a browser send it, if it is."""
-        guard, method = self._stations.guard, incoming.method
+        guard, method = self._config.guard, incoming.method
         origins, hosts = incoming.origins, incoming.hosts
         forwarded = incoming.forwarded_hosts
         incoming.cors, refusal = guard.check(method, origins, hosts, forwarded, from_proxy=False)
@@ -527,7 +551,7 @@ class ProxyServer:
 
     def _is_proxy(self, peer: str) -> bool:
         """Whether an address is that of a trusted proxy."""
-        return is_in(peer, self._stations.authenticator.policy.trusted)
+        return is_in(peer, self._services.authenticator.policy.trusted)
 
     async def _refuse(
         self,
@@ -538,7 +562,7 @@ class ProxyServer:
     ) -> web.StreamResponse:
         """Refuse a request for whom it is for, or for the page that sends it. It counts against no
         limit: the person in front of a browser, whose address it would be, has not sent it."""
-        record = self._record(incoming, self._stations.clock.now())
+        record = self._record(incoming, self._services.clock.now())
         connection = self._prepare(request, incoming)
         dialect = self._paths.error_dialect(incoming.target) if own is None else own.dialect
         self._write_failure(Failed(refusal), dialect, incoming, connection, record)
@@ -547,9 +571,9 @@ class ProxyServer:
     async def _preflight(self, incoming: AiohttpRequest) -> web.StreamResponse:
         """Tell a browser what the page may send. It needs no key, which a browser cannot show
         here, and counts against the limits of its address."""
-        stations = self._stations
-        authenticator = stations.authenticator
-        record = self._record(incoming, stations.clock.now())
+        services, config = self._services, self._config
+        authenticator = services.authenticator
+        record = self._record(incoming, services.clock.now())
         dialect = self._paths.error_dialect(incoming.target)
         record.dialect, record.operation = dialect.name, "preflight"
         quota = authenticator.quota(
@@ -564,7 +588,7 @@ class ProxyServer:
             response = error_response(failed.failure, dialect)
         else:
             asked = incoming.listed("Access-Control-Request-Headers")
-            fields = stations.guard.cors.preflight(incoming.origins[0], asked)
+            fields = config.guard.cors.preflight(incoming.origins[0], asked)
             incoming.cors = fields or incoming.cors
             response = web.Response(status=204)
         finally:
@@ -572,8 +596,8 @@ class ProxyServer:
         response.headers.update(quota.headers())
         response.headers["X-Olla-Request-ID"] = record.id
         record.status = response.status
-        record.ended = stations.clock.now()
-        stations.sink(record)
+        record.ended = services.clock.now()
+        services.sink(record)
         return response
 
     def _refusal(
@@ -601,18 +625,18 @@ class ProxyServer:
         else:
             what = masked(message)  # it quotes the request, whose query may be a secret
             failure = Failure(Kind.BAD_REQUEST, f"this is not an HTTP/1.1 request: {what}")
-        stations = self._stations
-        now = stations.clock.now()
+        services, config = self._services, self._config
+        now = services.clock.now()
         dialect = self._paths.error_dialect(path)
         origin = _origin(start)
-        cors = b"" if origin is None else stations.guard.cors.answer(origin)
+        cors = b"" if origin is None else config.guard.cors.answer(origin)
         record = RequestRecord(
-            id=next(stations.ids),
+            id=next(services.ids),
             method=start.partition(b" ")[0].decode("latin-1") if match is not None else "",
             path=path.partition("?")[0],
             client=peer,
             started=now,
-            started_wall=stations.clock.wall(),
+            started_wall=services.clock.wall(),
             dialect=dialect.name,
             status=failure.status,
             ended=now,
@@ -621,13 +645,13 @@ class ProxyServer:
         answer = error_answer(
             failure,
             dialect,
-            stations.dates.field(now) + f"X-Olla-Request-ID: {record.id}\r\n".encode() + cors,
+            services.date_header.field(now) + f"X-Olla-Request-ID: {record.id}\r\n".encode() + cors,
             keep_alive=False,
             minor=1,
             bodiless=False,
         )
         record.bytes_out = len(answer)
-        stations.sink(record)
+        services.sink(record)
         return answer
 
 

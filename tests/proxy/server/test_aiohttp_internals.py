@@ -16,7 +16,7 @@ SOURCE = inspect.getsource(web_protocol.RequestHandler)
 
 def test_the_server_makes_its_protocols_by_being_called() -> None:
     """`AiohttpServer.__call__` takes no argument and returns a RequestHandler."""
-    assert list(inspect.signature(web.AiohttpServer.__call__).parameters) == ["self"]
+    assert list(inspect.signature(web.Server.__call__).parameters) == ["self"]
     assert issubclass(Connection, web_protocol.RequestHandler)
 
 

@@ -321,7 +321,7 @@ async def test_long_messages_give_their_room_back(path: str) -> None:
     """Both the service's and the exchange's; one for which there is none gets 503."""
     extra = "surfaces: {chat: {prefix: /svc}}\n"
     async with Fleet(NODES, extra) as fleet:
-        budget = fleet.app.stations.body_budget
+        budget = fleet.app.services.body_budget
         budget.resize(300_000, 300_000)
         url = f"{fleet.url}/svc{path}"
         async with aiohttp.ClientSession() as client:

@@ -7,10 +7,9 @@ from typing import Any, cast
 import pytest
 from aiohttp import web
 
-from olla.access.limit import Kind, Limit
+from olla.access.limit import Limit, LimitKind
 from olla.access.policy import AccessPolicy
-from olla.failures import Failed, Failure
-from olla.failures import Kind as FailureKind
+from olla.failures import Failed, Failure, Kind
 from olla.fleet.health import Health
 from olla.proxy.internal.routes import InternalRequest
 from olla.surfaces.chat.api import TIERS
@@ -41,7 +40,7 @@ class Recorder:
     async def tried(self, work: object) -> int:
         self.asked += 1
         if self.away is not None:
-            raise Failed(Failure(FailureKind.STORE_AWAY, self.away))
+            raise Failed(Failure(Kind.STORE_AWAY, self.away))
         return self.total
 
 
@@ -121,7 +120,7 @@ async def test_models_are_those_that_can_be_asked_now(seen: Seen, fleet: KnownFl
 async def test_the_limits_are_those_in_force(seen: Seen) -> None:
     """The configuration's before the surface's own, also where it says that there is none."""
     seen.policy = AccessPolicy(
-        tiers={"anonymous": (Limit("x", Kind.REQUESTS, 5, 5),), "member": ()},
+        tiers={"anonymous": (Limit("x", LimitKind.REQUESTS, 5, 5),), "member": ()},
     )
     usage = (await seen.get())["usage"]
     assert usage["anon_rate_limit"] == "5 req / 60s"

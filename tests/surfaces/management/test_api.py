@@ -375,7 +375,7 @@ async def test_long_bodies_are_held_while_they_are_used(
     """Where there is no room for one it is refused; what was taken is given back."""
     body = {**CHAT, "max_tokens": 1, "messages": [{"role": "user", "content": "x" * 100_000}]}
     async with Fleet(nodes(), settings(tmp_path)) as fleet:
-        budget = fleet.app.stations.body_budget
+        budget = fleet.app.services.body_budget
         limit = budget.limit
         for most, expected in ((limit, 200), (1000, 503), (limit, 200)):
             budget.limit = most
