@@ -49,7 +49,7 @@ test: $(VENV)/.dev ## Run all tests
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
 	@echo "once more without the fast path, what goes through a router"
 	@OLLA_TEST_FAST_PATH=off $(BIN)/python -m pytest -n 2 --dist loadfile \
-	  tests/faults tests/clients tests/gateways tests/guarding
+	  tests/faults tests/clients tests/gateways tests/access_control
 
 check: $(VENV)/.dev ## Format, lint, types, imports, the repository's own rules
 	@$(BIN)/ruff format --check .
@@ -79,7 +79,7 @@ compiled: build/compiled/.made ## Compile what is on a request's way, into build
 
 test-compiled: build/compiled/.made ## Run the tests of routing and relaying on compiled code
 	@PYTHONPATH=build/compiled $(BIN)/python -m pytest -n 2 --dist loadfile \
-	  -o pythonpath="build/compiled ." tests/wire tests/faults tests/clients tests/gateways tests/guarding tests/access \
+	  -o pythonpath="build/compiled ." tests/wire tests/faults tests/clients tests/gateways tests/access_control tests/access \
 	  tests/machines tests/conformance tests/proxy tests/admission tests/fleet tests/routing \
 	  tests/telemetry tests/dialects tests/simulation
 

@@ -46,14 +46,14 @@ def _with_key(request: bytes) -> bytes:
 
 async def _one_round(harness: Harness, count: int) -> float:
     """Microseconds of CPU a request, its usage written."""
-    recording = harness.app.guarding.keeping.recording
+    usage_writer = harness.app.access.store_service.usage_writer
     start = time.process_time()
     for number in range(count):
         harness.request()
         if number % _BREATH == 0:
             await asyncio.sleep(0)
-    if recording is not None:
-        await recording.flush()
+    if usage_writer is not None:
+        await usage_writer.flush()
     return (time.process_time() - start) / count * 1e6
 
 
@@ -70,17 +70,17 @@ async def _measure(rounds: int, count: int) -> dict[str, list[float]]:
         }
         for harness in harnesses.values():
             await harness.start()
-        await harnesses["and usage"].app.guarding.start()
+        await harnesses["and usage"].app.access.start()
         for number in range(rounds + 1):
             for name, harness in harnesses.items():
                 cost = await _one_round(harness, count)
                 if number:  # the first warms up
                     found[name].append(cost)
-        usage = harnesses["and usage"].app.guarding.numbers()
+        usage = harnesses["and usage"].app.access.numbers()
         if usage["olla_usage_written_total"] != (rounds + 1) * count:
             raise SystemExit(f"not all usage was recorded: {usage}")
         for harness in harnesses.values():
-            await harness.app.guarding.stop()
+            await harness.app.access.stop()
     return found
 
 

@@ -11,7 +11,7 @@ import pytest
 from olla.clock import SystemClock
 from olla.failures import Failed, Kind
 from olla.fleet.endpoint import EndpointSpec
-from olla.probing.probe_client import Asker, Verdict
+from olla.probing.probe_client import ProbeClient, Verdict
 from olla.proxy.upstream.pool import Pool
 from olla.resolver import ResolvedAddress, Resolver
 
@@ -142,7 +142,7 @@ async def test_a_silent_name_server_keeps_no_other_endpoint_from_its_probes(
     """As many probes time out as may, and the others answer."""
     monkeypatch.setattr(socket, "getaddrinfo", names)
     names.known["node"] = [(V4, "127.0.0.1")]
-    asker = Asker(SystemClock())
+    asker = ProbeClient(SystemClock())
     silent = [
         EndpointSpec(f"silent-{number}", SILENT, port + number % 100, check_timeout=0.05)
         for number in range(MANY)

@@ -66,7 +66,7 @@ class AccessWiring:
         )
         url = store_url(settings)
         configured = _needs_store(settings.access) or settings.store != StoreSection()
-        self.keeping = StoreService(
+        self.store_service = StoreService(
             url,
             self.keyring,
             clock,
@@ -75,23 +75,23 @@ class AccessWiring:
             retention=settings.store.usage_retention or None,
             spent=self._spent,
         )
-        self.authenticator.renew = self.keeping.renew
+        self.authenticator.renew = self.store_service.renew
         self.shared = _shared_limits(settings.state, self._limiter, clock, logger)
         if self.shared is not None:
-            self.shared.on_announced = self.keeping.announced
-            self.authenticator.shared = self.keeping.shared = self.shared
+            self.shared.on_announced = self.store_service.announced
+            self.authenticator.shared = self.store_service.shared = self.shared
 
     async def start(self) -> None:
         """Open what is there; what is away is tried again later."""
         if self.shared is not None:
             await self.shared.start()
-        await self.keeping.start()
+        await self.store_service.start()
 
     async def stop(self) -> None:
         """Write what is left, and let go of everything."""
         if self.shared is not None:
             await self.shared.stop()
-        await self.keeping.stop()
+        await self.store_service.stop()
 
     def apply(self, settings: Settings) -> None:
         """Keys and limits are these from now on. What was used stays used."""
@@ -104,15 +104,19 @@ class AccessWiring:
 
     def numbers(self) -> dict[str, float]:
         """What metrics tell of it, by name."""
-        keeping, recording, shared = self.keeping, self.keeping.recording, self.shared
+        store_service, usage_writer, shared = (
+            self.store_service,
+            self.store_service.usage_writer,
+            self.shared,
+        )
         found = {"olla_api_keys": float(len(self.keyring))}
-        if recording is not None or keeping.away is not None:
-            written, lost, pending = keeping.usage
+        if usage_writer is not None or store_service.away is not None:
+            written, lost, pending = store_service.usage
             found["olla_usage_written_total"] = written
             found["olla_usage_lost_total"] = lost
             found["olla_usage_pending"] = pending
-            failing = recording is None or recording.failing is not None
-            found["olla_store_up"] = float(keeping.away is None and not failing)
+            failing = usage_writer is None or usage_writer.failing is not None
+            found["olla_store_up"] = float(store_service.away is None and not failing)
         if shared is not None:
             found["olla_shared_state_up"] = float(shared.up)
             found["olla_shared_state_fallbacks_total"] = shared.fallbacks

@@ -29,12 +29,12 @@ class ChatParts(Protocol):
     """What it is made of."""
 
     services: Services
-    guarding: AccessWiring
+    access: AccessWiring
     chat_status: ChatStatus
 
 
 def chat_status(
-    guarding: AccessWiring,
+    access: AccessWiring,
     traffic: Traffic,
     addresses: Addresses,
     snapshot: Callable[[], Snapshot],
@@ -44,9 +44,9 @@ def chat_status(
     """What tells how it is, from now on."""
     return ChatStatus(
         snapshot=snapshot,
-        policy=lambda: guarding.authenticator.policy,
+        policy=lambda: access.authenticator.policy,
         own=TIERS,
-        recorder=guarding.keeping,
+        recorder=access.store_service,
         requests=lambda: traffic.requests,
         active=addresses.active,
         catalogue=catalogue,
@@ -61,7 +61,7 @@ def chat_paths(settings: Settings, parts: ChatParts) -> dict[str, InternalRoute]
         return {}
     talk = ChatSurface(default_model=chat.default_model)
     accounts = KeysAndUsageSurface(
-        parts.guarding.keeping,
+        parts.access.store_service,
         services.clock,
         self_service=chat.self_service,
         open_keys=chat.open_keys,

@@ -133,7 +133,7 @@ class App:
             StartError: the address cannot be listened on.
         """
         server = self.settings.server
-        await self.guarding.start()
+        await self.access.start()
         await self.prober.start()
         self.loop_lag.start()
         self.confirming.start()
@@ -212,7 +212,7 @@ class App:
             "probing": self.prober.stop(),
             "admission": self.admission.close(),
             "connections": self.pool.close(),
-            "keys and usage": self.guarding.stop(),
+            "keys and usage": self.access.stop(),
         }
         for name, stops in parts.items():
             try:
@@ -272,7 +272,7 @@ class App:
         config = self._request_config(settings)
         limits = server.request_limits
         self.services.body_budget.resize(limits.max_buffered_size, limits.max_body_size)
-        self.guarding.apply(settings)
+        self.access.apply(settings)
         self.downstream.renew(
             config,
             paths_for(root_enabled=settings.surfaces.root.enabled),
@@ -361,16 +361,16 @@ class App:
                 "made": self.dispatcher.retries.made,
                 "refused": self.dispatcher.retries.refused,
             },
-            access=lambda: self.guarding.numbers(),
+            access=lambda: self.access.numbers(),
             dropped_lines=self._dropped_lines,
             clock=clock,
         )
-        self.guarding = AccessWiring(settings, clock, self.logger, self.metrics)
+        self.access = AccessWiring(settings, clock, self.logger, self.metrics)
         self.traffic = Traffic(lambda: self.prober.snapshot)
         self.addresses = Addresses(clock)
         self.catalogue = ListCache()
         self.chat_status = chat_status(
-            self.guarding,
+            self.access,
             self.traffic,
             self.addresses,
             lambda: self.prober.snapshot,
@@ -388,7 +388,7 @@ class App:
         timers = TimerWheel()
         self.services = Services(
             clock,
-            self.guarding.authenticator,
+            self.access.authenticator,
             self._sink(),
             self._ids,
             BodyBudget(limits.max_buffered_size, limits.max_body_size),
@@ -403,9 +403,9 @@ class App:
             catalogue=self.catalogue,
         )
         self.book = KeyBook(
-            self.guarding.keeping,
+            self.access.store_service,
             clock,
-            self.guarding.tiers,
+            self.access.tiers,
             lambda: self.prober.snapshot.by_name,
         )
         self.status = status = StatusSurface(
@@ -504,7 +504,7 @@ class App:
 
     def _sink(self) -> Sink:
         sinks: list[Sink] = [self.metrics, self.traffic, self.request_log]
-        sinks += [self.guarding.keeping, self.addresses]
+        sinks += [self.access.store_service, self.addresses]
         path = self.settings.routing.decision_log
         if path is not None:
             self.decision_log = self._open_decision_log(Path(path))

@@ -65,7 +65,7 @@ class StoreService:
         many seconds usage is kept, None for ever; `spent` is told which caller has used how many
         tokens today."""
         self.url = url
-        self.recording: UsageWriter | None = None
+        self.usage_writer: UsageWriter | None = None
         self.shared: SharedLimits | None = None
         """Tells other routers of keys, where they share their state."""
         self._keyring = keyring
@@ -109,8 +109,8 @@ class StoreService:
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
-        if self.recording is not None:
-            await self.recording.stop(_STOP)
+        if self.usage_writer is not None:
+            await self.usage_writer.stop(_STOP)
         if self._store is not None:
             await self._store.close()
 
@@ -118,8 +118,8 @@ class StoreService:
         """Record the usage of a request, of the last before a store is open as well. A sink."""
         if not record.caller:
             return
-        if self.recording is not None:
-            self.recording(record)
+        if self.usage_writer is not None:
+            self.usage_writer(record)
         else:
             record.content = None
             if self._wanted and len(self._early) == _WAITING_MAX:
@@ -129,10 +129,14 @@ class StoreService:
     @property
     def usage(self) -> tuple[int, int, int]:
         """How many requests' usage is written, lost, and waiting."""
-        recording = self.recording
-        if recording is None:
+        usage_writer = self.usage_writer
+        if usage_writer is None:
             return self._written, self._missed, len(self._early)
-        return self._written + recording.written, self._missed + recording.lost, recording.pending
+        return (
+            self._written + usage_writer.written,
+            self._missed + usage_writer.lost,
+            usage_writer.pending,
+        )
 
     @property
     def away(self) -> str | None:
@@ -177,11 +181,11 @@ class StoreService:
         self._store = store
         self._file = await in_thread(_file_of, self.url)
         self._back()
-        self.recording = UsageWriter(store, self._logger, self._clock, retention=self._retention)
+        self.usage_writer = UsageWriter(store, self._logger, self._clock, retention=self._retention)
         for record in self._early:
-            self.recording(record)
+            self.usage_writer(record)
         self._early.clear()
-        self.recording.start()
+        self.usage_writer.start()
         self._follow()
         self._logger.info("store opened", store=store.url_shown)
         return store
@@ -313,11 +317,11 @@ class StoreService:
             self._logger.warning("the store's file was replaced", gone=found is None)
             self._file_gone = found is None
             self._store = None
-            recording, self.recording = self.recording, None
-            if recording is not None:
-                self._written += recording.written
-                self._missed += recording.lost
-                left = await recording.leave()
+            usage_writer, self.usage_writer = self.usage_writer, None
+            if usage_writer is not None:
+                self._written += usage_writer.written
+                self._missed += usage_writer.lost
+                left = await usage_writer.leave()
                 room = (self._early.maxlen or 0) - len(self._early)
                 self._missed += max(len(left) - room, 0)
                 self._early.extend(left)

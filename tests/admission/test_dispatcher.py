@@ -318,8 +318,8 @@ def test_a_request_that_only_loads_needs_no_slot() -> None:
     dispatch, snapshot = late(), fleet(view("a", resident=["m"], num_parallel=1))
     running = granted(dispatch.ask(features(), snapshot, "m", 0.0))
     about = msgspec.structs.replace(features(ticket=1), only_loads=True)
-    keeping = granted(dispatch.ask(about, snapshot, "m", 0.0))
-    for lease in (running, keeping):
+    store_service = granted(dispatch.ask(about, snapshot, "m", 0.0))
+    for lease in (running, store_service):
         dispatch.release(lease, 1.0)
 
 

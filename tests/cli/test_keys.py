@@ -204,7 +204,7 @@ def test_a_router_that_runs_takes_what_was_made_and_no_more_what_was_revoked(
         url = f"{fleet.url}/api/tags"
         assert requests.get(url, headers=headers, timeout=10).status_code == 200
         keys("revoke", "1")
-        fleet.call(fleet.fleet.app.guarding.keeping._read())
+        fleet.call(fleet.fleet.app.access.store_service._read())
         assert requests.get(url, headers=headers, timeout=10).status_code == 401
 
 

@@ -72,7 +72,7 @@ class LoopClock:
 
 
 class Scripted:
-    """In the place of an Asker: answers by path, after so many seconds.
+    """In the place of a ProbeClient: answers by path, after so many seconds.
 
     `asked` are times, in seconds from the start, and paths.
     """

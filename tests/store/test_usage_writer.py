@@ -99,7 +99,7 @@ class Bench:
         self.waits = Waits()
         self.log = LogCapture()
 
-    def recording(self, store: Any = None, **more: Any) -> UsageWriter:
+    def usage_writer(self, store: Any = None, **more: Any) -> UsageWriter:
         return UsageWriter(
             store or self.table, capturing_logger(self.log), Clock(), wait=self.waits, **more
         )
@@ -115,150 +115,150 @@ async def bench() -> Bench:
     return Bench()
 
 
-def take(recording: UsageWriter, count: int, **more: Any) -> None:
+def take(usage_writer: UsageWriter, count: int, **more: Any) -> None:
     """Hand it so many records."""
     for _ in range(count):
-        recording(record(**more))
+        usage_writer(record(**more))
 
 
 async def test_records_are_written_after_the_interval(bench: Bench) -> None:
     """All that have come, together."""
-    recording = bench.recording()
-    recording.start()
-    take(recording, 3)
-    assert (recording.pending, recording.written) == (3, 0)
+    usage_writer = bench.usage_writer()
+    usage_writer.start()
+    take(usage_writer, 3)
+    assert (usage_writer.pending, usage_writer.written) == (3, 0)
     await bench.waits.begun()
     await bench.waits.pass_by()
-    assert (recording.pending, recording.written, bench.table.batches) == (0, 3, [3])
+    assert (usage_writer.pending, usage_writer.written, bench.table.batches) == (0, 3, [3])
     assert bench.waits.asked == [1.0, 1.0]
-    await recording.stop(5.0)
+    await usage_writer.stop(5.0)
 
 
 async def test_a_full_batch_does_not_wait(bench: Bench) -> None:
     """And a backlog goes in few transactions, of ten batches at most."""
-    recording = bench.recording(batch=4)
-    recording.start()
+    usage_writer = bench.usage_writer(batch=4)
+    usage_writer.start()
     await bench.waits.begun()
-    take(recording, 42)
+    take(usage_writer, 42)
     await bench.waits.begun()
     assert bench.table.batches == [40, 2]
-    await recording.stop(5.0)
+    await usage_writer.stop(5.0)
 
 
 async def test_what_comes_while_writing_is_written_next(bench: Bench) -> None:
     """What is being written counts as pending until it is there."""
-    recording = bench.recording()
+    usage_writer = bench.usage_writer()
     bench.table.hold.clear()
-    take(recording, 2)
-    flushing = asyncio.create_task(recording.flush())
+    take(usage_writer, 2)
+    flushing = asyncio.create_task(usage_writer.flush())
     await asyncio.sleep(0)
-    take(recording, 1)
-    assert recording.pending == 3
+    take(usage_writer, 1)
+    assert usage_writer.pending == 3
     bench.table.hold.set()
     await flushing
-    assert (recording.pending, recording.written) == (1, 2)
-    await recording.flush()
+    assert (usage_writer.pending, usage_writer.written) == (1, 2)
+    await usage_writer.flush()
     assert bench.table.batches == [2, 1]
 
 
 async def test_memory_is_bounded_and_losses_are_counted(bench: Bench) -> None:
     """The newest are not recorded when there is no room."""
-    recording = bench.recording(pending_max=3)
+    usage_writer = bench.usage_writer(pending_max=3)
     for number in range(5):
-        recording(record(id=str(number)))
-    assert (recording.pending, recording.lost) == (3, 2)
-    await recording.flush()
+        usage_writer(record(id=str(number)))
+    assert (usage_writer.pending, usage_writer.lost) == (3, 2)
+    await usage_writer.flush()
     assert [row.request_id for row in bench.table.rows] == ["0", "1", "2"]
-    take(recording, 1)
-    assert recording.pending == 1
+    take(usage_writer, 1)
+    assert usage_writer.pending == 1
 
 
 async def test_content_has_its_own_bound(bench: Bench) -> None:
     """Few long texts take as much room as many records."""
-    recording = bench.recording(content_max=10)
-    take(recording, 3, content=("1234", "5"))
-    take(recording, 1)
-    assert (recording.pending, recording.lost) == (3, 1)
-    await recording.flush()
-    take(recording, 2, content=("1234", "5"))
-    assert (recording.pending, recording.lost) == (2, 1)
+    usage_writer = bench.usage_writer(content_max=10)
+    take(usage_writer, 3, content=("1234", "5"))
+    take(usage_writer, 1)
+    assert (usage_writer.pending, usage_writer.lost) == (3, 1)
+    await usage_writer.flush()
+    take(usage_writer, 2, content=("1234", "5"))
+    assert (usage_writer.pending, usage_writer.lost) == (2, 1)
 
 
 async def test_a_failing_store_is_tried_again_ever_more_seldom(bench: Bench) -> None:
     """What failed is kept, and everybody can see that it does; the log says it once."""
-    recording = bench.recording(pending_max=5, batch=4)
+    usage_writer = bench.usage_writer(pending_max=5, batch=4)
     bench.table.broken = "no room"
-    recording.start()
-    take(recording, 3)
+    usage_writer.start()
+    take(usage_writer, 3)
     await bench.waits.begun()
     for _ in range(8):
         await bench.waits.pass_by()
-        assert recording.failing == "no room"
+        assert usage_writer.failing == "no room"
     assert bench.waits.asked == [1.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
-    take(recording, 4)
-    assert (recording.pending, recording.lost, recording.written) == (5, 2, 0)
+    take(usage_writer, 4)
+    assert (usage_writer.pending, usage_writer.lost, usage_writer.written) == (5, 2, 0)
     bench.table.broken = None
     await bench.waits.pass_by()
-    assert (recording.failing, recording.pending, recording.written) == (None, 0, 5)
+    assert (usage_writer.failing, usage_writer.pending, usage_writer.written) == (None, 0, 5)
     assert bench.table.batches == [5]
     assert bench.events == ["usage cannot be written", "usage is written again"]
     assert bench.log.entries[1]["lost"] == 2
     bench.table.broken = "again"
-    take(recording, 1)
+    take(usage_writer, 1)
     await bench.waits.pass_by()
     assert bench.waits.asked[-2:] == [1.0, 1.0]
     bench.table.broken = None
-    await recording.stop(5.0)
+    await usage_writer.stop(5.0)
     assert len(bench.table.rows) == 6
 
 
 async def test_stopping_writes_what_is_left(bench: Bench) -> None:
     """What comes later is counted as lost."""
-    recording = bench.recording()
-    recording.start()
-    take(recording, 3)
-    await recording.stop(5.0)
-    assert (recording.written, recording.pending, bench.events) == (3, 0, [])
-    take(recording, 1)
-    assert recording.lost == 1
+    usage_writer = bench.usage_writer()
+    usage_writer.start()
+    take(usage_writer, 3)
+    await usage_writer.stop(5.0)
+    assert (usage_writer.written, usage_writer.pending, bench.events) == (3, 0, [])
+    take(usage_writer, 1)
+    assert usage_writer.lost == 1
 
 
 async def test_stopping_ends_in_time(bench: Bench) -> None:
     """Whether the store refuses or does not answer; the log says what is lost."""
     for broken in (True, False):
-        recording = bench.recording()
+        usage_writer = bench.usage_writer()
         bench.table.broken = "gone" if broken else None
         if not broken:
             bench.table.hold.clear()
-        recording.start()
-        take(recording, 3)
-        await recording.stop(0.01)
-        assert (recording.lost, recording.pending) == (3, 0)
+        usage_writer.start()
+        take(usage_writer, 3)
+        await usage_writer.stop(0.01)
+        assert (usage_writer.lost, usage_writer.pending) == (3, 0)
     assert bench.events.count("usage lost at the end") == 2
 
 
 async def test_what_is_old_is_deleted_hourly(bench: Bench) -> None:
     """Also after a time at which that did not work."""
     bench.table.broken = "no"
-    recording = bench.recording(retention=4_000.0)
-    recording.start()
+    usage_writer = bench.usage_writer(retention=4_000.0)
+    usage_writer.start()
     await bench.waits.begun(2)
     bench.table.broken = None
     await bench.waits.pass_by(2)
     assert 3600.0 in bench.waits.asked
     assert bench.table.forgotten == [6_000.0, 6_000.0]
     assert bench.events == ["old usage not deleted", "old usage deleted"]
-    await recording.stop(5.0)
+    await usage_writer.stop(5.0)
 
 
 async def test_records_come_into_a_real_store(bench: Bench, store: Store) -> None:
     """One row each, with what was told to be kept."""
-    recording = bench.recording(store, batch=7)
-    recording.start()
-    take(recording, 20, caller="key:1")
-    take(recording, 1, id="kept", content=("question", "answer"))
-    await recording.stop(10.0)
-    assert await store.usage.total() == 21 == recording.written
+    usage_writer = bench.usage_writer(store, batch=7)
+    usage_writer.start()
+    take(usage_writer, 20, caller="key:1")
+    take(usage_writer, 1, id="kept", content=("question", "answer"))
+    await usage_writer.stop(10.0)
+    assert await store.usage.total() == 21 == usage_writer.written
     assert await store.usage.content("kept") == ("question", "answer")
 
 
@@ -267,25 +267,25 @@ async def test_nothing_is_lost_while_a_server_is_started_anew(
 ) -> None:
     """What was recorded meanwhile is there afterwards, once."""
     store = await opened(postgres_url)
-    recording = bench.recording(store)
-    recording.start()
-    take(recording, 10)
+    usage_writer = bench.usage_writer(store)
+    usage_writer.start()
+    take(usage_writer, 10)
     await bench.waits.begun()
     await bench.waits.pass_by()
-    assert recording.written == 10
+    assert usage_writer.written == 10
     cluster.stop()
     try:
-        take(recording, 700)
+        take(usage_writer, 700)
         await bench.waits.pass_by()
-        assert recording.failing is not None
-        assert "cannot be reached" in recording.failing
-        assert recording.pending == 700
+        assert usage_writer.failing is not None
+        assert "cannot be reached" in usage_writer.failing
+        assert usage_writer.pending == 700
     finally:
         cluster.start()
     await bench.waits.pass_by()
-    assert (recording.failing, recording.lost, recording.pending) == (None, 0, 0)
-    assert await store.usage.total() == 710 == recording.written
-    await recording.stop(5.0)
+    assert (usage_writer.failing, usage_writer.lost, usage_writer.pending) == (None, 0, 0)
+    assert await store.usage.total() == 710 == usage_writer.written
+    await usage_writer.stop(5.0)
 
 
 RECORDING = """
@@ -293,12 +293,12 @@ import asyncio, sys
 import structlog
 from olla.clock import SystemClock
 from olla.store.database import Store
-from olla.store.usage_writer import UsageRecording
+from olla.store.usage_writer import UsageWriter
 from tests.telemetry.samples import record
 
 async def main():
     store = await Store.open(sys.argv[1])
-    recording = UsageRecording(store, structlog.get_logger(), SystemClock())
+    recording = UsageWriter(store, structlog.get_logger(), SystemClock())
     while True:
         for _ in range(200):
             recording(record())

@@ -106,9 +106,9 @@ class KeysAndUsageSurface:
         limit = _limit(request.query.get("limit"))
 
         async def newest(store: "Store") -> "list[UsageRow]":
-            recording = self._accounts.recording
-            if recording is not None:
-                await recording.flush()  # what was asked a moment ago is to be seen
+            usage_writer = self._accounts.usage_writer
+            if usage_writer is not None:
+                await usage_writer.flush()  # what was asked a moment ago is to be seen
             return await store.usage.recent(limit, owner=owner)
 
         rows = [_shown(row) for row in await self._accounts.tried(newest)]

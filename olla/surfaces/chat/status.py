@@ -52,7 +52,7 @@ class Recorder(Protocol):
     """Whoever has the store, as `StoreService`."""
 
     @property
-    def recording(self) -> "UsageWriter | None":
+    def usage_writer(self) -> "UsageWriter | None":
         """Writes usage, where the store is open."""
         ...
 
@@ -139,21 +139,21 @@ class ChatStatus:
     async def _total(self) -> int:
         """Requests as far as anybody remembers: the store where it is open, else this process."""
         recorder = self._recorder
-        recording, now = recorder.recording, self._clock.now()
-        if recording is None:
+        usage_writer, now = recorder.usage_writer, self._clock.now()
+        if usage_writer is None:
             return self._requests()
         counted = self._counted
-        known = counted is not None and counted[0] is recording
+        known = counted is not None and counted[0] is usage_writer
         if not known or counted is None or now - counted[1] >= _COUNT_AGAIN:
-            written = recording.written
+            written = usage_writer.written
             with suppress(Failed, TimeoutError):
                 if recorder.away is None:
                     async with asyncio.timeout(_PATIENCE):
                         total = await recorder.tried(lambda store: store.usage.total())
-                    self._before, self._counted, known = total - written, (recording, now), True
+                    self._before, self._counted, known = total - written, (usage_writer, now), True
         if not known:
             return self._requests()
-        return self._before + recording.written + recording.pending
+        return self._before + usage_writer.written + usage_writer.pending
 
     def _limit(self, tier: str) -> str:
         for limit in self._policy().of_tier(tier, self._own):

@@ -32,7 +32,7 @@ class Recorder:
     """A store that counts how often it is asked."""
 
     def __init__(self) -> None:
-        self.recording: Recording | None = None
+        self.usage_writer: Recording | None = None
         self.away: str | None = None
         self.total = 0
         self.asked = 0
@@ -131,16 +131,16 @@ async def test_requests_are_counted_as_far_as_anybody_remembers(
     seen: Seen, clock: StillClock
 ) -> None:
     """The store is asked now and then, and what is written or waits meanwhile is added."""
-    recorder, recording = seen.recorder, Recording()
-    recorder.recording, recorder.total = recording, 100
-    recording.pending = 2
+    recorder, usage_writer = seen.recorder, Recording()
+    recorder.usage_writer, recorder.total = usage_writer, 100
+    usage_writer.pending = 2
 
     async def total() -> int:
         count: int = (await seen.get())["usage"]["total_requests"]
         return count
 
     assert await total() == 102
-    recording.written, recording.pending = 2, 1
+    usage_writer.written, usage_writer.pending = 2, 1
     assert await total() == 103
     assert recorder.asked == 1
     clock.monotonic += 11
@@ -152,7 +152,7 @@ async def test_requests_are_counted_as_far_as_anybody_remembers(
 async def test_a_store_that_is_away_does_not_matter(seen: Seen, clock: StillClock) -> None:
     """This process's own count is told, or what was known last; nobody waits."""
     recorder = seen.recorder
-    recorder.recording, recorder.away = Recording(), "gone"
+    recorder.usage_writer, recorder.away = Recording(), "gone"
     assert (await seen.get())["usage"]["total_requests"] == 7
     recorder.away, recorder.total = None, 100
     assert (await seen.get())["usage"]["total_requests"] == 100

@@ -40,7 +40,7 @@ async def new_key(fleet: Fleet, number: int = 1, **changes: Any) -> str:
     """Keep a key in the router's store; returns the key itself."""
     secret, digest, shown = form_key(bytes([number]) * SECRET_BYTES)
     key = Key(id="", digest=digest, shown=shown, **{"name": f"key-{number}", **changes})
-    await fleet.app.guarding.keeping.create(key)
+    await fleet.app.access.store_service.create(key)
     return secret
 
 

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from olla.failures import Failed
-from tests.guarding.conftest import MODEL, bearer, new_key
+from tests.access_control.conftest import MODEL, bearer, new_key
 from tests.redis_server import RedisServer, redis_server
 from tests.routers import Fleet
 
@@ -63,7 +63,7 @@ async def test_three_routers_let_through_what_one_would(redis: RedisServer, tmp_
         assert 120 <= statuses.count(200) <= 120 + came_back
         assert statuses.count(200) + statuses.count(429) == 1000
         assert [
-            each.app.guarding.numbers()["olla_shared_state_fallbacks_total"] for each in routers
+            each.app.access.numbers()["olla_shared_state_fallbacks_total"] for each in routers
         ] == [0, 0, 0]
 
 
@@ -77,7 +77,7 @@ async def test_a_key_revoked_at_one_router_is_refused_by_the_others(
         secret = await new_key(routers[0])
         for router in routers:
             assert await post(session, router, **bearer(secret)) == 200
-        await routers[0].app.guarding.keeping.revoke("1")
+        await routers[0].app.access.store_service.revoke("1")
         assert await post(session, routers[0], **bearer(secret)) == 401
         for router in routers[1:]:
             async with asyncio.timeout(5):
@@ -98,7 +98,7 @@ async def test_what_a_revoked_key_made_is_refused_by_the_others_too(
         grandchild = await new_key(routers[2], 3, made_by="2")
         for router in routers:
             assert await post(session, router, **bearer(grandchild)) == 200
-        await routers[0].app.guarding.keeping.revoke("1")
+        await routers[0].app.access.store_service.revoke("1")
         with pytest.raises(Failed, match="makes no others"):
             await new_key(routers[2], 4, made_by="2")
         for secret in (child, grandchild):
@@ -124,13 +124,13 @@ async def test_without_the_shared_state_each_router_s_own_limits_hold(
                 statuses = [await post(session, router) for _ in range(8)]
                 assert statuses[0] == 200
                 assert 429 in statuses
-                numbers = router.app.guarding.numbers()
+                numbers = router.app.access.numbers()
                 assert numbers["olla_shared_state_up"] == 0
                 assert numbers["olla_shared_state_fallbacks_total"] >= 1
         finally:
             await asyncio.to_thread(redis.restart)
         async with asyncio.timeout(10):
-            while any(not each.app.guarding.numbers()["olla_shared_state_up"] for each in routers):
+            while any(not each.app.access.numbers()["olla_shared_state_up"] for each in routers):
                 await asyncio.sleep(0.01)
         assert "hunter2" not in routers[0].log.getvalue()
 

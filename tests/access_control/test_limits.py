@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 
 from olla.app import App
-from tests.guarding.conftest import CALLS, MODEL, MakeFleet, bearer, new_key, said
+from tests.access_control.conftest import CALLS, MODEL, MakeFleet, bearer, new_key, said
 from tests.routers import Fleet
 
 GENERATE = {"model": MODEL, "prompt": "hi", "stream": False, "options": {"num_predict": 1}}
@@ -29,7 +29,7 @@ class StoppedClock:
 
 def stopped(app: App) -> StoppedClock:
     """Stop the time of the gate."""
-    authenticator = app.guarding.authenticator
+    authenticator = app.access.authenticator
     authenticator.clock = clock = StoppedClock(authenticator.clock)
     clock.at = 1000.0
     return clock
@@ -151,7 +151,7 @@ async def test_limits_for_everybody_count_everybody(
     limits = {"per_ip_requests_per_minute": 2}
     rates = settings.server.rate_limits.model_copy(update=limits)
     server = settings.server.model_copy(update={"rate_limits": rates})
-    fleet.app.guarding.apply(settings.model_copy(update={"server": server}))
+    fleet.app.access.apply(settings.model_copy(update={"server": server}))
     stopped(fleet.app)
     answers = [await post(session, fleet, **bearer(key)) for key in keys]
     assert [answer.status for answer in answers] == [200, 200, 429]
@@ -216,9 +216,9 @@ async def test_tokens_are_reserved_so_that_parallel_calls_cannot_overspend(
 
 def _used(fleet: Fleet) -> int:
     """Tokens that the only caller has been charged."""
-    limiter = fleet.app.guarding.authenticator.limiter
+    limiter = fleet.app.access.authenticator.limiter
     (meter,) = [meter for key, meter in limiter._meters.items() if "tokens_per_minute" in key]
-    clock = fleet.app.guarding.authenticator.clock
+    clock = fleet.app.access.authenticator.clock
     return 600 - meter.left(clock.now(), clock.wall())
 
 

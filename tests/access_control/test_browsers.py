@@ -14,8 +14,8 @@ import pytest
 from olla.app.options import browser_guard
 from olla.proxy.http.cors import EXPOSED
 from olla.settings import parse
-from tests.guarding.conftest import MODEL, bearer, said
-from tests.guarding.test_limits import stopped
+from tests.access_control.conftest import MODEL, bearer, said
+from tests.access_control.test_limits import stopped
 from tests.routers import Fleet, settings_text
 
 LOCAL, EVIL = "http://localhost:3000", "https://evil.example"

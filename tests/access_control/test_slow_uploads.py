@@ -9,9 +9,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.guarding.conftest import MODEL, MakeFleet, bearer, new_key
-from tests.guarding.test_limits import GENERATE, _used, post, stopped
-from tests.guarding.test_replicas import redis, three_routers
+from tests.access_control.conftest import MODEL, MakeFleet, bearer, new_key
+from tests.access_control.test_limits import GENERATE, _used, post, stopped
+from tests.access_control.test_replicas import redis, three_routers
 from tests.redis_server import RedisServer
 from tests.routers import Fleet
 
@@ -129,7 +129,7 @@ async def test_an_estimate_from_the_length_is_corrected_by_what_is_read(
     """While a body comes in, its length is reserved; then the same as for one that came at once."""
     fleet = await make_fleet("access: {tiers: {anonymous: {tokens_per_minute: 100000}}}")
     stopped(fleet.app)
-    limiter = fleet.app.guarding.authenticator.limiter
+    limiter = fleet.app.access.authenticator.limiter
     body = body_of(way_in, 100_000)
     used = []
     for at_once in (False, True):
@@ -160,7 +160,7 @@ async def test_a_body_that_asks_for_more_than_is_left_is_refused_once_it_is_read
     async with asyncio.timeout(10):
         while not fleet.app.dispatcher.leases:
             await asyncio.sleep(0.002)
-    limiter = fleet.app.guarding.authenticator.limiter
+    limiter = fleet.app.access.authenticator.limiter
     (meter,) = [each for key, each in limiter._meters.items() if "tokens_per_minute" in key]
     before = meter.left(1000.0, 0.0)
     assert 10_000 < before <= 10_500

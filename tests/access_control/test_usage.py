@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 
 from olla.store.usage import UsageRow
-from tests.guarding.conftest import MODEL, MakeFleet, bearer, new_key
+from tests.access_control.conftest import MODEL, MakeFleet, bearer, new_key
 from tests.routers import MANAGE, Fleet
 
 SECRET_WORDS = "a phrase that nobody should ever find"
@@ -19,10 +19,10 @@ SHORT = {"options": {"num_predict": 7}}
 async def recorded(fleet: Fleet) -> list[UsageRow]:
     """What is in the store, oldest first."""
     await fleet.settled()
-    keeping = fleet.app.guarding.keeping
-    assert keeping.recording is not None
-    await keeping.recording.flush()
-    return list(reversed(await keeping.tried(lambda store: store.usage.recent(1000))))
+    store_service = fleet.app.access.store_service
+    assert store_service.usage_writer is not None
+    await store_service.usage_writer.flush()
+    return list(reversed(await store_service.tried(lambda store: store.usage.recent(1000))))
 
 
 async def post(
@@ -164,7 +164,7 @@ async def test_a_router_without_a_store_records_nothing_until_one_is_needed(
     nodes = {"gpu-1": (MODEL,)}
     async with Fleet(nodes, extra) as fleet:
         await post(session, fleet, "/api/chat", {**CHAT, **SHORT})
-        assert fleet.app.guarding.keeping.recording is None
+        assert fleet.app.access.store_service.usage_writer is None
     assert not (tmp_path / "home").exists()
 
 
@@ -176,7 +176,7 @@ async def test_what_was_said_is_kept_only_when_the_operator_wants_it(
     fleet = await make_fleet(f"access: {{log_content: {str(keep).lower()}}}")
     answer = await post(session, fleet, "/api/chat", {**CHAT, **SHORT, "stream": False})
     (row,) = await recorded(fleet)
-    content = await fleet.app.guarding.keeping.tried(
+    content = await fleet.app.access.store_service.tried(
         lambda store: store.usage.content(row.request_id)
     )
     if keep:

@@ -9,9 +9,9 @@ import pytest
 from multidict import CIMultiDict
 
 from olla.failures import Failed
-from tests.guarding.conftest import MODEL, MakeFleet, bearer, new_key
-from tests.guarding.test_limits import GENERATE, post, stopped
-from tests.guarding.test_usage import CHAT, recorded
+from tests.access_control.conftest import MODEL, MakeFleet, bearer, new_key
+from tests.access_control.test_limits import GENERATE, post, stopped
+from tests.access_control.test_usage import CHAT, recorded
 
 GUARDED = "access: {require_key: true, keys: [{name: ci, key: static-key-of-ci}]}\n"
 
@@ -60,7 +60,7 @@ async def test_an_address_counts_as_its_network_and_from_all_lines(
     settings = fleet.app.settings
     rates = settings.server.rate_limits.model_copy(update={"per_ip_requests_per_minute": 2})
     server = settings.server.model_copy(update={"rate_limits": rates})
-    fleet.app.guarding.apply(settings.model_copy(update={"server": server}))
+    fleet.app.access.apply(settings.model_copy(update={"server": server}))
     stopped(fleet.app)
     for lines in (
         [f"2001:db8:0:1::{last}" for last in range(3)],
@@ -102,7 +102,7 @@ async def test_a_plain_reverse_proxy_makes_nobody_an_administrator(
     fleet = await make_fleet(f"access: {{require_key: {required}}}\n")
     async with session.request(method, fleet.url + path, json=body) as response:
         assert response.status == (401 if required == "true" else 403)
-    assert await fleet.app.guarding.keeping.tried(lambda store: store.keys.every()) == []
+    assert await fleet.app.access.store_service.tried(lambda store: store.keys.every()) == []
 
 
 async def test_what_was_passed_on_counts_whatever_was_announced(
@@ -140,16 +140,16 @@ async def test_a_store_that_is_replaced_is_opened_anew(
     fleet = await make_fleet("access: {require_key: true}")
     secret = await new_key(fleet)
     assert (await post(session, fleet, **bearer(secret))).status == 200
-    keeping = fleet.app.guarding.keeping
+    store_service = fleet.app.access.store_service
     other = tmp_path / "other"
     other.mkdir()
     second = await make_fleet("access: {}", store=f"sqlite:///{other}/olla.db")
     fresh = await new_key(second, 9)
-    await second.app.guarding.stop()
+    await second.app.access.stop()
     for name in ("olla.db-wal", "olla.db-shm"):
         (tmp_path / name).unlink(missing_ok=True)
     (other / "olla.db").replace(tmp_path / "olla.db")
-    await keeping.look()
+    await store_service.look()
     assert (await post(session, fleet, **bearer(fresh))).status == 200
     assert (await post(session, fleet, **bearer(secret))).status == 401
     assert "replaced" in fleet.log.getvalue()
@@ -164,9 +164,9 @@ async def test_a_store_that_is_gone_is_said_to_be(
     for path in tmp_path.glob("olla.db*"):
         path.unlink()
     with pytest.raises(Failed, match="store"):
-        await fleet.app.guarding.keeping.look()
+        await fleet.app.access.store_service.look()
     assert (await post(session, fleet, **bearer(secret))).status == 200
-    assert fleet.app.guarding.numbers()["olla_store_up"] == 0
+    assert fleet.app.access.numbers()["olla_store_up"] == 0
 
 
 @pytest.mark.parametrize("path", ["/api/generate", "/api/tags", "/olla/management/models", "/chat"])
@@ -213,7 +213,7 @@ async def test_a_store_that_comes_back_charges_nothing_twice(
     for name in ("olla.db-wal", "olla.db-shm"):
         (tmp_path / name).unlink(missing_ok=True)
     copy.replace(file)
-    await fleet.app.guarding.keeping.look()
+    await fleet.app.access.store_service.look()
     assert "replaced" in fleet.log.getvalue()
     async with session.get(f"{fleet.url}/api/tags") as response:
         assert int(response.headers["X-RateLimit-Remaining"]) == 500 - used

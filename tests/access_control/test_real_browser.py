@@ -2,8 +2,8 @@
 
 import pytest
 
+from tests.access_control.conftest import MODEL
 from tests.browser import Site, browse, browser_binary
-from tests.guarding.conftest import MODEL
 from tests.routers import Fleet
 
 pytestmark = pytest.mark.timeout(150)

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from olla.simulation.server import SimulatedNode
-from tests.guarding.conftest import MODEL
+from tests.access_control.conftest import MODEL
 from tests.routers import node_options, settings_text
 
 BATCH_INTERVAL = 1.0

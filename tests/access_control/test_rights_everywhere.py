@@ -19,7 +19,7 @@ from olla.failures import Failed
 from olla.proxy.auth.authorize import authorize
 from olla.proxy.internal.subrequest import SubrequestIncoming
 from olla.surfaces.pages import PAGES
-from tests.guarding.conftest import MODEL, MakeFleet, new_key
+from tests.access_control.conftest import MODEL, MakeFleet, new_key
 from tests.routers import Fleet
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -87,7 +87,7 @@ def refused(field: str = "", **changes: object) -> Make:
 async def revoked(fleet: Fleet, required: bool) -> Shown:
     """A caller whose key was revoked."""
     secret = await new_key(fleet, rights=frozenset(Right))
-    await fleet.app.guarding.keeping.revoke("1")
+    await fleet.app.access.store_service.revoke("1")
     return Shown(f"Authorization: Bearer {secret}\r\n", None)
 
 
@@ -226,7 +226,7 @@ async def test_only_health_checks_and_empty_pages_are_open_to_all(make_fleet: Ma
 async def test_every_prefix_goes_by_the_same_rule(make_fleet: MakeFleet) -> None:
     """Of all kinds of server: let in with the right, refused without, before anything is asked."""
     fleet = await make_fleet()
-    authenticator, paths = fleet.app.guarding.authenticator, fleet.app.downstream._paths
+    authenticator, paths = fleet.app.access.authenticator, fleet.app.downstream._paths
     rights = [frozenset[Right](), *(frozenset({right}) for right in Right), frozenset(Right)]
     tried = 0
     for may in rights:

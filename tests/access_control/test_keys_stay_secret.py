@@ -8,7 +8,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.guarding.conftest import CALLS, MODEL, MakeFleet, new_key
+from tests.access_control.conftest import CALLS, MODEL, MakeFleet, new_key
 from tests.routers import Fleet
 
 STATIC = "static-secret-of-the-continuous-integration"
@@ -69,14 +69,14 @@ async def test_no_key_is_told_to_anybody(make_fleet: MakeFleet, tmp_path: Path) 
     """Good, revoked and unknown ones, in answers, log, store and to endpoints."""
     fleet = await make_fleet(SETTINGS)
     good, revoked = await new_key(fleet, 1), await new_key(fleet, 2)
-    await fleet.app.guarding.keeping.revoke("2")
+    await fleet.app.access.store_service.revoke("2")
     limited = await new_key(fleet, 3, tier="premium")
     secrets = [good, revoked, limited, STATIC, UNKNOWN]
     told = await everything_is_asked(fleet, secrets)
     await fleet.settled()
-    recording = fleet.app.guarding.keeping.recording
-    assert recording is not None
-    await recording.flush()
+    usage_writer = fleet.app.access.store_service.usage_writer
+    assert usage_writer is not None
+    await usage_writer.flush()
     files = b"".join(each.read_bytes() for each in tmp_path.iterdir()).decode("latin-1")
     seen = upstream(fleet)
     assert MODEL in str(told)

@@ -10,7 +10,7 @@ import pytest
 
 from olla.app import App
 from olla.settings import parse
-from tests.guarding.conftest import MakeFleet
+from tests.access_control.conftest import MakeFleet
 from tests.routers import Fleet, Log, settings_text
 
 SHOWN, HIDDEN, ELSEWHERE = "shown-model:latest", "hidden-model:latest", "elsewhere-model:latest"

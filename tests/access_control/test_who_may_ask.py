@@ -10,8 +10,8 @@ import pytest
 from olla.dialects.dialect import Right
 from olla.settings import parse
 from olla.settings.access import Access
-from tests.guarding.conftest import CALLS, MODEL, OTHER, MakeFleet, bearer, new_key, said
-from tests.guarding.test_usage import recorded
+from tests.access_control.conftest import CALLS, MODEL, OTHER, MakeFleet, bearer, new_key, said
+from tests.access_control.test_usage import recorded
 from tests.routers import settings_text
 
 GUARDED = """
@@ -61,7 +61,7 @@ async def test_of_two_keys_the_valid_one_is_used(
     fleet, other = await make_fleet(), await make_fleet()
     good = await new_key(fleet, 1)
     revoked, expired = await new_key(fleet, 2), await new_key(fleet, 3, expires=10.0)
-    await fleet.app.guarding.keeping.revoke("2")
+    await fleet.app.access.store_service.revoke("2")
     for first, second, status in (
         (good, revoked, 200),
         (revoked, good, 200),
@@ -102,7 +102,7 @@ async def test_a_revoked_key_is_refused_at_once(
     fleet = await make_fleet(GUARDED)
     secret = await new_key(fleet)
     assert (await ask(session, fleet.url, "native", **bearer(secret)))[0] == 200
-    await fleet.app.guarding.keeping.revoke("1")
+    await fleet.app.access.store_service.revoke("1")
     status, body, _ = await ask(session, fleet.url, dialect, **bearer(secret))
     assert status == 401
     assert "revoked" in said(dialect, body)
@@ -257,7 +257,7 @@ async def test_what_is_open_without_a_key_is_what_the_setting_names(
         (["generate", "embed", "list", "manage"], [200] * 4),
     ):
         access = Access(anonymous_operations=operations)
-        fleet.app.guarding.apply(fleet.app.settings.model_copy(update={"access": access}))
+        fleet.app.access.apply(fleet.app.settings.model_copy(update={"access": access}))
         assert await statuses() == expected, operations
 
 
