@@ -287,11 +287,13 @@ def test_how_much_a_long_body_may_hold_is_bounded(filling: bytes, fits: int) -> 
         b"{" + b",".join([b'"a":1'] * (MEMBERS_MAX + 1)) + b"}",
         b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
         b'{"a":' + b" " * 100_000 + b"1}",
+        b'{"a":' + b"9" * 5_000 + b"}",
+        b'{"a":0.' + b"9" * 5_000 + b',"b":1}',
     ],
 )
 @pytest.mark.parametrize("limits", [ABRIDGED, ScanLimits()], ids=["abridged", "whole"])
 def test_what_no_request_needs_is_refused(body: bytes, limits: ScanLimits) -> None:
-    """Very many names, also one over and over; depth; white space."""
+    """Very many names, also one over and over; depth; white space; long numbers."""
     with pytest.raises(NotAnObject):
         scanned(body, limits)
 
