@@ -116,7 +116,9 @@ SHAPES = (
         (10, 96),
         tls=True,
     ),
-    Shape("one number", _GENERATE, filled(b'{"model":"bench","stream":false,"x":', b"9", b"}"), _ALL),
+    Shape(
+        "one number", _GENERATE, filled(b'{"model":"bench","stream":false,"x":', b"9", b"}"), _ALL
+    ),
     Shape("`\\n` escapes, half a surrogate", _GENERATE, prompt(b"\\n", b"\\ud800"), _ALL),
     Shape("half surrogates only", _GENERATE, prompt(b"\\ud800"), _ALL),
     Shape("surrogate pairs, half a one", _GENERATE, prompt(b"\\ud83d\\ude00", b"\\ud83d")),

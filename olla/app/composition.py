@@ -109,6 +109,7 @@ class App:
         self.log_writer = LogWriter(descriptor_of(stream), clock=self._clock)
         self._colors = stream is not None and stream.isatty()
         self._server: asyncio.Server | None = None
+        self._started_with = loaded.settings
         self._on_loopback = True  # until it is known what is listened on
         self._via = f"olla-{secrets.token_hex(8)}"
         self.decision_log: DecisionLog | None = None
@@ -253,7 +254,7 @@ class App:
                 self._put_into_force(before)
             raise
         self._loaded = loaded
-        for name in needs_restart(before.settings, loaded.settings):
+        for name in needs_restart(self._started_with, loaded.settings):
             self.logger.warning("setting changed, but it takes a restart", setting=name)
 
     def _put_into_force(self, loaded: LoadedSettings) -> None:

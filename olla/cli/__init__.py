@@ -1,6 +1,8 @@
 """The `olla` command: one module a subcommand, imported only when it runs."""
 
 import importlib
+import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -43,6 +45,19 @@ class _Commands(click.Group):
             ctx.fail(f"No such command '{args[0]}'.{hint}")
         return super().resolve_command(ctx, args)
 
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run a command. Output that cannot be written, to a full disk for instance, is an error
+        in one line, not a traceback."""
+        try:
+            try:
+                return super().main(*args, **options)
+            finally:
+                sys.stdout.flush()
+        except OSError as error:
+            sys.stdout = None  # else the interpreter tries it once more
+            click.echo(f"olla: the output cannot be written: {error.strerror or error}", err=True)
+            sys.exit(1)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The commands with a line each, without importing them."""
         with formatter.section("Commands"):
@@ -60,7 +75,20 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 @click.group(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="olla COMMAND --help tells more.",
+    epilog="Without a command, olla runs the router as `olla serve` does. "
+    "olla COMMAND --help tells more.",
+    invoke_without_command=True,
+)
+@click.option(
+    "--config",
+    "-c",
+    type=click.Path(path_type=Path),
+    help="Configuration file, if no command is given; see `olla serve --help`.",
+)
+@click.option(
+    "--validate-config",
+    is_flag=True,
+    help="Check the configuration file as `olla check` does, and exit.",
 )
 @click.option(
     "--version",
@@ -70,7 +98,8 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     callback=_version,
     help="Show the version.",
 )
-def main() -> None:
+@click.pass_context
+def main(context: click.Context, config: Path | None, validate_config: bool) -> None:
     """One address for a fleet of Ollama servers.
 
     \b
@@ -80,3 +109,15 @@ def main() -> None:
       olla serve --config fleet.yaml    run the router
       olla status                       what is the fleet doing?
     """
+    if context.invoked_subcommand is not None:
+        if config is not None or validate_config:
+            context.fail("-c and --validate-config belong after the command")
+        return
+    if validate_config:
+        from olla.cli.check import command as check
+
+        context.invoke(check, config=config)
+    else:
+        from olla.cli.serve import command as serve
+
+        context.invoke(serve, config=config)

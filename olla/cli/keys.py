@@ -139,10 +139,10 @@ def create(
         raise click.UsageError("--admin is every operation; leave --operation out")
     settings = load_or_exit(config).settings
     rights = frozenset(map(Right, operations)) or DEFAULT_RIGHTS
+    if not name.strip():
+        raise click.UsageError("--name must not be empty")
     if not all(each.strip() for each in (*models, *endpoints)):
-        raise click.UsageError(
-            "an empty name is nothing's; leave --model and --endpoint out for all"
-        )
+        raise click.UsageError("names must not be empty; omit --model and --endpoint to allow all")
     _check_tier(settings, tier)
     unknown = set(endpoints) - {each.name for each in settings.discovery.static.endpoints}
     for each in sorted(unknown):
@@ -160,11 +160,16 @@ def create(
         ),
         "keys",
     )
-    if as_json:
-        shown = shown_key(key)
-        click.echo(json.dumps({"id": shown.pop("id"), "key": secret, **shown}, indent=2))
-        return
-    click.echo(secret)
+    try:
+        if as_json:
+            shown = shown_key(key)
+            click.echo(json.dumps({"id": shown.pop("id"), "key": secret, **shown}, indent=2))
+            return
+        click.echo(secret)
+    except OSError:
+        # A key that was not shown is of no use, and would stay valid.
+        _with_store(settings, lambda book: book.revoke(key.id, None), f"revoked {key.id}")
+        raise
     until = f", until {iso_time(key.expires)}" if key.expires is not None else ""
     may = ", ".join(each for each in _ORDER if Right(each) in key.rights)
     click.echo(

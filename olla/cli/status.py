@@ -54,6 +54,13 @@ def command(url: str, key: str | None, as_json: bool) -> None:
         _show(heading, rows)
 
 
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Reports redirects as errors: following one would send the key to another host."""
+
+    def redirect_request(self, *_: object, **__: object) -> None:
+        """Follow no redirect."""
+
+
 def _fetch(address: str, key: str | None) -> bytes:
     """The answer's body; exits with 1 when there is none."""
     try:
@@ -62,7 +69,7 @@ def _fetch(address: str, key: str | None) -> bytes:
     except ValueError as error:
         _fail(f"{address} is not a URL: {error}")
     # No proxy: the router is asked itself, whatever the shell's variables say.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects())
     try:
         with opener.open(request, timeout=_TIMEOUT) as response:
             body: bytes = response.read(_BODY_MAX)
@@ -74,6 +81,9 @@ def _fetch(address: str, key: str | None) -> bytes:
                 f"{address} answers {error.code} {error.reason}; give a key with the right 'list' "
                 "in OLLA_KEY or by --key (`olla keys create` makes one)"
             )
+        if 300 <= error.code < 400:
+            to = error.headers.get("Location", "another address")
+            _fail(f"{address} redirects to {to}; give that address as --url")
         _fail(f"{address} answers {error.code} {error.reason}; is it an olla router?")
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error

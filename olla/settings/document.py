@@ -109,6 +109,9 @@ def read_document(text: str, environ: Mapping[str, str], file: str) -> Document:
 def _marked(error: yaml.MarkedYAMLError, text: str) -> tuple[int, int, str]:
     mark = error.problem_mark or error.context_mark
     message = ", ".join(part for part in (error.context, error.problem) if part)
+    if isinstance(error, yaml.composer.ComposerError) and "alias" in message:
+        # Its name is not repeated: it may be a password that begins with an asterisk.
+        message = "a value that begins with * needs quotes"
     if mark is None:
         return 0, 0, f"this is not YAML: {message}"
     lines = text.splitlines()
@@ -187,7 +190,10 @@ class _Builder:
 
     def _scalar(self, node: yaml.ScalarNode, key: Key) -> str | None:
         if node.tag not in _SCALARS:
-            self._document.add(key, f"the tag {node.tag.replace(_TAG, '!!')} means nothing here")
+            # The tag is not repeated: it may be a password that begins with an exclamation mark.
+            self._document.add(
+                key, "tags are not used here; a value that begins with ! needs quotes"
+            )
         plain = node.style is None
         if plain and node.tag == _TAG + "null":
             return None

@@ -41,7 +41,7 @@ def read_address(url: str) -> EndpointUrl:
             query.
     """
     shown = masked_url(url)
-    if "@" in url.partition("://")[2].partition("/")[0]:
+    if "@" in url.partition("://")[2].partition("?")[0]:  # a password may contain slashes
         raise ValueError("credentials do not belong in a URL; leave them out and use auth")
     if not _PLAIN.fullmatch(url):
         raise ValueError(
@@ -51,8 +51,10 @@ def read_address(url: str) -> EndpointUrl:
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:
-        raise ValueError(f"'{shown}' is no URL: {error}") from None
+    except ValueError:  # whose text may repeat a part of a password
+        raise ValueError(
+            f"'{shown}' is not a URL: the host or the port is wrong (expected e.g. http://gpu-1:11434)"
+        ) from None
     host = parts.hostname or ""
     if parts.scheme not in _DEFAULT_PORTS or not host:
         raise ValueError(f"'{shown}' must look like http://host:11434 or https://host/path")

@@ -1,13 +1,17 @@
 """The command itself: help, version, and what is said about wrong use."""
 
+import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from click.testing import Result
 
 from olla import __version__
+from olla.cli import serve
 
 Invoke = Callable[..., Result]
 COMMANDS = ["serve", "check", "demo", "simulate-node", "status"]
@@ -72,3 +76,53 @@ def test_wrong_use_ends_with_two_and_says_what_is_wrong(
     assert told.exit_code == 2
     assert message in told.stderr
     assert "--help" in told.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["check"], ["keys", "--help"]], ids=" ".join)
+def test_output_that_cannot_be_written_is_an_error(arguments: list[str], tmp_path: Path) -> None:
+    """One line says so, and the exit status: no traceback, and no success."""
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "olla", *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            env={**os.environ, "OLLA_HOME": str(tmp_path)},
+        )
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].startswith("olla: the output cannot be written")
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_key_that_could_not_be_shown_is_revoked(tmp_path: Path) -> None:
+    """Else it would stay valid, and its owner would not know it."""
+    environ = {**os.environ, "OLLA_HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "olla", "keys"]
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run([*command, "create"], stdout=full, check=False, env=environ)
+    assert ended.returncode == 1
+    listed = subprocess.run(
+        [*command, "list", "--json"], capture_output=True, check=True, env=environ
+    )
+    assert [key["is_active"] for key in json.loads(listed.stdout)] == [False]
+
+
+def test_without_a_command_the_configuration_can_be_checked(invoke: Invoke, tmp_path: Path) -> None:
+    """`olla -c FILE --validate-config` is `olla check -c FILE`."""
+    good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
+    good.write_text("server: {port: 1234}\n")
+    bad.write_text("server: {prot: 1234}\n")
+    shown = invoke("-c", str(good), "--validate-config")
+    assert shown.exit_code == 0
+    assert "port: 1234" in shown.output
+    assert invoke("-c", str(bad), "--validate-config").exit_code == 2
+    assert "belong after the command" in invoke("-c", str(good), "status").output
+
+
+def test_without_a_command_the_router_runs(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`olla -c FILE` is `olla serve -c FILE`."""
+    started: list[Path | None] = []
+    monkeypatch.setattr(serve.command, "callback", lambda config, **_: started.append(config))
+    assert invoke("-c", "x.yaml").exit_code == 0
+    assert started == [Path("x.yaml")]

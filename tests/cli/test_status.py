@@ -158,3 +158,30 @@ def test_an_address_that_is_none_is_said(url: str, invoke: Invoke) -> None:
     told = invoke("status", "--url", url)
     assert told.exit_code == 1
     assert told.stderr.startswith("olla: ")
+
+
+def test_the_key_does_not_follow_a_redirect(invoke: Invoke) -> None:
+    """A redirect is an error that names the other address, which is never asked."""
+    asked: list[str | None] = []
+
+    class Redirecting(_Answering):
+        def do_GET(self) -> None:
+            asked.append(self.headers.get("Host"))
+            self.send_response(302)
+            self.send_header("Location", f"http://localhost:{self.server.server_address[1]}/x")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    server = HTTPServer(("127.0.0.1", 0), Redirecting)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        address = f"http://127.0.0.1:{server.server_address[1]}"
+        shown = invoke("status", "--url", address, "--key", "a-key-of-sixteen")
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    assert shown.exit_code == 1
+    assert "give that address as --url" in shown.output
+    assert asked == [address.removeprefix("http://")]

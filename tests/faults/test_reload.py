@@ -230,6 +230,9 @@ async def test_what_takes_a_restart_is_said() -> None:
         assert "b" in fleet.app.prober.snapshot.by_name
         (line,) = [line for line in fleet.log.getvalue().splitlines() if "takes a restart" in line]
         assert json.loads(line)["setting"] == "server.port"
+        fleet.log.clear()
+        await fleet.app.reload(parse(text.replace("port: 1", "port: 0"), {}))
+        assert "takes a restart" not in fleet.log.getvalue()  # what runs has this port
 
 
 async def test_secrets_that_cannot_be_read_change_nothing(tmp_path: Path) -> None:
