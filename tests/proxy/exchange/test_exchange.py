@@ -1,13 +1,291 @@
-"""What is noted of a choice."""
+"""The life of one request, on streams in memory: no path leaves anything behind."""
 
+import asyncio
+import itertools
+import json
+
+from olla.access.policy import AccessPolicy
 from olla.admission.dispatcher import Dispatcher
 from olla.admission.queue_types import Lease
-from olla.fleet.snapshot import Snapshot
-from olla.proxy.exchange.exchange import record_choice
+from olla.clock import SystemClock
+from olla.dialects.paths import Paths, ScopeSpec
+from olla.failures import Failure, Kind
+from olla.fleet.endpoint import EndpointSpec
+from olla.fleet.health import Health
+from olla.fleet.model_names import canonical
+from olla.fleet.profiles import PROFILES
+from olla.fleet.snapshot import EndpointView, Model, ResidentModel, Snapshot
+from olla.proxy.auth.authorize import authorize
+from olla.proxy.background.model_loader import ModelLoader
+from olla.proxy.bounds.body_budget import BodyBudget
+from olla.proxy.bounds.timer_wheel import TimerWheel
+from olla.proxy.exchange.admission import Admission
+from olla.proxy.exchange.attempt import Timeouts
+from olla.proxy.exchange.context import RequestConfig, Services, Upstreams
+from olla.proxy.exchange.exchange import Exchange, record_choice
+from olla.proxy.server.fast_path import FastRequest
+from olla.proxy.server.hot_head import HotHead, Remembered
 from olla.record import RequestRecord
 from olla.routing.decision import RoutingOptions
 from olla.routing.policies import POLICIES
+from tests.gates import open_authenticator
+from tests.proxy.streams import Client, idle_endpoint, new_pool
 from tests.views import features, view
+
+PATHS = Paths(
+    [ScopeSpec(row.name, row.prefixes, row.dialects) for row in PROFILES.values()],
+    root_enabled=True,
+)
+BODY = b'{"model":"m","messages":[{"role":"user","content":"hi"}],"stream":false}'
+FINAL = b'{"model":"m","done":true,"done_reason":"stop","prompt_eval_count":3,"eval_count":5}'
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (
+    len(FINAL),
+    FINAL,
+)
+BUSY = b'HTTP/1.1 503 Busy\r\nContent-Length: 16\r\n\r\n{"error":"busy"}'
+
+
+class StaticFleet:
+    """A fleet that stays as it is, and remembers what it was told."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self.observed: list[tuple[str, Failure | None]] = []
+        self.refreshed = 0
+
+    def observe(self, endpoint: str, failure: Failure | None, model: str | None) -> None:
+        """See `Fleet.observe`."""
+        self.observed.append((endpoint, failure))
+
+    def probe_now(self, endpoint: str) -> None:
+        """See `Fleet.probe_now`."""
+
+    async def refresh(self, what: str, max_age: float, timeout: float) -> Snapshot:
+        """See `Fleet.refresh`."""
+        self.refreshed += 1
+        return self.snapshot
+
+
+class House:
+    """Endpoints with idle connections, and what exchanges share."""
+
+    def __init__(self, *names: str, slots: int = 4, policy: str = "priority") -> None:
+        clock = SystemClock()
+        self.pool = new_pool()
+        specs = [
+            EndpointSpec(name, "127.0.0.1", 9 + at, priority=100 - at, num_parallel=slots)
+            for at, name in enumerate(names)
+        ]
+        self.endpoints = {spec.name: idle_endpoint(self.pool, spec) for spec in specs}
+        views = [
+            EndpointView(
+                spec,
+                at,
+                PROFILES["ollama"],
+                Health.HEALTHY,
+                models={canonical("m"): Model("m:latest")},
+                resident={canonical("m"): ResidentModel("m:latest")},
+                models_at=clock.now(),
+                resident_at=clock.now(),
+            )
+            for at, spec in enumerate(specs)
+        ]
+        self.fleet = StaticFleet(Snapshot.of(views))
+        self.dispatcher = Dispatcher(POLICIES[policy], RoutingOptions())
+        timers = TimerWheel()
+        ids = (str(number) for number in itertools.count())
+        admission = Admission(
+            self.dispatcher,
+            clock,
+            lambda ended: ModelLoader(self.pool, ended, timeout=1.0, new_id=lambda: next(ids)),
+            snapshot=lambda: self.fleet.snapshot,
+        )
+        self.services = Services(
+            clock,
+            open_authenticator(AccessPolicy()),
+            lambda record: None,
+            ids,
+            BodyBudget(1 << 30, 1 << 20),
+            timers,
+        )
+        self.upstreams = Upstreams(clock, admission, self.fleet, self.pool, timers)
+        self.config = RequestConfig(
+            timeouts=Timeouts(), max_body=1 << 20, aliases={}, refresh_timeout=1.0
+        )
+        self.over_count = 0
+        self.crashes: list[Exception] = []
+
+    def over(self, exchange: Exchange) -> None:
+        """See `ExchangeOwner.over`."""
+        self.over_count += 1
+
+    def crashed(self, record: RequestRecord, error: Exception) -> None:
+        """See `ExchangeOwner.crashed`."""
+        self.crashes.append(error)
+
+    def begin(self, body: bytes = BODY) -> tuple[Exchange, Client]:
+        """A request arrives, whole."""
+        target = PATHS.resolve("POST", "/api/chat")
+        fields = ((b"Content-Type", b"application/json"),)
+        incoming = FastRequest(HotHead("/api/chat", fields, target, Remembered()), "10.0.0.1", 2)
+        clock, client = self.services.clock, Client()
+        record = RequestRecord("1", "POST", "/api/chat", "10.0.0.1", clock.now(), clock.wall())
+        exchange = Exchange(
+            self.services,
+            self.upstreams,
+            self.config,
+            incoming,
+            client,
+            target,
+            record,
+            self,
+        )
+        exchange.enter(authorize(self.services.authenticator, incoming, target, None))
+        exchange.begin(body)
+        return exchange, client
+
+    def asked(self, name: str) -> bytes:
+        """What an endpoint was sent."""
+        return self.endpoints[name].transport.written
+
+    def check_clean(self, count: int = 1) -> None:
+        """Every request has ended once, and nothing is left."""
+        assert self.over_count == count
+        assert self.dispatcher.leases == 0
+        assert self.dispatcher.waiting == 0
+        assert self.crashes == []
+
+
+async def test_an_answer_is_relayed_and_recorded() -> None:
+    """Counts, status and endpoint stand in the record; the lease is back."""
+    house = House("a")
+    exchange, client = house.begin()
+    assert b"POST /api/chat" in house.asked("a")
+    assert house.dispatcher.leases == 1
+    house.endpoints["a"].send(ANSWER)
+    record = exchange.record
+    assert (record.status, record.endpoint, record.failure) == (200, "a", None)
+    assert (record.prompt_tokens, record.output_tokens) == (3, 5)
+    assert client.received.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"X-Olla-Endpoint: a\r\n" in client.received
+    assert house.fleet.observed == [("a", None)]
+    house.check_clean()
+
+
+async def test_a_failure_before_the_first_byte_goes_to_the_next_endpoint() -> None:
+    """The client sees only the good answer, and that it took two attempts."""
+    house = House("a", "b")
+    exchange, client = house.begin()
+    house.endpoints["a"].send(BUSY)
+    assert client.received == b""
+    house.endpoints["b"].send(ANSWER)
+    assert client.received.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"X-Olla-Attempts: 2\r\n" in client.received
+    assert [each.endpoint for each in exchange.record.attempts] == ["a", "b"]
+    assert house.fleet.observed[0][1] is not None
+    house.check_clean()
+
+
+async def test_the_last_endpoints_own_error_is_passed_on() -> None:
+    """There is no other to try: the client gets what the endpoint said."""
+    house = House("a")
+    exchange, client = house.begin()
+    house.endpoints["a"].send(BUSY)
+    assert client.received.startswith(b"HTTP/1.1 503 ")
+    assert client.received.endswith(b'{"error":"busy"}')
+    assert exchange.record.status == 503
+    house.check_clean()
+
+
+async def test_an_answer_that_breaks_is_not_tried_elsewhere_once_it_has_begun() -> None:
+    """The client has a part of it; the connection is closed without an end."""
+    house = House("a", "b")
+    exchange, client = house.begin(BODY.replace(b"false", b"true"))
+    head = (
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n"
+    )
+    house.endpoints["a"].send(head + b"\r\n", b'e\r\n{"done":false}\r\n')
+    house.endpoints["a"].close()
+    assert house.asked("b") == b""
+    assert b'"error"' in client.received
+    assert not client.received.endswith(b"0\r\n\r\n")
+    assert not client.persistent
+    failure = exchange.record.failure
+    assert failure is not None
+    assert failure.kind is Kind.BODY_TRUNCATED
+    house.check_clean()
+
+
+async def test_a_client_that_leaves_stops_the_endpoint() -> None:
+    """At once; nobody is told of a fault."""
+    house = House("a")
+    exchange, _ = house.begin()
+    exchange.abandon()
+    assert house.endpoints["a"].transport.aborted
+    assert exchange.record.status == 499
+    assert house.fleet.observed == []
+    house.check_clean()
+
+
+async def test_a_request_waits_for_a_slot() -> None:
+    """It is sent when the one before it has ended."""
+    house = House("a", slots=1, policy="shortest-expected-delay")
+    _, first = house.begin()
+    waiting, second = house.begin()
+    assert house.dispatcher.waiting == 1
+    house.endpoints["a"].send(ANSWER)
+    assert first.received.endswith(FINAL)
+    await asyncio.sleep(0)
+    assert waiting.attempt is not None
+    house.endpoints["a"].send(ANSWER)
+    assert second.received.endswith(FINAL)
+    assert b"X-Olla-Queue-Time: " in second.received
+    house.check_clean(2)
+
+
+async def test_a_client_that_leaves_gives_its_place_back() -> None:
+    """The endpoint never hears of the request."""
+    house = House("a", slots=1, policy="shortest-expected-delay")
+    _, _ = house.begin()
+    waiting, client = house.begin()
+    waiting.half_closed()
+    assert house.dispatcher.waiting == 0
+    assert client.received.startswith(b"HTTP/1.1 499")
+    house.endpoints["a"].send(ANSWER)
+    assert house.asked("a").count(b"POST ") == 1
+    house.check_clean(2)
+
+
+async def test_lists_are_renewed_once_before_a_model_is_not_found() -> None:
+    """It may have been pulled a moment ago."""
+    house = House("a")
+    exchange, client = house.begin(BODY.replace(b'"m"', b'"other"'))
+    assert exchange.task is not None
+    await asyncio.gather(exchange.task, return_exceptions=True)
+    assert house.fleet.refreshed == 1
+    assert client.received.startswith(b"HTTP/1.1 404 ")
+    assert exchange.record.decision == "rejected"
+    house.check_clean()
+
+
+async def test_a_body_that_is_no_json_is_refused() -> None:
+    """Before any endpoint is asked."""
+    house = House("a")
+    _, client = house.begin(b"nonsense")
+    assert client.received.startswith(b"HTTP/1.1 400 ")
+    assert "error" in json.loads(client.received.partition(b"\r\n\r\n")[2])
+    assert house.asked("a") == b""
+    house.check_clean()
+
+
+async def test_a_stop_ends_a_request_with_an_error() -> None:
+    """As a drain does: before the first byte it is an answer of its own."""
+    house = House("a")
+    exchange, client = house.begin()
+    exchange.stop(Failure(Kind.DRAINING, "the router is shutting down"))
+    assert client.received.startswith(b"HTTP/1.1 503 ")
+    assert house.endpoints["a"].transport.aborted
+    house.check_clean()
 
 
 def test_a_choice_is_noted_with_the_endpoints_own_spelling() -> None:
