@@ -1,4 +1,4 @@
-"""A connection to Redis that comes back by itself. What is said over it is for others.
+"""A connection to Redis that reconnects. `redis_pipeline` uses it.
 
 The library's connections are used, not its client: that takes one out of a pool for each command
 and waits for the answer there (56 µs a command where sixteen ask at once, against 22 over one).

@@ -43,7 +43,7 @@ async def test_a_silent_connection_is_asked_whether_it_lives(
     redis: RedisServer, monkeypatch: object
 ) -> None:
     """One that lives is kept, one that does not is made again."""
-    monkeypatch.setattr("olla.state.redis_pubsub._QUIET", 0.05)
+    monkeypatch.setattr("olla.state.redis_pubsub._QUIET_SECONDS", 0.05)
     one, heard = await listening(redis, "one")
     answered = asyncio.get_running_loop().time() + 0.4
     await until(lambda: asyncio.get_running_loop().time() > answered)
