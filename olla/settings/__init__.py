@@ -1,4 +1,4 @@
-"""YAML -> typed settings; every problem at once, with its line and the nearest known key."""
+"""Load YAML into typed settings; report every problem at once, with line and nearest known key."""
 
 from olla.settings.dump import effective_yaml
 from olla.settings.endpoint_specs import endpoint_specs

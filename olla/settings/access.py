@@ -1,4 +1,4 @@
-"""What a file may say of who may ask, how much, and what is kept of it."""
+"""Define the sections for keys, limits, the store and shared state."""
 
 from collections.abc import Collection
 from ipaddress import ip_network
@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from olla.access.keys import DEFAULT_RIGHTS
 from olla.access.policy import CATEGORIES, TIERS
 from olla.dialects.dialect import Right
-from olla.settings.section import Section, about_key
+from olla.settings.section import Section, key_error
 from olla.settings.state_url import checked_state_url
 from olla.settings.store_url import checked_url
 from olla.settings.values import Duration, did_you_mean, one_of
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 _KEY_MIN = 8
-"""Characters. Shorter ones can be tried out."""
+"""Characters. Shorter keys can be guessed by brute force."""
 _Count = Annotated[int, Field(ge=1, le=10**12)]
 
 
@@ -35,7 +35,7 @@ def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
             ip_network(each, strict=False)
         except ValueError:
             raise ValueError(
-                f"'{each}' is no network; write one such as 10.0.0.0/8 or 127.0.0.1"
+                f"'{each}' is not a valid network (expected e.g. 10.0.0.0/8 or 127.0.0.1)"
             ) from None
     return value
 
@@ -45,56 +45,61 @@ def _operation(text: str) -> str:
 
 
 def one_of_tiers(known: Collection[str], tier: str) -> str:
-    """What to say of a tier that is none of those known."""
-    return f"'{tier}' is no tier; there are {', '.join(sorted(known))}{did_you_mean(tier, known)}"
+    """Return the error message for an unknown tier."""
+    return (
+        f"'{tier}' is not a known tier; use one of {', '.join(sorted(known))}"
+        f"{did_you_mean(tier, known)}"
+    )
 
 
 class StaticKey(Section):
-    """A key that stands in this file, or in a variable it names."""
+    """A key that is set in this file, or by a variable that the file names."""
 
     name: str
-    """How the key is known in logs, metrics and usage."""
+    """Name of the key in logs, metrics and usage."""
     key: str = Field(repr=False)
-    """The key itself, best as ${VARIABLE}."""
+    """The key itself, preferably as ${VARIABLE}."""
     tier: str = "standard"
-    """Which limits hold for it."""
+    """Tier whose limits apply to the key."""
     owner: str = ""
-    """Whose it is, in usage."""
+    """Owner of the key in usage; defaults to its name."""
     operations: tuple[str, ...] = tuple(sorted(right.value for right in DEFAULT_RIGHTS))
-    """What it may do: generate, embed, list, manage, admin."""
+    """Operations that the key may use: generate, embed, list, manage, admin."""
     models: tuple[str, ...] = ()
-    """Globs of models it may use; empty is all."""
+    """Globs of models that the key may use; empty means all."""
     endpoints: tuple[str, ...] = ()
-    """Names of endpoints it may be sent to; empty is all."""
+    """Names of endpoints that requests with the key may use; empty means all."""
 
     @field_validator("name")
     @classmethod
-    def _some_name(cls, value: str) -> str:
+    def _valid_name(cls, value: str) -> str:
         if not value.strip() or not value.isprintable() or len(value) > 100:
-            raise ValueError("a name is up to 100 printable characters")
+            raise ValueError("a name must have 1 to 100 printable characters")
         return value
 
     @field_validator("key")
     @classmethod
-    def _some_key(cls, value: str) -> str:
+    def _valid_key(cls, value: str) -> str:
         if not value.isascii() or not value.isprintable() or " " in value:
-            raise ValueError("a key is printable ASCII without spaces")
+            raise ValueError("a key must be printable ASCII without spaces")
         if len(value) < _KEY_MIN:
-            raise ValueError(f"a key needs at least {_KEY_MIN} characters, or it can be guessed")
+            raise ValueError(
+                f"a key must have at least {_KEY_MIN} characters; shorter ones can be guessed"
+            )
         return value
 
     @field_validator("models", "endpoints")
     @classmethod
-    def _some_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _nonempty_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not all(each.strip() for each in value):
-            raise ValueError("an empty name is nothing's; name some, or leave the key out for all")
+            raise ValueError("names must not be empty; omit the key to allow all")
         return value
 
     @field_validator("operations")
     @classmethod
     def _known_operations(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not value:
-            raise ValueError("such a key may do nothing; name an operation, or leave the key out")
+            raise ValueError("this allows no operation; list at least one, or omit the key")
         return tuple(map(_operation, value))
 
 
@@ -102,16 +107,16 @@ class CategoryLimits(Section):
     """Limits of each caller in one category."""
 
     requests_per_minute: _Count | None = None
-    """Requests that come back evenly over a minute. None: no limit."""
+    """Sustained requests per minute, refilled evenly. None: no limit."""
     burst: _Count | None = None
-    """Requests that may come at once; as many as in a minute when left out."""
+    """Maximum burst of requests; defaults to requests_per_minute."""
     shadow: bool = False
-    """Count and report, but refuse nothing."""
+    """Count and report, but reject nothing."""
 
     @model_validator(mode="after")
-    def _burst_of_something(self) -> "CategoryLimits":
+    def _burst_needs_rate(self) -> "CategoryLimits":
         if self.burst is not None and self.requests_per_minute is None:
-            raise about_key("burst", "a burst needs requests_per_minute beside it")
+            raise key_error("burst", "burst needs requests_per_minute; set both, or omit burst")
         return self
 
 
@@ -119,33 +124,32 @@ class TierLimits(CategoryLimits):
     """Limits of each caller of one tier, all categories together."""
 
     tokens_per_minute: _Count | None = None
-    """Tokens, prompts and answers together. None: no limit."""
+    """Tokens per minute, prompts and answers together. None: no limit."""
     tokens_per_day: _Count | None = None
-    """Tokens of one day, in UTC. None: no limit."""
+    """Tokens per day, counted from midnight UTC. None: no limit."""
     concurrent: _Count | None = None
-    """Requests at a time, waiting ones too. None: no limit."""
+    """Concurrent requests, including queued ones. None: no limit."""
 
 
 class Access(Section):
-    """Who may do what, and how much. Without this section, inference and lists are open."""
+    """Keys, rights and limits. Without this section, inference and lists are open."""
 
     require_key: bool = False
-    """Refuse requests without a key. Without it, callers that show none are of the tier anonymous,
-    told apart by address."""
+    """Reject requests without a key. If false, callers without a key are in the tier anonymous,
+    distinguished by address."""
     anonymous_operations: tuple[str, ...] = ("generate", "embed", "list")
-    """What callers may do without a key, where require_key is false: generate, embed, list,
-    manage; an empty list is nothing."""
+    """Operations allowed without a key if require_key is false: generate, embed, list, manage.
+    An empty list allows none."""
     keys: tuple[StaticKey, ...] = ()
-    """Keys that stand in this file; others are made with `olla keys create`, and are in the
-    store."""
+    """Keys in this file. Keys created by `olla keys create` are in the store instead."""
     tiers: dict[str, TierLimits] = Field(default={})
-    """Limits by tier: anonymous, member, standard, premium, or names of your own."""
+    """Limits by tier: anonymous, member, standard, premium, or custom names."""
     categories: dict[str, CategoryLimits] = Field(default={})
-    """Limits by what is asked: generation, management, monitoring."""
+    """Limits by category of request: generation, management, monitoring."""
     trusted_proxies: tuple[str, ...] = ()
-    """Networks of proxies whose X-Forwarded-For and X-Forwarded-Host are believed."""
+    """Networks of proxies whose X-Forwarded-For and X-Forwarded-Host are trusted."""
     log_content: bool = False
-    """Keep prompts and answers with the usage. Mind who may read the store."""
+    """Store prompts and answers with the usage. Check who can read the store."""
 
     @field_validator("anonymous_operations")
     @classmethod
@@ -153,14 +157,14 @@ class Access(Section):
         named = tuple(map(_operation, value))
         if Right.ADMIN.value in named:
             raise ValueError(
-                "admin is never open: callers without a key could make keys and read everyone's "
-                "usage; leave it out and make a key with `olla keys create --admin`"
+                "admin always needs a key: without one, any caller could create keys and read all "
+                "usage; remove it, and create a key with `olla keys create --admin`"
             )
         return named
 
     @field_validator("trusted_proxies")
     @classmethod
-    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _valid_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return _networks(value)
 
     @field_validator("categories")
@@ -168,19 +172,21 @@ class Access(Section):
     def _known_categories(cls, value: dict[str, CategoryLimits]) -> dict[str, CategoryLimits]:
         for name in value:
             if name not in CATEGORIES:
-                raise about_key(name, f"there are {', '.join(CATEGORIES)}; '{name}' is none")
+                raise key_error(
+                    name, f"'{name}' is not a category; use one of {', '.join(CATEGORIES)}"
+                )
         return value
 
     @field_validator("keys")
     @classmethod
-    def _different_keys(cls, value: tuple[StaticKey, ...]) -> tuple[StaticKey, ...]:
+    def _unique_keys(cls, value: tuple[StaticKey, ...]) -> tuple[StaticKey, ...]:
         seen: set[str] = set()
         for each in value:
             if each.name in seen:
-                raise ValueError(f"two keys are named '{each.name}'; each needs its own name")
+                raise ValueError(f"two keys are named '{each.name}'; names must be unique")
             seen.add(each.name)
         if len({each.key for each in value}) != len(value):
-            raise ValueError("two names have the same key; each needs its own")
+            raise ValueError("two entries have the same key; keys must be unique")
         return value
 
     @model_validator(mode="after")
@@ -188,57 +194,58 @@ class Access(Section):
         known = {*TIERS, *self.tiers}
         for each in self.keys:
             if each.tier not in known:
-                # Its key would have no limits, which nobody would notice.
-                raise about_key("keys", f"{each.name}: {one_of_tiers(known, each.tier)}")
+                # The key would silently have no limits.
+                raise key_error("keys", f"{each.name}: {one_of_tiers(known, each.tier)}")
         return self
 
 
 class StoreSection(Section):
-    """Where keys and usage are kept."""
+    """The store for keys and usage."""
 
     url: str | None = None
-    """sqlite:///path or postgresql://…; by default a SQLite file in the user's state directory
-    (OLLA_HOME overrides), opened when it is first needed."""
+    """sqlite:///path or postgresql://…. The default is a SQLite file in the user's state directory
+    (OLLA_HOME overrides it), opened on first use."""
     usage_retention: Duration = 30 * 86400.0
-    """How long usage is kept; 0 for ever."""
+    """How long usage is kept; 0 keeps it forever."""
 
     @field_validator("url")
     @classmethod
-    def _some_url(cls, value: str | None) -> str | None:
+    def _valid_url(cls, value: str | None) -> str | None:
         if value is not None:
             checked_url(value)
         return value
 
 
 class State(Section):
-    """What several routers share."""
+    """State shared by several routers."""
 
     url: str | None = None
-    """redis://host:6379/0; with it, limits and revocations hold for all routers together."""
+    """URL of a Redis server, such as redis://host:6379/0. If set, limits and revocations apply
+    across all routers."""
     timeout: Annotated[Duration, Field(gt=0, le=10)] = 0.1
-    """How long an answer may take, before this router's own limits decide."""
+    """How long Redis may take to answer before this router uses its local limits."""
 
     @field_validator("url")
     @classmethod
-    def _some_url(cls, value: str | None) -> str | None:
+    def _valid_url(cls, value: str | None) -> str | None:
         return None if value is None else checked_state_url(value)
 
 
 class RateLimits(Section):
-    """Limits that hold for everybody, as the Go router has them. 0 is none."""
+    """Limits for all callers, compatible with the Go router. 0 means no limit."""
 
     global_requests_per_minute: Annotated[int, Field(ge=0)] = 0
-    """All callers together."""
+    """Requests per minute of all callers together."""
     per_ip_requests_per_minute: Annotated[int, Field(ge=0)] = 0
-    """Each address, whatever key it shows."""
+    """Requests per minute of each address, regardless of keys."""
     burst_size: Annotated[int, Field(ge=0)] = 0
-    """How many may come at once; 0 for as many as in a minute."""
+    """Maximum burst of requests; 0 means one minute's worth."""
     trust_proxy_headers: bool = False
-    """Believe X-Forwarded-For of the proxies named below."""
+    """Trust X-Forwarded-For from the proxies in trusted_proxy_cidrs."""
     trusted_proxy_cidrs: tuple[str, ...] = ()
-    """Their networks."""
+    """Networks of those proxies."""
 
     @field_validator("trusted_proxy_cidrs")
     @classmethod
-    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _valid_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return _networks(value)

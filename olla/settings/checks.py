@@ -1,6 +1,6 @@
-"""What is wrong between keys that are each right by themselves, or outside of the file.
+"""Find conflicts between keys that are valid on their own, and problems outside the file.
 
-Works on the data as it was written, so that these problems are found together with the others.
+Works on the data as written, so that these problems are reported together with all others.
 """
 
 from collections.abc import Hashable
@@ -22,9 +22,12 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def check_all(document: Document) -> None:
-    """Find endpoints that share a name or an address, or that are named (as kept for embeddings,
-    as a key's) without being there, aliases that are one name, and files with secrets that cannot
-    be read."""
+    """Report conflicts and missing references in the document.
+
+    These are: endpoints that share a name or an address or are the router itself, references to
+    unknown endpoints (reserved for embeddings, or of a key), aliases that are equal for Ollama,
+    and secret files that cannot be read.
+    """
     names: dict[Hashable, str] = {}
     addresses: dict[Hashable, str] = {}
     all_named = True
@@ -47,9 +50,9 @@ def check_all(document: Document) -> None:
             all_named = False
         _check_secret_files(document, key, endpoint.get("auth"))
     if all_named:
-        there = {str(name) for name in names} or _default_names(document)
-        _check_reserved(document, there)
-        _check_of_keys(document, there)
+        known = {str(name) for name in names} or _default_names(document)
+        _check_reserved(document, known)
+        _check_endpoints_of_keys(document, known)
     _note_open_to_pages(document)
     aliases = document.data.get("model_aliases")
     seen: dict[Hashable, str] = {}
@@ -60,12 +63,12 @@ def check_all(document: Document) -> None:
             seen,
             canonical(alias),
             f"'{alias}'",
-            f"'{alias}' is, for Ollama, the name",
+            f"for Ollama, '{alias}' is the name",
         )
 
 
 def _note_open_to_pages(document: Document) -> None:
-    """Say so when every web page may use a router that asks for no keys."""
+    """Report a router that every web page may use without a key."""
     server, access = document.data.get("server"), document.data.get("access")
     cors = server.get("cors") if isinstance(server, dict) else None
     if not isinstance(cors, dict) or str(cors.get("enabled", True)).lower() in _NO:
@@ -75,8 +78,8 @@ def _note_open_to_pages(document: Document) -> None:
     if isinstance(origins, list) and "*" in origins and not keyed:
         document.note(
             ("server", "cors", "allowed_origins"),
-            "every web page that somebody opens in a browser may use this router without a key; "
-            "name the origins, or set access.require_key",
+            "any web page may use this router without a key; list the origins, or set "
+            "access.require_key",
         )
 
 
@@ -88,18 +91,18 @@ def _unique(
     place: str,
     what: str,
 ) -> None:
-    """Report what was `seen` before, else remember where it stands."""
+    """Report a value that was `seen` before, else record its place."""
     if value in seen:
-        document.add(key, f"{what} of {seen[value]} already; each needs its own")
+        document.add(key, f"{what} of {seen[value]} already; it must be unique")
     else:
         seen[value] = place
 
 
 def _default_names(document: Document) -> set[str]:
-    """The names that hold when the file has no list of endpoints; none when it has a wrong one."""
+    """Return the default endpoint names if the file has no endpoint list; empty otherwise."""
     found: Any = document.data
     for part in ("discovery", "static", "endpoints"):
-        if found is None:  # a key without a value is as if left out
+        if found is None:  # a key without a value counts as omitted
             break
         if not isinstance(found, dict):
             return set()
@@ -108,19 +111,21 @@ def _default_names(document: Document) -> set[str]:
 
 
 def _check_not_itself(document: Document, key: Key, address: EndpointUrl) -> None:
-    """An endpoint must not be the router: its requests would come back to it."""
+    """Report an endpoint that is the router itself: its requests would loop."""
     server = document.data.get("server")
     server = server if isinstance(server, dict) else {}
     port, host = server.get("port", 40114), str(server.get("host", "localhost"))
-    own = {host, *_LOOPBACK} if host in (*_LOOPBACK, "0.0.0.0", "::") else {host}
-    if str(address.port) == str(port) and address.host in own:
-        document.add(key, "this is the router's own address; requests would come back to it")
+    router = {host, *_LOOPBACK} if host in (*_LOOPBACK, "0.0.0.0", "::") else {host}
+    if str(address.port) == str(port) and address.host in router:
+        document.add(
+            key, "this is the address of the router, so requests would loop; name another server"
+        )
 
 
 def _check_reserved(document: Document, names: set[str]) -> None:
-    """Endpoints that are kept for embeddings must exist, and leave some for the rest.
+    """Report unknown endpoints reserved for embeddings, and a reservation of all endpoints.
 
-    Nothing is known without names: the list of endpoints is wrong itself then.
+    Without names there is nothing to check: the endpoint list itself is invalid.
     """
     routing = document.data.get("routing")
     reserved = routing.get("embedding_endpoints") if isinstance(routing, dict) else None
@@ -129,11 +134,14 @@ def _check_reserved(document: Document, names: set[str]) -> None:
     key: Key = ("routing", "embedding_endpoints")
     _check_named(document, key, reserved, names)
     if names <= {*map(str, reserved)}:
-        document.add(key, "this keeps every endpoint for embeddings; nothing else could be served")
+        document.add(
+            key,
+            "this reserves every endpoint for embeddings; leave at least one for other requests",
+        )
 
 
-def _check_of_keys(document: Document, names: set[str]) -> None:
-    """The endpoints that a key is for must exist: it could be sent nowhere."""
+def _check_endpoints_of_keys(document: Document, names: set[str]) -> None:
+    """Report unknown endpoints of a key: its requests could not be routed."""
     access = document.data.get("access")
     keys = access.get("keys") if isinstance(access, dict) else None
     for at, each in enumerate(keys if isinstance(keys, list) and names else ()):

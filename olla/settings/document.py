@@ -1,8 +1,8 @@
-"""YAML text -> plain data, and where each key stands.
+"""Parse YAML text into plain data, and record the position of each key.
 
-A scalar stays the text that was written until its key gives it a type, so that a token of digits
-or a name such as `on` is taken as it is. Expands `${VAR}`, follows aliases and merge keys, and
-finds keys that stand twice. Knows nothing of what the keys mean.
+Scalars stay text until their key gives them a type, so that a token of digits or a name such as
+`on` is not converted. Expands `${VAR}`, follows aliases and merge keys, and reports duplicate
+keys. Does not know what the keys mean.
 """
 
 import re
@@ -23,14 +23,14 @@ _SCALARS = frozenset(
     _TAG + name for name in ("str", "int", "float", "bool", "null", "timestamp", "value", "merge")
 )
 _VALUES_MAX = 100_000
-"""Aliases can make a small text stand for an endless one."""
+"""A bound, because aliases can expand a small text without end."""
 
 
 class Document:
-    """A file's data on its way to settings: where its keys stand, and what was found about them.
+    """The data of a file, with the positions of its keys and the problems found so far.
 
-    `data` holds mappings, lists, texts and None; `variables` names the environment variable that
-    set a key.
+    `data` holds mappings, lists, strings and None. `marks` maps a key to its line and column, and
+    `variables` a key to the environment variable that set it.
     """
 
     def __init__(self, file: str) -> None:
@@ -42,11 +42,11 @@ class Document:
         self.notices: list[Problem] = []
 
     def add(self, key: Key, message: str) -> None:
-        """Something that keeps the file from being used."""
+        """Report a problem: the file cannot be used."""
         self.problems.append(self._at(key, message))
 
     def note(self, key: Key, message: str) -> None:
-        """Something worth knowing."""
+        """Report a notice: the file can be used."""
         self.notices.append(self._at(key, message))
 
     def _at(self, key: Key, message: str) -> Problem:
@@ -58,16 +58,16 @@ class Document:
         return Problem(self.file, *self.marks.get(known, (0, 0)), dotted(key), message)
 
     def plain(self, key: Key, text: str) -> str:
-        """`text`; half a surrogate pair in it, which no UTF-8 has, is reported and replaced."""
+        """Return `text`; report and replace lone surrogates, which UTF-8 cannot encode."""
         try:
             text.encode()
         except UnicodeEncodeError:
-            self.add(key, "this is not Unicode text: it has half a surrogate pair")
+            self.add(key, "this is not valid Unicode text: it contains a lone surrogate")
             return text.encode("utf-8", "replace").decode()
         return text
 
     def endpoints(self) -> Iterator[tuple[Key, dict[str, Any]]]:
-        """The endpoints' mappings as they were written, with their keys."""
+        """Yield the mapping of each endpoint, as written, with its key."""
         key: Key = ("discovery", "static", "endpoints")
         found: Any = self.data
         for part in key:
@@ -78,10 +78,10 @@ class Document:
 
 
 def read_document(text: str, environ: Mapping[str, str], file: str) -> Document:
-    """Read a YAML text. Problems of single values are left in the document.
+    """Parse a YAML text. Problems of single values are recorded in the document.
 
     Raises:
-        SettingsError: it is no YAML, no mapping, or endless.
+        SettingsError: the text is not YAML, not a mapping, or expands without end.
     """
     document = Document(file)
 
@@ -99,7 +99,7 @@ def read_document(text: str, environ: Mapping[str, str], file: str) -> Document:
         message = f"this is not YAML: the character U+{code:04X} is not allowed"
         raise unusable(line, 1, message) from None
     except (RecursionError, _TooMuch):
-        raise unusable(1, 1, "this is nested too deeply, or repeats itself without end") from None
+        raise unusable(1, 1, "this is nested too deeply, or expands without end") from None
     if data is not None and not isinstance(data, dict):
         raise unusable(1, 1, "a file must be a mapping with sections such as server and discovery")
     document.data = data or {}
@@ -110,22 +110,22 @@ def _marked(error: yaml.MarkedYAMLError, text: str) -> tuple[int, int, str]:
     mark = error.problem_mark or error.context_mark
     message = ", ".join(part for part in (error.context, error.problem) if part)
     if isinstance(error, yaml.composer.ComposerError) and "alias" in message:
-        # Its name is not repeated: it may be a password that begins with an asterisk.
-        message = "a value that begins with * needs quotes"
+        # The message omits the name: it may be a password that begins with an asterisk.
+        message = "quote values that begin with *"
     if mark is None:
         return 0, 0, f"this is not YAML: {message}"
     lines = text.splitlines()
     if mark.line < len(lines) and _BARE_VARIABLE.search(lines[mark.line]):
-        message += '; within braces or brackets, a variable needs quotes: "${NAME}"'
+        message += '; quote variables within braces or brackets: "${NAME}"'
     return mark.line + 1, mark.column + 1, f"this is not YAML: {message}"
 
 
 class _TooMuch(Exception):
-    """More values than any real file has."""
+    """The document has more than `_VALUES_MAX` values."""
 
 
 class _Builder:
-    """Turns the nodes of one text into data."""
+    """Converts YAML nodes to data."""
 
     def __init__(self, document: Document, environ: Mapping[str, str]) -> None:
         self._document = document
@@ -133,16 +133,16 @@ class _Builder:
         self._count = 0
 
     def value(self, node: yaml.Node, key: Key) -> Any:
-        """The data of a node; leaves its place in the document."""
+        """Return the data of a node, and record its position in the document."""
         self._count += 1
         if self._count > _VALUES_MAX:
             raise _TooMuch
-        self._document.marks.setdefault(key, _place(node))
+        self._document.marks.setdefault(key, _position(node))
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, key)
         if isinstance(node, yaml.SequenceNode):
             return [self.value(each, (*key, at)) for at, each in enumerate(node.value)]
-        assert isinstance(node, yaml.ScalarNode)  # there are no other nodes
+        assert isinstance(node, yaml.ScalarNode)  # the only other kind of node
         return self._scalar(node, key)
 
     def _mapping(self, node: yaml.MappingNode, key: Key) -> dict[str, Any]:
@@ -153,30 +153,32 @@ class _Builder:
                 merged.append(value_node)
                 continue
             if not isinstance(name_node, yaml.ScalarNode):
-                self._document.add(key, "a key must be one word, not a list or a mapping")
+                self._document.add(key, "a key must be a string, not a list or a mapping")
                 continue
             name = self._document.plain(key, name_node.value)
-            below = (*key, name)
+            child = (*key, name)
             if name in found:
-                first = self._document.marks[below][0]
-                message = f"this key stands twice; the first is in line {first}: leave one out"
-                place = Problem(self._document.file, *_place(name_node), dotted(below), message)
-                self._document.problems.append(place)
+                first = self._document.marks[child][0]
+                message = f"duplicate key; it is already set in line {first}: remove one"
+                problem = Problem(
+                    self._document.file, *_position(name_node), dotted(child), message
+                )
+                self._document.problems.append(problem)
                 continue
-            self._document.marks[below] = _place(name_node)
-            found[name] = self.value(value_node, below)
+            self._document.marks[child] = _position(name_node)
+            found[name] = self.value(value_node, child)
         for base in merged:
             self._merge(base, key, found)
         return found
 
     def _merge(self, node: yaml.Node, key: Key, found: dict[str, Any]) -> None:
-        """Fill `found` with what `<<` names; what it has already, and earlier bases, win."""
+        """Add the keys of the bases that `<<` names; existing keys and earlier bases win."""
         if isinstance(node, yaml.SequenceNode):
             for each in node.value:
                 self._merge(each, key, found)
             return
         if not isinstance(node, yaml.MappingNode):
-            self._document.add((*key, "<<"), "only mappings can be merged: write <<: *name")
+            self._document.add((*key, "<<"), "only mappings can be merged; write <<: *name")
             return
         for name_node, value_node in node.value:
             if name_node.tag == _TAG + "merge":
@@ -184,16 +186,14 @@ class _Builder:
             elif isinstance(name_node, yaml.ScalarNode):
                 name = self._document.plain(key, name_node.value)
                 if name not in found:
-                    below = (*key, name)
-                    self._document.marks[below] = _place(name_node)
-                    found[name] = self.value(value_node, below)
+                    child = (*key, name)
+                    self._document.marks[child] = _position(name_node)
+                    found[name] = self.value(value_node, child)
 
     def _scalar(self, node: yaml.ScalarNode, key: Key) -> str | None:
         if node.tag not in _SCALARS:
-            # The tag is not repeated: it may be a password that begins with an exclamation mark.
-            self._document.add(
-                key, "tags are not used here; a value that begins with ! needs quotes"
-            )
+            # The message omits the tag: it may be a password that begins with an exclamation mark.
+            self._document.add(key, "tags are not supported; quote values that begin with !")
         plain = node.style is None
         if plain and node.tag == _TAG + "null":
             return None
@@ -208,7 +208,7 @@ class _Builder:
                 return "${"
             name, default = match[1], match[2]
             if name is None:
-                message = "write ${NAME} or ${NAME:-default}; $${ stands for ${ itself"
+                message = "write ${NAME} or ${NAME:-default}; $${ is a literal ${"
                 self._document.add(key, message)
                 return ""
             value = self._environ.get(name)
@@ -217,13 +217,12 @@ class _Builder:
             if value is None:
                 self._document.add(
                     key,
-                    f"the variable {name} is not set; set it, or give a default: "
-                    f"${{{name}:-value}}",
+                    f"the variable {name} is not set; set it, or add a default: ${{{name}:-value}}",
                 )
             return value or ""
 
         return _VARIABLE.sub(replaced, text)
 
 
-def _place(node: yaml.Node) -> tuple[int, int]:
+def _position(node: yaml.Node) -> tuple[int, int]:
     return node.start_mark.line + 1, node.start_mark.column + 1

@@ -1,4 +1,4 @@
-"""Settings as text: what is in force, secrets masked."""
+"""Write the settings in force as YAML, with secrets masked."""
 
 import re
 from typing import Any
@@ -12,17 +12,18 @@ from olla.settings.model import Settings
 __all__ = ["effective_yaml"]
 
 _SECRET = frozenset({"token", "key", "password"})
-
-
 _PASSWORD = re.compile(r"(://[^:/@]*):.*@")
 
 
 def effective_yaml(settings: Settings) -> str:
-    """The settings in force as YAML, defaults included. Secrets, the values of headers and queries
-    are masked; keys that have neither a value nor a default are left out."""
+    """Dump the settings in force, defaults included, as YAML.
+
+    Secrets, header values and URL queries are masked. Keys that have neither a value nor a default
+    are omitted.
+    """
     data = settings.model_dump(mode="json", exclude_none=True)
     static = data["discovery"]["static"]
-    static["endpoints"] = [_shown(each) for each in settings.discovery.static.endpoints]
+    static["endpoints"] = [_masked_endpoint(each) for each in settings.discovery.static.endpoints]
     for key in data["access"]["keys"]:
         key["key"] = "***"
     for section in ("store", "state"):
@@ -32,7 +33,7 @@ def effective_yaml(settings: Settings) -> str:
 
 
 def _escaped(data: Any) -> Any:
-    """The data with `${` written so that it reads back as itself, and not as a variable."""
+    """Escape `${`, so that it reads back as text and not as a variable."""
     if isinstance(data, str):
         return data.replace("${", "$${")
     if isinstance(data, dict):
@@ -40,9 +41,9 @@ def _escaped(data: Any) -> Any:
     return [_escaped(each) for each in data] if isinstance(data, list) else data
 
 
-def _shown(endpoint: Endpoint) -> dict[str, Any]:
-    decided = {"check_timeout": endpoint.effective_check_timeout}
-    data = endpoint.model_copy(update=decided).model_dump(mode="json", exclude_none=True)
+def _masked_endpoint(endpoint: Endpoint) -> dict[str, Any]:
+    defaults = {"check_timeout": endpoint.effective_check_timeout}
+    data = endpoint.model_copy(update=defaults).model_dump(mode="json", exclude_none=True)
     for name in {"url", "health_check_url", "model_url"} & data.keys():
         data[name] = masked_url(data[name])
     for name in data["headers"]:

@@ -1,7 +1,4 @@
-"""What a file may say of one endpoint.
-
-What the fleet makes of it is in `specs`.
-"""
+"""Define the settings of one endpoint. `endpoint_specs` converts them for the fleet."""
 
 import re
 from typing import Annotated, Literal
@@ -10,14 +7,14 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 
 from olla.fleet.profiles import ALIASES, AUTO, PROFILES
 from olla.settings.endpoint_url import read_address, read_path
-from olla.settings.section import Section, about_key
+from olla.settings.section import Section, key_error
 from olla.settings.values import Duration, Rate, Size, lower, one_of
 
 __all__ = ["Auth", "Endpoint", "Filter", "default_name"]
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\t -~]*")
-_OURS = frozenset(
+_RESERVED = frozenset(
     {
         "connection",
         "content-length",
@@ -31,21 +28,23 @@ _OURS = frozenset(
         "upgrade",
     }
 )
-"""Headers that say where a message ends or where it goes: setting them would break it."""
-_BY_AUTH = "authorization"
+"""Headers for framing or routing: setting them would break the request."""
+_AUTH_HEADER = "authorization"
 
 
 def _header_name(name: str) -> str:
     if not _HEADER_NAME.fullmatch(name):
-        raise ValueError(f"'{name}' is no header name; write letters, digits and dashes")
-    if name.lower() in _OURS:
-        raise ValueError(f"olla sets the header {name} itself; leave it out")
+        raise ValueError(
+            f"'{name}' is not a valid header name; use letters, digits and dashes only"
+        )
+    if name.lower() in _RESERVED:
+        raise ValueError(f"the header {name} is set by olla; remove it")
     return name
 
 
 def _header_value(value: str) -> str:
     if not _HEADER_VALUE.fullmatch(value):
-        raise ValueError("a header's value must be printable ASCII, on one line")
+        raise ValueError("a header value must be printable ASCII on one line")
     return value
 
 
@@ -54,48 +53,48 @@ HeaderValue = Annotated[str, AfterValidator(_header_value)]
 
 
 def default_name(at: int) -> str:
-    """The name of an endpoint that was given none, by its place in the list (from 0)."""
+    """Return the default name of the endpoint at an index of the list (from 0)."""
     return f"endpoint-{at + 1}"
 
 
 class Filter(Section):
-    """Which of an endpoint's models are used; globs, `exclude` wins."""
+    """Selects the models of an endpoint by globs; `exclude` takes precedence."""
 
     include: tuple[str, ...] = ()
-    """Only models that match one of these; empty is all."""
+    """Use only models that match one of these globs; empty means all."""
     exclude: tuple[str, ...] = ()
-    """No model that matches one of these."""
+    """Do not use models that match one of these globs."""
 
 
 class Auth(Section):
-    """What olla shows to an endpoint. Each value may come from a file (`…_file`)."""
+    """Credentials that olla sends to an endpoint. Each may be read from a file (`…_file`)."""
 
     type: Annotated[Literal["bearer", "api_key", "basic"], BeforeValidator(lower)]
-    """How it is shown."""
+    """Authentication scheme."""
     token: str | None = Field(default=None, repr=False)
-    """For bearer."""
+    """Token for bearer."""
     token_file: str | None = None
-    """For bearer: the file that holds it, seen from where olla was started."""
+    """File with the token for bearer, relative to olla's working directory."""
     key: str | None = Field(default=None, repr=False)
-    """For api_key."""
+    """Key for api_key."""
     key_file: str | None = None
-    """For api_key: the file that holds it."""
+    """File with the key for api_key."""
     header: HeaderName = "X-Api-Key"
-    """For api_key: the header it goes into."""
+    """Header that carries the key for api_key."""
     username: str | None = None
-    """For basic."""
+    """User name for basic."""
     username_file: str | None = None
-    """For basic: the file that holds it."""
+    """File with the user name for basic."""
     password: str | None = Field(default=None, repr=False)
-    """For basic."""
+    """Password for basic."""
     password_file: str | None = None
-    """For basic: the file that holds it."""
+    """File with the password for basic."""
 
     @field_validator("token", "key", "username", "password")
     @classmethod
     def _on_one_line(cls, value: str | None) -> str | None:
         if value is not None and (not value.strip() or not value.isprintable()):
-            raise ValueError("this must be one line of text, and not empty")
+            raise ValueError("this must be one line of printable text, and not empty")
         return value
 
     @model_validator(mode="after")
@@ -104,15 +103,15 @@ class Auth(Section):
         for name in needed[self.type]:
             given = [getattr(self, name), getattr(self, f"{name}_file")]
             if sum(each is not None for each in given) != 1:
-                raise about_key(
-                    name, f"auth of type {self.type} needs either {name} or {name}_file"
-                )
+                raise key_error(name, f"auth type {self.type} needs either {name} or {name}_file")
         for name in ("token", "key"):
             value = getattr(self, name)
             if value is not None and not value.isascii():
-                raise about_key(name, "this goes into a header, and must be ASCII")
+                raise key_error(name, "this is sent in a header, so it must be ASCII")
         if self.type == "basic" and ":" in (self.username or ""):
-            raise about_key("username", "a user name has no colon: it ends there")
+            raise key_error(
+                "username", "a user name cannot contain a colon: in basic auth it ends there"
+            )
         return self
 
 
@@ -120,49 +119,49 @@ class Endpoint(Section):
     """One backend server."""
 
     url: str
-    """Where it is, such as http://gpu-1:11434; a path is kept before every request's."""
+    """Address, such as http://gpu-1:11434. A path is prepended to the path of each request."""
     name: str = ""
-    """Its name in headers, logs and metrics; endpoint-1, endpoint-2, … by its place in the list
-    when left out. Callers see names, and only admins see addresses."""
+    """Name in headers, logs and metrics. Defaults to endpoint-1, endpoint-2, … by position in
+    the list. Callers see names; only admins see addresses."""
     type: str = AUTO
-    """Kind of server; auto finds out."""
+    """Server type; auto detects it."""
     priority: Annotated[int, Field(ge=0)] = 100
-    """Higher is preferred."""
+    """Endpoints with higher values are preferred."""
     check_interval: Annotated[Duration, Field(ge=0.1)] = 5.0
-    """How often it is asked how it is and what it has in memory."""
+    """How often the health and the loaded models are probed."""
     check_timeout: Annotated[Duration, Field(gt=0, le=60)] | None = None
-    """How long an answer to that may take; 2s, or half of check_interval where that is less, when
-    left out."""
+    """Time limit for a probe. Defaults to 2s, or to half of check_interval if that is less."""
     num_parallel: Annotated[int, Field(ge=1)] | None = None
-    """Requests at a time per loaded model (its OLLAMA_NUM_PARALLEL); found out when left out."""
+    """Concurrent requests per loaded model (OLLAMA_NUM_PARALLEL of the server); learned if
+    omitted."""
     vram: Annotated[Size, Field(ge=1)] | None = None
-    """Memory for models, such as 24GB; learned when left out."""
+    """Memory for models, such as 24GB; learned if omitted."""
     max_loaded_models: Annotated[int, Field(ge=1)] | None = None
-    """Models in memory at a time (its OLLAMA_MAX_LOADED_MODELS); learned from 3 on when left
-    out."""
+    """Maximum number of loaded models (OLLAMA_MAX_LOADED_MODELS of the server); learned if
+    omitted, starting at 3."""
     load_bandwidth: Annotated[Rate, Field(ge=1)] | None = None
-    """Bytes per second at which models load from its disk, such as 2GB/s (or 2GB); learned in
-    any case."""
+    """Initial estimate of how fast models load from disk, in bytes per second, such as 2GB/s (or
+    2GB). Corrected by measurement."""
     health_check_url: str | None = None
-    """Path that tells whether it lives, or a URL below its own; the type's when left out."""
+    """Path of the health check, or a URL below the endpoint's; defaults to that of the type."""
     model_url: str | None = None
-    """Path that lists its models, or a URL below its own; the type's when left out."""
+    """Path of the model list, or a URL below the endpoint's; defaults to that of the type."""
     model_filter: Filter = Filter()
     auth: Auth | None = None
     headers: dict[HeaderName, HeaderValue] = Field(default={}, repr=False)
-    """Header fields added to every request to it."""
+    """Headers added to every request to the endpoint."""
     forward_authorization: bool = False
-    """Pass the client's own Authorization, X-API-Key and Cookie on to it."""
+    """Forward the client's Authorization, X-API-Key and Cookie headers to the endpoint."""
 
     @field_validator("url")
     @classmethod
-    def _plain_url(cls, value: str) -> str:
+    def _valid_url(cls, value: str) -> str:
         read_address(value)
         return value
 
     @field_validator("name")
     @classmethod
-    def _shown_in_headers(cls, value: str) -> str:
+    def _valid_name(cls, value: str) -> str:
         if len(value) > 100 or not value.isprintable() or value != value.strip():
             raise ValueError(f"{value[:100]!r} must be at most 100 printable characters")
         return value
@@ -171,12 +170,12 @@ class Endpoint(Section):
     @classmethod
     def _known_type(cls, value: str) -> str:
         key = value.strip().lower()
-        return one_of(sorted([AUTO, *PROFILES]), ALIASES.get(key, key), "type of endpoint")
+        return one_of(sorted([AUTO, *PROFILES]), ALIASES.get(key, key), "endpoint type")
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Endpoint":
         if self.check_timeout is not None and self.check_timeout >= self.check_interval:
-            raise about_key("check_timeout", "check_timeout must be shorter than check_interval")
+            raise key_error("check_timeout", "check_timeout must be shorter than check_interval")
         address = read_address(self.url)
         for key in ("health_check_url", "model_url"):
             text = getattr(self, key)
@@ -184,20 +183,20 @@ class Endpoint(Section):
                 if text is not None:
                     read_path(text, address)
             except ValueError as error:
-                raise about_key(key, str(error)) from None
+                raise key_error(key, str(error)) from None
         names = [name.lower() for name in self.headers]
         if self.auth is not None:
-            names.append(self.auth.header.lower() if self.auth.type == "api_key" else _BY_AUTH)
+            names.append(self.auth.header.lower() if self.auth.type == "api_key" else _AUTH_HEADER)
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise about_key(
-                "headers", f"the header {twice[0]} is set twice, counting auth; leave one out"
+            raise key_error(
+                "headers", f"the header {twice[0]} is set twice, counting auth; remove one"
             )
         return self
 
     @property
     def effective_check_timeout(self) -> float:
-        """Seconds, the default applied."""
+        """`check_timeout` in seconds, with the default applied."""
         if self.check_timeout is not None:
             return self.check_timeout
         return min(2.0, self.check_interval / 2)

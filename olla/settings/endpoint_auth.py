@@ -1,4 +1,4 @@
-"""What olla shows to an endpoint: the header that `auth` stands for, secrets read from files."""
+"""Build the header by which olla authenticates to an endpoint; read its secrets from files."""
 
 import base64
 import re
@@ -9,36 +9,36 @@ from olla.settings.endpoint import Auth
 __all__ = ["SECRETS", "credentials", "read_secret"]
 
 SECRETS = ("token", "key", "username", "password")
-"""The values of `auth` that may stand in a file of their own, named by `…_file`."""
+"""The values of `auth` that may be read from a file, named by `…_file`."""
 _SECRET_MAX = 65536
 _HEADER_VALUE = re.compile(r"[ -~]+")
 
 
 def read_secret(path: str) -> str:
-    """What a file holds, blanks and line ends around it left out.
+    """Read a secret from a file; surrounding whitespace is stripped.
 
     Raises:
-        ValueError: it cannot be read, is empty, or is no secret.
+        ValueError: the file cannot be read, is empty, or holds more than one line.
     """
     try:
         with Path(path).open(encoding="utf-8") as file:
             text = file.read(_SECRET_MAX + 1).strip()
     except UnicodeDecodeError:
-        raise ValueError(f"'{path}' is no text") from None
+        raise ValueError(f"'{path}' is not UTF-8 text") from None
     except OSError as error:
         raise ValueError(f"'{path}' cannot be read: {error.strerror}") from None
     if not text:
-        raise ValueError(f"'{path}' is empty")
+        raise ValueError(f"'{path}' is empty; it must hold the secret")
     if len(text) > _SECRET_MAX or len(text.splitlines()) > 1:
-        raise ValueError(f"'{path}' must hold the secret on one line, and nothing else")
+        raise ValueError(f"'{path}' must hold only the secret, on one line")
     return text
 
 
 def credentials(auth: Auth) -> tuple[str, str]:
-    """Name and value of the header.
+    """Return name and value of the header.
 
     Raises:
-        ValueError: a file with a secret cannot be used.
+        ValueError: a secret cannot be read from its file, or is not printable ASCII.
     """
 
     def secret(name: str) -> str:

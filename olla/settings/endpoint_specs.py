@@ -1,4 +1,4 @@
-"""From an endpoint's settings to what the fleet knows of it."""
+"""Convert endpoint settings to the `EndpointSpec` that the fleet uses."""
 
 from olla.fleet.endpoint import EndpointSpec, ModelFilter
 from olla.settings.endpoint import Endpoint
@@ -11,11 +11,10 @@ __all__ = ["endpoint_specs"]
 
 
 def endpoint_specs(settings: Settings) -> tuple[EndpointSpec, ...]:
-    """The configured endpoints, secrets read from their files.
+    """Return the configured endpoints, with secrets read from their files.
 
     Raises:
-        SettingsError: files with secrets cannot be read (they could when the settings were
-            loaded).
+        SettingsError: a secret file has become unreadable since the settings were loaded.
     """
     specs: list[EndpointSpec] = []
     problems: list[Problem] = []

@@ -1,6 +1,6 @@
-"""Environment variables that override keys: `OLLA_SERVER_PORT` for `server.port`.
+"""Override keys by environment variables, such as `server.port` by `OLLA_SERVER_PORT`.
 
-A list of texts is written with commas: `OLLA_SERVER_CORS_ALLOWED_ORIGINS=https://a,https://b`.
+Lists of strings use commas: `OLLA_SERVER_CORS_ALLOWED_ORIGINS=https://a,https://b`.
 """
 
 from collections.abc import Mapping
@@ -22,12 +22,15 @@ _OTHER_NAMES = {
     "OLLA_SERVER_RATE_BURST_SIZE": ("server", "rate_limits", "burst_size"),
     "OLLA_SERVER_RATE_TRUST_PROXY_HEADERS": ("server", "rate_limits", "trust_proxy_headers"),
 }
-"""Shorter names that the Go router's documentation has."""
+"""Shorter names from the Go router's documentation."""
 
 
 def override(document: Document, environ: Mapping[str, str]) -> None:
-    """Set the keys that variables name. An empty variable is none; one that names nothing is
-    reported where it was probably meant for olla, and ignored."""
+    """Set each key from its variable. Empty variables are ignored.
+
+    An unknown variable is ignored too. It is reported if it is a variable of the Go router, or
+    nearly one of olla's.
+    """
     keys = {_variable(key): key for key in scalar_keys()} | _OTHER_NAMES
     lists = {_variable(key): key for key in list_keys()}
     for name in sorted(environ):
@@ -37,7 +40,7 @@ def override(document: Document, environ: Mapping[str, str]) -> None:
         if name in keys:
             _set(document, keys[name], name, text)
         elif name in lists:
-            _set(document, lists[name], name, text, listed=True)
+            _set(document, lists[name], name, text, is_list=True)
         else:
             _note_unknown(document, name, [*keys, *lists])
 
@@ -47,19 +50,19 @@ def _variable(key: tuple[str, ...]) -> str:
 
 
 def _set(
-    document: Document, key: tuple[str, ...], name: str, text: str, *, listed: bool = False
+    document: Document, key: tuple[str, ...], name: str, text: str, *, is_list: bool = False
 ) -> None:
-    below = document.data
+    section = document.data
     for part in key[:-1]:
-        inner = below.get(part)
+        inner = section.get(part)
         if inner is None:
-            inner = below[part] = {}
+            inner = section[part] = {}
         if not isinstance(inner, dict):
-            return  # the section itself is wrong, which is reported
-        below = inner
+            return  # the section has the wrong type, which validation reports
+        section = inner
     document.variables[key] = name
     plain = document.plain(key, text)
-    below[key[-1]] = [each.strip() for each in plain.split(",")] if listed else plain
+    section[key[-1]] = [each.strip() for each in plain.split(",")] if is_list else plain
 
 
 def _note_unknown(document: Document, name: str, known: list[str]) -> None:
@@ -68,7 +71,7 @@ def _note_unknown(document: Document, name: str, known: list[str]) -> None:
     if instead is not None:
         message = f"has no effect here: {instead}"
     elif near:
-        message = f"names no setting, and is ignored; did you mean {near[0]}?"
+        message = f"is ignored: no setting has this name; did you mean {near[0]}?"
     else:
         return
     document.notices.append(Problem("environment", 0, 0, name, message))

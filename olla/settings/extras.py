@@ -1,18 +1,15 @@
-"""Optional parts of the installation that a setting needs.
-
-Says whether they are there; imports nothing of them.
-"""
+"""Check that the optional packages a setting needs are installed, without importing them."""
 
 from importlib.util import find_spec
 
 __all__ = ["require_extra"]
 
 _EXTRAS = {"postgresql": "asyncpg", "redis": "redis"}
-"""The extras of the distribution, each with the module that it installs."""
+"""Extra of the distribution -> the module that it installs."""
 
 
 def require_extra(extra: str, what: str) -> None:
-    """Do nothing when an extra is installed; `what` names the thing that needs it.
+    """Check that an extra is installed; `what` names the feature that needs it.
 
     Raises:
         ValueError: the extra is not installed; the message says how to install it.

@@ -1,6 +1,6 @@
-"""What may be a secret in a URL, masked: the part before its host, and its query.
+"""Mask the parts of a URL that may be secret: user and password, query and fragment.
 
-For everything that shows settings, errors in them, or what somebody else has sent.
+Used wherever settings, errors in them, or text from other systems are shown.
 """
 
 import re
@@ -12,7 +12,7 @@ _WORD = re.compile(r"""[^\s'"]+""")
 
 
 def masked_url(url: str) -> str:
-    """A URL, or what was meant to be one, without user, password, query and fragment."""
+    """Mask user, password, query and fragment of a URL, even of a malformed one."""
     scheme, mark, rest = url.partition("://")
     if not mark:
         scheme, rest = "", url
@@ -20,7 +20,7 @@ def masked_url(url: str) -> str:
     host = rest.rfind("@") + 1
     ends = [at for at in (rest.find("?"), rest.find("#")) if at >= 0 and rest[at + 1 :]]
     end = min(ends, default=len(rest))
-    if host > end:  # nobody can tell where a password ends
+    if host > end:  # it is ambiguous where the password ends
         return f"{before}{_MASK}"
     user = f"{_MASK}@" if host else ""
     query = f"{rest[end]}{_MASK}" if end < len(rest) else ""
@@ -28,8 +28,8 @@ def masked_url(url: str) -> str:
 
 
 def masked(text: str) -> str:
-    """A text with all URLs in it masked: each word that has a user part, or a query behind a path
-    or with a value."""
+    """Mask all URLs in a text: each word with a user part, or with a query that follows a path or
+    has a value."""
     return _WORD.sub(_masked_word, text)
 
 

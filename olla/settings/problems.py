@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, or worth knowing: one record a finding, with its place."""
+"""Describe problems and notices about a configuration, each with its location."""
 
 import msgspec
 
@@ -9,13 +9,14 @@ __all__ = ["Key", "Problem", "SettingsError", "dotted"]
 _SHOWN_MAX = 1000
 
 Key = tuple[str | int, ...]
-"""The way to a value from the root of the file: names, and places in lists from zero."""
+"""Path to a value from the root of the file: names, and list indexes from zero."""
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """Something about one key. `line` and `column` count from one; 0 where there is no place.
+    """A problem or notice about one key.
 
-    `file` is `environment` for what a variable says, and `key` then the variable's name.
+    `line` and `column` count from one; 0 means that the location is unknown. For a value that
+    came from an environment variable, `file` is `environment` and `key` is the variable's name.
     """
 
     file: str
@@ -25,7 +26,7 @@ class Problem(msgspec.Struct, frozen=True):
     message: str
 
     def __str__(self) -> str:
-        """The finding on one line. URLs that it quotes are masked, whatever key they are at."""
+        """Return location, key and message on one line. All quoted URLs are masked."""
         place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
         message = masked(self.message)
         text = f"{place}: {self.key}: {message}" if self.key else f"{place}: {message}"
@@ -33,8 +34,7 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 def _one_line(text: str) -> str:
-    """`text` without what would break a line, or command a terminal: it quotes what was written
-    in a file."""
+    """Escape line breaks and terminal control characters: the text quotes the file."""
     if len(text) > _SHOWN_MAX:
         text = f"{text[:_SHOWN_MAX]}…"
     return "".join(
@@ -44,7 +44,7 @@ def _one_line(text: str) -> str:
 
 
 class SettingsError(Exception):
-    """The settings cannot be used. `problems` are all that was found."""
+    """The settings are invalid. `problems` lists every problem that was found."""
 
     def __init__(self, problems: list[Problem]) -> None:
         super().__init__("\n".join(map(str, problems)))
@@ -52,7 +52,7 @@ class SettingsError(Exception):
 
 
 def dotted(key: Key) -> str:
-    """The key as people write it: `discovery.static.endpoints[0].url`."""
+    """Return the key in dotted notation, such as `discovery.static.endpoints[0].url`."""
     return "".join(
         f"[{part}]" if isinstance(part, int) else f".{part}" for part in key
     ).removeprefix(".")

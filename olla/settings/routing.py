@@ -1,52 +1,55 @@
-"""What a file may say of how requests are spread, and of how they wait."""
+"""Define the `routing` section: load balancing, the queue and model loads."""
 
 from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
-from olla.settings.section import Section, about_key
+from olla.settings.section import Section, key_error
 from olla.settings.values import Duration
 
 __all__ = ["ContextLength", "Routing"]
 
 
 class ContextLength(Section):
-    """What becomes of the `num_ctx` a request names. Left alone when nothing is said."""
+    """Limits on the `num_ctx` of requests. It is not changed unless one of these is set."""
 
     max: Annotated[int, Field(ge=1)] | None = None
-    """Tokens. A request that asks for more gets this."""
+    """Tokens. Larger values are clamped to this."""
     round_to: Annotated[int, Field(ge=1)] | None = None
-    """Rounded up to a multiple of this, so that similar requests share one loaded model."""
+    """Tokens. Values are rounded up to a multiple of this, so that similar requests share one
+    loaded model."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> "ContextLength":
         if self.max is not None and self.round_to is not None and self.max % self.round_to:
-            raise about_key("round_to", f"max ({self.max}) must be a multiple of round_to")
+            raise key_error("round_to", f"max ({self.max}) must be a multiple of round_to")
         return self
 
 
 class Routing(Section):
-    """Shortest expected delay: priorities, the queue, loads."""
+    """Options of the shortest-expected-delay policy: priorities, the queue and model loads."""
 
     spillover: Annotated[Duration, Field(ge=0)] = 2.0
-    """An endpoint of a lower priority is used when it is sooner by more than this."""
+    """Use an endpoint of lower priority when its expected delay is shorter by more than this."""
     max_queue: Annotated[int, Field(ge=0)] = 1000
-    """How many requests may wait in olla; one more gets 503."""
+    """Maximum number of queued requests; further ones get 503."""
     queue_timeout: Annotated[Duration, Field(gt=0)] = 600.0
-    """How long a request may wait; then it gets 504, or 503 at once when that is foreseen."""
+    """How long a request may stay queued before it gets 504. If the expected wait is longer, it
+    gets 503 immediately."""
     load_grace: Annotated[Duration, Field(ge=0)] = 120.0
-    """How long a load that olla has begun goes on when nobody waits for it any more."""
+    """How long a load started by olla continues after its last waiting request has gone."""
     prewarm: bool = True
-    """Load one more copy of a busy model where that saves more seconds than it takes."""
+    """Load another instance of a busy model where that saves more seconds than it takes."""
     num_ctx: ContextLength = ContextLength()
     embedding_endpoints: tuple[str, ...] = ()
-    """Names of endpoints that are kept for embeddings, which then go nowhere else."""
+    """Names of endpoints reserved for embeddings. Embeddings then use no other endpoints."""
     decision_log: str | None = None
-    """File to which every decision is appended, for `olla replay`: names and lengths only."""
+    """File to which every routing decision is appended, for `olla replay`. It contains names and
+    lengths, no content."""
 
     @field_validator("decision_log")
     @classmethod
-    def _some_file(cls, value: str | None) -> str | None:
+    def _valid_file(cls, value: str | None) -> str | None:
         if value is not None and (not value.strip() or "\0" in value):
-            raise ValueError("name a file, or leave the key out for no log")
+            raise ValueError("name a file, or omit the key for no log")
         return value

@@ -1,21 +1,21 @@
-"""What every part of the settings has in common."""
+"""Define the base class of all settings sections."""
 
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
-__all__ = ["Section", "about_key"]
+__all__ = ["Section", "key_error"]
 
 
 class Section(BaseModel):
-    """A part of the file. Unknown keys are errors; a key without a value is as if left out."""
+    """A section of the file. Unknown keys are errors; keys without a value count as omitted."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     @model_validator(mode="before")
     @classmethod
-    def _without_empty(cls, data: Any) -> Any:
+    def _drop_empty(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
         return {
@@ -25,6 +25,6 @@ class Section(BaseModel):
         }
 
 
-def about_key(key: str, message: str) -> PydanticCustomError:
-    """An error of a section that is about one of its keys."""
+def key_error(key: str, message: str) -> PydanticCustomError:
+    """Build a validation error that points at one key of a section."""
     return PydanticCustomError("olla", "{message}", {"message": message, "key": key})

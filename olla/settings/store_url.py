@@ -1,4 +1,4 @@
-"""Where the store is: what its URL says, and where it is when nobody says.
+"""Parse the store's URL, and find the default location.
 
 Reads no configuration and opens no database.
 """
@@ -20,7 +20,7 @@ __all__ = [
     "read_url",
 ]
 
-_WRITE = (
+_EXPECTED = (
     "write sqlite:///relative/path.db, sqlite:////absolute/path.db or "
     "postgresql://user:password@host/database"
 )
@@ -37,15 +37,16 @@ class SqliteFile(msgspec.Struct, frozen=True):
 
     @property
     def shown(self) -> str:
-        """The URL, for people."""
+        """The URL for display."""
         return f"{_SQLITE}{self.path}"
 
 
 class PostgresServer(msgspec.Struct, frozen=True):
     """A database on a PostgreSQL server.
 
-    What is None is left to the driver, which asks the environment as libpq does (`PGUSER`,
-    `PGPASSWORD`, `PGPASSFILE` and so on). `host` may be a folder with the server's socket.
+    Fields that are None are left to the driver, which reads the environment as libpq does
+    (`PGUSER`, `PGPASSWORD`, `PGPASSFILE` and so on). `host` may be a folder with the server's
+    socket.
     """
 
     host: str | None = None
@@ -57,8 +58,8 @@ class PostgresServer(msgspec.Struct, frozen=True):
 
     @property
     def shown(self) -> str:
-        """The URL, for people: with `***` in place of the password."""
-        who = quote(self.user or "") + (":***" if self.password else "")
+        """The URL for display, with `***` in place of the password."""
+        user = quote(self.user or "") + (":***" if self.password else "")
         host = self.host or ""
         socket, host = ("", f"[{host}]" if ":" in host else host) if host[:1] != "/" else (host, "")
         port = "" if self.port is None else f":{self.port}"
@@ -68,39 +69,40 @@ class PostgresServer(msgspec.Struct, frozen=True):
             if value
         )
         return (
-            f"postgresql://{who}{'@' if who else ''}{host}{port}/{quote(self.database or '')}"
+            f"postgresql://{user}{'@' if user else ''}{host}{port}/{quote(self.database or '')}"
             f"{'?' if options else ''}{options}"
         )
 
 
 def read_url(text: str) -> SqliteFile | PostgresServer:
-    """What a store's URL says.
+    """Parse a store's URL.
 
     Raises:
-        ValueError: it is none; the message says what to write, and never repeats the URL, in
-            which a password may stand.
+        ValueError: the URL is invalid. The message says what to write, and never repeats the URL,
+            which may contain a password.
     """
     scheme = text.partition("://")[0]
     if scheme == "sqlite":
         return _read_sqlite(text)
     if scheme in _POSTGRES and "://" in text:
         return _read_postgres(text)
-    raise ValueError(f"the store's URL has a scheme that olla does not know; {_WRITE}")
+    raise ValueError(f"the store URL has an unknown scheme; {_EXPECTED}")
 
 
 def checked_url(text: str) -> None:
-    """Nothing, when `text` is a store's URL.
+    """Validate a store's URL.
 
     Raises:
-        ValueError: as `read_url`.
+        ValueError: as for `read_url`.
     """
     read_url(text)
 
 
 def default_url(environ: Mapping[str, str]) -> str:
-    """Where the store is by default.
+    """Return the URL of the default store.
 
-    `$OLLA_HOME/olla.db`, else `$XDG_STATE_HOME/olla/olla.db`, else `~/.local/state/olla/olla.db`.
+    This is `$OLLA_HOME/olla.db`, else `$XDG_STATE_HOME/olla/olla.db`, else
+    `~/.local/state/olla/olla.db`.
     """
     if environ.get("OLLA_HOME"):
         folder = Path(environ["OLLA_HOME"])
@@ -113,10 +115,10 @@ def default_url(environ: Mapping[str, str]) -> str:
 
 
 def exists(url: str) -> bool:
-    """Whether there is a store to open: of SQLite the file; of PostgreSQL it is taken for granted.
+    """Return whether the store exists: its file for SQLite; always true for PostgreSQL.
 
     Raises:
-        ValueError: as `read_url`.
+        ValueError: as for `read_url`.
     """
     place = read_url(url)
     return isinstance(place, PostgresServer) or place.path.exists()
@@ -125,13 +127,15 @@ def exists(url: str) -> bool:
 def _read_sqlite(text: str) -> SqliteFile:
     path = text.removeprefix(_SQLITE)
     if path == text or not path or path == ":memory:" or path.endswith("/"):
-        raise ValueError(f"the store's URL names no file; {_WRITE}")
+        raise ValueError(f"the store URL has no file name; {_EXPECTED}")
     if "?" in path or "\0" in path:
-        raise ValueError(f"the store's URL has options, which SQLite's takes none of; {_WRITE}")
+        raise ValueError(f"the store URL has options, which SQLite does not take; {_EXPECTED}")
     try:
         return SqliteFile(Path(path).expanduser())
     except RuntimeError:
-        raise ValueError(f"nobody's home is meant by the store's URL; {_WRITE}") from None
+        raise ValueError(
+            f"the store URL names a home directory that does not exist; {_EXPECTED}"
+        ) from None
 
 
 def _read_postgres(text: str) -> PostgresServer:
@@ -139,19 +143,19 @@ def _read_postgres(text: str) -> PostgresServer:
         parts = urlsplit(text)
         port = parts.port
         options = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
-    except ValueError:  # its message repeats what may be a piece of the password
+    except ValueError:  # its message may repeat a part of the password
         raise ValueError(
-            "the store's URL cannot be read; write what is special in user and password "
-            "percent-encoded (%2F for /, %40 for @, %23 for #)"
+            "the store URL cannot be parsed; percent-encode special characters in user and "
+            "password (%2F for /, %40 for @, %23 for #)"
         ) from None
     if parts.fragment or set(options) - _OPTIONS:
-        raise ValueError(f"of options, the store's URL may have host and sslmode only; {_WRITE}")
+        raise ValueError(f"the store URL may only have the options host and sslmode; {_EXPECTED}")
     mode = options.get("sslmode")
     if mode is not None and mode not in _SSL_MODES:
-        raise ValueError(f"sslmode in the store's URL must be one of {', '.join(_SSL_MODES)}")
+        raise ValueError(f"sslmode in the store URL must be one of {', '.join(_SSL_MODES)}")
     database = unquote(parts.path.removeprefix("/"))
     if not database:
-        raise ValueError(f"the store's URL names no database; {_WRITE}")
+        raise ValueError(f"the store URL has no database name; {_EXPECTED}")
     require_extra("postgresql", "a store on PostgreSQL")
     return PostgresServer(
         options.get("host") or parts.hostname,

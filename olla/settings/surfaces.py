@@ -1,4 +1,4 @@
-"""What a file may say of the surfaces: what olla serves besides the prefixed paths."""
+"""Define the `surfaces` section: the APIs that olla serves besides the prefixed paths."""
 
 import re
 from collections.abc import Iterator
@@ -9,13 +9,13 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from olla.dialects.routes import native_routes
 from olla.fleet.profiles import PROFILES
 from olla.settings.problems import Key
-from olla.settings.section import Section, about_key
+from olla.settings.section import Section, key_error
 
-__all__ = ["Chat", "ManagedModel", "Management", "Surfaces", "taken_over"]
+__all__ = ["Chat", "ManagedModel", "Management", "Surfaces", "shadowed_paths"]
 
 _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 _NUMBER = re.compile(r"[-+]?\d{1,18}(\.\d{1,18})?([eE][-+]?\d{1,2})?")
-_TAKEN = ("/internal", "/metrics", "/version", "/admin", "/olla/models", "/olla/openapi.json")
+_RESERVED = ("/internal", "/metrics", "/version", "/admin", "/olla/models", "/olla/openapi.json")
 _PROXIED = (
     "/v1",
     *(f"/olla/{name}" for name in ("openai", "proxy", "anthropic")),
@@ -28,20 +28,20 @@ _CHAT_PATHS = ("/chat", "/chat/stream", "/api/status", "/api/usage", "/api/keys"
 def _prefix(value: str) -> str:
     path = value.rstrip("/")
     if not _PREFIX.fullmatch(path):
-        raise ValueError(f"'{value}' is no prefix; write a path such as /olla/management")
-    if any(path == taken or path.startswith(f"{taken}/") for taken in _TAKEN):
-        raise ValueError(f"'{value}' is olla's own; take another prefix")
+        raise ValueError(f"'{value}' is not a valid prefix; write a path such as /olla/management")
+    if any(path == reserved or path.startswith(f"{reserved}/") for reserved in _RESERVED):
+        raise ValueError(f"'{value}' is reserved for olla; choose another prefix")
     for proxied in _PROXIED:
         if path == proxied or path.startswith(f"{proxied}/"):
-            message = f"'{value}' would hide what is passed on to endpoints at {proxied}"
-            raise ValueError(f"{message}; take another prefix")
+            message = f"'{value}' would hide {proxied}, which is forwarded to endpoints"
+            raise ValueError(f"{message}; choose another prefix")
     if path == "/olla":
-        raise ValueError(f"'{value}' has olla's other paths below it; write such as /olla/chat")
+        raise ValueError(f"'{value}' is the parent of olla's other paths; use e.g. /olla/chat")
     return path
 
 
 def _as_written(value: Any) -> Any:
-    """What a parameter means: the file's scalars come as text."""
+    """Convert a parameter to its type; scalars arrive as text from the file."""
     if isinstance(value, list):
         return [_as_written(each) for each in value]
     if not isinstance(value, str):
@@ -59,51 +59,51 @@ class Root(Section):
     """`/api/*` and `/v1/*` without a prefix."""
 
     enabled: bool = True
-    """Serve them as /olla/ollama/ is served, for clients that cannot take a prefix."""
+    """Serve these paths like /olla/ollama/, for clients that cannot use a prefix."""
 
 
 class ManagedModel(Section):
-    """How the management API shows a model, and what it asks of it by default."""
+    """How the management API shows a model, and its default parameters."""
 
     name: str | None = None
-    """Its name for people; the model's own by default."""
+    """Display name; the model's name by default."""
     description: str = ""
-    """What it is good for."""
+    """Description of the model and its uses."""
     is_active: bool = True
-    """Whether it may be used by this API."""
+    """Allow requests to this model by the management API."""
     parameters: dict[str, Parameter] = Field(default={})
-    """Defaults of requests, such as temperature, top_p and max_tokens."""
+    """Default parameters of requests, such as temperature, top_p and max_tokens."""
 
 
 class Management(Section):
-    """The management API: models, chat and generate, with keys of tiers."""
+    """The management API: models, chat and generate, with tiered keys."""
 
     enabled: bool = True
-    """Serve it."""
+    """Serve the management API."""
     prefix: Prefix = "/olla/management"
-    """Where it is."""
+    """Path prefix of the management API."""
     models: dict[str, ManagedModel] = Field(default={})
-    """What there is to say of models, by name."""
+    """Display name, description and defaults of models, by model name."""
 
 
 class Chat(Section):
     """The chat service: one message, one answer; status, usage and keys."""
 
     enabled: bool = True
-    """Serve it."""
+    """Serve the chat service."""
     prefix: Prefix = ""
-    """Where it is; empty is the root."""
+    """Path prefix of the chat service; empty is the root."""
     default_model: str = "smollm:latest"
-    """The model of requests that name none."""
+    """Model for requests that do not name one."""
     self_service: bool = False
-    """Let members make, see and revoke keys of their own, and see their own usage."""
+    """Let members create, list and revoke their own keys, and read their own usage."""
     open_keys: bool = False
-    """Let everybody make, see and revoke keys of the tier member without a key, as the service's
-    documentation shows it. Of no use with access.require_key."""
+    """Let any client create, list and revoke keys of the tier member without a key, as in the
+    service's documentation. Has no effect with access.require_key."""
 
 
 class Surfaces(Section):
-    """What olla serves besides the prefixed paths."""
+    """APIs that olla serves besides the prefixed paths."""
 
     root: Root = Root()
     management: Management = Management()
@@ -114,25 +114,27 @@ class Surfaces(Section):
         both = self.management.enabled and self.chat.enabled
         if both and self.management.prefix == self.chat.prefix:
             prefix = self.chat.prefix or "the root"
-            raise about_key(
+            raise key_error(
                 "management",
-                f"management and chat are both at {prefix}, and both have /chat; give one of them "
-                "another prefix, or switch it off",
+                f"management and chat are both at {prefix}, and both serve /chat; change the "
+                "prefix of one, or disable it",
             )
         return self
 
 
-def taken_over(surfaces: Surfaces) -> Iterator[tuple[Key, str]]:
-    """Which paths of Ollama's own API, at the root, a surface answers in its place: said to who
-    has set that prefix."""
+def shadowed_paths(surfaces: Surfaces) -> Iterator[tuple[Key, str]]:
+    """Yield a notice for each surface whose prefix shadows paths of Ollama's API at the root."""
     native = native_routes() if surfaces.root.enabled else {}
     management, chat = surfaces.management, surfaces.chat
-    for word, whose, enabled, prefix, paths in (
+    for section, title, enabled, prefix, paths in (
         ("management", "management API", management.enabled, management.prefix, _MANAGEMENT_PATHS),
         ("chat", "chat service", chat.enabled, chat.prefix, _CHAT_PATHS),
     ):
-        taken = [f"{prefix}{path}" for path in paths if f"{prefix}{path}" in native]
-        if enabled and taken:
-            be = "are" if len(taken) > 1 else "is"
-            message = f"{' and '.join(taken)} {be} the {whose}'s here, not Ollama's"
-            yield ("surfaces", word, "prefix"), f"{message}; that is at /olla/ollama{prefix}"
+        shadowed = [f"{prefix}{path}" for path in paths if f"{prefix}{path}" in native]
+        if enabled and shadowed:
+            verb = "belong" if len(shadowed) > 1 else "belongs"
+            message = f"{' and '.join(shadowed)} {verb} to the {title} here, not to Ollama's API"
+            yield (
+                ("surfaces", section, "prefix"),
+                f"{message}; Ollama's is at /olla/ollama{prefix}",
+            )

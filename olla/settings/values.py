@@ -1,4 +1,4 @@
-"""Values as people write them: durations, sizes, words of a set."""
+"""Parse and format values: durations, sizes, rates and choices."""
 
 import re
 from collections.abc import Iterable
@@ -31,10 +31,10 @@ _BYTES_MAX = 2**63 - 1
 
 
 def duration(value: object) -> float:
-    """Seconds: a number, or `300ms`, `5s`, `1h30m`.
+    """Parse a duration into seconds: a number, or `300ms`, `5s`, `1h30m`.
 
     Raises:
-        ValueError: it is neither, or negative, or longer than thirty years.
+        ValueError: the value is malformed, negative or longer than 30 years.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise ValueError("write a duration such as 300ms, 5s or 10m")
@@ -44,8 +44,10 @@ def duration(value: object) -> float:
     except ValueError:
         parts = _DURATION.findall(text)
         if not parts or "".join(number + unit for number, unit in parts) != text:
-            raise ValueError(f"'{text}' is no duration; write 300ms, 5s, 10m or 1h30m") from None
-        # Small units divide: 51 / 1000 is 0.051, and 51 * 0.001 is not.
+            raise ValueError(
+                f"'{text}' is not a valid duration; write e.g. 300ms, 5s, 10m or 1h30m"
+            ) from None
+        # Divide for small units: 51 / 1000 is exactly 0.051, 51 * 0.001 is not.
         seconds = sum(
             float(number) / _PER_SECOND[unit]
             if unit in _PER_SECOND
@@ -53,51 +55,51 @@ def duration(value: object) -> float:
             for number, unit in parts
         )
     if not 0 <= seconds <= _SECONDS_MAX:
-        raise ValueError(f"'{text}' is no duration; write one from 0s to 30 years")
+        raise ValueError(f"'{text}' is out of range; write a duration from 0s to 30 years")
     return seconds
 
 
 def size(value: object) -> int:
-    """Bytes: a number, or `64KB`, `100MB`, `1GiB` (powers of 1024).
+    """Parse a size into bytes: a number, or `64KB`, `100MB`, `1GiB` (powers of 1024).
 
     Raises:
-        ValueError: it is neither, or negative, or beyond 2**63.
+        ValueError: the value is malformed, negative or 2**63 or more.
     """
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         raise ValueError("write a size in bytes, or such as 64KB or 100MB")
     match = _SIZE.fullmatch(str(value).strip())
     if match is None:
-        raise ValueError(f"'{value}' is no size; write bytes, 64KB, 100MB or 1GB")
+        raise ValueError(f"'{value}' is not a valid size; write bytes, 64KB, 100MB or 1GB")
     unit = _BYTES[(match[3] or "").lower()]
     found = int(match[1]) * unit + int(float(match[2] or 0) * unit)
     if found > _BYTES_MAX:
-        raise ValueError(f"'{value}' is larger than any machine; write bytes, 64KB, 100MB or 1GB")
+        raise ValueError(f"'{value}' is too large; write a size below 2**63 bytes")
     return found
 
 
 def rate(value: object) -> int:
-    """Bytes per second: a size, with or without `/s` after it.
+    """Parse a rate into bytes per second: a size, optionally followed by `/s`.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: the value is malformed.
     """
     try:
         return size(value.strip().removesuffix("/s") if isinstance(value, str) else value)
     except ValueError:
         raise ValueError(
-            f"'{value}' is no size per second; write bytes, or such as 500MB/s or 2GB/s"
+            f"'{value}' is not a valid rate; write bytes per second, or e.g. 500MB/s or 2GB/s"
         ) from None
 
 
 def show_duration(seconds: float) -> str:
-    """The shortest usual spelling; `duration` reads it back as the same number."""
+    """Format seconds in the shortest usual spelling that `duration` parses to the same number."""
     for unit, length in (("h", 3600.0), ("m", 60.0)):
         if seconds >= length and seconds % length == 0:
             return f"{seconds / length:.0f}{unit}"
     milliseconds = f"{seconds * 1000:g}"
     if 0 < seconds < 1 and "e" not in milliseconds and float(milliseconds) / 1000 == seconds:
         return f"{milliseconds}ms"
-    # Python's shortest text that reads back as the same number.
+    # repr() gives the shortest text that parses to the same number.
     return f"{seconds:.0f}s" if seconds == int(seconds) else repr(seconds)
 
 
@@ -113,27 +115,28 @@ Size = Annotated[int, BeforeValidator(size, json_schema_input_type=str | int)]
 
 
 def lower(value: object) -> object:
-    """Words of a fixed set may be written in capitals."""
+    """Strip and lower-case a string, so that choices are case-insensitive."""
     return value.strip().lower() if isinstance(value, str) else value
 
 
 def did_you_mean(given: str, choices: Iterable[str]) -> str:
-    """The end of a message: the nearest of `choices`, or nothing when none is near."""
+    """Return "; did you mean X?" with the nearest choice, or an empty string if none is near."""
     near = get_close_matches(given.lower(), list(choices), 1)
     return f"; did you mean {near[0]}?" if near else ""
 
 
 def one_of(choices: Iterable[str], value: str, what: str) -> str:
-    """`value`, if it is one of `choices`.
+    """Return `value` if it is one of `choices`; `what` names the kind of value in the error.
 
     Raises:
-        ValueError: it is not; the message names them all, and the nearest.
+        ValueError: it is not; the message lists all choices and the nearest one.
     """
     known = list(choices)
     if value in known:
         return value
     raise ValueError(
-        f"'{value}' is no {what}; there are {', '.join(known)}{did_you_mean(value, known)}"
+        f"'{value}' is not a valid {what}; use one of {', '.join(known)}"
+        f"{did_you_mean(value, known)}"
     )
 
 

@@ -30,7 +30,7 @@ def test_a_wrong_file_ends_with_two_and_lists_every_problem(invoke: Invoke, tmp_
     assert (told.exit_code, told.stdout) == (2, "")
     first, second, last = told.stderr.splitlines()
     assert first == "f.yaml:1:10: server.prot: unknown key; did you mean port?"
-    assert second.startswith("f.yaml:3:3: proxy.read_timeout: 'soon' is no duration")
+    assert second.startswith("f.yaml:3:3: proxy.read_timeout: 'soon' is not a valid duration")
     assert last == "2 problems found"
 
 
@@ -38,7 +38,7 @@ def test_a_file_that_is_not_there_is_a_problem(invoke: Invoke) -> None:
     """Not a fall-back to the defaults."""
     told = invoke("check", "--config", "nowhere.yaml")
     assert told.exit_code == 2
-    assert told.stderr.startswith("nowhere.yaml: there is no such file")
+    assert told.stderr.startswith("nowhere.yaml: file not found")
     assert told.stderr.endswith("1 problem found\n")
 
 

@@ -67,7 +67,7 @@ def test_what_a_key_may_is_as_it_was_asked_for(keys: Invoke) -> None:
     for wrong in ("mange", "manage,", ""):
         refused = keys("create", "--operation", wrong)
         assert refused.exit_code == 2
-        assert "is no operation" in refused.output
+        assert "is not a valid operation" in refused.output
     assert shown["models"] == ["nomic-*"]
     assert shown["endpoints"] == ["gpu-1"]
     assert (shown["user_id"], shown["name"], shown["tier"]) == ("alice", "it", "member")

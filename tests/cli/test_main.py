@@ -63,7 +63,7 @@ def test_every_command_explains_itself(name: str, invoke: Invoke) -> None:
         (["serve", "--log-level", "loud"], "'loud' is not one of"),
         (["demo", "--nodes", "0"], "0 is not in the range"),
         (["demo", "--time-scale", "0"], "0.0 is not in the range"),
-        (["simulate-node", "--vram", "much"], "'much' is no size; write bytes"),
+        (["simulate-node", "--vram", "much"], "'much' is not a valid size; write bytes"),
         (["status", "--url", "gpu-1"], "must begin with http://"),
         (["check", "surplus"], "unexpected extra argument"),
     ],

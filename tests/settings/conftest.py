@@ -1,4 +1,4 @@
-"""What the tests of settings share: reading a text that is expected to be wrong, or right."""
+"""Fixtures for the tests of settings."""
 
 from collections.abc import Callable, Mapping
 
@@ -11,22 +11,23 @@ Problems = Callable[..., list[Problem]]
 
 @pytest.fixture
 def problems() -> Problems:
-    """The problems of a text; the test fails when there are none."""
+    """Return a function that parses an invalid text and returns its problems."""
 
-    def found(text: str, environ: Mapping[str, str] | None = None) -> list[Problem]:
+    def parse_invalid(text: str, environ: Mapping[str, str] | None = None) -> list[Problem]:
         with pytest.raises(SettingsError) as caught:
             parse(text, environ or {}, "olla.yaml")
         return caught.value.problems
 
-    return found
+    return parse_invalid
 
 
 @pytest.fixture
 def endpoints() -> Callable[..., str]:
-    """A configuration with these endpoints, one line of YAML each."""
+    """Return a function that builds a configuration with the given endpoints, one YAML line
+    each."""
 
     def text(*lines: str) -> str:
-        listed = "".join(f"      - {line}\n" for line in lines)
-        return f"discovery:\n  static:\n    endpoints:\n{listed}"
+        items = "".join(f"      - {line}\n" for line in lines)
+        return f"discovery:\n  static:\n    endpoints:\n{items}"
 
     return text

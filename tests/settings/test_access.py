@@ -1,12 +1,12 @@
-"""Keys, tiers, categories: what may be said, and what is refused."""
+"""Tests of keys, tiers and categories in the settings."""
 
 import pytest
 
 from olla.settings import SettingsError, parse
 
 
-def test_the_documented_example_is_read() -> None:
-    """Keys from variables, tiers and categories."""
+def test_the_documented_example_is_parsed() -> None:
+    """It has keys from variables, tiers and categories."""
     text = """
 access:
   require_key: true
@@ -32,7 +32,7 @@ access:
     [
         ("access: {keys: [{name: a, key: short}]}", "at least 8 characters"),
         ("access: {keys: [{name: a, key: 'with a blank'}]}", "printable ASCII without spaces"),
-        ("access: {keys: [{name: '', key: abcdefgh}]}", "up to 100 printable"),
+        ("access: {keys: [{name: '', key: abcdefgh}]}", "1 to 100 printable"),
         ("access: {keys: [{name: a, key: ${NONE}}]}", "not YAML"),
         ("access: {keys: [{name: a, key: '${NONE}'}]}", "NONE is not set"),
         (
@@ -41,17 +41,17 @@ access:
         ),
         (
             "access: {keys: [{name: a, key: abcdefgh}, {name: b, key: abcdefgh}]}",
-            "two names have the same key",
+            "two entries have the same key",
         ),
         (
             "access: {keys: [{name: a, key: abcdefgh, operations: [mange]}]}",
             "did you mean manage",
         ),
         ("access: {keys: [{name: a, key: abcdefgh, tier: premum}]}", "did you mean premium"),
-        ("access: {keys: [{name: a, key: abcdefgh, operations: []}]}", "may do nothing"),
-        ("access: {keys: [{name: a, key: abcdefgh, models: ['']}]}", "empty name"),
-        ("access: {keys: [{name: a, key: abcdefgh, models: ['${NONE:-}']}]}", "empty name"),
-        ("access: {keys: [{name: a, key: abcdefgh, endpoints: [' ']}]}", "empty name"),
+        ("access: {keys: [{name: a, key: abcdefgh, operations: []}]}", "allows no operation"),
+        ("access: {keys: [{name: a, key: abcdefgh, models: ['']}]}", "must not be empty"),
+        ("access: {keys: [{name: a, key: abcdefgh, models: ['${NONE:-}']}]}", "must not be empty"),
+        ("access: {keys: [{name: a, key: abcdefgh, endpoints: [' ']}]}", "must not be empty"),
         (
             "access: {keys: [{name: a, key: abcdefgh, endpoints: [local-olama]}]}",
             "no endpoint is named 'local-olama'; did you mean local-ollama",
@@ -61,9 +61,9 @@ access:
         ("access: {tiers: {a: {reqests_per_minute: 5}}}", "did you mean requests_per_minute"),
         ("access: {categories: {generating: {requests_per_minute: 5}}}", "generation, management"),
         ("access: {categories: {generation: {concurrent: 5}}}", "unknown key"),
-        ("access: {trusted_proxies: [10.0.0.0/33]}", "is no network"),
-        ("access: {anonymous_operations: [list, fly]}", "'fly' is no operation"),
-        ("access: {anonymous_operations: [list, admin]}", "admin is never open"),
+        ("access: {trusted_proxies: [10.0.0.0/33]}", "is not a valid network"),
+        ("access: {anonymous_operations: [list, fly]}", "'fly' is not a valid operation"),
+        ("access: {anonymous_operations: [list, admin]}", "admin always needs a key"),
         ("access: {anonymous_operations: [Admin]}", "olla keys create --admin"),
         ("store: {url: 'mysql://x'}", "sqlite:///"),
         ("state: {url: 'memcached://x'}", "redis://"),
@@ -71,8 +71,8 @@ access:
         ("server: {rate_limits: {per_ip_requests_per_minute: -1}}", "too small"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(text: str, message: str) -> None:
-    """Each with a sentence that helps."""
+def test_invalid_access_settings_are_rejected(text: str, message: str) -> None:
+    """Each error message says what to do."""
     with pytest.raises(SettingsError) as caught:
         parse(text, {})
     assert any(message in problem.message for problem in caught.value.problems), [
@@ -89,16 +89,18 @@ def test_what_cannot_be_meant_is_refused(text: str, message: str) -> None:
         ("access: {anonymous_operations: []}", ()),
     ],
 )
-def test_what_is_open_without_a_key(text: str, operations: tuple[str, ...]) -> None:
-    """Inference and lists unless said otherwise; an empty list is nothing."""
+def test_anonymous_operations_default_to_inference_and_lists(
+    text: str, operations: tuple[str, ...]
+) -> None:
+    """An empty list allows nothing."""
     assert parse(text, {}).settings.access.anonymous_operations == operations
 
 
 def test_no_problem_repeats_a_key() -> None:
-    """Problems end in logs."""
+    """Problems are logged, so they must not contain secrets."""
     text = "access: {keys: [{name: a, key: 'top secret thing'}, {name: b, key: t0pz}]}"
     with pytest.raises(SettingsError) as caught:
         parse(text, {})
-    told = " ".join(str(problem) for problem in caught.value.problems)
-    assert "top secret thing" not in told
-    assert "t0pz" not in told
+    text = " ".join(str(problem) for problem in caught.value.problems)
+    assert "top secret thing" not in text
+    assert "t0pz" not in text

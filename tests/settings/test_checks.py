@@ -1,4 +1,4 @@
-"""What is wrong between keys that are each right by themselves."""
+"""Tests of conflicts between keys that are valid on their own."""
 
 from collections.abc import Callable
 
@@ -20,40 +20,42 @@ Problems = Callable[..., list[Problem]]
         ("{url: 'http://a:1', name: x, priority: -1}", "{url: 'http://b', name: x}", ["name"]),
     ],
 )
-def test_endpoints_that_cannot_be_told_apart_are_found(
+def test_duplicate_endpoints_are_reported(
     first: str, second: str, keys: list[str], problems: Problems, endpoints: Callable[..., str]
 ) -> None:
-    """By name, and by address however it is spelled, even when the file has other problems."""
+    """By name and by address in any spelling, even when the file has other problems."""
     found = problems(endpoints(first, second))
-    twice = [each for each in found if "already" in each.message]
-    assert [each.key for each in twice] == [f"discovery.static.endpoints[1].{key}" for key in keys]
-    assert "endpoints[0] already" in twice[0].message
+    duplicates = [each for each in found if "already" in each.message]
+    assert [each.key for each in duplicates] == [
+        f"discovery.static.endpoints[1].{key}" for key in keys
+    ]
+    assert "endpoints[0] already" in duplicates[0].message
 
 
 def test_endpoints_may_share_a_host(endpoints: Callable[..., str]) -> None:
-    """Other ports or paths; those without a name are called by their place."""
+    """Ports or paths may differ; endpoints without a name are named by position."""
     text = endpoints("{url: 'http://a:1'}", "{url: 'http://a:2', name: p}", "{url: 'http://a:1/p'}")
     found = parse(text, {}).settings.discovery.static.endpoints
     assert [each.name for each in found] == ["endpoint-1", "p", "endpoint-3"]
 
 
-def test_aliases_that_are_one_name_for_ollama_are_found(problems: Problems) -> None:
-    """Case and the tag latest do not tell names apart."""
+def test_aliases_that_are_equal_for_ollama_are_reported(problems: Problems) -> None:
+    """Names that differ only in case or in the tag latest are equal."""
     (problem,) = problems("model_aliases: {chat: [a], Chat: [b]}")
     assert problem.key == "model_aliases.Chat"
     assert "'chat' already" in problem.message
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
-def test_an_endpoint_that_is_the_router_itself_is_told(host: str) -> None:
-    """Its requests would come back to it."""
+def test_an_endpoint_that_is_the_router_itself_is_reported(host: str) -> None:
+    """Its requests would loop."""
     with pytest.raises(SettingsError) as caught:
         parse(
             "server: {port: 40999}\n"
             f"discovery: {{static: {{endpoints: [{{url: 'http://{host}:40999'}}]}}}}",
             {},
         )
-    assert "router's own address" in str(caught.value.problems[0])
+    assert "the address of the router" in str(caught.value.problems[0])
 
 
 @pytest.mark.parametrize(
@@ -67,7 +69,7 @@ def test_an_endpoint_that_is_the_router_itself_is_told(host: str) -> None:
         ("server: {cors: {}}", False),
     ],
 )
-def test_a_router_that_is_open_to_every_page_is_noted(text: str, noted: bool) -> None:
-    """Where neither origins nor keys keep them out."""
+def test_a_router_open_to_every_web_page_is_noticed(text: str, noted: bool) -> None:
+    """Only when neither allowed origins nor keys keep pages out."""
     notices = parse(text, {}).notices
     assert [each.key for each in notices] == ["server.cors.allowed_origins"] * noted

@@ -1,4 +1,4 @@
-"""Files of the Go router run as they are, and what means nothing here is said."""
+"""Files of the Go router run unchanged, and keys without effect are reported."""
 
 from collections.abc import Callable
 
@@ -91,7 +91,7 @@ engineering: {show_nerdstats: false}
 
 
 def test_a_file_with_every_key_of_the_go_router_runs() -> None:
-    """What has a meaning here is taken over."""
+    """Supported keys take effect."""
     settings = parse(EVERY_KEY, {}).settings
     first, second, _ = settings.discovery.static.endpoints
     assert settings.proxy.load_balancer == "least-connections"
@@ -102,8 +102,8 @@ def test_a_file_with_every_key_of_the_go_router_runs() -> None:
     assert second.type == "openai-compatible"
 
 
-def test_what_means_nothing_here_is_said_once_each() -> None:
-    """No key is dropped silently: every foreign key of the file has its notice and its line."""
+def test_each_key_without_effect_is_reported_once() -> None:
+    """No key is dropped silently: every foreign key of the file has a notice with its line."""
     notices = parse(EVERY_KEY, {}, "go.yaml").notices
     lines = EVERY_KEY.splitlines()
     for notice in notices:
@@ -120,17 +120,18 @@ def test_what_means_nothing_here_is_said_once_each() -> None:
     assert set(keys) == in_file | others
 
 
-def test_rate_limits_of_the_go_router_hold() -> None:
-    """Somebody relies on them."""
+def test_rate_limits_of_the_go_router_apply() -> None:
+    """Operators rely on them."""
     limits = parse(EVERY_KEY, {}).settings.server.rate_limits
     assert limits.global_requests_per_minute == 1000
     assert (limits.per_ip_requests_per_minute, limits.burst_size) == (100, 50)
 
 
-def test_a_limit_that_was_inert_there_and_cuts_here_is_said() -> None:
-    """Only where the file comes from the Go router: here it is an ordinary setting."""
-    theirs = parse("proxy: {engine: olla, response_timeout: 15m}", {}).notices
-    assert "an answer is cut after 900 s" in theirs[1].message
+def test_response_timeout_of_a_go_router_file_is_reported() -> None:
+    """It had no effect there and aborts responses here. Without keys of the Go router in the file
+    it is an ordinary setting."""
+    notices = parse("proxy: {engine: olla, response_timeout: 15m}", {}).notices
+    assert "is aborted after 900 s" in notices[1].message
     assert parse("proxy: {response_timeout: 15m}", {}).notices == []
     assert len(parse("proxy: {engine: olla, response_timeout: 0s}", {}).notices) == 1
 
@@ -138,15 +139,15 @@ def test_a_limit_that_was_inert_there_and_cuts_here_is_said() -> None:
 @pytest.mark.parametrize(
     ("endpoint", "key", "message"),
     [
-        ("{url: 'http://a/x', preserve_path: false}", ".preserve_path", "/x is kept"),
-        ("{url: 'http://a:8000/v1'}", ".url", "requests bring their own path"),
-        ("{url: 'http://a:8000/api/', preserve_path: true}", ".url", "requests bring their own"),
+        ("{url: 'http://a/x', preserve_path: false}", ".preserve_path", "/x is prepended"),
+        ("{url: 'http://a:8000/v1'}", ".url", "/v1 is prepended"),
+        ("{url: 'http://a:8000/api/', preserve_path: true}", ".url", "/api is prepended"),
     ],
 )
-def test_a_url_with_a_path_that_surprises_is_said(
+def test_a_url_path_with_an_unexpected_effect_is_reported(
     endpoint: str, key: str, message: str, endpoints: Callable[..., str]
 ) -> None:
-    """A path is always put before every request's."""
+    """The path of the URL is always prepended to the path of a request."""
     (notice,) = parse(endpoints(endpoint), {}).notices
     assert notice.key == f"discovery.static.endpoints[0]{key}"
     assert message in notice.message
@@ -160,31 +161,31 @@ def test_a_url_with_a_path_that_surprises_is_said(
         "{url: 'http://a/x'}",
     ],
 )
-def test_a_url_that_means_the_same_here_is_not_talked_about(
+def test_a_url_with_the_same_meaning_here_is_not_reported(
     endpoint: str, endpoints: Callable[..., str]
 ) -> None:
-    """No noise about what makes no difference."""
+    """Nothing is reported if the behavior is the same."""
     assert parse(endpoints(endpoint), {}).notices == []
 
 
 @pytest.mark.parametrize("path", sorted(NOT_YET))
-def test_what_this_version_does_not_have_yet_is_a_problem(path: str, problems: Problems) -> None:
+def test_an_unsupported_section_is_a_problem(path: str, problems: Problems) -> None:
     """A file that asks for keys or limits must not run without them."""
     parent, _, name = path.rpartition(".")
     text = f"{name}: {{enabled: true}}"
     (problem,) = problems(f"{parent}: {{{text}}}" if parent else text)
     assert problem.key == path
-    assert problem.message.startswith("this version does not have ")
+    assert problem.message.startswith("this version does not support ")
 
 
-def test_an_empty_section_that_there_is_not_yet_asks_for_nothing() -> None:
-    """Everything in it is commented out."""
+def test_an_empty_section_is_not_reported() -> None:
+    """All of its keys are commented out."""
     assert parse("access:\n", {}).notices == []
 
 
 def test_no_key_is_both_known_and_foreign() -> None:
-    """A setting that gets a meaning leaves the tables."""
+    """A key that becomes supported must be removed from the tables."""
     for path in (*FOREIGN, *NOT_YET):
-        *above, name = path.split(".")
-        assert name not in keys_below(tuple(above))
-        assert not above or keys_below(tuple(above))
+        *parent, name = path.split(".")
+        assert name not in keys_below(tuple(parent))
+        assert not parent or keys_below(tuple(parent))

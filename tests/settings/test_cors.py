@@ -1,4 +1,4 @@
-"""What a file may say of web pages and host names."""
+"""Tests of `server.cors` and `server.allowed_hosts`."""
 
 from collections.abc import Callable
 
@@ -11,12 +11,12 @@ Problems = Callable[..., list[Problem]]
 
 
 def cors(text: str) -> Cors:
-    """The section as it is read."""
+    """Parse the section."""
     return parse(f"server: {{cors: {text}}}", {}).settings.server.cors
 
 
 def test_without_the_section_ollamas_origins_are_allowed() -> None:
-    """Local pages and desktop apps, every header, and the methods of the APIs."""
+    """The defaults are local pages and desktop apps, every header, and the methods of the APIs."""
     default = cors("{}")
     assert default.enabled
     assert default.allowed_origins[:2] == ("http://localhost:*", "https://localhost:*")
@@ -26,7 +26,7 @@ def test_without_the_section_ollamas_origins_are_allowed() -> None:
 
 
 def test_the_keys_are_those_of_the_go_router() -> None:
-    """With its defaults in place of ours they say what they said there."""
+    """The Go router's defaults mean the same here."""
     found = cors(
         '{enabled: true, allowed_origins: ["*"], allowed_methods: [get, POST, OPTIONS], '
         'allowed_headers: ["*"], exposed_headers: [], allow_credentials: false, max_age: 300}'
@@ -45,7 +45,7 @@ def test_the_keys_are_those_of_the_go_router() -> None:
     ],
 )
 def test_an_origin_is_a_scheme_a_host_and_a_port(origin: str) -> None:
-    """In any case, perhaps with a star."""
+    """In any case, optionally with a star."""
     assert cors(f'{{allowed_origins: ["{origin}"]}}').allowed_origins == (origin.lower(),)
 
 
@@ -65,8 +65,8 @@ def test_an_origin_is_a_scheme_a_host_and_a_port(origin: str) -> None:
         ("null", "sandboxed"),
     ],
 )
-def test_what_is_no_origin_is_a_problem(origin: str, message: str, problems: Problems) -> None:
-    """It would match nothing, or everything, without a word."""
+def test_an_invalid_origin_is_a_problem(origin: str, message: str, problems: Problems) -> None:
+    """It would silently match nothing, or everything."""
     (found,) = problems(f'server: {{cors: {{allowed_origins: ["{origin}"]}}}}')
     assert message in found.message
     assert found.key == "server.cors.allowed_origins"
@@ -83,14 +83,16 @@ def test_what_is_no_origin_is_a_problem(origin: str, message: str, problems: Pro
         ("{max_age: 2d}", "max_age"),
     ],
 )
-def test_what_browsers_would_refuse_is_a_problem(text: str, key: str, problems: Problems) -> None:
-    """Here, and not in the browser's console."""
+def test_a_policy_that_browsers_reject_is_a_problem(
+    text: str, key: str, problems: Problems
+) -> None:
+    """The error appears at load, not in the console of the browser."""
     (found,) = problems(f"server: {{cors: {text}}}")
     assert found.key == f"server.cors.{key}"
 
 
-def test_what_is_switched_off_is_not_looked_at_twice() -> None:
-    """The Go router's own file has a star beside a switch that is off."""
+def test_a_disabled_policy_is_not_validated() -> None:
+    """The Go router's shipped file has a star in a disabled policy."""
     assert not cors('{enabled: false, allowed_origins: ["*"], allow_credentials: true}').enabled
 
 
@@ -106,14 +108,14 @@ def test_what_is_switched_off_is_not_looked_at_twice() -> None:
         ("*", "*"),
     ],
 )
-def test_an_allowed_host_is_a_name(host: str, read: str) -> None:
-    """Or an address, or all names below one."""
+def test_an_allowed_host_is_a_name_an_address_or_a_wildcard(host: str, read: str) -> None:
+    """Names are lower-cased, without brackets or a final dot."""
     found = parse(f'server: {{allowed_hosts: ["{host}"]}}', {}).settings.server
     assert found.allowed_hosts == (read,)
 
 
 @pytest.mark.parametrize("host", ["https://a.example", "a.example:80", "a b", "", "a.*", "*."])
-def test_what_is_no_host_name_is_a_problem(host: str, problems: Problems) -> None:
+def test_an_invalid_host_name_is_a_problem(host: str, problems: Problems) -> None:
     """A scheme or a port would never match."""
     (found,) = problems(f'server: {{allowed_hosts: ["{host}"]}}')
     assert "is not a host name" in found.message

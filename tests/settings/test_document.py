@@ -1,4 +1,4 @@
-"""Reading YAML: text stays text, places are kept, nothing makes it run away."""
+"""Parsing YAML: scalars stay text, positions are recorded, and expansion is bounded."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from olla.settings.document import Document, read_document
 
 
 def read(text: str, **environ: str) -> Document:
-    """The document, which must have no problems."""
+    """Parse a text that has no problems."""
     document = read_document(text, environ, "olla.yaml")
     assert document.problems == []
     return document
@@ -40,7 +40,7 @@ def read(text: str, **environ: str) -> Document:
     ],
 )
 def test_a_scalar_stays_the_text_that_was_written(text: str, data: dict[str, Any]) -> None:
-    """Only an empty value is nothing; anchors and merge keys are followed."""
+    """Only an empty value becomes None; anchors and merge keys are followed."""
     assert read(text).data == data
 
 
@@ -63,7 +63,7 @@ def test_a_scalar_stays_the_text_that_was_written(text: str, data: dict[str, Any
     ],
 )
 def test_variables_are_expanded_as_text(text: str, value: str | None) -> None:
-    """What a variable holds is never read as YAML, whatever characters it has."""
+    """The value of a variable is never parsed as YAML, whichever characters it has."""
     environ = {"T": "t0k", "DIGITS": "0123", "YAML": "[x: #y", "EMPTY": ""}
     assert read(text, **environ).data == {"a": value}
 
@@ -74,17 +74,17 @@ def test_variables_are_expanded_as_text(text: str, value: str | None) -> None:
         ("a: 1\nb: ${NOPE}", 2, 1, "the variable NOPE is not set"),
         ("a: ${1X}", 1, 1, "write ${NAME}"),
         ("a: ${OPEN", 1, 1, "write ${NAME}"),
-        ("a: 1\nb: 2\na: 3", 3, 1, "this key stands twice; the first is in line 1"),
-        ("s:\n  a: 1\n  a: 2", 3, 3, "this key stands twice; the first is in line 2"),
-        ("a: !include x", 1, 1, "tags are not used here; a value that begins with ! needs quotes"),
-        ("? [a]\n: 1", 1, 1, "a key must be one word"),
+        ("a: 1\nb: 2\na: 3", 3, 1, "duplicate key; it is already set in line 1"),
+        ("s:\n  a: 1\n  a: 2", 3, 3, "duplicate key; it is already set in line 2"),
+        ("a: !include x", 1, 1, "quote values that begin with !"),
+        ("? [a]\n: 1", 1, 1, "a key must be a string"),
         ("a: {<<: 5}", 1, 1, "only mappings can be merged"),
     ],
 )
-def test_a_problem_of_a_value_has_its_place(
+def test_a_problem_of_a_value_has_its_position(
     text: str, line: int, column: int, message: str
 ) -> None:
-    """Line and column count from one, and reading goes on."""
+    """Line and column count from one, and parsing continues."""
     (problem,) = read_document(text, {}, "olla.yaml").problems
     assert (problem.line, problem.column) == (line, column)
     assert message in problem.message
@@ -98,19 +98,19 @@ def test_a_problem_of_a_value_has_its_place(
         ("a: 1\n b: 2", 2, "this is not YAML"),
         ("a: 1\nb: \x00", 2, "the character U+0000 is not allowed"),
         ("a: 1\n---\nb: 2", 2, "expected a single document"),
-        ("a: *nobody", 1, "a value that begins with * needs quotes"),
+        ("a: *nobody", 1, "quote values that begin with *"),
         ("- a", 1, "a file must be a mapping"),
         ("hello", 1, "a file must be a mapping"),
-        ("x: {a: ${T}}", 1, 'a variable needs quotes: "${NAME}"'),
+        ("x: {a: ${T}}", 1, 'quote variables within braces or brackets: "${NAME}"'),
         ("a: &a {b: *a}", 1, "without end"),
         ("a: &a\n  <<: *a", 1, "without end"),
         ("a: " + "[" * 3000 + "]" * 3000, 1, "nested too deeply"),
     ],
 )
-def test_what_cannot_be_read_is_one_problem_with_its_line(
+def test_an_invalid_document_is_one_problem_with_its_line(
     text: str, line: int, message: str
 ) -> None:
-    """No text makes reading fail in another way."""
+    """No text makes parsing fail with another exception."""
     with pytest.raises(SettingsError) as caught:
         read_document(text, {}, "olla.yaml")
     (problem,) = caught.value.problems
@@ -119,7 +119,7 @@ def test_what_cannot_be_read_is_one_problem_with_its_line(
     assert "\n" not in str(problem)
 
 
-def test_a_small_text_cannot_stand_for_an_endless_one() -> None:
+def test_a_small_text_cannot_expand_without_end() -> None:
     """Aliases of aliases are bounded."""
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
@@ -127,8 +127,8 @@ def test_a_small_text_cannot_stand_for_an_endless_one() -> None:
         read_document("\n".join(lines), {}, "olla.yaml")
 
 
-def test_merged_keys_keep_the_places_of_both() -> None:
-    """A key of its own is found where it stands, a merged one where the anchor has it."""
+def test_merged_keys_have_the_position_of_their_source() -> None:
+    """Direct keys have their position in the mapping, merged keys that in the anchor."""
     text = "base: &b\n  x: {z: 1}\n  y: 2\nuse:\n  x: {z: 3}\n  <<: *b\n"
     marks = read(text).marks
     assert marks["use", "x"] == (5, 3)

@@ -1,4 +1,4 @@
-"""The settings in force as text."""
+"""Tests of the settings in force as YAML."""
 
 from collections.abc import Callable
 
@@ -7,8 +7,8 @@ import yaml
 from olla.settings import effective_yaml, parse
 
 
-def test_what_is_shown_can_be_loaded_again(endpoints: Callable[..., str]) -> None:
-    """The text says the same as the file it came from, defaults included."""
+def test_a_dump_can_be_loaded_again(endpoints: Callable[..., str]) -> None:
+    """It means the same as the original file, defaults included."""
     text = endpoints("{url: 'http://a:1', check_interval: 1s}", "{url: 'http://b/x', name: b}")
     text += "proxy: {response_timeout: 90s}\nmodel_aliases: {chat: [a, b]}\n"
     shown = effective_yaml(parse(text, {}).settings)
@@ -18,7 +18,7 @@ def test_what_is_shown_can_be_loaded_again(endpoints: Callable[..., str]) -> Non
 
 
 def test_secrets_are_masked(endpoints: Callable[..., str]) -> None:
-    """Neither credentials nor values of headers are printed; names are."""
+    """Credentials and header values are masked; names are shown."""
     shown = effective_yaml(
         parse(
             endpoints(
@@ -34,8 +34,8 @@ def test_secrets_are_masked(endpoints: Callable[..., str]) -> None:
     assert "username: ann" in shown
 
 
-def test_keys_and_passwords_of_access_are_masked() -> None:
-    """What is printed may be pasted anywhere."""
+def test_access_keys_and_passwords_are_masked() -> None:
+    """Users paste the dump into bug reports."""
     text = """
 access: {keys: [{name: ci, key: very-secret-key}]}
 store: {url: "postgresql://olla:very-secret-word@db/olla"}

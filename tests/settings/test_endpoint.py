@@ -1,4 +1,4 @@
-"""What a file may say of an endpoint, and what not."""
+"""Tests of the settings of an endpoint."""
 
 from collections.abc import Callable
 
@@ -34,17 +34,17 @@ Problems = Callable[..., list[Problem]]
         (
             "{url: 'http://a', health_check_url: 'http://b/x'}",
             ".health_check_url",
-            "not below the endpoint's own url",
+            "not below the endpoint's url",
         ),
         ("{url: 'http://a', model_url: 'a b'}", ".model_url", "must be a path"),
         ("{url: 'http://a', name: \"a\\nb\"}", ".name", "printable characters"),
         (
             "{url: 'http://a', headers: {Content-Length: 5}}",
             ".headers.Content-Length",
-            "olla sets the header",
+            "is set by olla",
         ),
-        ("{url: 'http://a', headers: {host: b}}", ".headers.host", "olla sets the header"),
-        ("{url: 'http://a', headers: {'X A': b}}", ".headers.X A", "is no header name"),
+        ("{url: 'http://a', headers: {host: b}}", ".headers.host", "is set by olla"),
+        ("{url: 'http://a', headers: {'X A': b}}", ".headers.X A", "is not a valid header name"),
         ("{url: 'http://a', headers: {X-A: \"b\\r\\nX-B: c\"}}", ".headers.X-A", "on one line"),
         ("{url: 'http://a', headers: {X-A: b, x-a: c}}", ".headers", "the header x-a is set twice"),
         (
@@ -72,18 +72,18 @@ Problems = Callable[..., list[Problem]]
         (
             "{url: 'http://a', auth: {type: basic, username: 'u:v', password: p}}",
             ".auth.username",
-            "has no colon",
+            "cannot contain a colon",
         ),
         (
             "{url: 'http://a', auth: {type: bearer, token: \"t\\r\\nX: y\"}}",
             ".auth.token",
-            "one line of text",
+            "one line of printable text",
         ),
         ("{url: 'http://a', auth: {type: bearer, token: 'tökn'}}", ".auth.token", "must be ASCII"),
         (
             "{url: 'http://a', auth: {type: api_key, key: k, header: 'a b'}}",
             ".auth.header",
-            "is no header name",
+            "is not a valid header name",
         ),
         (
             "{url: 'http://a', auth: {type: bearer, token_file: /nowhere/token}}",
@@ -97,17 +97,17 @@ Problems = Callable[..., list[Problem]]
         ),
     ],
 )
-def test_a_problem_of_an_endpoint_is_found_at_its_key(
+def test_a_problem_of_an_endpoint_names_its_key(
     line: str, key: str, message: str, problems: Problems, endpoints: Callable[..., str]
 ) -> None:
-    """Every rule for endpoints names the key that breaks it."""
+    """Every rule for endpoints points to the key that violates it."""
     found = problems(endpoints("{url: 'http://fine'}", line))
     (problem,) = [each for each in found if message in each.message]
     assert problem.key.startswith(f"discovery.static.endpoints[1]{key}")
     assert problem.line == 5
 
 
-def test_secrets_do_not_show_in_a_representation(endpoints: Callable[..., str]) -> None:
-    """A log line or a traceback with settings in it gives nothing away."""
+def test_secrets_are_not_in_the_repr(endpoints: Callable[..., str]) -> None:
+    """Log lines and tracebacks with settings contain no secrets."""
     text = endpoints("{url: 'http://a', headers: {X: hush1}, auth: {type: bearer, token: hush2}}")
     assert "hush" not in repr(parse(text, {}).settings)

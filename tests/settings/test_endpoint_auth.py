@@ -1,4 +1,4 @@
-"""What olla shows to an endpoint."""
+"""Tests of the credentials that olla sends to an endpoint."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +22,7 @@ from olla.settings import SettingsError, endpoint_specs, parse
 def test_auth_becomes_a_header(
     auth: str, header: tuple[str, str], tmp_path: Path, endpoints: Callable[..., str]
 ) -> None:
-    """Secrets may stand in files, the line's end not counted."""
+    """Secrets may be read from files; the final line break is stripped."""
     (tmp_path / "secret").write_text("from file\n")
     auth = auth.replace("SECRET", f"'{tmp_path / 'secret'}'")
     text = endpoints(f"{{url: 'http://a', auth: {auth}}}")
@@ -36,11 +36,11 @@ def test_auth_becomes_a_header(
         (b"", "is empty"),
         (b"  \n", "is empty"),
         (b"a\nb", "on one line"),
-        (b"\xff", "is no text"),
+        (b"\xff", "is not UTF-8 text"),
         (b"x" * 70000, "on one line"),
     ],
 )
-def test_a_file_that_holds_no_secret_is_found_at_load(
+def test_an_invalid_secret_file_is_reported_at_load(
     content: bytes, message: str, tmp_path: Path, endpoints: Callable[..., str]
 ) -> None:
     """With the key and line that name the file, before the router starts."""

@@ -1,4 +1,4 @@
-"""From settings to what the fleet knows of its endpoints."""
+"""Tests of the conversion from endpoint settings to `EndpointSpec`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,13 +10,13 @@ from olla.settings import SettingsError, endpoint_specs, parse
 
 
 def spec(text: str) -> EndpointSpec:
-    """The only endpoint of a configuration."""
+    """Return the only endpoint of a configuration."""
     (found,) = endpoint_specs(parse(text, {}).settings)
     return found
 
 
-def test_an_endpoint_is_what_its_settings_say(endpoints: Callable[..., str]) -> None:
-    """Every setting reaches the fleet."""
+def test_every_setting_reaches_the_spec(endpoints: Callable[..., str]) -> None:
+    """No setting is parsed and then dropped."""
     text = endpoints(
         "{url: 'https://Gpu:8443/base/', name: big, type: lmstudio, priority: 7,"
         " check_interval: 10s, check_timeout: 3s, num_parallel: 4, health_check_url: health,"
@@ -44,7 +44,8 @@ def test_an_endpoint_is_what_its_settings_say(endpoints: Callable[..., str]) -> 
 
 
 def test_a_url_is_enough(endpoints: Callable[..., str]) -> None:
-    """The rest has defaults; the name is its place, which tells callers nothing."""
+    """All other keys have defaults. The default name is the position, which reveals no address to
+    callers."""
     found = spec(endpoints("{url: 'http://10.0.0.5:11434'}"))
     assert (found.name, found.type, found.check_timeout) == ("endpoint-1", "auto", 2.0)
     assert found.url == "http://10.0.0.5:11434"
@@ -53,14 +54,14 @@ def test_a_url_is_enough(endpoints: Callable[..., str]) -> None:
 def test_the_default_check_timeout_is_shorter_than_the_interval(
     endpoints: Callable[..., str],
 ) -> None:
-    """A short interval alone makes no contradiction."""
+    """A short interval alone is not a conflict."""
     assert spec(endpoints("{url: 'http://a', check_interval: 1s}")).check_timeout == 0.5
 
 
-def test_a_secret_that_went_away_since_loading_is_a_problem_of_its_endpoint(
+def test_a_secret_file_deleted_after_loading_is_a_problem_of_its_endpoint(
     tmp_path: Path, endpoints: Callable[..., str]
 ) -> None:
-    """Nothing is sent without its credentials."""
+    """No request is sent without its credentials."""
     path = tmp_path / "secret"
     path.write_text("t")
     text = endpoints(f"{{url: 'http://a', auth: {{type: bearer, token_file: '{path}'}}}}")

@@ -1,4 +1,4 @@
-"""What URLs of endpoints may look like."""
+"""Tests of the URLs of endpoints."""
 
 import pytest
 
@@ -17,8 +17,10 @@ from olla.settings.endpoint_url import EndpointUrl, read_address, read_path
         ("http://10.0.0.1:80/p", EndpointUrl("http", "10.0.0.1", 80, "/p"), "10.0.0.1"),
     ],
 )
-def test_a_url_tells_where_the_server_is(url: str, address: EndpointUrl, authority: str) -> None:
-    """Host, port and path are read; the authority leaves the scheme's own port out."""
+def test_a_url_is_split_into_host_port_and_path(
+    url: str, address: EndpointUrl, authority: str
+) -> None:
+    """The authority omits the default port of the scheme."""
     assert read_address(url) == address
     assert address.authority == authority
 
@@ -34,19 +36,19 @@ def test_a_url_tells_where_the_server_is(url: str, address: EndpointUrl, authori
         ("http://u:hun/ter2@gpu-1", "use auth"),
         ("ftp://u:hunter2@gpu-1", "use auth"),
         ("http://@gpu-1", "use auth"),
-        ("http://gpu 1", "characters that no URL has"),
-        ("http://gpu-1/\r\nX-Evil: 1", "characters that no URL has"),
-        ("http://gpü", "characters that no URL has"),
-        ("http://gpu,1", "no host name"),
-        ("http://gpu-1:99999", "is not a URL"),
-        ("http://gpu-1:0", "perhaps a path"),
-        ("http://gpu-1/?x=1", "perhaps a path"),
-        ("http://gpu-1/#x", "perhaps a path"),
-        ("http://[::1", "is not a URL"),
-        ("", "characters that no URL has"),
+        ("http://gpu 1", "not allowed in a URL"),
+        ("http://gpu-1/\r\nX-Evil: 1", "not allowed in a URL"),
+        ("http://gpü", "not allowed in a URL"),
+        ("http://gpu,1", "is not a valid host name"),
+        ("http://gpu-1:99999", "is not a valid URL"),
+        ("http://gpu-1:0", "may only have a scheme"),
+        ("http://gpu-1/?x=1", "may only have a scheme"),
+        ("http://gpu-1/#x", "may only have a scheme"),
+        ("http://[::1", "is not a valid URL"),
+        ("", "not allowed in a URL"),
     ],
 )
-def test_what_is_no_plain_http_url_is_refused(url: str, message: str) -> None:
+def test_an_invalid_url_is_rejected(url: str, message: str) -> None:
     """The message says what to write instead, and never repeats a password."""
     with pytest.raises(ValueError, match=message) as caught:
         read_address(url)
@@ -65,8 +67,8 @@ def test_what_is_no_plain_http_url_is_refused(url: str, message: str) -> None:
         ("http://gpu-1:8000/base", "/"),
     ],
 )
-def test_a_path_may_be_written_as_a_whole_url(text: str, path: str) -> None:
-    """What comes out is what follows the endpoint's own path."""
+def test_a_path_may_be_given_as_a_full_url(text: str, path: str) -> None:
+    """The result is relative to the endpoint's path."""
     assert read_path(text, read_address("http://gpu-1:8000/base")) == path
 
 
@@ -81,7 +83,7 @@ def test_a_path_may_be_written_as_a_whole_url(text: str, path: str) -> None:
         "",
     ],
 )
-def test_a_path_of_another_server_is_refused(text: str) -> None:
-    """olla asks the endpoint itself; asking another server in its stead would tell nothing."""
+def test_a_path_of_another_server_is_rejected(text: str) -> None:
+    """Probing another server would say nothing about the endpoint."""
     with pytest.raises(ValueError, match=r"write a path|must be a path"):
         read_path(text, read_address("http://gpu-1:8000/base"))

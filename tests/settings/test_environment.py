@@ -1,4 +1,4 @@
-"""Variables that override keys."""
+"""Tests of environment variables that override keys."""
 
 from collections.abc import Callable
 
@@ -43,7 +43,7 @@ Problems = Callable[..., list[Problem]]
     ],
 )
 def test_a_variable_overrides_its_key(name: str, value: str, key: str, expected: object) -> None:
-    """Sections and names are joined by underscores, whichever of them have some themselves."""
+    """Sections and names are joined by underscores, even if they contain underscores."""
     found: object = parse("server: {port: 1, host: x}", {name: value}).settings
     for part in key.split("."):
         found = getattr(found, part)
@@ -51,7 +51,7 @@ def test_a_variable_overrides_its_key(name: str, value: str, key: str, expected:
 
 
 def test_a_list_is_written_with_commas() -> None:
-    """As the Go router's documentation has it; blanks do not count."""
+    """As in the Go router's documentation; blanks are stripped."""
     variables = {
         "OLLA_SERVER_CORS_ENABLED": "true",
         "OLLA_SERVER_CORS_ALLOWED_ORIGINS": "https://a.example, https://b.example",
@@ -66,8 +66,8 @@ def test_a_list_is_written_with_commas() -> None:
     assert server.settings.server.allowed_hosts == ("llm.example",)
 
 
-def test_a_wrong_list_is_a_problem_of_the_variable(problems: Problems) -> None:
-    """Not of the file, which says nothing of it."""
+def test_an_invalid_list_is_a_problem_of_the_variable(problems: Problems) -> None:
+    """It is not a problem of the file, which does not set the key."""
     (found,) = problems("", {"OLLA_SERVER_CORS_ALLOWED_ORIGINS": "https://a.example,b"})
     assert found.key == "OLLA_SERVER_CORS_ALLOWED_ORIGINS"
 
@@ -82,22 +82,24 @@ def test_every_key_with_one_value_has_one_variable() -> None:
 
 @pytest.mark.parametrize("name", ["OLLA_SERVER_PORT", "OLLA_CONFIG_FILE", "OLLA_HOME", "PATH"])
 def test_empty_and_reserved_variables_change_nothing(name: str) -> None:
-    """An empty variable is what a compose file leaves when nothing was set."""
+    """A compose file sets an empty variable when the user sets none."""
     value = "" if name == "OLLA_SERVER_PORT" else "/somewhere"
     loaded = parse("", {name: value})
     assert (loaded.settings, loaded.notices) == (Settings(), [])
 
 
-def test_a_wrong_variable_is_the_problem_not_the_line_it_overrides(problems: Problems) -> None:
+def test_an_invalid_variable_is_reported_instead_of_the_line_it_overrides(
+    problems: Problems,
+) -> None:
     """Container platforms inject OLLA_SERVER_PORT=tcp://… for a service of that name."""
     found = problems("server: {port: 1}", {"OLLA_SERVER_PORT": "tcp://10.0.0.1:40114"})
     assert list(map(str, found)) == [
-        "environment: OLLA_SERVER_PORT: 'tcp://10.0.0.1:40114' is no whole number"
+        "environment: OLLA_SERVER_PORT: 'tcp://10.0.0.1:40114' is not a whole number"
     ]
 
 
-def test_a_variable_does_not_hide_a_section_that_is_none(problems: Problems) -> None:
-    """The file's own problem is still found."""
+def test_a_variable_does_not_hide_an_invalid_section(problems: Problems) -> None:
+    """The problem of the file is still reported."""
     (problem,) = problems("server: 5", {"OLLA_SERVER_PORT": "1"})
     assert (problem.line, problem.key) == (1, "server")
 
@@ -106,27 +108,27 @@ def test_a_variable_does_not_hide_a_section_that_is_none(problems: Problems) -> 
     ("name", "message"),
     [
         ("OLLA_SERVER_PROT", "did you mean OLLA_SERVER_PORT?"),
-        ("OLLA_PROXY_ENGINE", "there is one engine"),
+        ("OLLA_PROXY_ENGINE", "olla has a single engine"),
         ("OLLA_PROXY_STICKY_SESSIONS_ENABLED", "nothing is pinned"),
-        ("OLLA_SERVER_RATE_LIMITS_CLEANUP_INTERVAL", "is forgotten by itself"),
-        ("OLLA_TRANSLATORS_ANTHROPIC_ENABLED", "Anthropic requests are passed on"),
+        ("OLLA_SERVER_RATE_LIMITS_CLEANUP_INTERVAL", "are removed automatically"),
+        ("OLLA_TRANSLATORS_ANTHROPIC_ENABLED", "Anthropic requests are forwarded"),
     ],
 )
 def test_a_variable_that_was_meant_for_olla_is_reported(name: str, message: str) -> None:
-    """Near misses, and what the Go router has and this one does not."""
+    """Near misses, and variables of the Go router that have no effect here."""
     (notice,) = parse("", {name: "1"}).notices
     assert str(notice).startswith(f"environment: {name}: ")
     assert message in notice.message
 
 
-def test_other_variables_are_none_of_ollas_business() -> None:
-    """Somebody else's OLLA_… is ignored."""
+def test_unrelated_variables_are_ignored() -> None:
+    """Other products use names with OLLA_ too."""
     assert parse("", {"OLLA_VERSION_TAG": "1", "OLLAMA_HOST": "x"}).notices == []
 
 
-def test_a_variable_that_asks_for_keys_and_is_misread_keeps_olla_from_starting(
+def test_an_invalid_variable_that_requires_keys_prevents_startup(
     problems: Problems,
 ) -> None:
-    """What is meant to be closed must not run open."""
+    """A router that is meant to require keys must not run open."""
     (problem,) = problems("", {"OLLA_ACCESS_REQUIRE_KEY": "surely"})
     assert "neither true nor false" in problem.message

@@ -1,4 +1,4 @@
-"""What a configuration opens is said when it is checked, and at the start."""
+"""Tests of the notices about settings that open the router."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from olla.settings.exposure import is_loopback
 
 
 def noticed(text: str, environ: dict[str, str] | None = None) -> list[tuple[str, str]]:
-    """The keys that are noticed, each with what is said of it."""
+    """Return key and message of every notice."""
     return [(each.key, each.message) for each in parse(text, environ or {}).notices]
 
 
@@ -29,14 +29,16 @@ def noticed(text: str, environ: dict[str, str] | None = None) -> list[tuple[str,
         ("127.0.0.1.example", False),
     ],
 )
-def test_only_loopback_addresses_are_out_of_reach(host: str, expected: bool) -> None:
-    """A name that is not known to be one is taken to be reachable."""
+def test_only_loopback_addresses_are_unreachable_from_other_machines(
+    host: str, expected: bool
+) -> None:
+    """A name that is not known as loopback counts as reachable."""
     assert is_loopback(host) is expected
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "'::'", "10.1.2.3", "gpu-box"])
-def test_a_router_that_others_reach_without_keys_says_so(host: str) -> None:
-    """With what is open and what to set; by the variable of the container image, too."""
+def test_a_router_reachable_without_keys_is_reported(host: str) -> None:
+    """The notice names the open operations and the fix, also for the container image's variable."""
     ((key, message),) = noticed(f"server: {{host: {host}}}")
     assert key == "server.host"
     assert "may generate, embed and list" in message
@@ -59,8 +61,8 @@ def test_a_router_that_others_reach_without_keys_says_so(host: str) -> None:
         "server: {rate_limits: {trusted_proxy_cidrs: ['0.0.0.0/0']}}",
     ],
 )
-def test_nothing_is_said_where_nothing_is_open(text: str) -> None:
-    """Loopback, required keys, or nothing to do without one."""
+def test_a_closed_router_has_no_notices(text: str) -> None:
+    """Closed means loopback only, required keys, or no anonymous operations."""
     assert noticed(text) == []
 
 
@@ -91,8 +93,8 @@ def test_nothing_is_said_where_nothing_is_open(text: str) -> None:
         ),
     ],
 )
-def test_settings_that_open_more_than_they_say_are_noticed(text: str, key: str, words: str) -> None:
-    """And so are those that have no effect beside others."""
+def test_settings_with_surprising_exposure_are_reported(text: str, key: str, words: str) -> None:
+    """So are settings that have no effect in combination with others."""
     ((found, message),) = noticed(text)
     assert found == key
     assert words in message

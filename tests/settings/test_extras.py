@@ -1,4 +1,4 @@
-"""Extras that settings need."""
+"""Tests of the optional packages that settings need."""
 
 from importlib.metadata import metadata, requires
 
@@ -11,7 +11,7 @@ from olla.settings.store_url import read_url
 
 
 def test_extras_are_those_of_the_distribution() -> None:
-    """Each extra exists, and installs the module that is looked for."""
+    """Each extra exists, and installs the module that is checked."""
     named = metadata("olla").get_all("Provides-Extra") or []
     for extra, module in extras._EXTRAS.items():
         assert extra in named
@@ -31,7 +31,7 @@ def test_extras_are_those_of_the_distribution() -> None:
 def test_a_missing_extra_is_named_with_its_command(
     read: object, url: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A URL whose library is not installed is refused, and the message says how to install it."""
+    """A URL whose library is missing is rejected, and the message says how to install it."""
     assert callable(read)
     read(url)  # installed here
     monkeypatch.setitem(extras._EXTRAS, extra, "olla_module_that_is_not_there")
@@ -40,5 +40,5 @@ def test_a_missing_extra_is_named_with_its_command(
 
 
 def test_an_installed_extra_passes() -> None:
-    """Nothing happens when the module can be found."""
+    """No error is raised if the module can be found."""
     require_extra("redis", "this")

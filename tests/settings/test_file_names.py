@@ -1,4 +1,4 @@
-"""Names of files that no system call takes."""
+"""Tests of file names that the operating system rejects."""
 
 from pathlib import Path
 
@@ -11,11 +11,9 @@ from olla.settings import SettingsError, load
     ("path", "environ"),
     [(Path("a\0b"), {}), (None, {"OLLA_CONFIG_FILE": "a\0b"})],
 )
-def test_a_name_with_a_nul_is_a_problem_like_any_other(
-    path: Path | None, environ: dict[str, str]
-) -> None:
-    """Not another exception."""
+def test_a_name_with_a_nul_is_a_problem(path: Path | None, environ: dict[str, str]) -> None:
+    """It raises `SettingsError` and no other exception."""
     with pytest.raises(SettingsError) as caught:
         load(path, environ)
     (problem,) = caught.value.problems
-    assert "cannot be read" in problem.message
+    assert "cannot read the file" in problem.message

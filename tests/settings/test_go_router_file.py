@@ -1,4 +1,4 @@
-"""A file with every documented key of the Go router: it loads, and nothing but notices is said."""
+"""A file with every documented key of the Go router loads with notices only."""
 
 from olla.settings import parse
 from olla.settings.compatibility import FOREIGN
@@ -103,8 +103,8 @@ engineering: {show_nerdstats: false}
 """
 
 
-def test_every_documented_key_is_taken_or_noticed() -> None:
-    """Nothing is a problem, and what is taken has the file's value."""
+def test_every_documented_key_is_used_or_reported() -> None:
+    """The file has no problems, and the keys in use have its values."""
     settings = parse(FILE, {}, "olla.yaml").settings
     (endpoint,) = settings.discovery.static.endpoints
     assert (settings.server.host, settings.server.port) == ("127.0.0.1", 40115)
@@ -117,12 +117,12 @@ def test_every_documented_key_is_taken_or_noticed() -> None:
     assert (settings.logging.level, settings.logging.output) == ("warning", "stderr")
 
 
-def test_each_key_without_effect_is_said_once_at_its_line() -> None:
-    """Every notice points to a line on which its key stands."""
+def test_each_key_without_effect_is_reported_once_at_its_line() -> None:
+    """Every notice points to the line of its key."""
     notices = parse(FILE, {}, "olla.yaml").notices
     lines = FILE.splitlines()
-    said = [each.key for each in notices]
-    assert len(said) == len(set(said))
+    keys = [each.key for each in notices]
+    assert len(keys) == len(set(keys))
     assert [each.line for each in notices] == sorted(each.line for each in notices)
     for each in notices:
         assert lines[each.line - 1].lstrip().startswith(each.key.rpartition(".")[2] + ":")
@@ -132,6 +132,6 @@ def test_each_key_without_effect_is_said_once_at_its_line() -> None:
         "proxy.max_conns_per_host",
         "proxy.idle_conn_timeout",
     }
-    in_force_here = {"proxy.response_timeout"}
-    assert set(said) == set(FOREIGN) - undocumented | in_force_here
+    changed_effect = {"proxy.response_timeout"}
+    assert set(keys) == set(FOREIGN) - undocumented | changed_effect
     assert "hush" not in "".join(map(str, notices))

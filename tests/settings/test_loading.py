@@ -1,4 +1,4 @@
-"""Reading a configuration: every problem at once, with its place; where the file is looked for."""
+"""Loading a configuration: file lookup, and every problem at once with its position."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -37,21 +37,21 @@ Problems = Callable[..., list[Problem]]
             "zzzzzz: 1",
             "1:1",
             "zzzzzz",
-            "unknown key; known here: access, discovery, logging, model_aliases,",
+            "unknown key; known keys: access, discovery, logging, model_aliases,",
         ),
-        ("server: {port: http}", "1:10", "server.port", "'http' is no whole number"),
+        ("server: {port: http}", "1:10", "server.port", "'http' is not a whole number"),
         (
             "server: {port: 70000}",
             "1:10",
             "server.port",
             "'70000' is too large; it must be at most 65535",
         ),
-        ("server: {port: [1]}", "1:10", "server.port", "['1'] is no whole number"),
+        ("server: {port: [1]}", "1:10", "server.port", "['1'] is not a whole number"),
         (
             "server: {host: ''}",
             "1:10",
             "server.host",
-            "'' is no host; write localhost, 0.0.0.0 for all, or a name",
+            "'' is not a valid host; write localhost, 0.0.0.0 for all, or a name",
         ),
         ("server: 5", "1:1", "server", "this must be a mapping with keys such as host, port,"),
         ("server: [a]", "1:1", "server", "this must be a mapping with keys such as host, port,"),
@@ -59,13 +59,13 @@ Problems = Callable[..., list[Problem]]
             "server: {shutdown_timeout: soon}",
             "1:10",
             "server.shutdown_timeout",
-            "'soon' is no duration; write 300ms, 5s, 10m or 1h30m",
+            "'soon' is not a valid duration; write e.g. 300ms, 5s, 10m or 1h30m",
         ),
         (
             "server: {request_limits: {max_body_size: huge}}",
             "1:27",
             "server.request_limits.max_body_size",
-            "'huge' is no size; write bytes, 64KB, 100MB or 1GB",
+            "'huge' is not a valid size; write bytes, 64KB, 100MB or 1GB",
         ),
         (
             "server: {request_limits: {max_body_size: 0}}",
@@ -119,14 +119,14 @@ Problems = Callable[..., list[Problem]]
             "model_aliases: {chat: }",
             "1:17",
             "model_aliases.chat",
-            "this must be a list: one '- …' a line",
+            "this must be a list; write each item as '- …' on its own line",
         ),
         ("model_aliases: [a]", "1:1", "model_aliases", "this must be a mapping of names to values"),
         (
             "model_aliases: {chat: [[a]]}",
             "1:24",
             "model_aliases.chat[0]",
-            "this must be one text, not a list or a mapping",
+            "this must be a string, not a list or a mapping",
         ),
         (
             "model_registry: {routing_strategy: {type: lax}}",
@@ -139,13 +139,13 @@ Problems = Callable[..., list[Problem]]
             "discovery: {static: {endpoints: []}}",
             "1:22",
             "discovery.static.endpoints",
-            "name at least one endpoint, or leave the key out for the default",
+            "list at least one endpoint, or omit the key for the default",
         ),
         (
             "discovery: {static: {endpoints: {url: x}}}",
             "1:22",
             "discovery.static.endpoints",
-            "this must be a list: one '- …' a line",
+            "this must be a list; write each item as '- …' on its own line",
         ),
         (
             "discovery: {model_discovery: {interval: 10ms}}",
@@ -158,14 +158,15 @@ Problems = Callable[..., list[Problem]]
 def test_a_problem_says_where_and_what_to_do(
     text: str, place: str, key: str, message: str, problems: Problems
 ) -> None:
-    """File, line, column, key path, and a sentence that helps."""
+    """File, line, column, key, and a sentence that says what to do."""
     (problem,) = problems(text)
     assert str(problem).startswith(f"olla.yaml:{place}: {key}: ")
     assert message in problem.message
 
 
-def test_every_problem_is_reported_at_once_in_the_files_order(problems: Problems) -> None:
-    """Typos, wrong types, duplicates, unset variables and unreadable files come together."""
+def test_every_problem_is_reported_at_once_in_file_order(problems: Problems) -> None:
+    """Typos, wrong types, duplicates, unset variables and unreadable files are reported
+    together."""
     text = """\
 server:
   prot: 40114
@@ -201,44 +202,44 @@ telemetry: {otlp: x}
 
 
 @pytest.fixture
-def empty_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory without any configuration."""
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Change into a directory without any configuration."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config").mkdir()
     return tmp_path
 
 
-def test_the_first_file_that_exists_is_taken(empty_place: Path) -> None:
-    """A named file, then OLLA_CONFIG_FILE, then the usual places, then the defaults."""
+def test_the_first_existing_file_is_loaded(empty_folder: Path) -> None:
+    """The order is: the named file, OLLA_CONFIG_FILE, the default paths, the built-in defaults."""
     assert load(None, {}).source == "built-in defaults"
     for name in ("olla.yaml", "config/olla.yaml", "config/olla.local.yaml"):
-        (empty_place / name).write_text("")
+        (empty_folder / name).write_text("")
         assert load(None, {}).source == name
-    (empty_place / "other.yaml").write_text("")
+    (empty_folder / "other.yaml").write_text("")
     assert load(None, {"OLLA_CONFIG_FILE": "other.yaml"}).source == "other.yaml"
     assert load(Path("olla.yaml"), {"OLLA_CONFIG_FILE": "other.yaml"}).source == "olla.yaml"
 
 
-def test_a_file_that_cannot_be_read_says_why(empty_place: Path) -> None:
-    """Not there, a directory, no text, far too long: one problem each, without a line."""
-    (empty_place / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
-    (empty_place / "long.yaml").write_text("#" * (4 * 1024 * 1024 + 1))
+def test_an_unreadable_file_is_reported_with_the_reason(empty_folder: Path) -> None:
+    """Missing, a directory, not text, or too long: one problem each, without a line."""
+    (empty_folder / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
+    (empty_folder / "long.yaml").write_text("#" * (4 * 1024 * 1024 + 1))
     for name, message in (
-        ("nowhere.yaml", "there is no such file"),
+        ("nowhere.yaml", "file not found"),
         ("config", "Is a directory"),
-        ("bytes.yaml", "it is not UTF-8 text"),
-        ("long.yaml", "it is too long"),
+        ("bytes.yaml", "the file is not UTF-8 text"),
+        ("long.yaml", "the file is longer than"),
     ):
         with pytest.raises(SettingsError, match=message) as caught:
             load(Path(name), {})
         assert str(caught.value).startswith(f"{name}: ")
-    with pytest.raises(SettingsError, match=r"nowhere.yaml: .*OLLA_CONFIG_FILE names it"):
+    with pytest.raises(SettingsError, match=r"nowhere.yaml: .*from OLLA_CONFIG_FILE"):
         load(None, {"OLLA_CONFIG_FILE": "nowhere.yaml"})
 
 
-def test_a_file_with_a_byte_order_mark_is_read(empty_place: Path) -> None:
+def test_a_file_with_a_byte_order_mark_is_loaded(empty_folder: Path) -> None:
     """Editors on Windows write one."""
-    (empty_place / "bom.yaml").write_text("server: {port: 1}", encoding="utf-8-sig")
+    (empty_folder / "bom.yaml").write_text("server: {port: 1}", encoding="utf-8-sig")
     assert load(Path("bom.yaml"), {}).settings.server.port == 1
 
 
@@ -258,7 +259,7 @@ VALUES = st.recursive(
 
 
 def found_in(text: str) -> list[Problem]:
-    """The problems of a text; none when it can be used."""
+    """Return the problems of a text; empty if it is valid."""
     try:
         parse(text, {}, "olla.yaml")
     except SettingsError as error:
@@ -267,10 +268,10 @@ def found_in(text: str) -> list[Problem]:
 
 
 @given(st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=4), st.lists(VALUES, max_size=3))
-def test_no_data_makes_loading_fail_in_another_way(
+def test_arbitrary_data_raises_only_settings_errors(
     data: dict[str, object], endpoints: list[object]
 ) -> None:
-    """Whatever stands at whatever key: settings, or problems in one line each."""
+    """Any value at any key gives settings, or problems of one line each."""
     discovery = {"static": {"endpoints": endpoints}}
     for text in (yaml.safe_dump(data), yaml.safe_dump({**data, "discovery": discovery})):
         for problem in found_in(text):
@@ -279,7 +280,7 @@ def test_no_data_makes_loading_fail_in_another_way(
 
 
 @given(st.text(max_size=60))
-def test_no_text_makes_loading_fail_in_another_way(text: str) -> None:
-    """YAML or not."""
+def test_arbitrary_text_raises_only_settings_errors(text: str) -> None:
+    """Whether it is YAML or not."""
     for problem in found_in(text):
         assert str(problem).isprintable()

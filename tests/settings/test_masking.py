@@ -1,4 +1,4 @@
-"""What may be a secret in a URL is not shown."""
+"""Tests that secrets in URLs are masked."""
 
 import pytest
 from hypothesis import given
@@ -45,14 +45,14 @@ def test_user_parts_and_queries_are_masked(url: str, shown: str) -> None:
     ],
 )
 def test_urls_in_a_text_are_masked(text: str, shown: str) -> None:
-    """And the rest is as it was."""
+    """The rest of the text does not change."""
     assert masked(text).replace("***,", "***") == shown.replace("***,", "***")
     assert "hush" not in masked(text)
 
 
 @given(st.text(alphabet="ab:/@?#= '", max_size=20))
-def test_no_text_is_too_odd(text: str) -> None:
-    """Masking raises nothing, and what is masked stays as it is."""
+def test_arbitrary_text_can_be_masked(text: str) -> None:
+    """Masking raises no exception, and masked text stays masked."""
     assert masked_url(masked_url(text)).count("***") >= masked_url(text).count("***") - 1
     masked(text)
 
@@ -75,8 +75,8 @@ def test_no_text_is_too_odd(text: str) -> None:
         "{url: 'http://h', check_interval: '/x?key=hush'}",
     ],
 )
-def test_a_refusal_repeats_no_secret(endpoint: str) -> None:
-    """Whatever is wrong with the URL, in every problem that comes of it."""
+def test_a_problem_repeats_no_secret(endpoint: str) -> None:
+    """In every problem, whichever part of the URL is invalid."""
     text = f"discovery: {{static: {{endpoints: [{endpoint}]}}}}"
     with pytest.raises(SettingsError) as caught:
         parse(text, {})
@@ -84,8 +84,8 @@ def test_a_refusal_repeats_no_secret(endpoint: str) -> None:
     assert "hush" not in "".join(map(str, caught.value.problems))
 
 
-def test_what_is_in_force_is_shown_without_queries() -> None:
-    """A path may have a token in it; what is shown can be loaded again."""
+def test_settings_are_dumped_without_queries() -> None:
+    """A query may contain a token. The dump can be loaded again."""
     text = (
         "discovery: {static: {endpoints: [{url: 'http://h', health_check_url: '/h?token=hush',"
         " model_url: 'http://h/m?key=hush'}]}}"

@@ -1,4 +1,4 @@
-"""Unknown keys: whatever one slip of the finger makes of a key, the key itself is suggested."""
+"""A key with one typing error is reported, and the right key is suggested."""
 
 import string
 from collections.abc import Iterator
@@ -15,22 +15,22 @@ from olla.settings.problems import Key
 from olla.settings.schema_walk import keys_below, section_in
 
 
-def all_keys(model: type[BaseModel] = Settings, above: Key = ()) -> Iterator[Key]:
-    """Every key there is, endpoints counted once."""
+def all_keys(model: type[BaseModel] = Settings, parent: Key = ()) -> Iterator[Key]:
+    """Yield every key, with one endpoint and one entry per mapping."""
     for name, field in model.model_fields.items():
-        yield (*above, name)
+        yield (*parent, name)
         inner = section_in(field.annotation)
         if inner is not None:
-            place: Key = ()
+            item: Key = ()
             if getattr(field.annotation, "__origin__", None) is dict:
-                place = ("generation",)
+                item = ("generation",)
             elif getattr(field.annotation, "__origin__", None) is tuple:
-                place = (0,)
-            yield from all_keys(inner, (*above, name, *place))
+                item = (0,)
+            yield from all_keys(inner, (*parent, name, *item))
 
 
 def as_text(key: Key) -> str:
-    """A file that says nothing but this key."""
+    """Return a file with this key only."""
     data: object = "1"
     for part in reversed(key):
         data = [data] if isinstance(part, int) else {part: data}
@@ -38,13 +38,13 @@ def as_text(key: Key) -> str:
 
 
 @st.composite
-def slips(draw: st.DrawFn) -> tuple[Key, str]:
-    """A key, and its name with one character left out, put in, replaced or swapped."""
+def typos(draw: st.DrawFn) -> tuple[Key, str]:
+    """Draw a key, and its name with one character omitted, added, replaced or swapped."""
     key = draw(st.sampled_from(sorted(all_keys(), key=str)))
     name = str(key[-1])
     at = draw(st.integers(0, len(name) - 1))
     letter = draw(st.sampled_from(string.ascii_lowercase + "_-"))
-    slip = draw(
+    typo = draw(
         st.sampled_from(
             [
                 name[:at] + name[at + 1 :],
@@ -55,27 +55,30 @@ def slips(draw: st.DrawFn) -> tuple[Key, str]:
             ]
         )
     )
-    return key, slip
+    return key, typo
 
 
-@given(slips())
-def test_one_wrong_character_in_a_key_is_found_and_the_key_suggested(slip: tuple[Key, str]) -> None:
+@given(typos())
+def test_a_key_with_one_typo_is_reported_with_a_suggestion(typo: tuple[Key, str]) -> None:
     """No typing error in a key passes silently."""
-    key, wrong = slip
-    above = key[:-1]
-    assume(wrong not in keys_below(above) and wrong not in list(foreign_names(above)))
+    key, wrong = typo
+    parent = key[:-1]
+    assume(wrong not in keys_below(parent) and wrong not in list(foreign_names(parent)))
     with pytest.raises(SettingsError) as caught:
-        parse(as_text((*above, wrong)), {})
+        parse(as_text((*parent, wrong)), {})
     messages = [
         each.message for each in caught.value.problems if each.message.startswith("unknown key")
     ]
-    assert messages == [f"unknown key; did you mean {key[-1]}?"] or _near(messages[0], wrong, above)
+    assert messages == [f"unknown key; did you mean {key[-1]}?"] or _near(
+        messages[0], wrong, parent
+    )
 
 
-def _near(message: str, wrong: str, above: Key) -> bool:
-    """Whether the suggestion is another key that is as near, such as host and port for hort."""
+def _near(message: str, wrong: str, parent: Key) -> bool:
+    """Return whether the suggestion is another key at the same distance, as host and port for
+    hort."""
     suggested = message.rpartition("did you mean ")[2].removesuffix("?")
-    known = [*keys_below(above), *foreign_names(above)]
+    known = [*keys_below(parent), *foreign_names(parent)]
     return suggested in known and abs(len(suggested) - len(wrong)) <= 1
 
 
@@ -93,8 +96,8 @@ def _near(message: str, wrong: str, above: Key) -> bool:
         ),
     ],
 )
-def test_a_key_in_the_wrong_section_is_told_where_it_belongs(text: str, message: str) -> None:
-    """Indentation is the other slip that YAML invites."""
+def test_a_key_in_the_wrong_section_is_reported_with_the_right_one(text: str, message: str) -> None:
+    """Wrong indentation is a common mistake in YAML."""
     with pytest.raises(SettingsError) as caught:
         parse(text, {})
     assert caught.value.problems[0].message == f"unknown key; {message}"

@@ -1,4 +1,4 @@
-"""The types and defaults of the settings."""
+"""Tests of the types and defaults of the settings."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from olla.settings import Settings, parse
 
 
 def test_scalars_take_the_type_of_their_key() -> None:
-    """Quotes do not matter, and digits stay text where text is wanted."""
+    """Quotes do not matter, and digits stay text where a string is expected."""
     loaded = parse(
         """
 server: {port: "8080"}
@@ -32,18 +32,18 @@ model_aliases: {4: [7]}
 
 
 def test_an_idle_timeout_of_zero_is_the_default() -> None:
-    """Files of the Go router say 0s for its default; closing at once is meant by nobody."""
+    """Files of the Go router use 0s for the default, never to close connections immediately."""
     assert parse("server: {idle_timeout: 0s}", {}).settings == Settings()
 
 
-def test_without_a_file_there_is_one_local_ollama() -> None:
-    """The built-in default is Ollama's own address."""
+def test_the_default_endpoint_is_a_local_ollama() -> None:
+    """Its address is Ollama's default."""
     (endpoint,) = parse("", {}).settings.discovery.static.endpoints
     assert (endpoint.name, endpoint.url) == ("local-ollama", "http://localhost:11434")
 
 
-def test_settings_cannot_be_changed() -> None:
-    """What was loaded holds until it is loaded again."""
+def test_settings_are_immutable() -> None:
+    """Settings change only by loading them again."""
     settings = parse("", {}).settings
     with pytest.raises(ValueError, match="frozen"):
         settings.server.port = 1  # type: ignore[misc]

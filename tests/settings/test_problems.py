@@ -1,4 +1,4 @@
-"""How a finding reads."""
+"""Tests of the text of problems."""
 
 import pytest
 
@@ -15,19 +15,19 @@ from olla.settings.problems import Key, dotted
         (Problem("environment", 0, 0, "OLLA_X", "wrong"), "environment: OLLA_X: wrong"),
     ],
 )
-def test_a_finding_is_one_line_that_editors_can_jump_to(problem: Problem, text: str) -> None:
-    """File, line and column where there are some, key, message."""
+def test_a_problem_is_one_line_that_editors_can_jump_to(problem: Problem, text: str) -> None:
+    """File, line and column if known, key, message."""
     assert str(problem) == text
 
 
-def test_what_a_file_says_cannot_break_the_line_or_command_a_terminal() -> None:
-    """Control characters are written out, and endless values cut."""
+def test_control_characters_of_a_file_are_escaped() -> None:
+    """They cannot break the line or control a terminal. Long values are cut."""
     assert str(Problem("f", 1, 1, "a\nb", "\x1b[31m")) == r"f:1:1: a\nb: \x1b[31m"
     assert len(str(Problem("f", 1, 1, "a", "x" * 5000))) < 1100
 
 
-def test_an_error_reads_as_all_of_its_findings() -> None:
-    """A line each."""
+def test_an_error_lists_all_of_its_problems() -> None:
+    """One per line."""
     found = [Problem("f", 1, 2, "a", "x"), Problem("f", 3, 4, "b", "y")]
     assert str(SettingsError(found)) == "f:1:2: a: x\nf:3:4: b: y"
 
@@ -36,6 +36,6 @@ def test_an_error_reads_as_all_of_its_findings() -> None:
     ("key", "text"),
     [((), ""), (("a",), "a"), (("a", 0, "b"), "a[0].b"), (("a", "b", 1), "a.b[1]")],
 )
-def test_a_key_is_written_as_people_write_it(key: Key, text: str) -> None:
-    """Dots between names, brackets around places."""
+def test_a_key_is_shown_in_dotted_notation(key: Key, text: str) -> None:
+    """Dots between names, brackets around indexes."""
     assert dotted(key) == text

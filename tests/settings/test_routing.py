@@ -1,4 +1,4 @@
-"""The section that says how requests are spread and how they wait."""
+"""Tests of the `routing` section."""
 
 import pytest
 
@@ -15,13 +15,13 @@ discovery:
 
 
 def problems(text: str) -> list[str]:
-    """What is wrong with a file."""
+    """Return the problems of a file."""
     with pytest.raises(SettingsError) as caught:
         parse(text, {})
     return [str(each) for each in caught.value.problems]
 
 
-def test_durations_and_counts_are_read() -> None:
+def test_durations_and_counts_are_parsed() -> None:
     """In the units of the rest of the file."""
     routing = parse("routing: {spillover: 500ms, queue_timeout: 1m, max_queue: 7}", {}).settings
     assert routing.routing.spillover == 0.5
@@ -32,19 +32,19 @@ def test_durations_and_counts_are_read() -> None:
 @pytest.mark.parametrize(
     "text", ["max_queue: -1", "queue_timeout: 0s", "spillover: -1s", "num_ctx: {max: 0}", "max: 1"]
 )
-def test_nonsense_is_refused(text: str) -> None:
-    """With its line."""
+def test_invalid_values_are_rejected(text: str) -> None:
+    """The problem has its line."""
     assert any("1" in each for each in problems(f"routing: {{{text}}}"))
 
 
-def test_a_limit_of_the_context_must_fit_its_rounding() -> None:
-    """Or rounding up would go beyond it."""
+def test_the_context_limit_must_be_a_multiple_of_its_rounding() -> None:
+    """Otherwise rounding up would exceed it."""
     (problem,) = problems("routing: {num_ctx: {max: 10000, round_to: 4096}}")
     assert "multiple" in problem
 
 
-def test_endpoints_kept_for_embeddings_must_be_there() -> None:
-    """A slip of the pen is told with the nearest name."""
+def test_endpoints_reserved_for_embeddings_must_exist() -> None:
+    """A misspelled name is reported with the nearest one."""
     (problem,) = problems(
         FLEET.replace("name: b", "name: gpu-b") + "routing: {embedding_endpoints: [gpub]}"
     )
@@ -52,38 +52,38 @@ def test_endpoints_kept_for_embeddings_must_be_there() -> None:
     assert "gpu-b" in problem
 
 
-def test_not_every_endpoint_can_be_kept_for_embeddings() -> None:
-    """Nothing else could be served."""
+def test_not_every_endpoint_can_be_reserved_for_embeddings() -> None:
+    """No endpoint would be left for other requests."""
     (problem,) = problems(FLEET + "routing: {embedding_endpoints: [a, b]}")
     assert "every endpoint" in problem
 
 
 @pytest.mark.parametrize("start", ["", "discovery:\n", "discovery: {static: {endpoints: }}\n"])
-def test_the_default_endpoint_is_an_endpoint_too(start: str) -> None:
-    """A file without a list of endpoints is checked against the one that holds then."""
+def test_references_are_checked_against_the_default_endpoint(start: str) -> None:
+    """If the file has no endpoint list."""
     (unknown,) = problems(start + "routing: {embedding_endpoints: [remote-ollama]}")
     assert "did you mean local-ollama?" in unknown
-    (all_kept,) = problems(start + "routing: {embedding_endpoints: [local-ollama]}")
-    assert "every endpoint" in all_kept
+    (all_reserved,) = problems(start + "routing: {embedding_endpoints: [local-ollama]}")
+    assert "every endpoint" in all_reserved
 
 
-def test_an_endpoint_whose_name_cannot_be_told_is_no_second_problem() -> None:
-    """It is the one thing to mend."""
+def test_an_invalid_endpoint_name_is_reported_only_once() -> None:
+    """References to it are not reported as well."""
     (problem,) = problems(
         FLEET.replace("name: b", "name: [b]") + "routing: {embedding_endpoints: [b]}"
     )
-    assert "must be one text" in problem
+    assert "must be a string" in problem
 
 
 @pytest.mark.parametrize("name", ["''", "' '", '"a\\0b"'])
 def test_a_decision_log_needs_a_file_name(name: str) -> None:
-    """Found when the file is read, not when the log is opened."""
+    """The problem is reported at load, not when the log is opened."""
     (problem,) = problems(f"routing: {{decision_log: {name}}}")
     assert "name a file" in problem
 
 
-def test_what_is_known_of_a_node_reaches_the_fleet() -> None:
-    """Sizes in bytes, the bandwidth in bytes per second."""
+def test_node_capacities_reach_the_fleet() -> None:
+    """Sizes are in bytes, the bandwidth in bytes per second."""
     text = FLEET.replace(
         "name: a}", "name: a, vram: 24GB, max_loaded_models: 2, load_bandwidth: 1GB/s}"
     )

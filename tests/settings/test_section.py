@@ -1,4 +1,4 @@
-"""What every section has in common."""
+"""Tests of the base class of all sections."""
 
 from collections.abc import Callable
 
@@ -20,12 +20,12 @@ Problems = Callable[..., list[Problem]]
         "server: {request_limits: ~}",
     ],
 )
-def test_a_key_without_a_value_is_as_if_left_out(text: str) -> None:
-    """A section with everything in it commented out is no problem."""
+def test_a_key_without_a_value_counts_as_omitted(text: str) -> None:
+    """A section may have all of its keys commented out."""
     assert parse(text, {}).settings == Settings()
 
 
-def test_an_unknown_key_is_one_without_a_value_too(problems: Problems) -> None:
-    """A typing error does not hide behind an empty value."""
+def test_an_unknown_key_without_a_value_is_reported(problems: Problems) -> None:
+    """An empty value does not hide a typing error."""
     (problem,) = problems("proxy:\n  load_balancr:\n")
     assert problem.message == "unknown key; did you mean load_balancer?"

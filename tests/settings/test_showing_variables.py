@@ -1,4 +1,4 @@
-"""What is in force, where a text looks like a variable."""
+"""Tests of dumps with text that looks like a variable."""
 
 import pytest
 import yaml
@@ -11,8 +11,8 @@ discovery: {static: {endpoints: [{url: 'http://a', name: 'n$${HOME}'}]}}
 """
 
 
-def test_what_looks_like_a_variable_is_shown_so_that_it_is_none() -> None:
-    """The text shown can be loaded again, with or without such a variable."""
+def test_text_that_looks_like_a_variable_is_escaped() -> None:
+    """The dump can be loaded again, whether or not such a variable is set."""
     settings = parse(TEXT, {}).settings
     shown = effective_yaml(settings)
     assert settings.model_aliases == {"chat": ("a${HOME}", "$${", "${x:-y}")}
@@ -23,7 +23,7 @@ def test_what_looks_like_a_variable_is_shown_so_that_it_is_none() -> None:
 
 
 @pytest.mark.parametrize("text", ["5$", "$HOME", "a$b{c}"])
-def test_other_dollars_are_shown_as_they_are(text: str) -> None:
-    """Only `${` begins a variable."""
+def test_other_dollar_signs_are_not_escaped(text: str) -> None:
+    """Only `${` starts a variable."""
     shown = effective_yaml(parse(f"model_aliases: {{chat: ['{text}']}}", {}).settings)
     assert yaml.safe_load(shown)["model_aliases"] == {"chat": [text]}

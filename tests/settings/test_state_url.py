@@ -1,4 +1,4 @@
-"""What the URL of shared state may look like."""
+"""Tests of the URL of shared state."""
 
 import pytest
 
@@ -17,36 +17,36 @@ from olla.settings.state_url import checked_state_url
         "unix://user:pass@/run/redis.sock?db=2",
     ],
 )
-def test_a_server_or_a_socket_is_named(url: str) -> None:
-    """It comes out as it went in."""
+def test_a_valid_url_is_returned_unchanged(url: str) -> None:
+    """It names a server or a socket."""
     assert checked_state_url(url) == url
 
 
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("redis:6379", "names no server"),
+        ("redis:6379", "has no host"),
         ("http://u:hunter2@redis", "must begin with redis://"),
         ("", "must begin with redis://"),
-        ("redis://", "names no server; write redis://host:6379/0"),
-        ("redis://:hunter2@", "names no server"),
-        ("redis://u:hunter2@redis:0", "names no server"),
-        ("redis://u:hunter2@redis:99999", "cannot be read"),
+        ("redis://", "has no host; write redis://host:6379/0"),
+        ("redis://:hunter2@", "has no host"),
+        ("redis://u:hunter2@redis:0", "has no host"),
+        ("redis://u:hunter2@redis:99999", "cannot be parsed"),
         ("redis://u:hunter2/x@redis", "percent-encode"),
-        ("redis://u:12#hunter2@redis", "write it %23"),
-        ("redis://u:hunter2@redis/0#x", "write it %23"),
-        ("redis://u:hunter2@redis/zero", "number of a database"),
-        ("redis://u:hunter2@redis?db=zero", "number of a database"),
-        ("redis://u:hunter2@redis?socket_timeout=5", "may set db, ssl_ca_certs"),
-        ("redis://[::1", "cannot be read"),
-        ("unix://u:hunter2@", "names no socket"),
-        ("unix://host/path", "names no socket"),
+        ("redis://u:12#hunter2@redis", "write it as %23"),
+        ("redis://u:hunter2@redis/0#x", "write it as %23"),
+        ("redis://u:hunter2@redis/zero", "a database number"),
+        ("redis://u:hunter2@redis?db=zero", "a database number"),
+        ("redis://u:hunter2@redis?socket_timeout=5", "may only set the options db, ssl_ca_certs"),
+        ("redis://[::1", "cannot be parsed"),
+        ("unix://u:hunter2@", "has no socket path"),
+        ("unix://host/path", "has no socket path"),
         ("redis://u:hunter2 @redis", "percent-encode"),
         ("redis://u:hünter2@redis", "percent-encode"),
         ("redis://redis\n", "percent-encode"),
     ],
 )
-def test_what_names_none_is_refused(url: str, message: str) -> None:
+def test_an_invalid_url_is_rejected(url: str, message: str) -> None:
     """The message says what to write, and never repeats a password."""
     with pytest.raises(ValueError, match=message) as caught:
         checked_state_url(url)

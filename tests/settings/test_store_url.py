@@ -1,4 +1,4 @@
-"""Where the store is."""
+"""Tests of the store's URL and its default."""
 
 from pathlib import Path
 
@@ -23,14 +23,14 @@ from olla.settings.store_url import (
     ],
 )
 def test_a_sqlite_url_names_a_file(url: str, path: str) -> None:
-    """Three slashes and a relative path, or four and an absolute one; taken literally."""
+    """Three slashes and a relative path, or four and an absolute one; the path is not decoded."""
     place = read_url(url)
     assert place == SqliteFile(Path(path))
     assert place.shown == url
 
 
-def test_home_is_meant_by_a_tilde(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody wants a folder of the name ~."""
+def test_a_tilde_is_the_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not a folder named ~."""
     monkeypatch.setenv("HOME", "/home/me")
     assert read_url("sqlite:///~/olla.db") == SqliteFile(Path("/home/me/olla.db"))
 
@@ -63,32 +63,35 @@ def test_a_postgresql_url_names_a_server(url: str, server: PostgresServer, shown
 
 
 @pytest.mark.parametrize(
-    ("url", "says"),
+    ("url", "message"),
     [
         ("", "sqlite:////absolute/path.db"),
         ("olla.db", "sqlite:////absolute/path.db"),
         ("mysql://me:geheim@db/olla", "postgresql://user:password@host/database"),
-        ("sqlite://olla.db", "names no file"),
-        ("sqlite:///", "names no file"),
-        ("sqlite:///:memory:", "names no file"),
+        ("sqlite://olla.db", "has no file name"),
+        ("sqlite:///", "has no file name"),
+        ("sqlite:///:memory:", "has no file name"),
         ("sqlite:///olla.db?mode=ro", "has options"),
         ("postgresql:olla", "scheme"),
-        ("postgresql://me:geheim@db", "names no database"),
-        ("postgresql://me:ge/heim@db/olla", "percent-encoded"),
+        ("postgresql://me:geheim@db", "has no database name"),
+        ("postgresql://me:ge/heim@db/olla", "percent-encode"),
         ("postgresql://me:geheim@db/olla?sslmode=geheim", "must be one of disable"),
-        ("postgresql://me:geheim@db/olla?password=geheim", "host and sslmode only"),
-        ("postgresql://me:geheim@db/olla?geheim", "cannot be read"),
+        (
+            "postgresql://me:geheim@db/olla?password=geheim",
+            "only have the options host and sslmode",
+        ),
+        ("postgresql://me:geheim@db/olla?geheim", "cannot be parsed"),
     ],
 )
-def test_what_is_no_url_of_a_store_is_refused(url: str, says: str) -> None:
-    """The message says what to write, and gives no password away."""
-    with pytest.raises(ValueError, match=says) as caught:
+def test_an_invalid_store_url_is_rejected(url: str, message: str) -> None:
+    """The message says what to write, and never repeats a password."""
+    with pytest.raises(ValueError, match=message) as caught:
         checked_url(url)
     assert "heim" not in str(caught.value)
 
 
-def test_a_good_url_passes() -> None:
-    """Nothing comes back."""
+def test_a_valid_url_passes() -> None:
+    """No error is raised."""
     checked_url("postgresql://me:geheim@db/olla")
 
 
@@ -100,13 +103,13 @@ def test_a_good_url_passes() -> None:
         ({"OLLA_HOME": "", "HOME": "/h"}, "sqlite:////h/.local/state/olla/olla.db"),
     ],
 )
-def test_a_store_is_where_state_belongs_by_default(environ: dict[str, str], url: str) -> None:
-    """olla's own folder, the desktop's, or what stands for that."""
+def test_the_default_store_is_in_the_state_directory(environ: dict[str, str], url: str) -> None:
+    """`OLLA_HOME`, else the XDG state directory, else its default."""
     assert default_url(environ) == url
 
 
-def test_there_is_a_store_when_its_file_is_there(tmp_path: Path) -> None:
-    """A server's database is taken for granted."""
+def test_a_sqlite_store_exists_if_its_file_exists(tmp_path: Path) -> None:
+    """A PostgreSQL store always counts as existing."""
     url = f"sqlite:///{tmp_path}/olla.db"
     assert not exists(url)
     (tmp_path / "olla.db").touch()

@@ -1,4 +1,4 @@
-"""Which key is suggested for one that is nearly right: every slip there is, not a sample."""
+"""Which key is suggested for a misspelled one: tests of every single typing error."""
 
 import pytest
 
@@ -21,36 +21,36 @@ SECTIONS = [
 ]
 
 
-def slips_of(name: str) -> set[str]:
-    """What one slip of the finger makes of a name."""
-    slips = set()
+def typos_of(name: str) -> set[str]:
+    """Return every variant of a name with one typing error."""
+    typos = set()
     for at in range(len(name)):
         before, letter, after = name[:at], name[at], name[at + 1 :]
-        slips |= {before + after, before + name[at : at + 2][::-1] + name[at + 2 :]}
-        slips |= {before + other + after for other in LETTERS}
-        slips |= {before + other + letter + after for other in LETTERS}
-    return slips
+        typos |= {before + after, before + name[at : at + 2][::-1] + name[at + 2 :]}
+        typos |= {before + other + after for other in LETTERS}
+        typos |= {before + other + letter + after for other in LETTERS}
+    return typos
 
 
-def suggested(above: tuple[str | int, ...], wrong: str) -> str:
-    """The key that the message for an unknown one names."""
+def suggested(parent: tuple[str | int, ...], wrong: str) -> str:
+    """Return the key that the message for an unknown key suggests."""
     error = {"loc": (wrong,), "type": "extra_forbidden", "input": "1"}
     data: object = {wrong: "1"}
-    for part in reversed(above):
+    for part in reversed(parent):
         data = [data] if isinstance(part, int) else {part: data}
-    _, message = explain({**error, "loc": (*above, wrong)}, data)
+    _, message = explain({**error, "loc": (*parent, wrong)}, data)
     return message.partition("did you mean ")[2].removesuffix("?")
 
 
-@pytest.mark.parametrize("above", SECTIONS)
-def test_the_suggested_key_is_one_slip_away(above: tuple[str | int, ...]) -> None:
-    """A key that needs two slips is never suggested before one that needs one."""
-    names = keys_below(above)
-    slips = {name: slips_of(name) for name in names}
+@pytest.mark.parametrize("parent", SECTIONS)
+def test_the_suggested_key_is_one_typo_away(parent: tuple[str | int, ...]) -> None:
+    """A key that is two typing errors away is never preferred to a key that is one away."""
+    names = keys_below(parent)
+    typos = {name: typos_of(name) for name in names}
     for name in names:
-        for wrong in sorted(slips[name] - {*names, ""}):
-            near = {each for each in names if wrong in slips[each]}
-            answer = suggested(above, wrong)
+        for wrong in sorted(typos[name] - {*names, ""}):
+            near = {each for each in names if wrong in typos[each]}
+            answer = suggested(parent, wrong)
             assert answer in near or answer not in names, (wrong, answer)
             assert answer, wrong
 
@@ -65,8 +65,8 @@ def test_the_suggested_key_is_one_slip_away(above: tuple[str | int, ...]) -> Non
         ("{url: 'http://a', Name: x}", "name"),
     ],
 )
-def test_nearest_is_by_slips_not_by_likeness(text: str, key: str) -> None:
-    """`ken` shares more with `token` than with `key`, and is still one letter from `key`."""
+def test_typos_take_precedence_over_similarity(text: str, key: str) -> None:
+    """`ken` is more similar to `token` than to `key`, but is one letter away from `key`."""
     with pytest.raises(SettingsError) as caught:
         parse(f"discovery: {{static: {{endpoints: [{text}]}}}}", {})
     messages = [each.message for each in caught.value.problems]

@@ -1,12 +1,12 @@
-"""Where the gateways' surfaces are, and whether."""
+"""Tests of the `surfaces` section."""
 
 import pytest
 
 from olla.settings import SettingsError, parse
 
 
-def test_all_are_there_by_default() -> None:
-    """At the places that are documented."""
+def test_all_surfaces_are_enabled_by_default() -> None:
+    """At the documented prefixes."""
     surfaces = parse("", {}).settings.surfaces
     assert surfaces.root.enabled
     assert (surfaces.management.enabled, surfaces.management.prefix) == (True, "/olla/management")
@@ -16,7 +16,7 @@ def test_all_are_there_by_default() -> None:
 
 @pytest.mark.parametrize("prefix", ["/api", "/a/b-c", "/a/", ""])
 def test_a_prefix_is_a_path(prefix: str) -> None:
-    """A slash at its end does not count."""
+    """A trailing slash is stripped."""
     text = f"surfaces: {{management: {{prefix: '{prefix}'}}, chat: {{prefix: /chat-service}}}}"
     assert parse(text, {}).settings.surfaces.management.prefix == prefix.rstrip("/")
 
@@ -30,8 +30,8 @@ def test_a_prefix_is_a_path(prefix: str) -> None:
     ],
 )
 @pytest.mark.parametrize("surface", ["chat", "management"])
-def test_other_texts_are_none(prefix: str, surface: str) -> None:
-    """Nor may it hide what is olla's own, or passed on."""
+def test_an_invalid_or_reserved_prefix_is_rejected(prefix: str, surface: str) -> None:
+    """A prefix must not hide olla's paths, or forwarded ones."""
     with pytest.raises(SettingsError) as caught:
         parse(f"surfaces: {{{surface}: {{prefix: '{prefix}'}}}}", {})
     assert [each.key for each in caught.value.problems] == [f"surfaces.{surface}.prefix"]
@@ -43,13 +43,14 @@ def test_other_texts_are_none(prefix: str, surface: str) -> None:
         (
             "management: {prefix: /api}",
             "",
-            "/api/chat and /api/generate are the management API's here, not Ollama's; "
-            "that is at /olla/ollama/api",
+            "/api/chat and /api/generate belong to the management API here, not to Ollama's API; "
+            "Ollama's is at /olla/ollama/api",
         ),
         (
             "chat: {prefix: /api}",
             "",
-            "/api/chat is the chat service's here, not Ollama's; that is at /olla/ollama/api",
+            "/api/chat belongs to the chat service here, not to Ollama's API; "
+            "Ollama's is at /olla/ollama/api",
         ),
         ("chat: {prefix: /api}", "root: {enabled: false}", None),
         ("chat: {prefix: /api, enabled: false}", "", None),
@@ -57,10 +58,10 @@ def test_other_texts_are_none(prefix: str, surface: str) -> None:
         ("chat: {prefix: ''}", "", None),
     ],
 )
-def test_who_takes_over_paths_of_ollama_is_told(
+def test_shadowed_paths_of_ollama_are_reported(
     surface: str, more: str, message: str | None
 ) -> None:
-    """Clients of Ollama's at the root hear something else then."""
+    """Clients of Ollama's API at the root would get responses of another API."""
     text = "surfaces:\n  " + "\n  ".join((surface, more))
     found = [(each.key, each.line, each.message) for each in parse(text, {}).notices]
     key = f"surfaces.{surface.partition(':')[0]}.prefix"

@@ -1,4 +1,4 @@
-"""Durations, sizes and words as people write them."""
+"""Tests of durations, sizes, rates and choices."""
 
 import pytest
 from hypothesis import given
@@ -27,15 +27,15 @@ from olla.settings.values import did_you_mean, duration, one_of, rate, show_dura
     ],
 )
 def test_durations_are_seconds(text: object, seconds: float) -> None:
-    """Go's spelling of durations is understood, and a plain number is seconds."""
+    """Go's notation is accepted, and a plain number is in seconds."""
     assert duration(text) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(
     "text", ["", "fast", "5 s", "5x", "-1s", "-1", "nan", "inf", "1e12", "5s!", "s", None, True, []]
 )
-def test_what_is_no_duration_is_refused_with_examples(text: object) -> None:
-    """The message shows how a duration is written."""
+def test_an_invalid_duration_is_rejected_with_examples(text: object) -> None:
+    """The message shows how to write a duration."""
     with pytest.raises(ValueError, match="write"):
         duration(text)
 
@@ -47,8 +47,8 @@ def test_what_is_no_duration_is_refused_with_examples(text: object) -> None:
         st.floats(0, 1e9, allow_nan=False),
     )
 )
-def test_a_shown_duration_reads_back_as_itself(seconds: float) -> None:
-    """What `olla check` prints can be put into a file without changing anything."""
+def test_a_formatted_duration_parses_to_the_same_value(seconds: float) -> None:
+    """The output of `olla check` can be used as a file without changing a value."""
     assert duration(show_duration(seconds)) == seconds
 
 
@@ -75,27 +75,27 @@ def test_sizes_are_bytes(text: object, count: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "big", "-1", "5 parsecs", "5ib", "1e6", "9" * 30, 1.5, True])
-def test_what_is_no_size_is_refused_with_examples(text: object) -> None:
-    """The message shows how a size is written."""
+def test_an_invalid_size_is_rejected_with_examples(text: object) -> None:
+    """The message shows how to write a size."""
     with pytest.raises(ValueError, match="write"):
         size(text)
 
 
 @pytest.mark.parametrize("text", ["2GB/s", "2GB", " 2 GiB/s ", 2 << 30])
 def test_rates_are_bytes_per_second(text: object) -> None:
-    """With or without saying so."""
+    """With or without `/s`."""
     assert rate(text) == 2 << 30
 
 
 @pytest.mark.parametrize("text", ["fast", "2GB/h", "2GB/s/s", "/s", "", True, 1.5, None])
-def test_what_is_no_rate_is_refused_with_examples(text: object) -> None:
-    """The message shows how a rate is written."""
+def test_an_invalid_rate_is_rejected_with_examples(text: object) -> None:
+    """The message shows how to write a rate."""
     with pytest.raises(ValueError, match="2GB/s"):
         rate(text)
 
 
-def test_a_word_outside_of_its_set_names_the_nearest() -> None:
-    """The message lists the choices and guesses what was meant."""
-    with pytest.raises(ValueError, match="there are ollama, vllm; did you mean ollama"):
+def test_an_invalid_choice_is_rejected_with_the_nearest_one() -> None:
+    """The message lists the choices and suggests one."""
+    with pytest.raises(ValueError, match="use one of ollama, vllm; did you mean ollama"):
         one_of(["ollama", "vllm"], "olama", "type")
     assert did_you_mean("quite different", ["ollama"]) == ""
