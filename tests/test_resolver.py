@@ -153,7 +153,7 @@ async def test_a_silent_name_server_keeps_no_other_endpoint_from_its_probes(
     assert (await asker.get(well, "/")).verdict is Verdict.OK
     nobody = EndpointSpec("nobody", "nobody", port, check_timeout=5.0)
     reply = await asker.get(nobody, "/")
-    assert (reply.verdict, reply.error) == (Verdict.UNREACHABLE, "its name cannot be resolved")
+    assert (reply.verdict, reply.error) == (Verdict.UNREACHABLE, "the host name cannot be resolved")
     await asker.close()
 
 

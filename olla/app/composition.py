@@ -234,7 +234,7 @@ class App:
         """
         specs = await in_thread(endpoint_specs, loaded.settings)  # it reads files with secrets
         await self.prober.set_specs(
-            specs, patience=_FIRST_ANSWERS, at_once=lambda: self._apply(loaded)
+            specs, first_round_timeout=_FIRST_ANSWERS, commit=lambda: self._apply(loaded)
         )
         for notice in loaded.notices:
             self.logger.warning("settings noticed", setting=str(notice))

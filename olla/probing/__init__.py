@@ -1,4 +1,4 @@
-"""Asks the endpoints how they are and what they have, and publishes what is known of the fleet.
+"""Probe the endpoints' health and models, and publish snapshots of the fleet.
 
-Never asks anything that would make an endpoint load a model.
+Never sends a request that would make an endpoint load a model.
 """

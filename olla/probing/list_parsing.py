@@ -1,12 +1,12 @@
-"""Reads what endpoints tell of their models, with a bound on everything.
+"""Parse the lists of models that endpoints return, with a bound on everything.
 
-The only way by which an endpoint's own data come into olla. Numbers that no real server has are
-taken as not told, names must be printable, lists are cut, and what is nested is trimmed, so that
-nothing behind this module has to doubt what it gets: a size of 400 digits made one node take the
-whole fleet down. Lenient to single entries, strict to the list as a whole.
+This is the only way that data of endpoints enters olla. Numbers that no real server has count as
+missing, names must be printable, lists are cut, and nested values are trimmed, so that no other
+module has to validate them: a size of 400 digits once took the whole fleet down. Single entries are
+parsed leniently, the list as a whole strictly.
 
-Lists are read entry by entry, never as a whole: the functions are generators that yield after each
-entry, see `slices`.
+Lists are parsed entry by entry: the functions are generators that yield after each entry, see
+`slices`.
 """
 
 import codecs
@@ -28,19 +28,19 @@ from olla.fleet.snapshot import Model, ResidentModel
 __all__ = ["MODELS_MAX", "Listing", "first_entries", "models", "printable", "resident_models"]
 
 MODELS_MAX = 10_000
-"""Entries of one endpoint's list that are read."""
+"""Entries read from one endpoint's list."""
 _INSTANCES_MAX = 256
-"""Entries of what is in memory."""
+"""Entries read from the list of loaded models."""
 _NAME_MAX = 512
-"""Characters of a model's name, as many as requests may have."""
+"""Characters of a model name; the same limit as in requests."""
 _ENTRY_MAX = 32_768
 """Characters of one entry's JSON."""
 _WINDOW = 4_096
-"""Characters in which the end of an entry is looked for first."""
+"""Characters in which the parser first looks for the end of an entry."""
 _KEYS_BEFORE_MAX = 64
-"""Keys of the whole answer that may come before its list."""
+"""Keys that may precede the list in the body."""
 _INT_MAX = 2**53 - 1
-"""What every client's JSON parser reads exactly; as bytes, nine petabytes."""
+"""The largest integer that every client's JSON parser reads exactly; as bytes, nine petabytes."""
 _INT_DIGITS = 17
 _SECONDS_MAX = 253_402_300_799
 """The last second of the year 9999."""
@@ -48,15 +48,15 @@ _TEXT_MAX = 4_096
 _ITEMS_MAX = 256
 _DEPTH_MAX = 6
 _VALUES_MAX = 1_000
-"""Bounds of what is nested in an entry: characters of a text, items of a list or an object, levels,
-and values in all."""
+"""Bounds on nested values in an entry: characters of a string, items of a list or an object, depth,
+and total number of values."""
 _FRACTION = re.compile(r"\.(\d{6})\d+")
-_MOMENT = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
+_TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 _BLANKS = re.compile(r"[ \t\n\r]*")
 
 
 class Listing(msgspec.Struct, frozen=True):
-    """The models of a list by canonical name; `cut` says that the list has more."""
+    """The models of a list by canonical name; `cut` says that the list was longer."""
 
     models: Mapping[str, Model]
     cut: bool = False
@@ -65,10 +65,10 @@ class Listing(msgspec.Struct, frozen=True):
 def models(
     body: bytes, style: ListFormat, allowed: ModelFilter, *, more: bool = False
 ) -> Generator[None, None, Listing | None]:
-    """The models of a list, those that the operator lets olla use.
+    """Parse a list of models, and keep those that the operator allows.
 
-    Entries without a usable name are passed over. `more` says that the body was cut. None when it
-    is no list, or when none of its entries has a usable name.
+    Skips entries without a usable name. `more` says that the body was cut. Returns None if the body
+    is not a list of models, or if no entry has a usable name.
     """
     found: dict[str, Model] = {}
     entries = _Entries(body, _SHAPES[style], MODELS_MAX, more=more)
@@ -79,7 +79,7 @@ def models(
             found[canonical_of_list(entry.name)] = Model(
                 name=entry.name,
                 digest=_digest(fields.get("digest")),
-                size=_whole(fields.get("size")),
+                size=_count(fields.get("size")),
                 created=_created(fields),
                 embedding=_embeds(fields),
                 entry=entry.json(),
@@ -90,7 +90,7 @@ def models(
 def resident_models(
     body: bytes, *, more: bool = False
 ) -> Generator[None, None, tuple[ResidentModel, ...] | None]:
-    """The models in memory; None when the answer is no list of them, as with `models`."""
+    """Parse the loaded models; return None if the body is not a list of models, as in `models`."""
     found: list[ResidentModel] = []
     entries = _Entries(body, _SHAPES[ListFormat.OLLAMA], _INSTANCES_MAX, more=more)
     for entry in entries:
@@ -101,9 +101,9 @@ def resident_models(
                 ResidentModel(
                     name=entry.name,
                     digest=_digest(fields.get("digest")),
-                    size=_whole(fields.get("size")),
-                    size_vram=_whole(fields.get("size_vram")),
-                    context_length=_whole(fields.get("context_length")),
+                    size=_count(fields.get("size")),
+                    size_vram=_count(fields.get("size_vram")),
+                    context_length=_count(fields.get("context_length")),
                     expires_at=_unix_seconds(fields.get("expires_at")),
                     entry=entry.json(),
                 )
@@ -112,14 +112,14 @@ def resident_models(
 
 
 def first_entries(body: bytes, style: ListFormat, most: int) -> list[dict[str, Any]] | None:
-    """The fields of the first entries of a list; None where it is none."""
+    """Return the fields of the first entries of a list; None if the body is not a list."""
     entries = _Entries(body, _SHAPES[style], most, more=True)
     found = [entry.fields for entry in entries if entry is not None]
-    return found if entries.there else None
+    return found if entries.found else None
 
 
 def printable(text: str, most: int) -> str:
-    """A text of an endpoint's own as it may be shown and logged: on one line, and not too long."""
+    """Make text from an endpoint safe to show and log: printable, on one line, and cut."""
     text = text[:most]
     return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
@@ -128,11 +128,11 @@ def printable(text: str, most: int) -> str:
 
 
 class _Unreadable(Exception):
-    """What stands there is no JSON, or too long to be an entry."""
+    """The text is not JSON, or too long to be an entry."""
 
 
 class _Entry:
-    """An entry with a usable name, its fields trimmed."""
+    """An entry with a usable name and trimmed fields."""
 
     __slots__ = ("fields", "name")
 
@@ -141,15 +141,15 @@ class _Entry:
         self.fields = fields
 
     def json(self) -> bytes:
-        """The fields as JSON."""
+        """Encode the fields as JSON."""
         return msgspec.json.encode(self.fields)
 
 
 class _Entries:
-    """The entries of a list, one by one: None for one that is of no use.
+    """Iterates over the entries of a list; unusable entries are None.
 
-    Afterwards `there` says whether there is such a list, `usable` whether it can be taken for one
-    of models, and `cut` that it has more than `most` entries, or more than came.
+    After the iteration, `found` says whether the body has the list, `usable` whether it is a list
+    of models, and `cut` whether it has more than `most` entries, or is incomplete.
     """
 
     def __init__(self, body: bytes, shape: "_Shape", most: int, *, more: bool) -> None:
@@ -157,7 +157,7 @@ class _Entries:
         self._shape = shape
         self._most = most
         self._more = more
-        self.there = False
+        self.found = False
         self.usable = False
         self.cut = False
 
@@ -175,10 +175,10 @@ class _Entries:
                 yield None if name is None else _Entry(name, _trimmed(value, name, shape))
         except _Unreadable:
             if not self._more:
-                self.there = False
+                self.found = False
                 return
             self.cut = True
-        self.usable = self.there and (named > 0 or count == 0)
+        self.usable = self.found and (named > 0 or count == 0)
 
     def _values(self) -> Iterator[Any]:
         try:
@@ -187,10 +187,10 @@ class _Entries:
             raise _Unreadable from None
         at = self._start(text)
         if text.startswith("null", at):  # Ollama's /v1/models with no model
-            self.there = True
+            self.found = True
             return
         at = _after(text, at, "[")
-        self.there = True
+        self.found = True
         if text.startswith("]", at):
             return
         while True:
@@ -201,7 +201,7 @@ class _Entries:
             at = _after(text, at, ",")
 
     def _start(self, text: str) -> int:
-        """Where the value of the key stands."""
+        """Return the position of the list."""
         at = _after(text, _blanks(text, 0), "{")
         for _ in range(_KEYS_BEFORE_MAX):
             name, at = _value(text, at)
@@ -219,16 +219,16 @@ def _blanks(text: str, at: int) -> int:
 
 
 def _after(text: str, at: int, mark: str) -> int:
-    """The position after a mark and the blanks that follow it."""
+    """Return the position after a mark and the whitespace that follows it."""
     if not text.startswith(mark, at):
         raise _Unreadable
     return _blanks(text, at + len(mark))
 
 
 def _value(text: str, at: int) -> tuple[Any, int]:
-    """The JSON value that stands there, and the position after it and its blanks.
+    """Parse the JSON value at a position; return it and the position after it and its whitespace.
 
-    Only a window of the text is looked at, so that one value cannot become millions of objects.
+    Parses a window of the text only, so that one value cannot become millions of objects.
     """
     for size in (_WINDOW, _ENTRY_MAX):
         window = text[at : at + size]
@@ -236,7 +236,7 @@ def _value(text: str, at: int) -> tuple[Any, int]:
             value, length = _DECODER.raw_decode(window)
         except (ValueError, RecursionError):
             continue
-        if length < len(window) or at + length == len(text):  # else a number might go on
+        if length < len(window) or at + length == len(text):  # else a number might continue
             return value, _blanks(text, at + length)
     raise _Unreadable
 
@@ -256,7 +256,8 @@ _DECODER = json.JSONDecoder(parse_int=_int, parse_float=_float, parse_constant=l
 
 
 def _trimmed(entry: dict[str, Any], name: str, shape: "_Shape") -> dict[str, Any]:
-    """The fields of an entry: what is known has its type or is left out, the rest is trimmed."""
+    """Return the fields of an entry: known fields have the right type or are omitted, others are
+    trimmed."""
     trim = _Trim()
     fields: dict[str, Any] = {}
     for key, value in entry.items():
@@ -267,13 +268,13 @@ def _trimmed(entry: dict[str, Any], name: str, shape: "_Shape") -> dict[str, Any
             fields[trim.text(key)] = trim.value(value)
         elif (known := read(value)) is not None:
             fields[key] = known
-        elif read is _usable:
+        elif read is _name:
             fields[key] = name
     return fields
 
 
 class _Trim:
-    """Trims nested values; `left` is how many more there may be."""
+    """Trims nested values; `left` is the number of values still allowed."""
 
     __slots__ = ("left",)
 
@@ -281,7 +282,7 @@ class _Trim:
         self.left = _VALUES_MAX
 
     def value(self, value: Any, depth: int = 0) -> Any:
-        """The value, or None in the place of what is out of bounds."""
+        """Return the value, with None in place of everything out of bounds."""
         self.left -= 1
         if self.left < 0 or value is None or value is True or value is False:
             return value if self.left >= 0 else None
@@ -299,7 +300,7 @@ class _Trim:
         return {self.text(key): self.value(each, depth + 1) for key, each in items}
 
     def text(self, text: str) -> str:
-        """The text, cut; half a surrogate pair, which no UTF-8 has, is replaced."""
+        """Cut the text, and replace lone surrogates, which UTF-8 cannot encode."""
         text = text[:_TEXT_MAX]
         try:
             text.encode()
@@ -308,14 +309,14 @@ class _Trim:
         return text
 
 
-def _usable(value: object) -> str | None:
-    """The value as the name of a model; None when it is none."""
+def _name(value: object) -> str | None:
+    """Return the value if it is a usable model name, else None."""
     if not isinstance(value, str) or len(value) > _NAME_MAX or not value.isprintable():
         return None
     return value if value.strip() else None
 
 
-def _whole(value: object) -> int | None:
+def _count(value: object) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int):
         return None
     return value if 0 <= value <= _INT_MAX else None
@@ -324,8 +325,8 @@ def _whole(value: object) -> int | None:
 def _seconds(value: object) -> int | None:
     if isinstance(value, float):
         value = int(value)
-    whole = _whole(value)
-    return whole if whole is not None and whole <= _SECONDS_MAX else None
+    count = _count(value)
+    return count if count is not None and count <= _SECONDS_MAX else None
 
 
 def _text(value: object) -> str | None:
@@ -333,7 +334,7 @@ def _text(value: object) -> str | None:
 
 
 def _printable_text(value: object) -> str | None:
-    return _usable(value)
+    return _name(value)
 
 
 def _texts(value: object) -> list[str] | None:
@@ -342,13 +343,13 @@ def _texts(value: object) -> list[str] | None:
     return [_Trim().text(each) for each in value[:_ITEMS_MAX]]
 
 
-def _moment(value: object) -> str | None:
-    """A time as Go's clients parse it: one that they cannot parse makes them drop the list."""
+def _timestamp(value: object) -> str | None:
+    """Return a time if Go's clients can parse it; otherwise they reject the whole list."""
     return value if _parsed(value) is not None and isinstance(value, str) else None
 
 
 def _parsed(value: object) -> datetime | None:
-    if not isinstance(value, str) or not _MOMENT.fullmatch(value):
+    if not isinstance(value, str) or not _TIMESTAMP.fullmatch(value):
         return None
     try:
         return datetime.fromisoformat(_FRACTION.sub(r".\1", value))
@@ -357,13 +358,13 @@ def _parsed(value: object) -> datetime | None:
 
 
 def _unix_seconds(value: object) -> float | None:
-    """A time as Unix seconds; None for none, or for Go's year 1, which means "no time"."""
+    """Convert a time to Unix seconds; None if it is missing, or for Go's year 1 ("no time")."""
     moment = _parsed(value)
     if moment is None or moment.year == 1:
         return None
     try:
         return moment.astimezone(UTC).timestamp()
-    except (ValueError, OverflowError):  # in another year, seen from Greenwich
+    except (ValueError, OverflowError):  # the year is out of range in UTC
         return None
 
 
@@ -381,19 +382,19 @@ def _details(value: object) -> dict[str, Any] | None:
 
 
 def _digest(value: object) -> str | None:
-    digest = _usable(value)
+    digest = _name(value)
     return None if digest is None else digest.removeprefix("sha256:") or None
 
 
 def _created(fields: Mapping[str, Any]) -> float:
-    """When a model was last changed, as Unix seconds; 0 where nothing is told."""
+    """Return when a model was last modified, in Unix seconds; 0 if unknown."""
     if "modified_at" in fields:
         return max(0.0, _unix_seconds(fields["modified_at"]) or 0.0)
     return float(_seconds(fields.get("created")) or 0)
 
 
 def _embeds(fields: Mapping[str, Any]) -> bool:
-    """Whether an entry says that the model only makes embeddings."""
+    """Return whether an entry is an embedding-only model."""
     details = fields.get("details")
     family = details.get("family") if isinstance(details, dict) else None
     if isinstance(family, str) and "bert" in family.lower():
@@ -414,17 +415,17 @@ def _passes(name: str, allowed: ModelFilter) -> bool:
 
 
 class _Shape(msgspec.Struct, frozen=True):
-    """How a kind of server lists its models: under which key, by which names, and with which
-    fields. A typed client drops the whole merged list for one field of another type."""
+    """How a type of server lists its models: the key of the list, the keys of the name, and the
+    fields. A typed client rejects the whole merged list if one field has another type."""
 
     key: str
     names: tuple[str, ...]
     fields: Mapping[str, Callable[[object], Any]]
 
     def name(self, entry: Mapping[str, Any]) -> str | None:
-        """The name of the model; None where the entry has none that can be used."""
+        """Return the name of the model; None if the entry has no usable name."""
         for key in self.names:
-            name = _usable(entry.get(key))
+            name = _name(entry.get(key))
             if name is not None:
                 return name
         return None
@@ -434,7 +435,7 @@ _DETAILS: Mapping[str, Callable[[object], Any]] = {
     **dict.fromkeys(
         ("parent_model", "format", "family", "parameter_size", "quantization_level"), _text
     ),
-    **dict.fromkeys(("context_length", "embedding_length"), _whole),
+    **dict.fromkeys(("context_length", "embedding_length"), _count),
     "families": _texts,
 }
 _SHAPES = {
@@ -442,10 +443,10 @@ _SHAPES = {
         "models",
         ("name", "model", "id"),
         {
-            **dict.fromkeys(("name", "model"), _usable),
-            **dict.fromkeys(("size", "size_vram", "context_length"), _whole),
+            **dict.fromkeys(("name", "model"), _name),
+            **dict.fromkeys(("size", "size_vram", "context_length"), _count),
             **dict.fromkeys(("remote_model", "remote_host"), _text),
-            **dict.fromkeys(("modified_at", "expires_at"), _moment),
+            **dict.fromkeys(("modified_at", "expires_at"), _timestamp),
             "digest": _printable_text,
             "capabilities": _texts,
             "details": _details,
@@ -454,6 +455,6 @@ _SHAPES = {
     ListFormat.OPENAI: _Shape(
         "data",
         ("id", "name", "model"),
-        {"id": _usable, "created": _seconds, **dict.fromkeys(("object", "owned_by"), _text)},
+        {"id": _name, "created": _seconds, **dict.fromkeys(("object", "owned_by"), _text)},
     ),
 }

@@ -1,7 +1,7 @@
-"""One GET of one endpoint, and what came of it. Knows HTTP, not meaning.
+"""Send one GET to an endpoint and classify the outcome, without interpreting the body.
 
-What went wrong is told without the endpoint's address, and without the query of a path, which may
-be a secret: it is shown in logs and to callers. The address is the operator's business.
+Errors are logged and shown to callers. They contain neither the endpoint's address, which only
+operators may see, nor the query of a path, which may be a secret.
 """
 
 import asyncio
@@ -27,36 +27,36 @@ from olla.resolver import Resolver
 __all__ = ["LIST_MAX", "ProbeClient", "Reply", "Verdict"]
 
 LIST_MAX = 8 * 1024 * 1024
-"""Bytes of a list of models that are read: some ten thousand."""
+"""Maximum bytes of a list of models: about ten thousand models."""
 _BODY_MAX = 65_536
-"""Bytes of any other answer."""
+"""Maximum bytes of any other body."""
 _ERROR_MAX = 200
-"""Characters of an error in somebody else's words."""
-_OTHER_NAME = (62, 64)
-"""OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH, whose texts have the
-address in them."""
+"""Characters of an error message from a library or a server."""
+_NAME_MISMATCH = (62, 64)
+"""OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH, whose messages contain
+the address."""
 
 
 class Verdict(enum.Enum):
-    """How a GET went."""
+    """The outcome of a GET."""
 
     OK = "ok"
     TIMEOUT = "timeout"
     UNREACHABLE = "unreachable"
     BROKEN = "broken"
-    """A server error, or bytes that are no answer."""
+    """A server error, or bytes that are not an HTTP response."""
     UNAUTHORIZED = "unauthorized"
     RATE_LIMITED = "rate_limited"
     LOADING = "loading"
-    UNASKED = "unasked"
-    """Olla itself had no file or memory left to ask with: no evidence of anything."""
+    NOT_SENT = "not_sent"
+    """olla had no files or memory left for the probe, which says nothing about the endpoint."""
     ABSENT = "absent"
-    """404, 405 or 501: it lives, and does not have that path."""
+    """404, 405, 415 or 501: the endpoint is alive, but does not have the path."""
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """An answer. `error` says in words what was wrong; `retry_after` is in seconds; `more` says
-    that there is more of the body than was read."""
+    """A reply. `error` describes the failure; `retry_after` is in seconds; `more` says that the
+    body was cut."""
 
     verdict: Verdict
     body: bytes = b""
@@ -66,8 +66,8 @@ class Reply(msgspec.Struct, frozen=True):
     more: bool = False
 
     def json(self) -> dict[str, Any] | None:
-        """The body of a short answer as a JSON object; None when it is none. Lists are `reading`'s
-        business."""
+        """Decode a short body as a JSON object; None if it is not one. `list_parsing` reads
+        lists."""
         try:
             return msgspec.json.decode(self.body, type=dict[str, Any])
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
@@ -75,12 +75,12 @@ class Reply(msgspec.Struct, frozen=True):
 
 
 class ProbeClient:
-    """Asks. Must be made in a running loop, and closed."""
+    """An HTTP client for probes. Create it in a running loop, and close it."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        # A new connection each time: a probe should also notice that none can be made. How many
-        # there are at once is bounded by who asks: one question of a kind per endpoint.
+        # A new connection each time: a probe should also notice if connecting fails. Callers bound
+        # the number of connections: one probe of a kind per endpoint.
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 force_close=True, limit=0, use_dns_cache=False, resolver=_Names()
@@ -90,12 +90,14 @@ class ProbeClient:
         )
 
     async def close(self) -> None:
-        """Give the connections up."""
+        """Close all connections."""
         await self._session.close()
 
     async def get(self, spec: EndpointSpec, path: str, most: int = _BODY_MAX) -> Reply:
-        """GET a path of an endpoint, within its `check_timeout`, and read up to `most` bytes of
-        the answer. Never raises for what it finds."""
+        """Send a GET to an endpoint, within its `check_timeout`.
+
+        Reads `most` bytes of the body at most. Failures are in the reply and never raised.
+        """
         shown = path.partition("?")[0]
         try:
             async with (
@@ -114,12 +116,12 @@ class ProbeClient:
                 Verdict.TIMEOUT, error=f"GET {shown} timed out after {spec.check_timeout:g} s"
             )
         except aiohttp.ClientConnectorError as error:
-            verdict = Verdict.UNASKED if error.errno in OURS else Verdict.UNREACHABLE
+            verdict = Verdict.NOT_SENT if error.errno in OURS else Verdict.UNREACHABLE
             return Reply(verdict, error=_reason(error))
         except (aiohttp.ClientError, ValueError) as error:
             return Reply(Verdict.BROKEN, error=f"GET {shown}: {_about(error)}")
         except OSError as error:
-            verdict = Verdict.UNASKED if error.errno in OURS else Verdict.UNREACHABLE
+            verdict = Verdict.NOT_SENT if error.errno in OURS else Verdict.UNREACHABLE
             return Reply(verdict, error=_reason(error))
 
     def _judge(
@@ -131,7 +133,7 @@ class ProbeClient:
             return Reply(Verdict.OK, body, server, more=more)
         error = f"GET {path} answered {status}"
         if status in (401, 403):
-            advice = "set its auth (discovery.static.endpoints)"
+            advice = "set auth for this endpoint (discovery.static.endpoints)"
             return Reply(Verdict.UNAUTHORIZED, body, server, f"{error}: {advice}")
         if status == 429:
             pause = retry_after(response.headers.get("Retry-After", ""), self._clock.wall())
@@ -139,12 +141,12 @@ class ProbeClient:
         if status in (404, 405, 415, 501):
             return Reply(Verdict.ABSENT, body, server, error)
         if status == 503 and _says_loading(body):
-            return Reply(Verdict.LOADING, body, server, "it is loading its model")
+            return Reply(Verdict.LOADING, body, server, "the server is loading its model")
         return Reply(Verdict.BROKEN, body, server, error)
 
 
 class _Names(AbstractResolver):
-    """Finds the addresses of names, for aiohttp."""
+    """Adapts `Resolver` to aiohttp."""
 
     def __init__(self) -> None:
         self._resolver = Resolver()
@@ -161,7 +163,7 @@ class _Names(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: the resolver holds no resources."""
 
 
 def _url(spec: EndpointSpec, path: str) -> URL:
@@ -171,7 +173,8 @@ def _url(spec: EndpointSpec, path: str) -> URL:
 
 
 def _headers(spec: EndpointSpec) -> CIMultiDict[str]:
-    """What every request to the endpoint carries; what the operator set has the last word."""
+    """Return the headers of every request to the endpoint. The operator's headers take
+    precedence."""
     headers = CIMultiDict({"Accept": "application/json"})
     if spec.authority:
         headers["Host"] = spec.authority
@@ -181,7 +184,7 @@ def _headers(spec: EndpointSpec) -> CIMultiDict[str]:
 
 
 async def _bounded(response: aiohttp.ClientResponse, most: int) -> bytes:
-    """The body, or its beginning, at least a byte more than `most` where there is more."""
+    """Return the body, or its beginning: at least one byte more than `most` if it is longer."""
     pieces: list[bytes] = []
     size = 0
     async for piece in response.content.iter_any():
@@ -193,15 +196,15 @@ async def _bounded(response: aiohttp.ClientResponse, most: int) -> bytes:
 
 
 def _says_loading(body: bytes) -> bool:
-    """Whether a 503 is what llama.cpp's server answers until its model is loaded."""
+    """Return whether a 503 is the response of llama.cpp's server while it loads its model."""
     start = body[:4096].lower()
     return b"loading model" in start or b"unavailable_error" in start
 
 
 def _reason(error: OSError) -> str:
-    """Why no connection could be made, in words and without the address."""
+    """Describe why no connection could be made, without the address."""
     if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return "its name cannot be resolved"
+        return "the host name cannot be resolved"
     if isinstance(error, aiohttp.ClientSSLError):
         return f"TLS failed: {_tls_reason(error)}"
     if "refused" in str(error).lower():
@@ -218,7 +221,7 @@ def _tls_reason(error: aiohttp.ClientSSLError) -> str:
     elif isinstance(error, aiohttp.ClientConnectorError):
         cause = error.os_error
     if isinstance(cause, ssl.SSLCertVerificationError):
-        if cause.verify_code in _OTHER_NAME:
+        if cause.verify_code in _NAME_MISMATCH:
             return "the certificate is for another name"
         return printable(cause.verify_message, _ERROR_MAX)
     reason = cause.reason if isinstance(cause, ssl.SSLError) else None
@@ -226,12 +229,12 @@ def _tls_reason(error: aiohttp.ClientSSLError) -> str:
 
 
 def _about(error: Exception) -> str:
-    """What was wrong with an answer. Only what the library says in words of its own: the rest may
-    name the address."""
+    """Describe what was wrong with a response. Only the library's own messages are used: others may
+    contain the address."""
     if isinstance(error, aiohttp.ClientResponseError):
         return printable(error.message, _ERROR_MAX)
     if isinstance(error, OSError):
         return os.strerror(error.errno).lower() if error.errno else "the connection broke"
     if isinstance(error, aiohttp.InvalidURL):
-        return "its address cannot be used"
+        return "the address is invalid"
     return printable(str(error), _ERROR_MAX)

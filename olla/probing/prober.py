@@ -1,4 +1,4 @@
-"""All endpoints under watch, and the snapshot of the fleet that comes of it."""
+"""Watch all endpoints, and publish a snapshot of the fleet after every change."""
 
 import asyncio
 import random
@@ -10,10 +10,10 @@ from olla.clock import Clock
 from olla.failures import Failure
 from olla.fleet.endpoint import EndpointSpec
 from olla.fleet.snapshot import EndpointView, Snapshot
-from olla.probing.inventory import Question
+from olla.probing.inventory import ProbeKind
 from olla.probing.probe_client import ProbeClient
 from olla.probing.slices import Slices
-from olla.probing.watch import Watch
+from olla.probing.watch import Watch, WatchServices
 from olla.tasks import spawn
 
 __all__ = ["Prober"]
@@ -22,12 +22,12 @@ _NO_FAULTS: Mapping[str, Exception] = {}
 
 
 class Prober:
-    """Watches endpoints; publishes `snapshot`, a new one whenever something was learnt.
+    """Watches endpoints and publishes `snapshot`, a new one after every change.
 
-    `list_interval` is how often an endpoint's models are read, in seconds (it is asked that often
-    whatever its own interval); `rng` makes the jitter; `changed` is called with every new snapshot
-    and returns the endpoints whose data it cannot take in; `lost` is called with the name of an
-    endpoint that has died and the reason to think so.
+    `list_interval` is the interval in seconds between two reads of an endpoint's models. It also
+    bounds the interval of the other probes. `rng` supplies the jitter. `changed` is called with
+    every new snapshot, and returns the endpoints whose data it cannot use with the errors. `lost`
+    is called with the name of an endpoint that went down, and the reason.
     """
 
     def __init__(
@@ -48,137 +48,133 @@ class Prober:
         self._changed = changed
         self._lost = lost
         self._specs = tuple(specs)
-        self._asker: ProbeClient | None = None
+        self._client: ProbeClient | None = None
         self._slices = Slices()
         self._watches: dict[str, Watch] = {}
         self.snapshot = Snapshot.of(
             EndpointView(spec=spec, position=at) for at, spec in enumerate(self._specs)
         )
-        """The fleet as it is known now."""
+        """The current snapshot of the fleet."""
 
     async def start(self) -> None:
-        """Begin to ask all endpoints."""
-        self._asker = ProbeClient(self._clock)
+        """Start to probe all endpoints."""
+        self._client = ProbeClient(self._clock)
         await self.set_specs(self._specs)
 
     async def stop(self) -> None:
-        """Ask no more."""
+        """Stop all probes and close the client."""
         await asyncio.gather(*(watch.stop() for watch in self._watches.values()))
-        if self._asker is not None:
-            await self._asker.close()
+        if self._client is not None:
+            await self._client.close()
 
     async def set_specs(
         self,
         specs: Sequence[EndpointSpec],
         *,
-        patience: float = 0.0,
-        at_once: Callable[[], None] = lambda: None,
+        first_round_timeout: float = 0.0,
+        commit: Callable[[], None] = lambda: None,
     ) -> None:
-        """Watch these endpoints from now on. Call it between `start` and `stop`, one at a time.
+        """Replace the watched endpoints. Call it between `start` and `stop`, one call at a time.
 
-        What is known of those that stay as they were is kept; one that is configured otherwise
-        under its old name starts anew. The new ones are asked first, for `patience` seconds at
-        most, and all change at one moment, together with what `at_once` does. When that raises,
-        nothing has changed.
+        Unchanged endpoints keep their state. New and changed ones start without any, and are probed
+        first, for `first_round_timeout` seconds at most. Then all endpoints change at once,
+        together with the changes that `commit` makes. If `commit` raises, nothing changes.
         """
-        assert self._asker is not None
-        fresh: dict[str, Watch] = {}
+        assert self._client is not None
+        added: dict[str, Watch] = {}
         for position, spec in enumerate(specs):
             watch = self._watches.get(spec.name)
             if watch is None or watch.spec != spec:
-                fresh[spec.name] = self._watch(self._asker, spec, position)
-        for watch in fresh.values():
+                added[spec.name] = self._watch(self._client, spec, position)
+        for watch in added.values():
             watch.start()
         try:
-            if fresh and patience:
-                rounds = [spawn(each.first_round()) for each in fresh.values()]
-                await asyncio.wait(rounds, timeout=patience)
+            if added and first_round_timeout:
+                rounds = [spawn(each.first_round()) for each in added.values()]
+                await asyncio.wait(rounds, timeout=first_round_timeout)
                 for each in rounds:
                     each.cancel()
-            at_once()
+            commit()
         except BaseException:
-            await asyncio.gather(*(watch.stop() for watch in fresh.values()))
+            await asyncio.gather(*(watch.stop() for watch in added.values()))
             raise
-        old, self._watches = self._watches, {}
+        removed, self._watches = self._watches, {}
         for position, spec in enumerate(specs):
-            watch = fresh.get(spec.name) or old.pop(spec.name)
+            watch = added.get(spec.name) or removed.pop(spec.name)
             watch.move_to(position)
             self._watches[spec.name] = watch
         self._publish(Snapshot.of(watch.view for watch in self._watches.values()))
-        await asyncio.gather(*(watch.stop() for watch in old.values()))
+        await asyncio.gather(*(watch.stop() for watch in removed.values()))
 
     async def first_pass(self) -> None:
-        """Wait until every endpoint was asked once."""
+        """Wait until every endpoint was probed once."""
         await asyncio.gather(*(watch.first_round() for watch in self._watches.values()))
 
     async def probed(self, endpoint: str) -> EndpointView:
-        """Ask an endpoint at once, and wait for what it says.
+        """Probe an endpoint immediately, and wait for the result.
 
         Raises:
-            KeyError: there is no such endpoint.
+            KeyError: no such endpoint.
         """
         watch = self._watches[endpoint]
         await watch.next_round()
         return watch.view
 
     def probe_now(self, endpoint: str) -> None:
-        """Ask an endpoint at once: something on it has changed."""
+        """Probe an endpoint immediately, because something on it has changed."""
         watch = self._watches.get(endpoint)
         if watch is not None:
-            watch.ask_now()
+            watch.probe_now()
 
     def observe(self, endpoint: str, failure: Failure | None, model: str | None) -> None:
-        """An attempt against an endpoint, for a model, ended well (None) or with a failure.
+        """Record that an attempt against an endpoint succeeded (None) or failed.
 
-        Attempts whose client hung up are not to be told: they say nothing of the endpoint.
+        Do not report attempts whose client hung up: they say nothing about the endpoint.
         """
         watch = self._watches.get(endpoint)
         if watch is not None:
             watch.observe(failure, model)
 
     async def refresh(self, what: str, max_age: float, timeout: float) -> Snapshot:
-        """The fleet, its lists renewed where they are older than `max_age` seconds.
+        """Return the fleet, after reading lists older than `max_age` seconds again.
 
-        `what` is `models` or `resident`. Waits `timeout` seconds at most: endpoints that take
-        longer are shown as they were, and what they answer later is not lost.
+        `what` is `models` or `resident`. Waits `timeout` seconds at most. Slower endpoints are
+        returned with their previous data, and their late answers are still recorded.
         """
-        question = Question(what)
-        asking = [spawn(watch.renew(question, max_age)) for watch in self._watches.values()]
+        kind = ProbeKind(what)
+        refreshes = [spawn(watch.refresh(kind, max_age)) for watch in self._watches.values()]
         try:
-            if asking:
-                await asyncio.wait(asking, timeout=timeout)
+            if refreshes:
+                await asyncio.wait(refreshes, timeout=timeout)
         finally:
-            for each in asking:
+            for each in refreshes:
                 each.cancel()
         return self.snapshot
 
     def _publish(self, snapshot: Snapshot) -> Mapping[str, Exception]:
-        """Swap the snapshot. An error of whoever follows it is nobody's data, and no endpoint may
-        pay for it: the one that was probed last used to be marked unhealthy."""
+        """Replace the snapshot. An error in a follower must not count against an endpoint: the one
+        probed last used to be marked unhealthy."""
         self.snapshot = snapshot
         try:
             return self._changed(snapshot)
         except Exception as error:
-            self._logger.error("fleet change not followed", exc_info=error)
+            self._logger.error("fleet update failed", exc_info=error)
             return _NO_FAULTS
 
-    def _watch(self, asker: ProbeClient, spec: EndpointSpec, position: int) -> Watch:
+    def _watch(self, client: ProbeClient, spec: EndpointSpec, position: int) -> Watch:
         def publish(view: EndpointView) -> Exception | None:
-            # One that is no longer watched may still hear something while it stops.
+            # A watch that was replaced may still receive an answer while it stops.
             if self._watches.get(spec.name) is not watch:
                 return None
             return self._publish(self.snapshot.replaced(view)).get(spec.name)
 
-        watch = Watch(
-            spec,
-            position,
-            asker,
-            self._clock,
-            self._rng,
-            lambda: self.list_interval,
-            self._logger,
-            self._slices,
-            publish,
-            self._lost,
+        services = WatchServices(
+            client=client,
+            clock=self._clock,
+            rng=self._rng,
+            slices=self._slices,
+            logger=self._logger,
+            list_interval=lambda: self.list_interval,
         )
+        watch = Watch(spec, position, services, publish, self._lost)
         return watch

@@ -1,6 +1,6 @@
-"""Runs long work in slices, so that the event loop turns between them.
+"""Run long work in slices, so that the event loop can run in between.
 
-A list of ten thousand models takes tenths of a second to read or to merge, however fast each entry
+To parse or merge a list of ten thousand models takes tenths of a second, however fast each entry
 is. Such work is a generator that yields where it may be interrupted.
 """
 
@@ -12,24 +12,24 @@ __all__ = ["Slices"]
 
 T = TypeVar("T")
 _SLICE = 0.004
-"""Seconds of work between two turns of the loop."""
+"""Seconds of work between two iterations of the loop."""
 
 
 class Slices:
     """Runs one piece of work at a time.
 
-    Two at a time would take two slices of each turn of the loop, and a hundred clients that ask
-    for a long list at once would stall it all the same.
+    Two at a time would use two slices in each iteration of the loop, and a hundred clients that
+    request a long list at once would still stall it.
     """
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
 
     async def run(self, work: Generator[None, None, T]) -> T:
-        """What the work returns. It must yield often: a slice ends at the first yield after 4 ms.
+        """Run the work and return its result. A slice ends at the first yield after 4 ms.
 
         Raises:
-            Exception: whatever the work raises.
+            Exception: any exception of the work.
         """
         clock = asyncio.get_running_loop().time
         async with self._lock:

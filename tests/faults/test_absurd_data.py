@@ -251,7 +251,7 @@ async def test_an_error_in_following_the_fleet_is_charged_to_no_endpoint(
         await probed(app)
         views = app.prober.snapshot.endpoints
         assert {view.health for view in views} == {Health.HEALTHY}
-        assert {line["message"] for line in logged(app, "error")} == {"fleet change not followed"}
+        assert {line["message"] for line in logged(app, "error")} == {"fleet update failed"}
         monkeypatch.undo()
 
 

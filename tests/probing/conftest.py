@@ -1,4 +1,4 @@
-"""Servers with written answers, and probers that stop with the test."""
+"""Fixtures for scripted servers and for probers that stop with the test."""
 
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,7 +16,7 @@ from tests.probing.scripted import ScriptedServer
 
 @pytest.fixture
 async def serve() -> AsyncIterator[Callable[[dict[str, Any]], Awaitable[ScriptedServer]]]:
-    """Start servers with these answers."""
+    """Return a function that starts a server with the given answers."""
     async with AsyncExitStack() as stack:
 
         async def started(answers: dict[str, Any]) -> ScriptedServer:
@@ -27,7 +27,7 @@ async def serve() -> AsyncIterator[Callable[[dict[str, Any]], Awaitable[Scripted
 
 @pytest.fixture
 async def probe() -> AsyncIterator[Callable[..., Awaitable[Prober]]]:
-    """Start probers of these endpoints."""
+    """Return a function that starts a prober of the given endpoints."""
     async with AsyncExitStack() as stack:
 
         async def started(*specs: EndpointSpec, list_interval: float = 600.0) -> Prober:

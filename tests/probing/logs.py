@@ -1,4 +1,4 @@
-"""What was logged, for tests to read."""
+"""A logger whose entries tests can read."""
 
 import structlog
 from structlog.testing import LogCapture
@@ -8,7 +8,7 @@ __all__ = ["capturing_logger"]
 
 
 def capturing_logger(log: LogCapture) -> FilteringBoundLogger:
-    """A logger that keeps its entries in `log`."""
+    """Return a logger that stores its entries in `log`."""
     logger: FilteringBoundLogger = structlog.wrap_logger(
         structlog.PrintLogger(),
         processors=[log],

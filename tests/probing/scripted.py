@@ -1,4 +1,4 @@
-"""A small server whose answers a test writes, and endpoints that lead to it."""
+"""A server with scripted answers, and endpoint specs that lead to it."""
 
 import asyncio
 from collections import Counter
@@ -13,14 +13,14 @@ from olla.fleet.endpoint import EndpointSpec
 __all__ = ["HANG", "OLLAMA", "ScriptedServer", "endpoint", "model_list"]
 
 HANG = object()
-"""The answer that never comes."""
+"""Marks a request that is never answered."""
 
 Answer = Any
-"""A status, a JSON value, a text, bytes, HANG, (status, body, headers), or a future of one."""
+"""A status, a JSON value, a string, bytes, HANG, (status, body, headers), or a future of one."""
 
 
 def model_list(*names: str) -> dict[str, Any]:
-    """What `/api/tags` and `/api/ps` answer."""
+    """Return a body of `/api/tags` or `/api/ps`."""
     return {"models": [{"name": name, "digest": f"digest of {name}"} for name in names]}
 
 
@@ -30,11 +30,11 @@ OLLAMA: dict[str, Answer] = {
     "/api/tags": model_list("m:latest"),
     "/api/ps": model_list(),
 }
-"""A well Ollama with one model."""
+"""A healthy Ollama with one model."""
 
 
 def endpoint(url: str, name: str = "e", **more: Any) -> EndpointSpec:
-    """An endpoint that is asked only when a test says so: its interval is a minute."""
+    """Return an endpoint that is probed only on request: its interval is a minute."""
     more.setdefault("type", "ollama")
     more.setdefault("check_interval", 60.0)
     more.setdefault("check_timeout", 5.0)
@@ -47,14 +47,14 @@ def endpoint(url: str, name: str = "e", **more: Any) -> EndpointSpec:
 
 
 class ScriptedServer:
-    """Answers GETs from `answers`, 404 to others. As a context, it runs that long."""
+    """Answers GETs from `answers`, and others with 404. Runs while the context is open."""
 
     def __init__(self, answers: dict[str, Answer]) -> None:
         self.answers = dict(answers)
-        self.asked: Counter[str] = Counter()
-        """How often each path was asked for."""
+        self.request_counts: Counter[str] = Counter()
+        """Number of requests by path."""
         self.headers: CIMultiDict[str] = CIMultiDict()
-        """Those of the last request."""
+        """Headers of the last request."""
         self.arrived = asyncio.Condition()
         self.url = ""
         self._port = 0
@@ -67,7 +67,7 @@ class ScriptedServer:
         await self.refuse()
 
     async def accept(self) -> None:
-        """Listen; on the same port as before after `refuse`."""
+        """Listen; after `refuse`, on the same port as before."""
         self._runner = web.ServerRunner(
             web.Server(self._answer, handler_cancellation=True), shutdown_timeout=0.1
         )
@@ -77,17 +77,17 @@ class ScriptedServer:
         self.url = f"http://127.0.0.1:{self._port}"
 
     async def refuse(self) -> None:
-        """Hang up, and refuse connections from now on."""
+        """Close all connections, and refuse new ones."""
         await self._runner.cleanup()
 
-    async def was_asked(self, path: str, times: int = 1) -> None:
-        """Wait until a path was asked for that often."""
+    async def wait_for_requests(self, path: str, times: int = 1) -> None:
+        """Wait until a path was requested a number of times."""
         async with self.arrived:
-            await self.arrived.wait_for(lambda: self.asked[path] >= times)
+            await self.arrived.wait_for(lambda: self.request_counts[path] >= times)
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         async with self.arrived:
-            self.asked[request.path] += 1
+            self.request_counts[request.path] += 1
             self.headers = CIMultiDict(request.headers)
             self.arrived.notify_all()
         answer = self.answers.get(request.path, 404)

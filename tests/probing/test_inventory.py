@@ -1,4 +1,4 @@
-"""What one endpoint says it has: one question of a kind at a time."""
+"""Tests of the data of one endpoint: one probe of a kind at a time."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -9,7 +9,7 @@ import pytest
 from olla.clock import SystemClock
 from olla.fleet.model_names import canonical
 from olla.fleet.profiles import PROFILES
-from olla.probing.inventory import Inventory, Question
+from olla.probing.inventory import Inventory, ProbeKind
 from olla.probing.probe_client import ProbeClient, Verdict
 from olla.probing.slices import Slices
 from tests.probing.scripted import HANG, OLLAMA, ScriptedServer, endpoint, model_list
@@ -26,13 +26,18 @@ Take = Callable[..., Inventory]
 
 @pytest.fixture
 async def take() -> AsyncIterator[Take]:
-    """Inventories of these servers."""
-    asker = ProbeClient(SystemClock())
+    """Return a function that makes the inventory of a server."""
+    probe_client = ProbeClient(SystemClock())
     taken: list[Inventory] = []
 
     def of(server: ScriptedServer, profile: str = "ollama", **more: Any) -> Inventory:
         made = Inventory(
-            endpoint(server.url, **more), asker, SystemClock(), Slices(), lambda: None, _raise
+            endpoint(server.url, **more),
+            probe_client,
+            SystemClock(),
+            Slices(),
+            lambda: None,
+            _raise,
         )
         made.profile = PROFILES[profile]
         taken.append(made)
@@ -41,61 +46,61 @@ async def take() -> AsyncIterator[Take]:
     yield of
     for each in taken:
         await each.stop()
-    await asker.close()
+    await probe_client.close()
 
 
-async def test_a_question_under_way_is_not_put_twice(serve: Serve, take: Take) -> None:
-    """All who want to know get the one answer."""
+async def test_concurrent_callers_share_one_probe(serve: Serve, take: Take) -> None:
+    """All of them get the same answer."""
     server = await serve(OLLAMA)
     inventory = take(server)
-    replies = await asyncio.gather(*(inventory.ask(Question.MODELS) for _ in range(10)))
+    replies = await asyncio.gather(*(inventory.probe(ProbeKind.MODELS) for _ in range(10)))
     assert {reply.verdict for reply in replies} == {Verdict.OK}
-    assert server.asked["/api/tags"] == 1
+    assert server.request_counts["/api/tags"] == 1
 
 
-async def test_who_stops_waiting_takes_the_answer_from_nobody(serve: Serve, take: Take) -> None:
-    """The question goes on, and what it brings is kept."""
+async def test_a_cancelled_caller_does_not_cancel_the_probe(serve: Serve, take: Take) -> None:
+    """The probe continues, and its answer is stored."""
     server = await serve(OLLAMA)
     inventory = take(server)
-    impatient = asyncio.create_task(inventory.ask(Question.MODELS))
-    await server.was_asked("/api/tags")
+    impatient = asyncio.create_task(inventory.probe(ProbeKind.MODELS))
+    await server.wait_for_requests("/api/tags")
     impatient.cancel()
-    assert (await inventory.ask(Question.MODELS)).verdict is Verdict.OK
+    assert (await inventory.probe(ProbeKind.MODELS)).verdict is Verdict.OK
     assert set(inventory.models) == {canonical("m")}
-    assert server.asked["/api/tags"] == 1
+    assert server.request_counts["/api/tags"] == 1
 
 
-async def test_a_change_during_a_question_is_asked_after(serve: Serve, take: Take) -> None:
-    """The answer may be from before it."""
+async def test_a_change_during_a_probe_triggers_another_probe(serve: Serve, take: Take) -> None:
+    """The first answer may predate the change."""
     server = await serve(OLLAMA)
     inventory = take(server)
-    asking = asyncio.create_task(inventory.ask(Question.MODELS))
-    await server.was_asked("/api/tags")
+    probing = asyncio.create_task(inventory.probe(ProbeKind.MODELS))
+    await server.wait_for_requests("/api/tags")
     server.answers["/api/tags"] = model_list("new")
-    inventory.mark_stale(Question.MODELS)
-    await asking
+    inventory.mark_stale(ProbeKind.MODELS)
+    await probing
     assert set(inventory.models) == {canonical("new")}
-    assert not inventory.due(Question.MODELS, 600.0)
+    assert not inventory.due(ProbeKind.MODELS, 600.0)
 
 
-async def test_a_failed_question_keeps_what_was_known(serve: Serve, take: Take) -> None:
-    """And what was known to have changed stays so."""
+async def test_a_failed_probe_keeps_the_previous_data(serve: Serve, take: Take) -> None:
+    """The data also stays marked as stale."""
     server = await serve(OLLAMA)
     inventory = take(server)
-    await inventory.ask(Question.MODELS)
-    inventory.mark_stale(Question.MODELS)
+    await inventory.probe(ProbeKind.MODELS)
+    inventory.mark_stale(ProbeKind.MODELS)
     server.answers["/api/tags"] = (500, "broken", {})
-    assert (await inventory.ask(Question.MODELS)).verdict is Verdict.BROKEN
+    assert (await inventory.probe(ProbeKind.MODELS)).verdict is Verdict.BROKEN
     assert set(inventory.models) == {canonical("m")}
-    assert inventory.due(Question.MODELS, 600.0)
+    assert inventory.due(ProbeKind.MODELS, 600.0)
 
 
-async def test_another_kind_of_server_begins_anew(serve: Serve, take: Take) -> None:
-    """What the old one had is not the new one's."""
+async def test_another_type_of_server_starts_without_data(serve: Serve, take: Take) -> None:
+    """The data of the previous server is dropped."""
     server = await serve({**OLLAMA, "/api/ps": model_list("m")})
     inventory = take(server)
-    for question in Question:
-        await inventory.ask(question)
+    for kind in ProbeKind:
+        await inventory.probe(kind)
     assert inventory.models
     assert inventory.resident_models
     assert inventory.version == "0.12.0"
@@ -104,55 +109,55 @@ async def test_another_kind_of_server_begins_anew(serve: Serve, take: Take) -> N
     assert inventory.models_at is None
 
 
-async def test_who_does_not_tell_its_memory_is_not_blamed(serve: Serve, take: Take) -> None:
-    """An old Ollama has no such path; other kinds are not asked at all."""
+async def test_a_missing_list_of_loaded_models_is_not_a_failure(serve: Serve, take: Take) -> None:
+    """Old versions of Ollama lack the path; other types are not probed for it."""
     server = await serve({**OLLAMA, "/api/ps": (404, "404 page not found", {})})
-    assert (await take(server).ask(Question.RESIDENT)).verdict is Verdict.OK
-    assert (await take(server, "vllm").ask(Question.RESIDENT)).verdict is Verdict.OK
-    assert server.asked["/api/ps"] == 1
-    assert server.asked.total() == 1
+    assert (await take(server).probe(ProbeKind.RESIDENT)).verdict is Verdict.OK
+    assert (await take(server, "vllm").probe(ProbeKind.RESIDENT)).verdict is Verdict.OK
+    assert server.request_counts["/api/ps"] == 1
+    assert server.request_counts.total() == 1
 
 
-async def test_stopping_ends_what_is_under_way(serve: Serve, take: Take) -> None:
-    """However long it would take."""
+async def test_stop_cancels_probes_in_flight(serve: Serve, take: Take) -> None:
+    """However long they would take."""
     server = await serve({**OLLAMA, "/api/tags": HANG})
     inventory = take(server, check_timeout=60.0)
-    asking = asyncio.create_task(inventory.ask(Question.MODELS))
-    await server.was_asked("/api/tags")
+    probing = asyncio.create_task(inventory.probe(ProbeKind.MODELS))
+    await server.wait_for_requests("/api/tags")
     await inventory.stop()
     with pytest.raises(asyncio.CancelledError):
-        await asking
-    assert not inventory.asking(Question.MODELS)
+        await probing
+    assert not inventory.is_probing(ProbeKind.MODELS)
 
 
-async def test_rubbish_leaves_what_was_known(serve: Serve, take: Take) -> None:
-    """And says in words that it was rubbish."""
+async def test_an_invalid_list_keeps_the_previous_data(serve: Serve, take: Take) -> None:
+    """The error says that it was not a list."""
     server = await serve({**OLLAMA, "/api/ps": model_list("m")})
     inventory = take(server)
-    lists = {Question.MODELS: "/api/tags", Question.RESIDENT: "/api/ps"}
-    for question, path in lists.items():
-        await inventory.ask(question)
+    lists = {ProbeKind.MODELS: "/api/tags", ProbeKind.RESIDENT: "/api/ps"}
+    for kind, path in lists.items():
+        await inventory.probe(kind)
         server.answers[path] = {"models": 5}
-        reply = await inventory.ask(question)
+        reply = await inventory.probe(kind)
         assert (reply.verdict, reply.error) == (
             Verdict.BROKEN,
-            f"GET {path} answered no list of models",
+            f"GET {path} did not return a list of models",
         )
     assert set(inventory.models) == {canonical("m")}
     assert [resident_model.name for resident_model in inventory.resident_models] == ["m"]
 
 
-async def test_a_version_that_is_not_told_is_not_asked_for_again(serve: Serve, take: Take) -> None:
-    """No version is an answer; an error is none, and takes nothing away."""
+async def test_a_missing_version_is_not_probed_again(serve: Serve, take: Take) -> None:
+    """A missing version counts as an answer; an error does not, and keeps the previous version."""
     server = await serve(OLLAMA)
     inventory = take(server)
-    await inventory.ask(Question.VERSION)
+    await inventory.probe(ProbeKind.VERSION)
     server.answers["/api/version"] = (500, "broken", {})
-    inventory.mark_stale(Question.VERSION)
-    await inventory.ask(Question.VERSION)
+    inventory.mark_stale(ProbeKind.VERSION)
+    await inventory.probe(ProbeKind.VERSION)
     assert inventory.version == "0.12.0"
-    assert inventory.due(Question.VERSION, 600.0)
+    assert inventory.due(ProbeKind.VERSION, 600.0)
     server.answers["/api/version"] = {"version": 5}
-    await inventory.ask(Question.VERSION)
+    await inventory.probe(ProbeKind.VERSION)
     assert inventory.version is None
-    assert not inventory.due(Question.VERSION, 600.0)
+    assert not inventory.due(ProbeKind.VERSION, 600.0)

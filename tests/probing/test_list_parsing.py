@@ -1,4 +1,4 @@
-"""What endpoints answer is read leniently by the entry and strictly as a whole, and bounded."""
+"""Tests of parsing lists: lenient for entries, strict for the list, bounded in size."""
 
 import json
 from collections.abc import Mapping
@@ -41,32 +41,32 @@ anything = st.recursive(
 
 
 def in_bytes(answer: object) -> bytes:
-    """An answer as it is sent; bytes as they are."""
+    """Encode an answer as JSON; bytes stay unchanged."""
     return answer if isinstance(answer, bytes) else json.dumps(answer).encode()
 
 
 def listing(
     answer: object, style: ListFormat = OLLAMA, allowed: ModelFilter = ALL, *, more: bool = False
 ) -> Listing | None:
-    """What is read of a list of models."""
+    """Parse a list of models."""
     return all_of(list_parsing.models(in_bytes(answer), style, allowed, more=more))
 
 
 def models(
     answer: object, style: ListFormat = OLLAMA, allowed: ModelFilter = ALL
 ) -> Mapping[str, Model] | None:
-    """The models of a list."""
+    """Return the models of a list."""
     found = listing(answer, style, allowed)
     return None if found is None else found.models
 
 
 def resident_models(answer: object) -> tuple[ResidentModel, ...] | None:
-    """What is read of a list of what is in memory."""
+    """Parse a list of loaded models."""
     return all_of(list_parsing.resident_models(in_bytes(answer)))
 
 
 def model_of(entry: Mapping[str, Any], style: ListFormat = OLLAMA) -> Model:
-    """The model of one entry."""
+    """Return the model of one entry."""
     found = models({"models" if style is OLLAMA else "data": [entry]}, style)
     assert found is not None
     (model,) = found.values()
@@ -74,19 +74,19 @@ def model_of(entry: Mapping[str, Any], style: ListFormat = OLLAMA) -> Model:
 
 
 def names_of(answer: dict[str, object], allowed: ModelFilter = ALL) -> set[str]:
-    """The endpoint's own spellings of what may be used."""
+    """Return the names of the allowed models, as the endpoint spells them."""
     found = models(answer, OLLAMA, allowed)
     assert found is not None
     return {model.name for model in found.values()}
 
 
 def listed(*names: str) -> dict[str, object]:
-    """A list of models in Ollama's shape."""
+    """Return a list of models in Ollama's format."""
     return {"models": [{"name": name} for name in names]}
 
 
-def test_ollamas_list() -> None:
-    """Name, digest and size; the entry itself is kept for merged lists."""
+def test_a_list_of_ollama_is_parsed() -> None:
+    """Name, digest and size. The entry is stored for merged lists."""
     entry = {"name": "Llama3:8B", "model": "Llama3:8B", "digest": "sha256:ab", "size": 7, "x": 1}
     found = models({"models": [entry]}, OLLAMA, ALL)
     assert found is not None
@@ -95,8 +95,8 @@ def test_ollamas_list() -> None:
     assert json.loads(model.entry) == entry
 
 
-def test_openais_list() -> None:
-    """`id` is the name, whatever it is called besides, and there is no digest."""
+def test_a_list_of_openai_is_parsed() -> None:
+    """`id` is the name, even if there are other names; there is no digest."""
     found = models({"object": "list", "data": [{"name": "Qwen 3", "id": "Qwen/Qwen3"}]}, OPENAI)
     assert found is not None
     assert [(model.name, model.digest) for model in found.values()] == [("Qwen/Qwen3", None)]
@@ -104,8 +104,8 @@ def test_openais_list() -> None:
 
 @pytest.mark.parametrize(("style", "key"), [(OLLAMA, "models"), (OPENAI, "data")])
 @pytest.mark.parametrize("empty", [[], None])
-def test_no_models_is_a_list_too(style: ListFormat, key: str, empty: object) -> None:
-    """An empty list, or the null that Ollama's /v1/models has for it."""
+def test_an_empty_list_is_valid(style: ListFormat, key: str, empty: object) -> None:
+    """It is an empty array, or null as in Ollama's /v1/models."""
     assert models({key: empty}, style, ALL) == {}
 
 
@@ -135,20 +135,20 @@ def test_no_models_is_a_list_too(style: ListFormat, key: str, empty: object) -> 
         {"models": [{"name": "m", "x": "y" * 70_000}]},
     ],
 )
-def test_what_is_no_list_is_none(answer: object) -> None:
-    """Another shape, no JSON to its end, or a list in which no entry has a usable name."""
+def test_an_invalid_list_is_none(answer: object) -> None:
+    """Another structure, incomplete JSON, or a list in which no entry has a usable name."""
     assert models(answer, OLLAMA, ALL) is None
     assert resident_models(answer) is None
 
 
-def test_one_bad_entry_leaves_the_others() -> None:
-    """It is passed over."""
+def test_an_invalid_entry_is_skipped() -> None:
+    """The other entries are kept."""
     answer = {"models": [{"name": "a"}, {"name": 5}, "b", None, {"name": "c", "size": "big"}]}
     assert names_of(answer) == {"a", "c"}
 
 
-def test_odd_values_are_not_told() -> None:
-    """A size that is no size and a digest that is none are not known, and the model is."""
+def test_invalid_values_count_as_missing() -> None:
+    """The model itself is kept."""
     entry = {"name": "m", "size": -1, "digest": 7, "size_vram": True, "context_length": 1.5}
     model = model_of(entry)
     assert (model.size, model.digest) == (None, None)
@@ -172,13 +172,13 @@ def test_odd_values_are_not_told() -> None:
         ("remote_host", 5),
     ],
 )
-def test_a_field_of_another_type_is_left_out(key: str, value: object) -> None:
-    """A typed client drops the whole merged list for one field that it cannot read."""
+def test_a_field_of_the_wrong_type_is_omitted(key: str, value: object) -> None:
+    """A typed client rejects the whole merged list if it cannot read one field."""
     assert json.loads(model_of({"name": "m", key: value, "y": 1}).entry) == {"name": "m", "y": 1}
 
 
-def test_details_have_their_types() -> None:
-    """What is known of them is of its type or left out, the rest is kept as far as it is sane."""
+def test_details_are_validated() -> None:
+    """Known fields have the right type or are omitted; others are kept within bounds."""
     details = {
         "family": "llama",
         "families": ["llama", 5],
@@ -191,8 +191,8 @@ def test_details_have_their_types() -> None:
     assert entry["details"] == {"family": "llama", "more": more}
 
 
-def test_what_is_nested_is_trimmed() -> None:
-    """In depth, in length, in number; numbers that no client can read are null."""
+def test_nested_values_are_trimmed() -> None:
+    """In depth, length and number. Numbers that no client can read become null."""
     deep: object = 1
     for _ in range(50):
         deep = [deep]
@@ -205,9 +205,9 @@ def test_what_is_nested_is_trimmed() -> None:
         "odd": "half \ud83d of a pair",
         "k" * 9_000: 1,
     }
-    told = model_of(entry, OPENAI).entry
-    assert len(told) < 12_000
-    found = json.loads(told)
+    text = model_of(entry, OPENAI).entry
+    assert len(text) < 12_000
+    found = json.loads(text)
     assert found["deep"] == [[[[[[None]]]]]]
     assert sum(len(key) for key in found) < 4_200
     assert (len(found["long"]), len(found["many"])) == (4096, 256)
@@ -215,23 +215,23 @@ def test_what_is_nested_is_trimmed() -> None:
     assert found["odd"] == "half ? of a pair"
 
 
-def test_values_that_are_no_json_for_clients_are_null() -> None:
-    """Python's spellings, and what overflows."""
+def test_values_that_clients_cannot_parse_become_null() -> None:
+    """Python's spellings of numbers, and numbers that overflow."""
     body = b'{"data":[{"id":"m","a":NaN,"b":Infinity,"c":-1e999,"d":1e5,"e":' + b"7" * 9_000
     model = all_of(list_parsing.models(body + b"}]}", OPENAI, ALL))
     assert model is not None
-    told = json.loads(model.models[canonical("m")].entry)
-    assert told == {"id": "m", "a": None, "b": None, "c": None, "d": 100000.0, "e": None}
+    entry = json.loads(model.models[canonical("m")].entry)
+    assert entry == {"id": "m", "a": None, "b": None, "c": None, "d": 100000.0, "e": None}
 
 
-def test_names_that_are_none_are_the_one_that_is() -> None:
-    """The entry that is shown says one name."""
+def test_unusable_names_are_replaced_by_the_usable_one() -> None:
+    """All name fields of the stored entry agree."""
     entry = {"name": "a\x00b", "model": "m:1b", "size": 1}
     assert json.loads(model_of(entry).entry) == {"name": "m:1b", "model": "m:1b", "size": 1}
 
 
 def test_a_long_list_is_cut() -> None:
-    """After ten thousand entries, whatever they are; nothing behind them is looked at."""
+    """After ten thousand entries of any kind; the rest is not parsed."""
     entries = b",".join(b'{"name":"m%d"}' % number for number in range(MODELS_MAX + 5))
     whole = listing(b'{"models":[%b]}' % entries)
     assert whole is not None
@@ -247,8 +247,8 @@ def test_a_long_list_is_cut() -> None:
 @pytest.mark.parametrize(
     "body", [b'{"models":[{"name":"a"},{"name":"b"},{"na', b'{"models":[{"name":"a"},{"name":"b"}']
 )
-def test_a_body_that_was_cut_has_the_entries_that_came(body: bytes) -> None:
-    """And is marked; in the middle of a character too."""
+def test_a_cut_body_has_its_complete_entries(body: bytes) -> None:
+    """The listing is marked as cut, even if the cut is within a character."""
     found = listing(body, more=True)
     assert found is not None
     assert ({model.name for model in found.models.values()}, found.cut) == ({"a", "b"}, True)
@@ -256,8 +256,8 @@ def test_a_body_that_was_cut_has_the_entries_that_came(body: bytes) -> None:
     assert listing(b'{"models', more=True) is None
 
 
-def test_what_is_in_memory() -> None:
-    """Sizes, context and expiry of an instance."""
+def test_loaded_models_are_parsed() -> None:
+    """Sizes, context length and expiry of an instance."""
     entry = {
         "model": "m:1b",
         "size": 9,
@@ -276,8 +276,8 @@ def test_what_is_in_memory() -> None:
     assert resident_model.expires_at == 1795168800.0
 
 
-def test_what_is_in_memory_is_cut_too() -> None:
-    """No node has hundreds of models in memory."""
+def test_a_long_list_of_loaded_models_is_cut() -> None:
+    """No node has hundreds of loaded models."""
     assert len(resident_models(listed(*(f"m{number}" for number in range(1000)))) or ()) == 256
 
 
@@ -295,23 +295,24 @@ def test_what_is_in_memory_is_cut_too() -> None:
         (("llama3.[12]:latest",), (), {"llama3.2:latest"}),
     ],
 )
-def test_the_operator_says_which_models_may_be_used(
+def test_filters_select_models(
     include: tuple[str, ...], exclude: tuple[str, ...], expected: set[str]
 ) -> None:
-    """Globs over names, case aside, `:latest` optional; exclude wins, nothing included is all."""
+    """Globs on names, case-insensitive, `:latest` is optional; exclude takes precedence, an empty
+    include means all."""
     answer = listed("llama3.2:latest", "Llama3.2:70B", "user/code:7b")
     assert names_of(answer, ModelFilter(include, exclude)) == expected
 
 
-def test_a_filter_knows_the_short_and_the_raw_spelling() -> None:
-    """A list that writes the registry's host out is filtered by either."""
+def test_a_filter_matches_the_short_and_the_raw_name() -> None:
+    """A list may spell out the registry's host."""
     answer = listed("registry.ollama.ai/library/llama3:latest")
     assert names_of(answer, ModelFilter(include=("llama3",)))
     assert names_of(answer, ModelFilter(include=("registry.ollama.ai/*",)))
 
 
-def test_a_filter_that_leaves_nothing_leaves_a_list() -> None:
-    """The answer was sound; there is only nothing to be used."""
+def test_a_filter_that_matches_no_model_gives_an_empty_list() -> None:
+    """The answer was valid, so it is not a failure."""
     assert models(listed("m"), OLLAMA, ModelFilter(include=("other",))) == {}
 
 
@@ -326,8 +327,8 @@ def test_a_filter_that_leaves_nothing_leaves_a_list() -> None:
         ("2318-11-05T14:38:31.83753-07:00", 11008474711.83753),
     ],
 )
-def test_times_with_offset_and_nanoseconds(text: str, seconds: float) -> None:
-    """Go's spellings, the far future that means "for ever" included."""
+def test_times_with_offset_and_nanoseconds_are_parsed(text: str, seconds: float) -> None:
+    """In Go's formats, including the far future that means "forever"."""
     (resident_model,) = resident_models({"models": [{"name": "m", "expires_at": text}]}) or []
     assert resident_model.expires_at == pytest.approx(seconds, abs=1e-5)
     assert model_of({"name": "m", "modified_at": text}).created == pytest.approx(seconds, abs=1e-5)
@@ -350,8 +351,8 @@ def test_times_with_offset_and_nanoseconds(text: str, seconds: float) -> None:
         ["2026-11-20T10:00:00Z"],
     ],
 )
-def test_what_is_no_time_is_none(value: object) -> None:
-    """Nor is one without an offset, nor Go's word for no time at all."""
+def test_an_invalid_time_is_none(value: object) -> None:
+    """So is a time without an offset, and Go's zero time."""
     (resident_model,) = resident_models({"models": [{"name": "m", "expires_at": value}]}) or []
     assert resident_model.expires_at is None
     assert model_of({"name": "m", "modified_at": value}).created == 0
@@ -360,28 +361,27 @@ def test_what_is_no_time_is_none(value: object) -> None:
 @pytest.mark.parametrize(
     ("created", "seconds"), [(7, 7), (7.9, 7), (-1, 0), (NINES, 0), (2**48, 0), ("7", 0), (True, 0)]
 )
-def test_when_an_openai_server_says_a_model_was_made(created: object, seconds: int) -> None:
-    """Unix seconds up to the year 9999."""
+def test_the_creation_time_of_an_openai_model_is_parsed(created: object, seconds: int) -> None:
+    """In Unix seconds up to the year 9999."""
     assert model_of({"id": "m", "created": created}, OPENAI).created == seconds
 
 
-def test_the_first_entries_tell_the_kind_of_server() -> None:
-    """Of a list of any length; None where there is none."""
+def test_the_first_entries_are_read() -> None:
+    """From a list of any length; None if the body is not a list."""
     assert first_entries(b'{"data":[{"id":"a"},{"id":"b"},', OPENAI, 1) == [{"id": "a"}]
     assert first_entries(b'{"data":null}', OPENAI, 5) == []
     assert first_entries(b'{"models":[]}', OPENAI, 5) is None
     assert first_entries(b"<html>", OPENAI, 5) is None
 
 
-def test_a_text_of_a_node_is_on_one_line() -> None:
-    """And commands no terminal."""
+def test_text_of_a_node_is_printable() -> None:
+    """It is on one line and cannot control a terminal."""
     assert printable("v1\n\x1b[31m" + "x" * 100, 9) == "v1??[31mx"
 
 
 @given(anything)
-def test_no_answer_is_too_odd(answer: object) -> None:
-    """Whatever JSON an endpoint sends, reading it raises nothing, and what is kept is JSON that
-    every client can read."""
+def test_arbitrary_json_can_be_parsed(answer: object) -> None:
+    """Parsing raises no exception, and the stored entries are JSON that every client can read."""
     value = answer if isinstance(answer, dict) else {"models": answer, "data": answer}
     for found in (
         models(value, OLLAMA, ALL),

@@ -1,4 +1,4 @@
-"""All endpoints under watch, over real sockets."""
+"""Tests of the prober of all endpoints, over real sockets."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -19,8 +19,8 @@ Probe = Callable[..., Awaitable[Prober]]
 M = canonical("m")
 
 
-async def test_before_it_starts_nothing_is_known(serve: Serve, probe: Probe) -> None:
-    """All endpoints are there, in configuration order, and none takes requests."""
+async def test_before_the_first_answer_no_endpoint_is_routable(serve: Serve, probe: Probe) -> None:
+    """All endpoints are listed in configuration order, with unknown health."""
     hung = await serve({**OLLAMA, "/": HANG})
     prober = await probe(endpoint(hung.url, "b"), endpoint(hung.url, "a"))
     assert [view.name for view in prober.snapshot.endpoints] == ["b", "a"]
@@ -28,8 +28,8 @@ async def test_before_it_starts_nothing_is_known(serve: Serve, probe: Probe) -> 
     assert not any(view.routable for view in prober.snapshot.endpoints)
 
 
-async def test_a_first_pass_tells_everything(probe: Probe) -> None:
-    """Health, models with digest and size, version; and nothing was loaded by asking."""
+async def test_a_first_pass_reads_everything(probe: Probe) -> None:
+    """Health, models with digest and size, version. No probe loads a model."""
     async with SimulatedNode(NodeOptions(models=("llama3.2:latest", "llama2:7b"))) as node:
         prober = await probe(endpoint(node.url))
         await prober.first_pass()
@@ -43,7 +43,7 @@ async def test_a_first_pass_tells_everything(probe: Probe) -> None:
         assert {seen.method for seen in node.seen} == {"GET"}
 
 
-async def test_an_endpoint_that_was_gone_comes_back(probe: Probe) -> None:
+async def test_an_offline_endpoint_recovers(probe: Probe) -> None:
     """Offline while it refuses connections, healthy with its models once it accepts them."""
     async with SimulatedNode(NodeOptions()) as node:
         prober = await probe(endpoint(node.url))
@@ -59,18 +59,18 @@ async def test_an_endpoint_that_was_gone_comes_back(probe: Probe) -> None:
         assert prober.snapshot.having(canonical("llama3.2")) == (back,)
 
 
-async def test_a_hung_endpoint_delays_no_other(serve: Serve, probe: Probe) -> None:
-    """The others' first rounds end while it has not answered."""
+async def test_a_hung_endpoint_does_not_delay_others(serve: Serve, probe: Probe) -> None:
+    """The first rounds of the others end before it has answered."""
     hung = await serve({**OLLAMA, "/": HANG})
     well = await serve(OLLAMA)
     prober = await probe(endpoint(hung.url, "hung", check_timeout=60.0), endpoint(well.url, "well"))
-    await hung.was_asked("/")
+    await hung.wait_for_requests("/")
     view = await prober.probed("well")
     assert view.health is Health.HEALTHY
     assert prober.snapshot.by_name["hung"].health is Health.UNKNOWN
 
 
-async def test_a_removed_model_vanishes(serve: Serve, probe: Probe) -> None:
+async def test_a_removed_model_disappears(serve: Serve, probe: Probe) -> None:
     """And a new one appears, with the next list."""
     server = await serve({**OLLAMA, "/api/tags": model_list("m", "old")})
     prober = await probe(endpoint(server.url))
@@ -81,42 +81,42 @@ async def test_a_removed_model_vanishes(serve: Serve, probe: Probe) -> None:
     assert set(prober.snapshot.holders) == {M, canonical("new")}
 
 
-async def test_an_old_snapshot_stays_as_it_was(serve: Serve, probe: Probe) -> None:
-    """Whoever holds one goes on with a consistent picture."""
+async def test_a_snapshot_is_immutable(serve: Serve, probe: Probe) -> None:
+    """Code that holds a snapshot keeps a consistent view."""
     server = await serve(OLLAMA)
     prober = await probe(endpoint(server.url))
     await prober.first_pass()
-    held = prober.snapshot
+    old = prober.snapshot
     server.answers["/api/tags"] = model_list()
     await prober.probed("e")
-    assert M in held.holders
+    assert M in old.holders
     assert M not in prober.snapshot.holders
 
 
-async def test_refreshes_at_one_time_ask_once(serve: Serve, probe: Probe) -> None:
-    """However many clients want a fresh list, an endpoint is asked for it one time."""
+async def test_concurrent_refreshes_share_one_probe(serve: Serve, probe: Probe) -> None:
+    """However many clients request a fresh list, the endpoint gets one probe."""
     server = await serve(OLLAMA)
     prober = await probe(endpoint(server.url))
     await prober.first_pass()
-    before = server.asked["/api/tags"]
+    before = server.request_counts["/api/tags"]
     server.answers["/api/tags"] = model_list("fresh")
     snapshots = await asyncio.gather(*(prober.refresh("models", 0.0, 5.0) for _ in range(20)))
-    assert server.asked["/api/tags"] == before + 1
+    assert server.request_counts["/api/tags"] == before + 1
     assert all(canonical("fresh") in snapshot.holders for snapshot in snapshots)
 
 
-async def test_a_refresh_asks_nobody_whose_list_is_young(serve: Serve, probe: Probe) -> None:
-    """Younger than the age it was given."""
+async def test_a_refresh_skips_endpoints_with_a_recent_list(serve: Serve, probe: Probe) -> None:
+    """Recent means younger than `max_age`."""
     server = await serve(OLLAMA)
     prober = await probe(endpoint(server.url))
     await prober.first_pass()
-    before = server.asked["/api/tags"]
+    before = server.request_counts["/api/tags"]
     await prober.refresh("models", 600.0, 5.0)
-    assert server.asked["/api/tags"] == before
+    assert server.request_counts["/api/tags"] == before
 
 
-async def test_a_refresh_waits_no_longer_than_it_may(serve: Serve, probe: Probe) -> None:
-    """Endpoints that take longer are shown as they were."""
+async def test_a_refresh_times_out(serve: Serve, probe: Probe) -> None:
+    """Slower endpoints are returned with their previous data."""
     slow = await serve(OLLAMA)
     well = await serve(OLLAMA)
     prober = await probe(endpoint(slow.url, "slow", check_timeout=60.0), endpoint(well.url, "well"))
@@ -129,17 +129,17 @@ async def test_a_refresh_waits_no_longer_than_it_may(serve: Serve, probe: Probe)
     assert M in snapshot.by_name["well"].resident
 
 
-async def test_it_leaves_no_task(serve: Serve, probe: Probe) -> None:
-    """Not even when it stops in the middle of a round and a refresh that hang."""
+async def test_stop_leaves_no_task(serve: Serve, probe: Probe) -> None:
+    """Not even in the middle of a hung round and a hung refresh."""
     hung = await serve(OLLAMA)
     before = asyncio.all_tasks()
     prober = await probe(endpoint(hung.url, check_timeout=60.0))
     await prober.first_pass()
     hung.answers.update({"/api/tags": HANG, "/api/ps": HANG})
-    asked = hung.asked["/api/ps"]
+    count = hung.request_counts["/api/ps"]
     prober.probe_now("e")
     refreshing = asyncio.create_task(prober.refresh("resident", 0.0, 60.0))
-    await hung.was_asked("/api/ps", asked + 1)
+    await hung.wait_for_requests("/api/ps", count + 1)
     await prober.stop()
     async with asyncio.timeout(5.0):
         await refreshing
@@ -148,15 +148,13 @@ async def test_it_leaves_no_task(serve: Serve, probe: Probe) -> None:
 
 
 def _source(task: "asyncio.Task[Any]") -> str:
-    """The file whose code a task runs."""
+    """Return the file whose code a task runs."""
     code = getattr(task.get_coro(), "cr_code", None)
     return code.co_filename if code is not None else ""
 
 
-async def test_traffic_that_cannot_connect_makes_offline_at_once(
-    serve: Serve, probe: Probe
-) -> None:
-    """No probe has to find out first."""
+async def test_a_failed_connection_means_offline_immediately(serve: Serve, probe: Probe) -> None:
+    """Without waiting for a probe."""
     server = await serve(OLLAMA)
     prober = await probe(endpoint(server.url))
     await prober.first_pass()
@@ -167,7 +165,7 @@ async def test_traffic_that_cannot_connect_makes_offline_at_once(
 
 
 async def test_failures_of_traffic_open_the_breaker(serve: Serve, probe: Probe) -> None:
-    """Five in a row; one success between them, and they are counted anew."""
+    """After five in a row; a success in between resets the count."""
     server = await serve(OLLAMA)
     prober = await probe(endpoint(server.url))
     await prober.first_pass()
@@ -188,8 +186,10 @@ async def test_failures_of_traffic_open_the_breaker(serve: Serve, probe: Probe) 
     assert breaker() is BreakerState.CLOSED
 
 
-async def test_failures_that_are_not_its_fault_do_not_count(serve: Serve, probe: Probe) -> None:
-    """A client that hangs up says nothing of the endpoint."""
+async def test_failures_of_the_client_do_not_count_against_the_endpoint(
+    serve: Serve, probe: Probe
+) -> None:
+    """A client that hangs up says nothing about the endpoint."""
     server = await serve(OLLAMA)
     prober = await probe(endpoint(server.url))
     await prober.first_pass()
@@ -199,10 +199,10 @@ async def test_failures_that_are_not_its_fault_do_not_count(serve: Serve, probe:
     assert (view.breaker, view.health) == (BreakerState.CLOSED, Health.HEALTHY)
 
 
-async def test_an_answer_of_a_model_that_was_not_resident_is_looked_into(
+async def test_an_answer_of_a_model_not_known_as_loaded_triggers_a_probe(
     serve: Serve, probe: Probe
 ) -> None:
-    """It must be in memory now: what is there is asked for, without waiting for a round."""
+    """It must be loaded now, so the loaded models are read without waiting for a round."""
     server = await serve(OLLAMA)
     prober = await probe(endpoint(server.url))
     await prober.first_pass()
@@ -214,16 +214,16 @@ async def test_an_answer_of_a_model_that_was_not_resident_is_looked_into(
 
 
 @pytest.mark.parametrize("name", ["nobody", ""])
-async def test_who_is_not_watched_is_not_missed(probe: Probe, name: str) -> None:
-    """An endpoint that a reload has taken away may still have requests that end."""
+async def test_reports_about_unknown_endpoints_are_ignored(probe: Probe, name: str) -> None:
+    """Requests to an endpoint that a reload removed may still end."""
     prober = await probe()
     prober.probe_now(name)
     prober.observe(name, None, None)
     assert (await prober.refresh("models", 0.0, 1.0)).endpoints == ()
 
 
-async def test_other_endpoints_can_be_watched(serve: Serve, probe: Probe) -> None:
-    """What is known of those that stay is kept; one with other settings starts anew."""
+async def test_endpoints_can_be_replaced(serve: Serve, probe: Probe) -> None:
+    """Unchanged endpoints keep their data; changed ones start without any."""
     server = await serve(OLLAMA)
     stays, goes, changes = (endpoint(server.url, name) for name in ("stays", "goes", "changes"))
     prober = await probe(goes, stays, changes)
@@ -243,8 +243,9 @@ async def test_other_endpoints_can_be_watched(serve: Serve, probe: Probe) -> Non
     assert "goes" not in prober.snapshot.by_name
 
 
-async def test_a_429_of_traffic_is_a_pause(serve: Serve, probe: Probe) -> None:
-    """Probes that are answered meanwhile do not end it; an Ollama only passes the cloud's on."""
+async def test_a_429_pauses_the_endpoint(serve: Serve, probe: Probe) -> None:
+    """Successful probes do not end the pause. Ollama only forwards limits of its cloud, so it is
+    not paused."""
     server = await serve({**OLLAMA, "/health": "", "/v1/models": {"data": [{"id": "m"}]}})
     prober = await probe(endpoint(server.url, "ollama"), endpoint(server.url, "vllm", type="vllm"))
     await prober.first_pass()
@@ -255,8 +256,10 @@ async def test_a_429_of_traffic_is_a_pause(serve: Serve, probe: Probe) -> None:
     assert (await prober.probed("vllm")).health is Health.RATE_LIMITED
 
 
-async def test_one_endpoint_that_answers_rubbish_harms_no_other(serve: Serve, probe: Probe) -> None:
-    """It alone is unhealthy, and the others' lists are read."""
+async def test_an_endpoint_with_invalid_answers_does_not_affect_others(
+    serve: Serve, probe: Probe
+) -> None:
+    """Only that endpoint is unhealthy, and the lists of the others are read."""
     well, odd = await serve(OLLAMA), await serve({**OLLAMA, "/api/tags": b"<html>"})
     prober = await probe(endpoint(odd.url, "odd"), endpoint(well.url, "well"))
     await prober.first_pass()
@@ -265,10 +268,8 @@ async def test_one_endpoint_that_answers_rubbish_harms_no_other(serve: Serve, pr
     assert [view.name for view in prober.snapshot.having(M)] == ["well"]
 
 
-async def test_traffic_that_cannot_connect_has_it_checked_at_once(
-    serve: Serve, probe: Probe
-) -> None:
-    """An endpoint that answers is back long before its next turn, and nobody had to ask for it."""
+async def test_a_failed_connection_triggers_a_probe(serve: Serve, probe: Probe) -> None:
+    """An endpoint that answers is back long before its next scheduled probe."""
     server = await serve(OLLAMA)
     prober = await probe(endpoint(server.url))
     await prober.first_pass()
@@ -281,7 +282,7 @@ async def test_traffic_that_cannot_connect_has_it_checked_at_once(
 async def test_a_llama_cpp_server_is_warming_until_it_has_loaded(
     serve: Serve, probe: Probe
 ) -> None:
-    """Its kind is known before it can do anything, and it is used as soon as it can."""
+    """Its type is detected before the model is loaded, and it is used as soon as it is ready."""
     loading = (503, {"error": {"message": "Loading model", "type": "unavailable_error"}}, {})
     server = await serve(dict.fromkeys(("/health", "/api/version", "/v1/models"), loading))
     prober = await probe(endpoint(server.url, type="auto"))
@@ -296,7 +297,9 @@ async def test_a_llama_cpp_server_is_warming_until_it_has_loaded(
     assert set(view.models) == {canonical("tiny")}
 
 
-async def test_what_comes_after_a_refresh_is_not_lost(serve: Serve, probe: Probe) -> None:
+async def test_an_answer_after_the_time_out_of_a_refresh_is_stored(
+    serve: Serve, probe: Probe
+) -> None:
     """An endpoint that was too late for one client has answered for the next."""
     server = await serve(OLLAMA)
     prober = await probe(endpoint(server.url, check_timeout=60.0))
@@ -311,25 +314,23 @@ async def test_what_comes_after_a_refresh_is_not_lost(serve: Serve, probe: Probe
             await asyncio.sleep(0.002)
 
 
-async def test_a_refresh_that_is_given_up_takes_the_answer_from_nobody(
-    serve: Serve, probe: Probe
-) -> None:
-    """A client hangs up; the one beside it is served, by the same question."""
+async def test_a_cancelled_refresh_does_not_cancel_others(serve: Serve, probe: Probe) -> None:
+    """When a client hangs up, another one still gets the answer of the shared probe."""
     server = await serve(OLLAMA)
     prober = await probe(endpoint(server.url, check_timeout=60.0))
     await prober.first_pass()
     held = asyncio.get_running_loop().create_future()
     server.answers["/api/ps"] = held
     leaving, staying = (asyncio.create_task(prober.refresh("resident", 0.0, 5.0)) for _ in range(2))
-    await server.was_asked("/api/ps", 2)
+    await server.wait_for_requests("/api/ps", 2)
     leaving.cancel()
     held.set_result((200, model_list("m"), {}))
     assert M in (await staying).by_name["e"].resident
-    assert server.asked["/api/ps"] == 2
+    assert server.request_counts["/api/ps"] == 2
 
 
-async def test_an_endpoint_that_breaks_in_a_refresh_is_probed(serve: Serve, probe: Probe) -> None:
-    """Who asked gets what is known, and the fleet learns of the trouble."""
+async def test_a_failed_refresh_triggers_a_probe(serve: Serve, probe: Probe) -> None:
+    """The caller gets the previous data, and the fleet learns of the failure."""
     server = await serve(OLLAMA)
     prober = await probe(endpoint(server.url))
     await prober.first_pass()
@@ -341,32 +342,32 @@ async def test_an_endpoint_that_breaks_in_a_refresh_is_probed(serve: Serve, prob
 
 
 async def test_only_lists_can_be_refreshed(probe: Probe) -> None:
-    """Another word is a mistake in the program, and says so."""
+    """Any other name is a programming error and raises ValueError."""
     prober = await probe()
     with pytest.raises(ValueError, match="colours"):
         await prober.refresh("colours", 0.0, 1.0)
 
 
-async def test_one_that_left_says_nothing_more(serve: Serve, probe: Probe) -> None:
-    """An answer that comes while it is stopped does not bring it back."""
+async def test_answers_of_a_removed_endpoint_are_ignored(serve: Serve, probe: Probe) -> None:
+    """An answer that arrives while the watch stops does not bring the endpoint back."""
     stays, goes = await serve(OLLAMA), await serve(OLLAMA)
     specs = endpoint(stays.url, "stays"), endpoint(goes.url, "goes", check_timeout=60.0)
     prober = await probe(*specs)
     await prober.first_pass()
     goes.answers["/api/tags"] = HANG
-    asking = asyncio.create_task(prober.probed("goes"))
-    await goes.was_asked("/api/tags", 2)
+    probing = asyncio.create_task(prober.probed("goes"))
+    await goes.wait_for_requests("/api/tags", 2)
     await prober.set_specs(specs[:1])
-    assert (await asking).name == "goes"
+    assert (await probing).name == "goes"
     assert [view.name for view in prober.snapshot.endpoints] == ["stays"]
     with pytest.raises(KeyError):
         await prober.probed("goes")
 
 
-async def test_one_that_was_replaced_does_not_speak_for_its_successor(
+async def test_answers_of_a_replaced_endpoint_do_not_affect_its_successor(
     serve: Serve, probe: Probe
 ) -> None:
-    """What is heard of the old address, while it is stopped, is not said of the new one."""
+    """Results of the old address, while its watch stops, are ignored."""
     old, new = await serve(OLLAMA), await serve(OLLAMA)
     prober = await probe(endpoint(old.url))
     await prober.first_pass()

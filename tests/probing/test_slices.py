@@ -1,4 +1,4 @@
-"""Long work lets the event loop turn."""
+"""Long work does not block the event loop."""
 
 import asyncio
 from collections.abc import Generator
@@ -10,7 +10,7 @@ from olla.probing.slices import Slices
 
 
 def counting(most: int, seen: list[object], mark: object) -> Generator[None, None, int]:
-    """Work of so many steps."""
+    """Do a number of steps, and record each."""
     for _ in range(most):
         seen.append(mark)
         yield
@@ -18,14 +18,14 @@ def counting(most: int, seen: list[object], mark: object) -> Generator[None, Non
 
 
 async def turns(seen: list[object]) -> None:
-    """Marks each turn of the loop."""
+    """Record each iteration of the loop."""
     while True:
         seen.append("turn")
         await asyncio.sleep(0)
 
 
-async def test_the_loop_turns_between_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After each step, where each takes a whole slice."""
+async def test_the_loop_runs_between_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here after every step, because each step takes a whole slice."""
     monkeypatch.setattr(slices, "_SLICE", 0.0)
     seen: list[object] = []
     turning = asyncio.create_task(turns(seen))
@@ -35,8 +35,8 @@ async def test_the_loop_turns_between_slices(monkeypatch: pytest.MonkeyPatch) ->
     assert "1, 1" not in str(seen)
 
 
-async def test_short_work_is_done_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It waits for no turn."""
+async def test_short_work_is_not_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It finishes within one iteration of the loop."""
     monkeypatch.setattr(slices, "_SLICE", 60.0)
     seen: list[object] = []
     turning = asyncio.create_task(turns(seen))
@@ -45,8 +45,8 @@ async def test_short_work_is_done_at_once(monkeypatch: pytest.MonkeyPatch) -> No
     assert set(seen) == {1}
 
 
-async def test_one_work_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Or many at once would fill each turn of the loop."""
+async def test_work_runs_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise many at once would fill each iteration of the loop."""
     monkeypatch.setattr(slices, "_SLICE", 0.0)
     seen: list[object] = []
     one = Slices()
@@ -54,8 +54,8 @@ async def test_one_work_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
 
 
-async def test_work_that_fails_holds_nobody_up() -> None:
-    """Its error is whose it is, and the next one runs."""
+async def test_failed_work_does_not_block_the_next() -> None:
+    """Its error is raised to its caller only."""
 
     def failing() -> Generator[None, None, int]:
         yield
@@ -67,8 +67,8 @@ async def test_work_that_fails_holds_nobody_up() -> None:
     assert await one.run(counting(2, [], 1)) == 2
 
 
-async def test_work_that_is_given_up_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client that leaves while its list is made."""
+async def test_cancelled_work_does_not_block_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client may hang up while its list is being made."""
     monkeypatch.setattr(slices, "_SLICE", 0.0)
     one, seen = Slices(), []
     leaving = asyncio.create_task(one.run(counting(10**9, seen, 1)))

@@ -1,4 +1,4 @@
-"""Finding out what kind of server an endpoint is."""
+"""Tests of the detection of server types."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -16,15 +16,15 @@ LOADING = (503, {"error": {"message": "Loading model", "code": 503}}, {})
 
 
 @pytest.fixture
-async def asker() -> AsyncIterator[ProbeClient]:
-    """One that is closed with the test."""
+async def probe_client() -> AsyncIterator[ProbeClient]:
+    """Return a client that is closed after the test."""
     made = ProbeClient(SystemClock())
     yield made
     await made.close()
 
 
 def owned(by: object) -> dict[str, Any]:
-    """An OpenAI list with one model."""
+    """Return an OpenAI list with one model."""
     return {"object": "list", "data": [{"id": "m", "object": "model", "owned_by": by}]}
 
 
@@ -52,20 +52,20 @@ def owned(by: object) -> dict[str, Any]:
         ({"/api/version": {"version": "1"}, "/v1/models": owned("vllm")}, "vllm"),
     ],
 )
-async def test_a_server_gives_itself_away(
-    serve: Serve, asker: ProbeClient, answers: dict[str, Any], name: str
+async def test_a_server_type_is_detected(
+    serve: Serve, probe_client: ProbeClient, answers: dict[str, Any], name: str
 ) -> None:
-    """By its version, its lists or its headers; what is strange in them does no harm."""
+    """By version, lists or headers; malformed values in them are ignored."""
     server = await serve(answers)
-    profile, _ = await detect(asker, endpoint(server.url, type="auto"))
+    profile, _ = await detect(probe_client, endpoint(server.url, type="auto"))
     assert profile is not None
     assert profile.name == name
 
 
-async def test_a_simulated_node_is_an_ollama(asker: ProbeClient) -> None:
-    """With no model as well, when its OpenAI list is null."""
+async def test_a_simulated_node_is_detected_as_ollama(probe_client: ProbeClient) -> None:
+    """Even without models, when its OpenAI list is null."""
     async with SimulatedNode(NodeOptions(models=())) as node:
-        profile, _ = await detect(asker, endpoint(node.url, type="auto"))
+        profile, _ = await detect(probe_client, endpoint(node.url, type="auto"))
     assert profile is not None
     assert profile.name == "ollama"
 
@@ -85,20 +85,22 @@ async def test_a_simulated_node_is_an_ollama(asker: ProbeClient) -> None:
         ({"/v1/models": b"<html>"}, Verdict.BROKEN),
     ],
 )
-async def test_what_cannot_be_told_is_not_guessed(
-    serve: Serve, asker: ProbeClient, answers: dict[str, Any], verdict: Verdict
+async def test_an_unknown_server_type_is_not_guessed(
+    serve: Serve, probe_client: ProbeClient, answers: dict[str, Any], verdict: Verdict
 ) -> None:
-    """The reply says why; one late answer does not make an Ollama something else."""
+    """The reply says why. One late answer does not turn an Ollama into another type."""
     server = await serve(answers)
-    profile, reply = await detect(asker, endpoint(server.url, type="auto", check_timeout=0.3))
+    profile, reply = await detect(
+        probe_client, endpoint(server.url, type="auto", check_timeout=0.3)
+    )
     assert profile is None
     assert reply.verdict is verdict
     assert reply.error
 
 
-async def test_the_operators_list_path_is_asked(serve: Serve, asker: ProbeClient) -> None:
-    """Where a server has its list elsewhere."""
+async def test_the_configured_list_path_is_used(serve: Serve, probe_client: ProbeClient) -> None:
+    """Some servers have their list at another path."""
     server = await serve({"/own": owned("vllm")})
-    profile, _ = await detect(asker, endpoint(server.url, type="auto", list_path="/own"))
+    profile, _ = await detect(probe_client, endpoint(server.url, type="auto", list_path="/own"))
     assert profile is not None
     assert profile.name == "vllm"

@@ -1,4 +1,4 @@
-"""What rounds of questions make of one endpoint: over real sockets."""
+"""Tests of the watch of one endpoint, over real sockets."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -40,10 +40,10 @@ LOADING = (503, {"error": {"message": "Loading model", "code": 503}}, {})
         ("/api/version", b"\x00", Health.HEALTHY),
     ],
 )
-async def test_a_bad_answer_has_its_health(
+async def test_each_bad_answer_leads_to_a_health_state(
     serve: Serve, probe: Probe, path: str, answer: Any, health: Health
 ) -> None:
-    """With the reason for the operator, and over as soon as the answer is a good one again."""
+    """With the reason for the operator. The endpoint recovers with the next good answer."""
     if isinstance(answer, int):
         answer = (answer, "", {})
     server = await serve({**OLLAMA, path: answer})
@@ -53,13 +53,13 @@ async def test_a_bad_answer_has_its_health(
     assert view.health is health
     assert (view.last_error is None) == (health is Health.HEALTHY)
     assert view.routable == (health is Health.HEALTHY)
-    if health is not Health.RATE_LIMITED:  # that has to wait
+    if health is not Health.RATE_LIMITED:  # its pause is not over
         server.answers = dict(OLLAMA)
         assert (await prober.probed("e")).health is Health.HEALTHY
 
 
-async def test_who_asks_for_a_pause_gets_it(serve: Serve, probe: Probe) -> None:
-    """The next probe is not before its Retry-After is over."""
+async def test_retry_after_delays_the_next_probe(serve: Serve, probe: Probe) -> None:
+    """The next probe is sent after Retry-After."""
     server = await serve({**OLLAMA, "/": (429, "later", {"Retry-After": "120"})})
     prober = await probe(endpoint(server.url, check_interval=1.0))
     await prober.first_pass()
@@ -72,8 +72,8 @@ async def test_who_asks_for_a_pause_gets_it(serve: Serve, probe: Probe) -> None:
     assert view.next_check_at >= view.retry_at
 
 
-async def test_a_hung_list_of_memory_makes_busy(serve: Serve, probe: Probe) -> None:
-    """It lives, has its models and takes requests: it may be loading one."""
+async def test_a_hung_list_of_loaded_models_means_busy(serve: Serve, probe: Probe) -> None:
+    """The endpoint is alive, has its models and takes requests: it may be loading a model."""
     server = await serve({**OLLAMA, "/api/ps": HANG})
     prober = await probe(endpoint(server.url, check_timeout=0.2))
     await prober.first_pass()
@@ -87,8 +87,8 @@ async def test_a_hung_list_of_memory_makes_busy(serve: Serve, probe: Probe) -> N
     assert M in view.resident
 
 
-async def test_silence_is_a_suspicion_before_it_is_a_verdict(serve: Serve, probe: Probe) -> None:
-    """A well endpoint stays routable for two silent probes, and what it has stays known."""
+async def test_a_silent_endpoint_is_busy_before_it_is_unhealthy(serve: Serve, probe: Probe) -> None:
+    """It stays routable for two probes that time out, and its models stay known."""
     server = await serve(OLLAMA)
     prober = await probe(endpoint(server.url, check_timeout=0.1))
     await prober.first_pass()
@@ -101,8 +101,8 @@ async def test_silence_is_a_suspicion_before_it_is_a_verdict(serve: Serve, probe
     assert M in prober.snapshot.holders
 
 
-async def test_what_is_gone_has_nothing_in_memory(serve: Serve, probe: Probe) -> None:
-    """Its models stay known, so that a request for one is told that it is unavailable."""
+async def test_an_offline_endpoint_has_no_loaded_models(serve: Serve, probe: Probe) -> None:
+    """Its models stay known, so that a request for one is answered as unavailable."""
     server = await serve({**OLLAMA, "/api/ps": model_list("m:latest")})
     prober = await probe(endpoint(server.url))
     await prober.first_pass()
@@ -114,7 +114,7 @@ async def test_what_is_gone_has_nothing_in_memory(serve: Serve, probe: Probe) ->
 
 
 async def test_a_filter_hides_models(serve: Serve, probe: Probe) -> None:
-    """Those that the operator does not want olla to use are not known at all."""
+    """Models that the operator excludes are unknown to olla."""
     server = await serve({**OLLAMA, "/api/tags": model_list("m:latest", "m:70b", "other:7b")})
     allowed = ModelFilter(include=("m*",), exclude=("*:70b",))
     prober = await probe(endpoint(server.url, models=allowed))
@@ -122,7 +122,7 @@ async def test_a_filter_hides_models(serve: Serve, probe: Probe) -> None:
     assert set(prober.snapshot.holders) == {M}
 
 
-async def test_a_model_in_memory_is_known_under_all_its_names(serve: Serve, probe: Probe) -> None:
+async def test_a_loaded_model_is_known_by_all_of_its_names(serve: Serve, probe: Probe) -> None:
     """Two names of one digest are one instance."""
     tags = {"models": [{"name": name, "digest": "same"} for name in ("one", "two")]}
     loaded = {"models": [{"name": "one:latest", "digest": "same"}]}
@@ -132,8 +132,8 @@ async def test_a_model_in_memory_is_known_under_all_its_names(serve: Serve, prob
     assert set(prober.snapshot.by_name["e"].resident) == {canonical("one"), canonical("two")}
 
 
-async def test_an_endpoints_own_paths_are_asked(serve: Serve, probe: Probe) -> None:
-    """Where the operator names them; a server of another kind is not asked for Ollama's."""
+async def test_configured_paths_are_probed(serve: Serve, probe: Probe) -> None:
+    """A server of another type is not probed for Ollama's paths."""
     server = await serve({"/up": "yes", "/list": {"object": "list", "data": [{"id": "m"}]}})
     spec = endpoint(server.url, type="openai", alive_path="/up", list_path="/list")
     prober = await probe(spec)
@@ -141,11 +141,11 @@ async def test_an_endpoints_own_paths_are_asked(serve: Serve, probe: Probe) -> N
     await prober.refresh("resident", 0.0, 5.0)
     assert prober.snapshot.by_name["e"].health is Health.HEALTHY
     assert M in prober.snapshot.holders
-    assert set(server.asked) == {"/up", "/list"}
+    assert set(server.request_counts) == {"/up", "/list"}
 
 
-async def test_the_type_is_found_out(serve: Serve, probe: Probe) -> None:
-    """And while it is unknown, the endpoint takes no requests."""
+async def test_the_type_is_detected(serve: Serve, probe: Probe) -> None:
+    """While it is unknown, the endpoint takes no requests."""
     server = await serve({"/": "hello"})
     prober = await probe(endpoint(server.url, type="auto"))
     await prober.first_pass()
@@ -158,34 +158,34 @@ async def test_the_type_is_found_out(serve: Serve, probe: Probe) -> None:
     assert M in view.models
 
 
-async def test_asking_at_once_waits_for_a_round_of_its_own(serve: Serve, probe: Probe) -> None:
-    """One that was under way may have read what was there before."""
+async def test_a_requested_probe_waits_for_a_new_round(serve: Serve, probe: Probe) -> None:
+    """The current round may have read data from before the request."""
     server = await serve({**OLLAMA, "/api/version": HANG})
     prober = await probe(endpoint(server.url, check_timeout=0.5))
-    await server.was_asked("/api/tags")
+    await server.wait_for_requests("/api/tags")
     server.answers = {**OLLAMA, "/api/tags": model_list("new")}
-    asking = asyncio.create_task(prober.probed("e"))
+    probing = asyncio.create_task(prober.probed("e"))
     try:
         async with asyncio.timeout(10.0):
-            view = await asking
+            view = await probing
         assert set(view.models) == {canonical("new")}
     finally:
-        asking.cancel()
+        probing.cancel()
 
 
-async def test_it_asks_again_by_itself(serve: Serve, probe: Probe) -> None:
-    """At its interval, without being told to."""
+async def test_probes_repeat_at_the_interval(serve: Serve, probe: Probe) -> None:
+    """Without any request."""
     server = await serve(OLLAMA)
     await probe(endpoint(server.url, check_interval=0.05))
     async with asyncio.timeout(5.0):
-        await server.was_asked("/", 4)
+        await server.wait_for_requests("/", 4)
 
 
 async def test_lists_are_read_at_their_own_interval(serve: Serve, probe: Probe) -> None:
-    """They may be long: a sign of life does not need them."""
+    """Lists may be long, and a health check does not need them."""
     server = await serve(OLLAMA)
     await probe(endpoint(server.url, check_interval=0.05), list_interval=600.0)
     async with asyncio.timeout(5.0):
-        await server.was_asked("/", 4)
-    assert server.asked["/api/tags"] == 1
-    assert server.asked["/api/version"] == 1
+        await server.wait_for_requests("/", 4)
+    assert server.request_counts["/api/tags"] == 1
+    assert server.request_counts["/api/version"] == 1

@@ -1,4 +1,5 @@
-"""Schedules in no time: a loop whose clock jumps to the next timer, an endpoint without sockets."""
+"""Run schedules in virtual time: a loop whose clock jumps to the next timer, and a scripted
+endpoint without sockets."""
 
 import asyncio
 import functools
@@ -12,14 +13,14 @@ from olla.fleet.endpoint import EndpointSpec
 from olla.fleet.snapshot import EndpointView
 from olla.probing.probe_client import Reply, Verdict
 from olla.probing.slices import Slices
-from olla.probing.watch import Watch
+from olla.probing.watch import Watch, WatchServices
 from tests.probing.logs import capturing_logger
 
 __all__ = ["LoopClock", "Scripted", "Watched", "in_virtual_time"]
 
 
 class _JumpingSelector(selectors.SelectSelector):
-    """Instead of waiting, it says that the time has come."""
+    """Advances the clock instead of waiting."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,7 +31,7 @@ class _JumpingSelector(selectors.SelectSelector):
         if ready:
             return ready
         if timeout is None:
-            raise AssertionError("everybody waits, and nobody will ever come")
+            raise AssertionError("deadlock: every task waits, and no timer is set")
         self.now += max(timeout, 0.0)
         return []
 
@@ -45,13 +46,13 @@ def _jumping_loop() -> asyncio.AbstractEventLoop:
 def in_virtual_time(
     test: Callable[..., Coroutine[None, None, None]],
 ) -> Callable[..., None]:
-    """Run a coroutine test in a loop whose time passes at once; it must leave no task behind."""
+    """Run a coroutine test in a loop with virtual time; the test must not leave tasks behind."""
 
     async def checked(*args: object, **named: object) -> None:
         await test(*args, **named)
         await asyncio.sleep(0)
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-        assert not left, f"still running: {left}"
+        running = asyncio.all_tasks() - {asyncio.current_task()}
+        assert not running, f"still running: {running}"
 
     @functools.wraps(test)
     def run(*args: object, **named: object) -> None:
@@ -62,7 +63,7 @@ def in_virtual_time(
 
 
 class LoopClock:
-    """The loop's own time."""
+    """A clock that reads the loop's time."""
 
     def now(self) -> float:
         return asyncio.get_running_loop().time()
@@ -72,17 +73,17 @@ class LoopClock:
 
 
 class Scripted:
-    """In the place of a ProbeClient: answers by path, after so many seconds.
+    """Replaces a ProbeClient: answers by path, after a delay in seconds.
 
-    `asked` are times, in seconds from the start, and paths.
+    `requests` holds the time, in seconds from the start, and the path of every request.
     """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._start = self._loop.time()
-        self.asked: list[tuple[float, str]] = []
+        self.requests: list[tuple[float, str]] = []
         self.seconds: dict[str, float] = {}
-        self.broken: BaseException | None = None
+        self.error: BaseException | None = None
         self.replies: dict[str, Reply] = {
             "/": Reply(Verdict.OK, b"Ollama is running"),
             "/api/version": Reply(Verdict.OK, b'{"version": "0.33.0"}'),
@@ -91,9 +92,9 @@ class Scripted:
         }
 
     async def get(self, spec: EndpointSpec, path: str, most: int = 0) -> Reply:
-        self.asked.append((round(self._loop.time() - self._start, 3), path))
-        if self.broken is not None:
-            raise self.broken
+        self.requests.append((round(self._loop.time() - self._start, 3), path))
+        if self.error is not None:
+            raise self.error
         seconds = self.seconds.get(path, 0.0)
         await asyncio.sleep(min(seconds, spec.check_timeout))
         if seconds > spec.check_timeout:
@@ -101,44 +102,42 @@ class Scripted:
         return self.replies.get(path) or Reply(Verdict.ABSENT, error=f"GET {path} answered 404")
 
     def times(self, path: str) -> list[float]:
-        """When a path was asked for."""
-        return [at for at, asked in self.asked if asked == path]
+        """Return the times of the requests for a path."""
+        return [at for at, requested in self.requests if requested == path]
 
     def all_answer(self, verdict: Verdict, **more: object) -> None:
-        """Whatever is asked, this is what comes of it."""
+        """Give every path the same verdict."""
         reply = Reply(verdict, error=verdict.value, **more)  # type: ignore[arg-type]
         self.replies = dict.fromkeys(self.replies, reply)
 
 
-class _NoChance(random.Random):
-    """The draw that makes no jitter."""
+class _NoJitter(random.Random):
+    """A generator whose draws cause no jitter."""
 
     def random(self) -> float:
         return 0.5
 
 
 class Watched:
-    """A watch over a scripted endpoint: its views as they came, and what was logged."""
+    """A watch of a scripted endpoint, with all of its views and its log."""
 
     def __init__(self, list_interval: float = 30.0, **spec: object) -> None:
         known: dict[str, object] = {"type": "ollama", **spec}
         self.spec = EndpointSpec("a", "127.0.0.1", 1, authority="127.0.0.1:1", **known)  # type: ignore[arg-type]
-        self.asker = Scripted()
+        self.client = Scripted()
         self.views: list[EndpointView] = []
         self.fault: Exception | None = None
-        """What the fleet says that it cannot take in."""
+        """Error that the fleet returns for every view."""
         self.log = LogCapture()
-        self.watch = Watch(
-            self.spec,
-            0,
-            self.asker,  # type: ignore[arg-type]
-            LoopClock(),
-            _NoChance(),
-            lambda: list_interval,
-            capturing_logger(self.log),
-            Slices(),
-            self._take,
+        services = WatchServices(
+            client=self.client,  # type: ignore[arg-type]
+            clock=LoopClock(),
+            rng=_NoJitter(),
+            slices=Slices(),
+            logger=capturing_logger(self.log),
+            list_interval=lambda: list_interval,
         )
+        self.watch = Watch(self.spec, 0, services, self._take)
 
     async def __aenter__(self) -> "Watched":
         self.watch.start()
