@@ -1,8 +1,8 @@
-"""Compiles the modules that are on every request's way, where a C compiler is there.
+"""Compile the modules on the path of every request, if a C compiler is available.
 
-They are ordinary typed Python, and run as they are without: mypyc makes of the same files what
-costs half as much. What is compiled is what deciding and relaying run through; what reaches into
-aiohttp, starts things or is rare stays as it is. OLLA_COMPILE=0 leaves everything as it is.
+They are ordinary typed Python, which also runs uncompiled; compiled by mypyc it costs half as much.
+Modules for routing and relaying are compiled. Modules that use aiohttp's internals, run at startup
+or run rarely are not. OLLA_COMPILE=0 disables compiling.
 """
 
 import os
@@ -13,8 +13,8 @@ from setuptools import setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CCompilerError, ExecError, PlatformError
 
-# Not everything can be compiled: of a msgspec struct, types and class arguments are lost, so one
-# that is decoded into, hashed or compared has to be in a module that is not in this list.
+# Some code must not be compiled: a compiled msgspec struct loses its types and class arguments.
+# Structs that are decoded, hashed or compared belong in a module that is not in this list.
 HOT = {
     "": (
         "clock",
@@ -110,7 +110,7 @@ HOT = {
 
 
 def extensions() -> list[object]:
-    """What is to be compiled: nothing for an editable installation, where edits have to count."""
+    """Return the extensions to compile; none for editable installs, which edits must affect."""
     building = {"bdist_wheel", "build", "build_ext", "install"} & set(sys.argv)
     if not building or os.environ.get("OLLA_COMPILE") == "0":
         return []
@@ -122,21 +122,21 @@ def extensions() -> list[object]:
     try:
         return mypycify(paths, opt_level="3", debug_level="0")
     except (SystemExit, Exception) as error:
-        # It checks types against whatever versions of the libraries are installed, and ends the
-        # process when a newer one has others: no reason not to install olla.
-        print(f"olla is not compiled, and runs all the same: {error}", file=sys.stderr)
+        # mypyc checks types against the installed versions of the libraries, and exits if a newer
+        # version has other types. That must not prevent the installation.
+        print(f"installing olla uncompiled, which works but is slower: {error}", file=sys.stderr)
         return []
 
 
 class BuildAll(build_ext):
-    """Builds all extensions or none: they are parts of one library, and each needs it."""
+    """Builds all extensions or none: they are parts of one library and depend on each other."""
 
     def build_extensions(self) -> None:
-        """Without a C compiler olla runs as it is."""
+        """Build the extensions, or none of them without a C compiler."""
         try:
             super().build_extensions()
         except (CCompilerError, ExecError, PlatformError) as error:
-            self.warn(f"olla is not compiled, and runs all the same: {error}")
+            self.warn(f"installing olla uncompiled, which works but is slower: {error}")
             for extension in self.extensions:
                 Path(self.get_ext_fullpath(extension.name)).unlink(missing_ok=True)
             self.extensions = []

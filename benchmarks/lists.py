@@ -20,7 +20,7 @@ from typing import TextIO
 import uvloop
 
 from olla.app import App
-from olla.app.process import collect_seldom
+from olla.app.process import tune_garbage_collector
 from olla.fleet.endpoint import ModelFilter
 from olla.fleet.profiles import ListFormat
 from olla.probing.list_parsing import models
@@ -195,7 +195,7 @@ async def _measure_fleet(endpoints: int, models: int, rounds: int, log: TextIO) 
         app = App(parse(text, {}), output=log)
         await asyncio.sleep(0.1)
         ticker.taken()
-        collect_seldom()
+        tune_garbage_collector()
         ticker.taken()
         await app.start()
         port = app.url.rpartition(":")[2]
@@ -287,7 +287,7 @@ def main() -> None:
     if options.other_side:
         asyncio.run(_other_side(options.endpoints, options.models))
     else:
-        collect_seldom()
+        tune_garbage_collector()
         _read_hostile()
         uvloop.run(_measure(options.endpoints, options.models, options.rounds))
 

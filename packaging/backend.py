@@ -1,7 +1,7 @@
-"""The build: setuptools, and what compiling needs besides, where it is wanted.
+"""The build backend: setuptools, plus the requirements of compiling.
 
-An editable installation is never compiled (edits would have no effect), so it needs nothing more;
-neither does one with OLLA_COMPILE=0.
+Editable installs are never compiled, because edits would have no effect. They have no further
+requirements, and neither have builds with OLLA_COMPILE=0.
 """
 
 import os
@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from setuptools import build_meta
-from setuptools.build_meta import *  # noqa: F403 a build backend is a module of functions
+from setuptools.build_meta import *  # noqa: F403 a build backend is a module with hook functions
 
 
 def get_requires_for_build_wheel(config_settings: Any = None) -> list[str]:
-    """mypyc, and the libraries whose types it has to see."""
+    """Return mypyc, and the libraries whose types it checks."""
     needed: list[str] = build_meta.get_requires_for_build_wheel(config_settings)
     if os.environ.get("OLLA_COMPILE") != "0":
         project = tomllib.loads(Path("pyproject.toml").read_text())["project"]

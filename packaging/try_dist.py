@@ -1,8 +1,8 @@
-"""Builds the source distribution and the wheel, and tries each as a user would.
+"""Build the source distribution and the wheel, and test each like a user.
 
-Each is installed into a bare environment of its own; from there the demo has to start, to answer
-a chat and to end well when it is told to. The source distribution is installed without a
-compiler's help (OLLA_COMPILE=0), as on a machine that has none; the wheel is the compiled one.
+Each is installed into a clean environment, where the demo must start, answer a chat request and
+exit with 0 on SIGTERM. The source distribution is installed uncompiled (OLLA_COMPILE=0), as on a
+machine without a compiler; the wheel is compiled.
 
     python packaging/try_dist.py [--keep FOLDER]
 """
@@ -29,14 +29,14 @@ STOP_SECONDS_MAX = 30.0
 
 
 def say(text: str) -> None:
-    """Print progress at once, also into a pipe."""
+    """Print progress immediately, even into a pipe."""
     print(text, flush=True)
 
 
 def build(folder: Path) -> tuple[Path, Path]:
-    """Build both into `folder`, the wheel from the source distribution; returns their paths."""
+    """Build both into `folder`, the wheel from the source distribution; return their paths."""
     shutil.rmtree(folder, ignore_errors=True)
-    say("building the source distribution, and from it the wheel (a minute)")
+    say("building the source distribution, and the wheel from it (about a minute)")
     subprocess.run(
         [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)],
         check=True,
@@ -47,8 +47,8 @@ def build(folder: Path) -> tuple[Path, Path]:
 
 
 def install(distribution: Path, place: Path, *, compiled: bool) -> Path:
-    """Install a distribution into a new environment; returns the environment's `olla`."""
-    say(f"installing {distribution.name} into a bare environment")
+    """Install a distribution into a new environment; return the path of its `olla`."""
+    say(f"installing {distribution.name} into a clean environment")
     venv.create(place, with_pip=True)
     environment = {**os.environ, "OLLA_COMPILE": "1" if compiled else "0"}
     environment.pop("PYTHONPATH", None)
@@ -68,13 +68,14 @@ def install(distribution: Path, place: Path, *, compiled: bool) -> Path:
         text=True,
     ).stdout.strip()
     if compiled is found.endswith(".py"):
-        raise SystemExit(f"{distribution.name}: the request's way is loaded from {found}")
+        expected = "a compiled module" if compiled else "an uncompiled module"
+        raise SystemExit(f"{distribution.name}: expected {expected}, but {found} was imported")
     return place / "bin" / "olla"
 
 
 @contextmanager
 def demo(olla: Path, home: Path) -> Iterator[int]:
-    """The demo of an installation, on a free port, which is yielded."""
+    """Run the demo of an installation on a free port, and yield the port."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = int(probe.getsockname()[1])
     environment = {**os.environ, "OLLA_HOME": str(home)}
@@ -91,7 +92,7 @@ def demo(olla: Path, home: Path) -> Iterator[int]:
         yield port
         running.send_signal(signal.SIGTERM)
         if running.wait(STOP_SECONDS_MAX):
-            raise SystemExit(f"the demo ended with status {running.returncode}")
+            raise SystemExit(f"the demo exited with status {running.returncode}")
     finally:
         if running.poll() is None:
             running.kill()
@@ -99,7 +100,7 @@ def demo(olla: Path, home: Path) -> Iterator[int]:
 
 
 def ready(port: int) -> bool:
-    """Whether the router on a port says that it can serve."""
+    """Return whether the router on a port is ready."""
     try:
         return ask(port, "GET", "/internal/ready")[0] == 200
     except OSError:
@@ -107,7 +108,7 @@ def ready(port: int) -> bool:
 
 
 def ask(port: int, method: str, path: str, body: object = None) -> tuple[int, bytes]:
-    """Status and body of one request to the router."""
+    """Send a request to the router; return status and body."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
         connection.request(method, path, None if body is None else json.dumps(body))
@@ -118,7 +119,7 @@ def ask(port: int, method: str, path: str, body: object = None) -> tuple[int, by
 
 
 def try_out(distribution: Path, folder: Path, *, compiled: bool) -> None:
-    """Install a distribution, and have its demo answer a chat."""
+    """Install a distribution, and check that its demo answers a chat request."""
     olla = install(distribution, folder / "environment", compiled=compiled)
     home = folder / "home"
     home.mkdir()
@@ -127,17 +128,19 @@ def try_out(distribution: Path, folder: Path, *, compiled: bool) -> None:
     with demo(olla, home) as port:
         status, answer = ask(port, "POST", "/api/chat", body)
         if status != 200 or not json.loads(answer)["done"]:
-            raise SystemExit(f"{distribution.name}: the demo answered {status}: {answer[:300]!r}")
+            raise SystemExit(f"{distribution.name}: the demo returned {status}: {answer[:300]!r}")
         status, _ = ask(port, "GET", "/admin/playground")
         if status != 200:
             raise SystemExit(f"{distribution.name}: the playground is missing ({status})")
-    say(f"{distribution.name}: its demo answers")
+    say(f"{distribution.name}: the demo works")
 
 
 def main() -> None:
-    """Build both distributions into `dist`, and try each."""
+    """Build both distributions, and test each."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--keep", type=Path, default=ROOT / "dist", help="where they are left")
+    parser.add_argument(
+        "--keep", type=Path, default=ROOT / "dist", help="folder for the distributions"
+    )
     folder = parser.parse_args().keep
     source, wheel = build(folder)
     for distribution, compiled in ((source, False), (wheel, True)):

@@ -1,4 +1,4 @@
-"""The whole router, as it is wired: what the configuration says is what happens."""
+"""Tests of the whole router, as it is wired."""
 
 import asyncio
 import re
@@ -17,7 +17,7 @@ ASK = {"prompt": "hello", "stream": False, "options": {"num_predict": 3}}
 async def generate(
     fleet: Fleet, model: str, **headers: str
 ) -> tuple[int, dict[str, object], "aiohttp.typedefs.CIMultiDictProxy[str]"]:
-    """Ask for a few words."""
+    """Send a request for a few tokens."""
     url = f"{fleet.url}/api/generate"
     async with (
         aiohttp.ClientSession() as session,
@@ -27,7 +27,7 @@ async def generate(
 
 
 async def get(fleet: Fleet, path: str) -> tuple[int, str]:
-    """A GET."""
+    """Send a GET."""
     async with (
         aiohttp.ClientSession() as session,
         session.get(f"{fleet.url}{path}") as response,
@@ -35,8 +35,9 @@ async def get(fleet: Fleet, path: str) -> tuple[int, str]:
         return response.status, await response.text()
 
 
-async def test_an_alias_leads_to_the_first_model_an_endpoint_has() -> None:
-    """The node is asked for its own model, whatever the alias' case; the header tells which."""
+async def test_an_alias_selects_the_first_model_that_an_endpoint_has() -> None:
+    """The node gets the name of its own model, in any case of the alias; the header names the
+    model."""
     extra = "model_aliases: {Chat: [no-such, mistral, llama3.2]}\n"
     async with Fleet({"a": (MISTRAL,)}, extra) as fleet:
         status, answer, headers = await generate(fleet, "chat")
@@ -47,7 +48,7 @@ async def test_an_alias_leads_to_the_first_model_an_endpoint_has() -> None:
 
 
 async def test_a_filtered_model_does_not_exist() -> None:
-    """A model that an endpoint's filter leaves out is neither listed nor served."""
+    """A model that the filter of an endpoint excludes is neither listed nor served."""
     async with Fleet({"a": (MISTRAL, LLAMA)}) as fleet:
         text = settings_text({"a": fleet.nodes["a"].url})
         text = text.replace("type: ollama,", "type: ollama, model_filter: {exclude: ['mis*']},")
@@ -59,15 +60,16 @@ async def test_a_filtered_model_does_not_exist() -> None:
         await app.stop()
 
 
-async def test_the_root_can_be_switched_off() -> None:
-    """Without it `/api/*` does not exist, and the prefix still does."""
+async def test_the_root_can_be_disabled() -> None:
+    """`/api/*` is then unknown, and the prefix still works."""
     async with Fleet({"a": (LLAMA,)}, "surfaces: {root: {enabled: false}}\n") as fleet:
         assert (await get(fleet, "/api/tags"))[0] == 404
         assert (await get(fleet, "/olla/ollama/api/tags"))[0] == 200
 
 
 async def test_an_admin_may_choose_the_endpoint() -> None:
-    """X-Olla-Endpoint pins a request; an unknown name is 404, and without such a key it is 403."""
+    """X-Olla-Endpoint pins a request. An unknown name gets 404, and a caller without an admin key
+    gets 403."""
     async with Fleet({"a": (LLAMA,), "b": (LLAMA,)}, WITH_ADMIN) as fleet:
         for name in ("a", "b", "b", "a"):
             pinned = {**ADMIN, "X-Olla-Endpoint": name}
@@ -81,8 +83,8 @@ async def test_an_admin_may_choose_the_endpoint() -> None:
         assert "olla keys create --admin" in str(answer["error"])
 
 
-async def test_requests_stay_on_the_endpoint_that_has_the_model_in_memory() -> None:
-    """One after the other, they cause one load in the whole fleet."""
+async def test_requests_stay_on_the_endpoint_with_the_loaded_model() -> None:
+    """Consecutive requests cause a single load in the whole fleet."""
     async with Fleet({"a": (LLAMA,), "b": (LLAMA,), "c": (LLAMA,)}) as fleet:
         reasons = [(await generate(fleet, LLAMA))[2]["X-Olla-Routing-Reason"] for _ in range(10)]
         assert reasons[0] == "cold_load"
@@ -90,8 +92,8 @@ async def test_requests_stay_on_the_endpoint_that_has_the_model_in_memory() -> N
         assert sum(node.executor.node.loads for node in fleet.nodes.values()) == 1
 
 
-async def test_requests_at_once_spread_over_the_fleet() -> None:
-    """Resident is not idle: by loaded-first the one warm copy does not get all of them."""
+async def test_concurrent_requests_spread_over_the_fleet() -> None:
+    """With loaded-first, the one loaded instance does not get all of them."""
     extra = "proxy: {load_balancer: loaded-first}\n"
     nodes = {"a": (LLAMA,), "b": (LLAMA,), "c": (LLAMA,)}
     async with Fleet(nodes, extra, time_scale=0.02) as fleet:
@@ -101,16 +103,16 @@ async def test_requests_at_once_spread_over_the_fleet() -> None:
         assert {used.count(name) for name in "abc"} == {3}
 
 
-async def test_round_robin_takes_turns() -> None:
-    """Each endpoint in its turn."""
+async def test_round_robin_alternates() -> None:
+    """Each endpoint gets a request in turn."""
     extra = "proxy: {load_balancer: round-robin}\n"
     async with Fleet({"a": (LLAMA,), "b": (LLAMA,)}, extra) as fleet:
         used = [(await generate(fleet, LLAMA))[2]["X-Olla-Endpoint"] for _ in range(4)]
         assert used in (["a", "b", "a", "b"], ["b", "a", "b", "a"])
 
 
-async def test_a_node_that_comes_back_is_used_again() -> None:
-    """Offline at once when it refuses, routable again with the next good probe."""
+async def test_a_recovered_node_is_used_again() -> None:
+    """It is offline once it refuses a connection, and routable again after the next good probe."""
     async with Fleet({"a": (LLAMA,)}) as fleet:
         node = fleet.nodes["a"]
         await node.refuse()
@@ -123,8 +125,8 @@ async def test_a_node_that_comes_back_is_used_again() -> None:
         assert (await get(fleet, "/internal/ready"))[0] == 200
 
 
-async def test_metrics_count_what_happened() -> None:
-    """Requests, tokens and loads, with the endpoint's name."""
+async def test_metrics_count_requests_tokens_and_loads() -> None:
+    """With the name of the endpoint."""
     async with Fleet({"a": (LLAMA,)}) as fleet:
         for _ in range(3):
             await generate(fleet, LLAMA)
@@ -135,7 +137,7 @@ async def test_metrics_count_what_happened() -> None:
         assert 'olla_endpoint_up{endpoint="a",type="ollama"} 1.0' in text
 
 
-async def test_a_port_that_is_taken_is_told() -> None:
+async def test_a_port_in_use_is_reported() -> None:
     """The message says what to do."""
     async with Fleet({"a": (LLAMA,)}) as fleet:
         port = fleet.url.rsplit(":", 1)[1]
@@ -144,8 +146,8 @@ async def test_a_port_that_is_taken_is_told() -> None:
             await App(parse(text, {}), output=fleet.log).start()  # type: ignore[arg-type]
 
 
-async def test_draining_lets_a_running_stream_finish_and_refuses_new_ones() -> None:
-    """The stream comes to its end, and then nobody listens."""
+async def test_draining_finishes_running_streams_and_refuses_connections() -> None:
+    """The stream ends normally, and then the port is closed."""
     async with (
         Fleet({"a": (LLAMA,)}, time_scale=0.01, load_bandwidth=1e12) as fleet,
         aiohttp.ClientSession() as session,
@@ -161,8 +163,8 @@ async def test_draining_lets_a_running_stream_finish_and_refuses_new_ones() -> N
             await session.get(f"{fleet.url}/internal/health")
 
 
-async def test_draining_ends_what_takes_too_long_with_an_error() -> None:
-    """After the limit a stream gets the dialect's error, and no end."""
+async def test_draining_ends_slow_streams_with_an_error() -> None:
+    """After the limit a stream gets the error of its dialect, and no regular end."""
     slow = {"tokens_per_second": 10.0, "time_scale": 1.0, "load_bandwidth": 1e12}
     async with Fleet({"a": (LLAMA,)}, **slow) as fleet:
         port = int(fleet.url.rsplit(":", 1)[1])

@@ -1,4 +1,4 @@
-"""Every way it can go wrong has its consequences in one table."""
+"""Every kind of failure has its consequences in one table."""
 
 import pytest
 
@@ -6,15 +6,15 @@ from olla.failures import FACTS, Failed, Failure, Kind, Origin, Phase
 
 
 @pytest.mark.parametrize("kind", Kind)
-def test_every_kind_has_its_facts(kind: Kind) -> None:
-    """Status, origin and phase; and the code on the wire is its own."""
+def test_every_kind_has_facts(kind: Kind) -> None:
+    """Status, origin and phase; its code on the wire is unique."""
     assert 400 <= FACTS[kind].status < 600
     assert [each for each in Kind if each.value == kind.value] == [kind]
 
 
 @pytest.mark.parametrize("kind", Kind)
-def test_the_facts_fit_together(kind: Kind) -> None:
-    """Only endpoints' failures count against them; nothing is tried elsewhere after a byte."""
+def test_the_facts_are_consistent(kind: Kind) -> None:
+    """Only failures of endpoints count against them; after the first byte there is no failover."""
     facts = FACTS[kind]
     if facts.against_endpoint or facts.elsewhere:
         assert facts.origin is Origin.ENDPOINT
@@ -24,8 +24,8 @@ def test_the_facts_fit_together(kind: Kind) -> None:
         assert facts.status < 500
 
 
-def test_a_failure_is_carried_by_an_exception() -> None:
-    """With its message as the exception's."""
+def test_an_exception_carries_a_failure() -> None:
+    """The exception has the failure's message."""
     failure = Failure(Kind.NOT_FOUND, "nothing here")
     assert str(Failed(failure)) == "nothing here"
     assert Failed(failure).failure.status == 404

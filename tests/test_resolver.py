@@ -1,4 +1,4 @@
-"""Names are looked up in threads: once at a time each, and one that hangs hangs alone."""
+"""Host names are resolved in threads, once at a time each; a hung look-up does not block others."""
 
 import asyncio
 import socket
@@ -20,15 +20,15 @@ V4, V6 = int(socket.AF_INET), int(socket.AF_INET6)
 
 
 class NameServer:
-    """In the place of the system's look-up: knows some names, and is silent about one."""
+    """Replaces the system's resolver: knows some names, and never answers for one."""
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.known: dict[str, list[tuple[int, str]]] = {}
         self.answer = threading.Event()
 
     def __call__(self, host: str, port: object, **_: object) -> list[tuple[Any, ...]]:
-        self.asked.append(host)
+        self.requests.append(host)
         if host == SILENT:
             self.answer.wait(60)
             raise socket.gaierror(socket.EAI_AGAIN, "no answer")
@@ -39,14 +39,15 @@ class NameServer:
 
 @pytest.fixture
 def names() -> Iterator[NameServer]:
-    """A server of names."""
+    """Return a name server."""
     made = NameServer()
     yield made
     made.answer.set()
 
 
-async def test_a_name_has_the_addresses_that_the_system_says(names: NameServer) -> None:
-    """In its order, each once, and anew each time: names move."""
+async def test_a_name_has_the_addresses_of_the_system(names: NameServer) -> None:
+    """In the system's order without duplicates, and looked up each time, because addresses
+    change."""
     names.known["node"] = [(V6, "::1"), (V4, "127.0.0.1"), (V6, "::1")]
     resolver = Resolver(names)
     assert await resolver.addresses("node") == [
@@ -59,22 +60,22 @@ async def test_a_name_has_the_addresses_that_the_system_says(names: NameServer) 
 
 @pytest.mark.parametrize(("host", "family"), [("127.0.0.1", V4), ("::1", V6), ("fd00::5", V6)])
 async def test_an_address_is_not_looked_up(names: NameServer, host: str, family: int) -> None:
-    """As most endpoints have."""
+    """Most endpoints are configured by address."""
     assert await Resolver(names).addresses(host) == [ResolvedAddress(family, host)]
-    assert names.asked == []
+    assert names.requests == []
 
 
-@pytest.mark.parametrize("host", ["nobody", "nowhere", "a" * 70, "a..b", ""])
-async def test_what_is_no_name_is_told(names: NameServer, host: str) -> None:
-    """By the one exception that means so."""
+@pytest.mark.parametrize("host", ["unknown", "nowhere", "a" * 70, "a..b", ""])
+async def test_an_unknown_name_raises_gaierror(names: NameServer, host: str) -> None:
+    """No other exception is raised."""
     names.known["nowhere"] = []
-    lookup = names if host in ("nobody", "nowhere") else socket.getaddrinfo
+    lookup = names if host in ("unknown", "nowhere") else socket.getaddrinfo
     with pytest.raises(socket.gaierror):
         await Resolver(lookup).addresses(host)
 
 
-async def test_a_name_is_looked_up_once_however_many_wait(names: NameServer) -> None:
-    """Whoever stops waiting takes nothing from the others, and leaves nothing behind."""
+async def test_concurrent_callers_share_one_look_up(names: NameServer) -> None:
+    """A cancelled caller does not affect the others, and leaves no task behind."""
     resolver = Resolver(names)
     waiting = [asyncio.ensure_future(resolver.addresses(SILENT)) for _ in range(100)]
     await asyncio.sleep(0)
@@ -83,11 +84,11 @@ async def test_a_name_is_looked_up_once_however_many_wait(names: NameServer) -> 
     answers = await asyncio.gather(*waiting, return_exceptions=True)
     assert isinstance(answers[0], asyncio.CancelledError)
     assert {type(each) for each in answers[1:]} == {socket.gaierror}
-    assert names.asked == [SILENT]
+    assert names.requests == [SILENT]
 
 
-async def test_how_many_look_ups_hang_is_bounded(names: NameServer) -> None:
-    """One name more is told so at once; one that is an address needs none."""
+async def test_the_number_of_hung_look_ups_is_bounded(names: NameServer) -> None:
+    """Beyond the bound a look-up fails immediately; an address needs none."""
     resolver = Resolver(names, lookups_max=1)
     hanging = asyncio.ensure_future(resolver.addresses(SILENT))
     await asyncio.sleep(0)
@@ -100,7 +101,7 @@ async def test_how_many_look_ups_hang_is_bounded(names: NameServer) -> None:
 
 @pytest.fixture
 async def port() -> Any:
-    """A server that answers anything with two bytes."""
+    """Run a server with a two-byte body, and return its port."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1000)
@@ -114,13 +115,13 @@ async def port() -> Any:
 
 
 MANY = 40
-"""More than an event loop has threads."""
+"""More than the thread pool of an event loop holds."""
 
 
-async def test_a_silent_name_server_keeps_no_other_endpoint_from_its_requests(
+async def test_a_silent_name_server_does_not_block_other_endpoints(
     names: NameServer, monkeypatch: pytest.MonkeyPatch, port: int
 ) -> None:
-    """Its own time out; those of an endpoint with another name are connected."""
+    """Look-ups of its name time out; connections to another name succeed."""
     monkeypatch.setattr(socket, "getaddrinfo", names)
     names.known["node"] = [(V4, "127.0.0.1")]
     pool = Pool(SystemClock(), connect_timeout=0.05, idle_timeout=30.0)
@@ -136,31 +137,31 @@ async def test_a_silent_name_server_keeps_no_other_endpoint_from_its_requests(
     await pool.close()
 
 
-async def test_a_silent_name_server_keeps_no_other_endpoint_from_its_probes(
+async def test_a_silent_name_server_does_not_block_other_probes(
     names: NameServer, monkeypatch: pytest.MonkeyPatch, port: int
 ) -> None:
-    """As many probes time out as may, and the others answer."""
+    """The probes of its name time out, and the others succeed."""
     monkeypatch.setattr(socket, "getaddrinfo", names)
     names.known["node"] = [(V4, "127.0.0.1")]
-    asker = ProbeClient(SystemClock())
+    client = ProbeClient(SystemClock())
     silent = [
         EndpointSpec(f"silent-{number}", SILENT, port + number % 100, check_timeout=0.05)
         for number in range(MANY)
     ]
-    replies = await asyncio.gather(*(asker.get(spec, "/") for spec in silent))
+    replies = await asyncio.gather(*(client.get(spec, "/") for spec in silent))
     assert {reply.verdict for reply in replies} == {Verdict.TIMEOUT}
     well = EndpointSpec("node", "node", port, check_timeout=5.0)
-    assert (await asker.get(well, "/")).verdict is Verdict.OK
-    nobody = EndpointSpec("nobody", "nobody", port, check_timeout=5.0)
-    reply = await asker.get(nobody, "/")
+    assert (await client.get(well, "/")).verdict is Verdict.OK
+    unknown = EndpointSpec("unknown", "unknown", port, check_timeout=5.0)
+    reply = await client.get(unknown, "/")
     assert (reply.verdict, reply.error) == (Verdict.UNREACHABLE, "the host name cannot be resolved")
-    await asker.close()
+    await client.close()
 
 
 async def test_the_next_address_of_a_name_is_tried(
     names: NameServer, monkeypatch: pytest.MonkeyPatch, port: int
 ) -> None:
-    """A name may stand for a machine by two protocols, one of which nobody listens on."""
+    """A name may have addresses of two protocols, one of which has no listener."""
     monkeypatch.setattr(socket, "getaddrinfo", names)
     pool = Pool(SystemClock(), connect_timeout=5.0, idle_timeout=30.0)
     names.known["node"] = [(V6, "::1"), (V4, "127.0.0.3"), (V4, "127.0.0.1")]

@@ -1,4 +1,4 @@
-"""Tasks whose failures reach their owner, and calls that may block."""
+"""Tests of tasks whose failures reach their owner, and of blocking calls in threads."""
 
 import asyncio
 import gc
@@ -11,21 +11,23 @@ from olla.tasks import in_thread, report, spawn
 
 
 class Reported:
-    """What the loop's exception handler was told."""
+    """Collects the contexts passed to the loop's exception handler."""
 
     def __init__(self) -> None:
         self.contexts: list[dict[str, Any]] = []
-        asyncio.get_running_loop().set_exception_handler(lambda _, told: self.contexts.append(told))
+        asyncio.get_running_loop().set_exception_handler(
+            lambda _, context: self.contexts.append(context)
+        )
 
 
 async def failing() -> None:
-    """Work with a fault in it."""
+    """Fail after one iteration of the loop."""
     await asyncio.sleep(0)
     raise ValueError("a fault")
 
 
-async def test_a_failure_reaches_the_owner_and_nobody_else() -> None:
-    """It is the owner who answers and logs; the loop has nothing more to complain of."""
+async def test_a_failure_reaches_only_the_owner() -> None:
+    """The owner handles and logs it, so the loop does not report it again."""
     reported = Reported()
     failures: asyncio.Queue[Exception] = asyncio.Queue()
     task = spawn(failing(), failures.put_nowait)
@@ -36,28 +38,28 @@ async def test_a_failure_reaches_the_owner_and_nobody_else() -> None:
     assert reported.contexts == []
 
 
-async def test_without_an_owner_a_failure_is_reported_at_once() -> None:
-    """Not when the task is collected some day."""
+async def test_without_an_owner_a_failure_is_reported_immediately() -> None:
+    """Not only when the task is garbage-collected."""
     reported = Reported()
     task = spawn(failing())
     await asyncio.wait([task])
     await asyncio.sleep(0)
-    (told,) = reported.contexts
-    assert isinstance(told["exception"], ValueError)
+    (context,) = reported.contexts
+    assert isinstance(context["exception"], ValueError)
 
 
-async def test_neither_an_end_nor_a_cancellation_is_a_failure() -> None:
-    """And the task's result is there for who waits for it."""
+async def test_a_result_and_a_cancellation_are_not_failures() -> None:
+    """A caller that awaits the task gets its result."""
     failures: list[Exception] = []
 
     async def four() -> int:
         return 4
 
-    async def for_ever() -> None:
+    async def forever() -> None:
         await asyncio.Event().wait()
 
     assert await spawn(four(), failures.append) == 4
-    task = spawn(for_ever(), failures.append)
+    task = spawn(forever(), failures.append)
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -65,8 +67,8 @@ async def test_neither_an_end_nor_a_cancellation_is_a_failure() -> None:
     assert failures == []
 
 
-async def test_an_owner_that_fails_as_well_is_reported() -> None:
-    """Both faults are in the log: the first as the context of the second."""
+async def test_a_failing_owner_is_reported() -> None:
+    """Both errors are reported: the first one as the cause of the second."""
     reported = Reported()
 
     def worse(error: Exception) -> None:
@@ -74,34 +76,34 @@ async def test_an_owner_that_fails_as_well_is_reported() -> None:
 
     await asyncio.wait([spawn(failing(), worse)])
     await asyncio.sleep(0)
-    (told,) = reported.contexts
-    assert isinstance(told["exception"], KeyError)
+    (context,) = reported.contexts
+    assert isinstance(context["exception"], KeyError)
 
 
-async def test_a_report_goes_to_the_loop_s_handler() -> None:
-    """Which logs it, with where it came from."""
+async def test_a_report_goes_to_the_exception_handler_of_the_loop() -> None:
+    """The handler logs it with its origin."""
     reported = Reported()
     report(ValueError("a fault"))
     assert "failed" in reported.contexts[0]["message"]
 
 
-async def test_a_call_that_blocks_holds_nobody_up() -> None:
-    """The loop goes on meanwhile; results and exceptions come back."""
-    go_on = threading.Event()
-    waiting = asyncio.ensure_future(in_thread(go_on.wait, 10.0))
+async def test_a_blocking_call_does_not_block_the_loop() -> None:
+    """Results and exceptions reach the caller."""
+    release = threading.Event()
+    waiting = asyncio.ensure_future(in_thread(release.wait, 10.0))
     await asyncio.sleep(0)
     assert not waiting.done()
-    go_on.set()
+    release.set()
     assert await waiting is True
     assert await in_thread(divmod, 7, 2) == (3, 1)
     with pytest.raises(ZeroDivisionError):
         await in_thread(divmod, 7, 0)
 
 
-async def test_calls_that_hang_hold_up_neither_others_nor_the_end() -> None:
-    """However many: each has a thread of its own, which the process does not wait for."""
-    for_ever = threading.Event()
-    hanging = [asyncio.ensure_future(in_thread(for_ever.wait)) for _ in range(50)]
+async def test_hung_calls_block_neither_others_nor_the_exit() -> None:
+    """Each call has a separate daemon thread, which the process does not wait for."""
+    never = threading.Event()
+    hanging = [asyncio.ensure_future(in_thread(never.wait)) for _ in range(50)]
     await asyncio.sleep(0)
     assert await in_thread(divmod, 7, 2) == (3, 1)
     for each in hanging:
@@ -110,22 +112,22 @@ async def test_calls_that_hang_hold_up_neither_others_nor_the_end() -> None:
     threads = [each for each in threading.enumerate() if each.name == "wait"]
     assert len(threads) >= 50
     assert all(each.daemon for each in threads)
-    for_ever.set()
+    never.set()
     for each in threads:
         each.join(10)
 
 
-def test_what_a_call_returns_after_the_loop_is_lost() -> None:
-    """Nobody waits for it any more, and nothing raises in its thread."""
-    go_on = threading.Event()
+def test_a_result_after_the_end_of_the_loop_is_dropped() -> None:
+    """No caller waits for it, and its thread raises no exception."""
+    release = threading.Event()
 
     async def leave() -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):
-                await in_thread(go_on.wait)
+                await in_thread(release.wait)
 
     asyncio.run(leave())
     (thread,) = [each for each in threading.enumerate() if each.name == "wait"]
-    go_on.set()
+    release.set()
     thread.join(10)
     assert not thread.is_alive()

@@ -1,4 +1,4 @@
-"""The composition root: settings become a router, and one that runs takes new settings."""
+"""The composition root: build a router from settings, run it, and reload its settings."""
 
 from olla.app.composition import App, StartError
 from olla.app.options import paths_for

@@ -1,4 +1,4 @@
-"""From settings to who may ask, and how much."""
+"""Convert settings to the access policy and the static keys."""
 
 from ipaddress import ip_network
 
@@ -12,18 +12,18 @@ from olla.settings.access import CategoryLimits, TierLimits
 __all__ = ["access_policy", "limits_of", "makers", "static_keys"]
 
 _SHOWN = 4
-"""So many characters of a key in the configuration are shown: they may not be random."""
+"""Shown characters of a configured key; few, because such keys may not be random."""
 
 
 def access_policy(settings: Settings) -> AccessPolicy:
-    """Who needs a key, and which limits hold."""
+    """Return which callers need a key, and which limits apply."""
     access, rates = settings.access, settings.server.rate_limits
     networks = access.trusted_proxies
     if rates.trust_proxy_headers:
         networks = (*networks, *rates.trusted_proxy_cidrs)
     trusted = tuple(ip_network(each, strict=False) for each in networks)
     burst = rates.burst_size
-    everybody = tuple(
+    shared = tuple(
         Limit(scope, LimitKind.REQUESTS, amount, burst or amount, per=per)
         for scope, amount, per in (
             ("server.rate_limits.global", rates.global_requests_per_minute, Per.ALL),
@@ -42,13 +42,13 @@ def access_policy(settings: Settings) -> AccessPolicy:
             name: limits_of(f"access.categories.{name}", limits)
             for name, limits in access.categories.items()
         },
-        everybody=everybody,
+        everybody=shared,
         trusted=trusted,
     )
 
 
 def limits_of(scope: str, limits: CategoryLimits) -> tuple[Limit, ...]:
-    """The limits of one tier or category."""
+    """Return the limits of one tier or category."""
     found: list[Limit] = []
     if limits.requests_per_minute is not None:
         burst = limits.burst or limits.requests_per_minute
@@ -67,12 +67,12 @@ def limits_of(scope: str, limits: CategoryLimits) -> tuple[Limit, ...]:
 
 
 def makers(settings: Settings) -> tuple[str, ...]:
-    """What may make keys besides other keys."""
+    """Return the makers of keys that are not keys themselves."""
     return (OPEN_MAKER,) if settings.surfaces.chat.open_keys else ()
 
 
 def static_keys(settings: Settings) -> list[Key]:
-    """The keys that stand in the configuration."""
+    """Return the keys of the configuration."""
     return [
         Key(
             id=f"{STATIC}{each.name}",

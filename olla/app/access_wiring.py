@@ -1,4 +1,4 @@
-"""Who may ask, how much, and what is kept of it: everything about access, wired and started."""
+"""Wire access control: keys, limits, the store and shared state."""
 
 import os
 import secrets
@@ -26,36 +26,36 @@ __all__ = ["AccessWiring", "store_url"]
 
 
 def store_url(settings: Settings) -> str:
-    """Where the store is."""
+    """Return the URL of the store."""
     return settings.store.url or default_url(os.environ)
 
 
 def _needs_store(access: Access) -> bool:
-    """Whether keys or limits are in use: what callers may do without a key needs no store."""
+    """Return whether keys or limits are configured; anonymous operations alone need no store."""
     return access.model_copy(update={"anonymous_operations": ()}) != Access(anonymous_operations=())
 
 
 def _shared_limits(
     state: State, limiter: Limiter, clock: Clock, logger: FilteringBoundLogger
 ) -> "SharedLimits | None":
-    """The limits that are shared, where there is something to share them by."""
+    """Create the shared limits; None if no shared state is configured."""
     if state.url is None:
         return None
-    from olla.state.shared_limits import SharedLimits  # loaded only where it is used
+    from olla.state.shared_limits import SharedLimits  # imported lazily
 
     name = secrets.token_hex(8)
     return SharedLimits(state.url, limiter, clock, timeout=state.timeout, logger=logger, name=name)
 
 
 class AccessWiring:
-    """The gate, the keys, the limits and the store of one router."""
+    """Authenticator, keyring, limiter and store of one router."""
 
     def __init__(
         self, settings: Settings, clock: Clock, logger: FilteringBoundLogger, metrics: Metrics
     ) -> None:
         self._clock = clock
         self.keyring = Keyring()
-        self._settle(settings)
+        self._load_keyring(settings)
         self._limiter = Limiter()
         self.authenticator = Authenticator(
             self.keyring,
@@ -71,39 +71,39 @@ class AccessWiring:
             self.keyring,
             clock,
             logger,
-            wanted=configured or exists(url),
+            open_at_start=configured or exists(url),
             retention=settings.store.usage_retention or None,
-            spent=self._spent,
+            seed_usage=self._seed_usage,
         )
-        self.authenticator.renew = self.store_service.renew
+        self.authenticator.renew = self.store_service.reload_keys
         self.shared = _shared_limits(settings.state, self._limiter, clock, logger)
         if self.shared is not None:
             self.shared.on_announced = self.store_service.announced
             self.authenticator.shared = self.store_service.shared = self.shared
 
     async def start(self) -> None:
-        """Open what is there; what is away is tried again later."""
+        """Connect to shared state and open the store; both are retried if unavailable."""
         if self.shared is not None:
             await self.shared.start()
         await self.store_service.start()
 
     async def stop(self) -> None:
-        """Write what is left, and let go of everything."""
+        """Write the pending usage, and close all connections."""
         if self.shared is not None:
             await self.shared.stop()
         await self.store_service.stop()
 
     def apply(self, settings: Settings) -> None:
-        """Keys and limits are these from now on. What was used stays used."""
-        self._settle(settings)
+        """Apply new keys and limits. Usage counted so far is kept."""
+        self._load_keyring(settings)
         self.authenticator.adopt(access_policy(settings))
 
     def tiers(self) -> set[str]:
-        """The tiers that there are."""
+        """Return the names of all tiers."""
         return {*TIERS, *self.authenticator.policy.tiers}
 
-    def numbers(self) -> dict[str, float]:
-        """What metrics tell of it, by name."""
+    def metrics(self) -> dict[str, float]:
+        """Return the values of metrics, by name."""
         store_service, usage_writer, shared = (
             self.store_service,
             self.store_service.usage_writer,
@@ -122,12 +122,12 @@ class AccessWiring:
             found["olla_shared_state_fallbacks_total"] = shared.fallbacks
         return found
 
-    def _settle(self, settings: Settings) -> None:
+    def _load_keyring(self, settings: Settings) -> None:
         self.keyring.settle(
             static_keys(settings), tiers={*TIERS, *settings.access.tiers}, makers=makers(settings)
         )
 
-    def _spent(self, used: Mapping[str, int]) -> None:
-        if self.shared is None:  # else the routers know together
+    def _seed_usage(self, used: Mapping[str, int]) -> None:
+        if self.shared is None:  # shared state already has these counts
             policy, wall = self.authenticator.policy, self._clock.wall()
             seed(self._limiter, self.keyring, lambda each: policy.limits(each, ""), used, wall)

@@ -1,4 +1,4 @@
-"""The chat service, wired: which paths it has, and what each needs."""
+"""Wire the chat service: its routes, with the right and quota of each."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -18,15 +18,15 @@ from olla.surfaces.models.list_cache import ListCache
 from olla.telemetry.anonymous_addresses import Addresses
 from olla.telemetry.traffic import Traffic
 
-__all__ = ["ChatParts", "chat_paths", "chat_status"]
+__all__ = ["ChatParts", "chat_routes", "chat_status"]
 
 _MODELS = SurfaceQuota("chat", TIERS)
 _REST = SurfaceQuota("chat-service", None)
-"""Limits of tiers are for what is asked of the fleet."""
+"""Tier limits apply to requests to the fleet only."""
 
 
 class ChatParts(Protocol):
-    """What it is made of."""
+    """The objects that the chat service is built from."""
 
     services: Services
     access: AccessWiring
@@ -41,7 +41,7 @@ def chat_status(
     catalogue: ListCache,
     clock: Clock,
 ) -> ChatStatus:
-    """What tells how it is, from now on."""
+    """Create the status of the chat service."""
     return ChatStatus(
         snapshot=snapshot,
         policy=lambda: access.authenticator.policy,
@@ -54,12 +54,12 @@ def chat_status(
     )
 
 
-def chat_paths(settings: Settings, parts: ChatParts) -> dict[str, InternalRoute]:
-    """Its paths; none where it is switched off."""
+def chat_routes(settings: Settings, parts: ChatParts) -> dict[str, InternalRoute]:
+    """Return the routes of the chat service; empty if it is disabled."""
     chat, services = settings.surfaces.chat, parts.services
     if not chat.enabled:
         return {}
-    talk = ChatSurface(default_model=chat.default_model)
+    surface = ChatSurface(default_model=chat.default_model)
     accounts = KeysAndUsageSurface(
         parts.access.store_service,
         services.clock,
@@ -68,7 +68,7 @@ def chat_paths(settings: Settings, parts: ChatParts) -> dict[str, InternalRoute]
     )
     paths = {
         path: InternalRoute(
-            surface,
+            handler,
             right=Right.GENERATE,
             category="generation",
             asks=True,
@@ -77,9 +77,9 @@ def chat_paths(settings: Settings, parts: ChatParts) -> dict[str, InternalRoute]
             strict=True,
             recorded=True,
         )
-        for path, surface in talk.routes().items()
+        for path, handler in surface.routes().items()
     }
-    for path, surface in parts.chat_status.routes().items():
-        paths[path] = InternalRoute(surface, right=Right.LIST, own=_REST, strict=True)
+    for path, handler in parts.chat_status.routes().items():
+        paths[path] = InternalRoute(handler, right=Right.LIST, own=_REST, strict=True)
     paths |= accounts.paths(_REST)
-    return {f"{chat.prefix}{path}": own for path, own in paths.items()}
+    return {f"{chat.prefix}{path}": route for path, route in paths.items()}

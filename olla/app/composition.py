@@ -1,7 +1,7 @@
-"""The composition root: settings -> objects, and their life.
+"""The composition root: create all objects from settings, and manage their lifecycle.
 
-The only place that wires. Starts, takes new settings while it runs, drains, stops. Decides nothing
-about requests.
+The only place that wires objects together. Starts, reloads, drains and stops the router. Decides
+nothing about requests.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from olla import __version__
 from olla.admission.dispatcher import Dispatcher
 from olla.app.access_wiring import AccessWiring
 from olla.app.chat_service import chat_status
-from olla.app.internal_routes import own_paths
+from olla.app.internal_routes import internal_routes
 from olla.app.options import (
     aliases,
     browser_guard,
@@ -70,18 +70,18 @@ from olla.telemetry.traffic import Traffic
 __all__ = ["App", "StartError"]
 
 _FIRST_PASS = 0.3
-"""Seconds that listening waits for the first answers of the endpoints: the first client should
-find the fleet known, but an endpoint that is down must not delay the others."""
+"""Seconds that startup waits for the first probes before it listens. The first client should find
+a known fleet, but an endpoint that is down must not delay the others."""
 _FIRST_ANSWERS = 3.0
-"""Seconds that new settings wait for the first answers of new endpoints: what is replaced serves
-meanwhile."""
+"""Seconds that a reload waits for the first probes of new endpoints; the old settings serve until
+then."""
 _BACKLOG = 1024
 _FEW_CONNECTIONS = 400
-"""Fewer follow only from a limit on open files that nobody has thought of."""
+"""A lower default means that the limit on open files is probably too low by accident."""
 _LOG_CLOSES = 2.0
-"""Seconds in which the last lines of a log may be written: its reader may have stalled."""
+"""Seconds for writing the last lines of a log, whose reader may have stalled."""
 _PART_STOPS = 5.0
-"""Seconds that one part may take to stop: nothing may keep a process from its end."""
+"""Seconds that one part may take to stop: no part may block the shutdown."""
 
 
 class StartError(Exception):
@@ -89,7 +89,7 @@ class StartError(Exception):
 
 
 class App:
-    """One router: everything it is made of, started and stopped together."""
+    """One router: all of its parts, started and stopped together."""
 
     services: Services
     upstreams: Upstreams
@@ -100,44 +100,44 @@ class App:
     def __init__(
         self, loaded: LoadedSettings, *, clock: Clock | None = None, output: TextIO | None = None
     ) -> None:
-        """`output` takes the log instead of what the settings say. Needs a running loop."""
+        """`output` replaces the log stream of the settings. Requires a running loop."""
         self.settings = loaded.settings
         self._loaded = loaded
-        """What is in force, as it was read."""
+        """The settings in force, as they were loaded."""
         self._clock = clock or SystemClock()
         stream = output or (sys.stderr if self.settings.logging.output == "stderr" else sys.stdout)
         self.log_writer = LogWriter(descriptor_of(stream), clock=self._clock)
         self._colors = stream is not None and stream.isatty()
         self._server: asyncio.Server | None = None
         self._started_with = loaded.settings
-        self._on_loopback = True  # until it is known what is listened on
+        self._on_loopback = True  # until the listening sockets are known
         self._via = f"olla-{secrets.token_hex(8)}"
         self.decision_log: DecisionLog | None = None
         self._program_log = self._log("router")
         self.logger = self._make_logger()
         self._wire(loaded)
         for notice in loaded.notices:
-            self.logger.warning("settings noticed", setting=str(notice))
+            self.logger.warning("settings notice", setting=str(notice))
         self._detach = bridge_stdlib(self.logger)
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The URL that the router listens on."""
         assert self._server is not None
         host, port = self._server.sockets[0].getsockname()[:2]
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     async def start(self) -> None:
-        """Begin to probe, and listen.
+        """Start to probe, and listen.
 
         Raises:
-            StartError: the address cannot be listened on.
+            StartError: it cannot listen on the address.
         """
         server = self.settings.server
         await self.access.start()
         await self.prober.start()
         self.loop_lag.start()
-        self.confirming.start()
+        self.stall_detector.start()
         try:
             async with asyncio.timeout(_FIRST_PASS):
                 await self.prober.first_pass()
@@ -162,25 +162,25 @@ class App:
                 await self.downstream.enable_fast_path()
             await self._server.start_serving()
         except OSError as error:
-            if self._server is not None:  # bound, but another process listens there
+            if self._server is not None:  # bound, but another process listens on the port
                 self._server.close()
             await self._stop_parts()
             await self.close_logs()
             raise StartError(
                 f"cannot listen on {server.host}:{server.port}: {error.strerror or error}; "
-                "stop what listens there, or set server.port (or --port) to another one"
+                "stop the process that uses the port, or change server.port (or --port)"
             ) from None
-        most = self.downstream.server.connections_max
-        if most < _FEW_CONNECTIONS and server.max_connections is None:
+        limit = self.downstream.server.connections_max
+        if limit < _FEW_CONNECTIONS and server.max_connections is None:
             self.logger.warning(
-                "few files may be open, so few clients may be connected; raise the limit "
-                "(ulimit -n) or set server.max_connections",
-                connections=most,
+                "limit on open files allows few connections; raise it (ulimit -n) or set "
+                "server.max_connections",
+                connections=limit,
             )
         self.logger.info("listening", url=self.url, endpoints=len(self.prober.snapshot.endpoints))
 
     async def stop(self) -> None:
-        """Refuse new connections, let running requests finish, then stop everything."""
+        """Reject new connections, let running requests finish, then stop all parts."""
         if self._server is not None:
             self._server.close()
             running = self.downstream.active
@@ -191,7 +191,7 @@ class App:
                 async with asyncio.timeout(limit + _PART_STOPS):
                     await self.downstream.drain(limit)
             except TimeoutError:
-                self.logger.error("a part did not stop in time", part="connections of clients")
+                self.logger.error("part did not stop in time", part="client connections")
         await self._stop_parts()
         if self.decision_log is not None:
             await in_thread(self.decision_log.close, _LOG_CLOSES)
@@ -199,17 +199,17 @@ class App:
         await self.close_logs()
 
     async def close_logs(self) -> None:
-        """Write what the log still holds, for some seconds at most. Nothing is logged after it."""
+        """Write the pending log lines, for a few seconds at most. Later lines are dropped."""
         self._detach()
         await in_thread(self.log_writer.close, _LOG_CLOSES)
 
-    def say(self, text: str) -> None:
-        """Write to where the log goes, in its order."""
+    def write_to_log(self, text: str) -> None:
+        """Write text to the log's stream, in order with the log lines."""
         self._program_log.put(text.encode(), urgent=True)
 
     async def _stop_parts(self) -> None:
         parts = {
-            "confirming": self.confirming.stop(),
+            "stall detector": self.stall_detector.stop(),
             "probing": self.prober.stop(),
             "admission": self.admission.close(),
             "connections": self.pool.close(),
@@ -220,44 +220,44 @@ class App:
                 async with asyncio.timeout(_PART_STOPS):
                     await stops
             except TimeoutError:
-                self.logger.error("a part did not stop in time", part=name)
+                self.logger.error("part did not stop in time", part=name)
         self.loop_lag.stop()
 
     async def reload(self, loaded: LoadedSettings) -> None:
-        """Take new settings: all of them at one moment, after new endpoints were asked once.
+        """Apply new settings, all at once, after new endpoints were probed once.
 
-        What is under way goes on with what it began with; endpoints that are no longer there get
-        nothing new.
+        Requests in flight keep the settings that they started with. Removed endpoints get no new
+        requests.
 
         Raises:
-            SettingsError: they cannot be used; nothing has changed.
+            SettingsError: the settings cannot be used; nothing has changed.
         """
-        specs = await in_thread(endpoint_specs, loaded.settings)  # it reads files with secrets
+        specs = await in_thread(endpoint_specs, loaded.settings)  # reads secret files
         await self.prober.set_specs(
             specs, first_round_timeout=_FIRST_ANSWERS, commit=lambda: self._apply(loaded)
         )
         for notice in loaded.notices:
-            self.logger.warning("settings noticed", setting=str(notice))
+            self.logger.warning("settings notice", setting=str(notice))
         self.logger.info(
             "settings loaded", source=loaded.source, endpoints=len(self.prober.snapshot.endpoints)
         )
 
     def _apply(self, loaded: LoadedSettings) -> None:
-        """Put settings into force: all of them, or none where a step fails."""
+        """Apply settings: all of them, or none if a step fails."""
         before = self._loaded
         try:
-            self._put_into_force(loaded)
+            self._activate(loaded)
         except Exception:
-            # The steps that came before the one that failed are taken again with what was in force
-            # before, in the same turn of the loop. Should one fail again, it is the same.
+            # Undo the steps before the one that failed, in the same iteration of the loop: apply
+            # the previous settings. If a step fails again, it is the one that failed before.
             with suppress(Exception):
-                self._put_into_force(before)
+                self._activate(before)
             raise
         self._loaded = loaded
         for name in needs_restart(self._started_with, loaded.settings):
-            self.logger.warning("setting changed, but it takes a restart", setting=name)
+            self.logger.warning("changed setting needs a restart", setting=name)
 
-    def _put_into_force(self, loaded: LoadedSettings) -> None:
+    def _activate(self, loaded: LoadedSettings) -> None:
         settings = loaded.settings
         self.settings = settings
         dispatcher = self.dispatcher
@@ -277,7 +277,7 @@ class App:
         self.downstream.renew(
             config,
             paths_for(root_enabled=settings.surfaces.root.enabled),
-            self._own_paths(settings),
+            self._internal_routes(settings),
         )
         self.config = config
         self.downstream.server.limit(
@@ -322,7 +322,7 @@ class App:
         self.dispatcher.retries.share = settings.proxy.retry_budget
         self._wire_probing(settings)
         self._wire_proxy(loaded)
-        self.confirming = self._wire_confirming()
+        self.stall_detector = self._wire_stall_detector()
 
     def _wire_probing(self, settings: Settings) -> None:
         clock = self._clock
@@ -362,7 +362,7 @@ class App:
                 "made": self.dispatcher.retries.made,
                 "refused": self.dispatcher.retries.refused,
             },
-            access=lambda: self.access.numbers(),
+            access=lambda: self.access.metrics(),
             dropped_lines=self._dropped_lines,
             clock=clock,
         )
@@ -428,7 +428,7 @@ class App:
             self.upstreams,
             self.config,
             paths_for(root_enabled=settings.surfaces.root.enabled),
-            own=self._own_paths(settings),
+            own=self._internal_routes(settings),
             operations=self.lists.operations(),
             head_max=settings.server.request_limits.max_header_size,
             timeouts=client_timeouts(settings),
@@ -453,10 +453,10 @@ class App:
             log_explanation=self._log_explanation if settings.logging.level == "debug" else None,
         )
 
-    def _own_paths(self, settings: Settings) -> dict[str, InternalRoute]:
-        return own_paths(settings, self)
+    def _internal_routes(self, settings: Settings) -> dict[str, InternalRoute]:
+        return internal_routes(settings, self)
 
-    def _wire_confirming(self) -> StallDetector:
+    def _wire_stall_detector(self) -> StallDetector:
         def give_up(instance: ModelInstance, failure: Failure) -> None:
             self.downstream.reroute(instance.twin.name, instance, failure)
 
@@ -477,12 +477,12 @@ class App:
         self.logger.debug("candidates", id=request_id, explanation=explanation)
 
     def _lost(self, endpoint: str, reason: str) -> None:
-        """An endpoint has died: who waits for its first byte goes elsewhere."""
+        """Reroute the requests that wait for the first byte of an endpoint that went down."""
         message = f"endpoint '{endpoint}' stopped answering ({reason})"
         self.downstream.reroute(endpoint, None, Failure(Kind.GIVEN_UP, message, endpoint))
 
     def _load_ended(self, endpoint: str, seconds: float, failure: Failure | None) -> None:
-        """A load of olla's own is over: the endpoint is judged by it, and looked at."""
+        """Record the result of a load that olla started, and probe the endpoint."""
         if failure is None:
             self.metrics.loaded(endpoint, seconds)
         self.prober.observe(endpoint, failure, None)
@@ -499,7 +499,7 @@ class App:
             )
         except OSError as error:
             raise StartError(
-                f"cannot write the decision log {path}: {error.strerror}; make its folder, or "
+                f"cannot write the decision log {path}: {error.strerror}; create its folder, or "
                 "change routing.decision_log"
             ) from None
 
@@ -512,12 +512,12 @@ class App:
             sinks.append(self.decision_log)
 
         def failed(sink: Sink, error: Exception) -> None:
-            self.logger.error("a sink failed", sink=type(sink).__name__, exc_info=error)
+            self.logger.error("sink failed", sink=type(sink).__name__, exc_info=error)
 
         return fan_out(sinks, failed)
 
 
 def _request_ids() -> Iterator[str]:
-    """Request ids that no other process gives out."""
+    """Return request ids that are unique across processes."""
     prefix = secrets.token_hex(4)
     return (f"{prefix}-{number:06x}" for number in itertools.count(1))

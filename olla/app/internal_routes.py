@@ -1,9 +1,9 @@
-"""Which of olla's own paths there are, and what each needs."""
+"""Assemble the routes that olla answers itself, with the right and quota of each."""
 
 from typing import Protocol
 
 from olla import __version__
-from olla.app.chat_service import ChatParts, chat_paths
+from olla.app.chat_service import ChatParts, chat_routes
 from olla.dialects.dialect import Right
 from olla.proxy.auth.authenticate import SurfaceQuota
 from olla.proxy.exchange.context import Fleet
@@ -17,16 +17,16 @@ from olla.surfaces.openapi.document import OpenApi
 from olla.surfaces.pages import pages
 from olla.surfaces.status.api import StatusSurface
 
-__all__ = ["own_paths"]
+__all__ = ["internal_routes"]
 
 _OPEN_TO_ALL = frozenset({"/internal/health", "/internal/ready", "/version"})
-"""Health checks, which need no key and tell nothing of the fleet's addresses or models."""
+"""Health checks. They need no key, and reveal no addresses or models."""
 _OPERATORS = SurfaceQuota("internal", None)
-"""The router's own state: limits of tiers are for what is asked of the fleet."""
+"""Quota for the router's status pages: tier limits apply to requests to the fleet only."""
 
 
 class Parts(ChatParts, Protocol):
-    """What answers them is made of."""
+    """The objects that the routes are built from."""
 
     lists: ListSurface
     status: StatusSurface
@@ -35,12 +35,12 @@ class Parts(ChatParts, Protocol):
 
     @property
     def prober(self) -> Fleet:
-        """What is known of the endpoints."""
+        """The endpoints and their state."""
         ...
 
 
-def own_paths(settings: Settings, parts: Parts) -> dict[str, InternalRoute]:
-    """All paths that olla answers itself, by path."""
+def internal_routes(settings: Settings, parts: Parts) -> dict[str, InternalRoute]:
+    """Return all routes that olla answers itself, by path."""
     paths: dict[str, InternalRoute] = {}
     for path, surface in {**parts.lists.routes(), **parts.status.routes()}.items():
         paths[path] = InternalRoute(
@@ -50,5 +50,5 @@ def own_paths(settings: Settings, parts: Parts) -> dict[str, InternalRoute]:
         management = settings.surfaces.management
         paths |= ManagementSurface(management, parts.prober, parts.book, parts.catalogue).paths()
         paths |= pages(management.prefix)
-    paths |= chat_paths(settings, parts)
+    paths |= chat_routes(settings, parts)
     return paths | OpenApi(settings.surfaces, __version__).paths()

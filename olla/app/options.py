@@ -1,4 +1,4 @@
-"""From settings to the options of the parts that are made of them."""
+"""Convert settings to the options of the components."""
 
 from olla.admission.rejections import QueueLimits
 from olla.dialects.paths import Paths, ScopeSpec
@@ -35,17 +35,17 @@ _RESTART = (
     "store",
     "state",
 )
-"""Keys whose change takes a restart."""
+"""Keys whose changes need a restart."""
 
 
 def paths_for(*, root_enabled: bool) -> Paths:
-    """The paths of all kinds of server there are."""
+    """Return the paths of all server types."""
     scopes = [ScopeSpec(row.name, row.prefixes, row.dialects) for row in PROFILES.values()]
     return Paths(scopes, root_enabled=root_enabled)
 
 
 def routing_options(settings: Settings) -> RoutingOptions:
-    """How endpoints are chosen."""
+    """Return how endpoints are chosen."""
     strategy = settings.model_registry.routing_strategy
     return RoutingOptions(
         strategy=Strategy(strategy.type),
@@ -57,7 +57,7 @@ def routing_options(settings: Settings) -> RoutingOptions:
 
 
 def queue_limits(settings: Settings) -> QueueLimits:
-    """How many may wait, and how long."""
+    """Return the limits of the queue: length and waiting time."""
     routing = settings.routing
     return QueueLimits(
         max_queue=routing.max_queue,
@@ -67,7 +67,7 @@ def queue_limits(settings: Settings) -> QueueLimits:
 
 
 def timeouts(settings: Settings) -> Timeouts:
-    """What an attempt may take."""
+    """Return the time-outs of an attempt."""
     proxy = settings.proxy
     return Timeouts(
         first_byte=proxy.response_header_timeout,
@@ -77,7 +77,7 @@ def timeouts(settings: Settings) -> Timeouts:
 
 
 def client_timeouts(settings: Settings) -> ClientTimeouts:
-    """How slow a client may be."""
+    """Return the time-outs of client connections."""
     server = settings.server
     return ClientTimeouts(
         idle=server.idle_timeout,
@@ -90,7 +90,7 @@ def client_timeouts(settings: Settings) -> ClientTimeouts:
 
 
 def aliases(settings: Settings) -> dict[str, tuple[str, ...]]:
-    """Canonical names by canonical names, best first."""
+    """Return the models of each alias, best first; all names are canonical."""
     return {
         canonical(alias): tuple(dict.fromkeys(canonical(name) for name in names))
         for alias, names in settings.model_aliases.items()
@@ -98,13 +98,16 @@ def aliases(settings: Settings) -> dict[str, tuple[str, ...]]:
 
 
 def context_rule(settings: Settings) -> ContextRule:
-    """What becomes of the context lengths that requests name."""
+    """Return the limits on the context length of requests."""
     return ContextRule(settings.routing.num_ctx.max, settings.routing.num_ctx.round_to)
 
 
 def browser_guard(settings: Settings, *, host_name: str, on_loopback: bool) -> BrowserGuard:
-    """Which requests browsers may send. `host_name` is the machine's; `on_loopback` says that the
-    router can only be reached from this machine."""
+    """Return the rules for requests from browsers.
+
+    `host_name` is the machine's host name. `on_loopback` says that only programs on this machine
+    can reach the router.
+    """
     cors = settings.server.cors
     hosts = AllowedHosts(settings.server.allowed_hosts, own=host_name, guarded=on_loopback)
     if not cors.enabled:
@@ -121,12 +124,12 @@ def browser_guard(settings: Settings, *, host_name: str, on_loopback: bool) -> B
 
 
 def load_timeout(settings: Settings) -> float:
-    """Seconds that a load of olla's own may take at least; 0 for any number."""
+    """Return the time-out for loads that olla starts, in seconds; 0 means no limit."""
     return 2 * timeouts(settings).first_byte
 
 
 def needs_restart(before: Settings, after: Settings) -> list[str]:
-    """The keys that differ and that a running router cannot follow."""
+    """Return the changed keys that need a restart."""
 
     def value(settings: object, path: str) -> object:
         for name in path.split("."):

@@ -1,4 +1,4 @@
-"""A router as a process: signals, new settings while it runs, and its end."""
+"""Run a router as a process: signals, reloads and shutdown."""
 
 import asyncio
 import gc
@@ -10,27 +10,28 @@ from olla.app.composition import App
 from olla.settings import LoadedSettings, Problem, SettingsError
 from olla.tasks import in_thread, spawn
 
-__all__ = ["collect_seldom", "follow", "serve"]
+__all__ = ["follow_settings", "serve", "tune_garbage_collector"]
 
 _POLL = 2.0
-"""Seconds between two looks at the configuration file."""
+"""Seconds between two checks of the configuration file."""
 
 
 async def serve(
     loaded: LoadedSettings,
     *,
-    welcome: Callable[[str], str] | None = None,
+    banner: Callable[[str], str] | None = None,
     reload: Callable[[], LoadedSettings] | None = None,
 ) -> None:
-    """Run a router until SIGTERM or SIGINT; then drain, stop and return. A second one ends it at
-    once.
+    """Run a router until SIGTERM or SIGINT, then drain and stop it. A second signal ends the
+    process immediately.
 
-    `welcome` makes words of the address once it listens, which go to where the log goes. `reload`
-    reads the settings again: on SIGHUP, and when their file has changed.
+    `banner` returns a banner for the router's address, which is written to the log's stream once
+    the router listens. `reload` loads the settings again; it is called on SIGHUP, and when the file
+    has changed.
 
     Raises:
-        StartError: it cannot start.
-        SettingsError: files with secrets cannot be read.
+        StartError: the router cannot start.
+        SettingsError: secret files cannot be read.
     """
     stopping, hangup = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -40,59 +41,59 @@ async def serve(
         loop.add_signal_handler(signal.SIGHUP, hangup.set)
     app = App(loaded)
     try:
-        await _serve(app, loaded, welcome, reload, stopping, hangup)
+        await _serve(app, loaded, banner, reload, stopping, hangup)
     finally:
-        await app.close_logs()  # whatever has ended it is in them
+        await app.close_logs()  # last, so that they contain the reason for the end
 
 
 async def _serve(
     app: App,
     loaded: LoadedSettings,
-    welcome: Callable[[str], str] | None,
+    banner: Callable[[str], str] | None,
     reload: Callable[[], LoadedSettings] | None,
     stopping: asyncio.Event,
     hangup: asyncio.Event,
 ) -> None:
     loop = asyncio.get_running_loop()
     await app.start()
-    collect_seldom()
-    if welcome is not None:
-        app.say(welcome(app.url))
-    following = None
+    tune_garbage_collector()
+    if banner is not None:
+        app.write_to_log(banner(app.url))
+    watcher = None
     if reload is not None:
-        following = spawn(follow(app, reload, Path(loaded.source), hangup))
+        watcher = spawn(follow_settings(app, reload, Path(loaded.source), hangup))
     await stopping.wait()
     for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.remove_signal_handler(signum)  # whoever asks a second time does not want to wait
-    if following is not None:
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
+        loop.remove_signal_handler(signum)  # a second signal ends the process without draining
+    if watcher is not None:
+        watcher.cancel()
+        await asyncio.gather(watcher, return_exceptions=True)
     await app.stop()
 
 
-def collect_seldom() -> None:
-    """Have the garbage collector walk less, and less often."""
-    # What exists now lives as long as the process: keep the collector from walking it again.
+def tune_garbage_collector() -> None:
+    """Make garbage collections cheaper and less frequent."""
+    # All current objects live as long as the process: exclude them from later collections.
     gc.collect()
     gc.freeze()
-    # Nearly nothing that a request leaves behind is a cycle, so looking for them seldom will do.
-    # With the default of 700 a full collection walks all open streams, some 20 ms for 5,000.
+    # Requests leave almost no reference cycles, so collections may be rare. With the default
+    # threshold of 700, a full collection walks all open streams: about 20 ms for 5,000.
     gc.set_threshold(20_000, 20, 20)
 
 
-async def follow(
+async def follow_settings(
     app: App,
     reload: Callable[[], LoadedSettings],
     file: Path,
     hangup: asyncio.Event,
     poll: float = _POLL,
 ) -> None:
-    """Read the settings again when `hangup` is set, or when their file has changed and then
-    stayed as it is for `poll` seconds: whoever writes it may not be done. Runs until cancelled.
+    """Reload the settings when `hangup` is set, or when the file has changed. Runs until cancelled.
 
-    Settings with problems change nothing; the log has all of them.
+    A changed file is loaded once it has been stable for `poll` seconds, because it may be
+    incomplete before. Settings with problems change nothing; all problems are logged.
     """
-    known = seen = await in_thread(_stamp, file)
+    loaded = seen = await in_thread(_stamp, file)
     while True:
         try:
             async with asyncio.timeout(poll):
@@ -101,16 +102,16 @@ async def follow(
             pass
         before, seen = seen, await in_thread(_stamp, file)
         if seen is None and before is not None:
-            app.logger.warning("the configuration file is gone; it stays in force", file=str(file))
-        if not hangup.is_set() and (seen == known or seen != before or seen is None):
+            app.logger.warning("configuration file missing, keeping its settings", file=str(file))
+        if not hangup.is_set() and (seen == loaded or seen != before or seen is None):
             continue
         hangup.clear()
-        known = seen
+        loaded = seen
         try:
             if seen is not None and not seen[2]:
-                # What a full disk leaves; taken literally, it asks for the defaults.
+                # A full disk leaves an empty file. Taken literally, it would mean the defaults.
                 raise SettingsError([Problem(str(file), 0, 0, "", "the file is empty")])
-            # Reading a long file takes a while, and streams should not stand still meanwhile.
+            # In a thread, because parsing a long file would stall the streams.
             await app.reload(await in_thread(reload))
         except SettingsError as error:
             app.metrics.reloaded(well=False)
@@ -124,7 +125,7 @@ async def follow(
 
 
 def _stamp(file: Path) -> tuple[int, int, int] | None:
-    """What changes when a file does; None when there is none."""
+    """Return values that change when the file changes; None if it does not exist."""
     try:
         found = file.stat()
     except OSError:

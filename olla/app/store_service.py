@@ -1,7 +1,7 @@
-"""The store while a router runs: opened when it is needed, its keys in memory, its usage written.
+"""Manage the store while a router runs: open it on demand, cache its keys, write usage.
 
-A store that is away stops no inference: keys that are known go on to be taken, usage waits in
-bounded memory, and what needs the store itself says 503.
+An unavailable store does not stop inference: known keys stay valid, usage is buffered in bounded
+memory, and requests that need the store get 503.
 """
 
 import asyncio
@@ -29,26 +29,26 @@ if TYPE_CHECKING:
     from olla.store.database import Store
     from olla.store.usage_writer import UsageWriter
 
-__all__ = ["LOOK_AGAIN", "StoreService", "seed"]
+__all__ = ["REFRESH_INTERVAL", "StoreService", "seed"]
 
 T = TypeVar("T")
 
-LOOK_AGAIN = 1.0
-"""Seconds after which a key that another process has made or revoked is noticed, at the latest;
-and between two tries to open a store that is away."""
-_EARLY_MAX = 1000
-"""Requests that are remembered while no store is open; older ones are forgotten."""
+REFRESH_INTERVAL = 1.0
+"""Seconds between two checks of the store: keys that another process created or revoked take
+effect within this time, and an unavailable store is opened again after it."""
+_BUFFER_MAX = 1000
+"""Usage records buffered while no store is needed; older ones are dropped."""
 _START = 3.0
-"""Seconds that a store may take to open, before the router starts without it."""
-_WAITING_MAX = 10_000
-"""Requests whose usage waits for a store that is away."""
+"""Seconds that the store may take to open before the router starts without it."""
+_PENDING_MAX = 10_000
+"""Usage records buffered for an unavailable store."""
 _STOP = 3.0
-"""Seconds that the last usage may take to be written."""
+"""Seconds for writing the last usage records at shutdown."""
 _RETRY_AFTER = 2.0
 
 
 class StoreService:
-    """Opens the store, and keeps what is read of it."""
+    """Opens the store, caches its keys and writes usage."""
 
     def __init__(
         self,
@@ -57,55 +57,57 @@ class StoreService:
         clock: Clock,
         logger: FilteringBoundLogger,
         *,
-        wanted: bool,
+        open_at_start: bool,
         retention: float | None,
-        spent: Callable[[Mapping[str, int]], None],
+        seed_usage: Callable[[Mapping[str, int]], None],
     ) -> None:
-        """`wanted`: it is opened at the start, else when it is first needed; `retention` is how
-        many seconds usage is kept, None for ever; `spent` is told which caller has used how many
-        tokens today."""
+        """`open_at_start` opens the store at startup, else it is opened on first use. `retention`
+        is how long usage is kept in seconds, None forever. `seed_usage` is called once, with the
+        tokens that each caller used today."""
         self.url = url
         self.usage_writer: UsageWriter | None = None
         self.shared: SharedLimits | None = None
-        """Tells other routers of keys, where they share their state."""
+        """Announces changes of keys to other routers that share their state."""
         self._keyring = keyring
         self._clock = clock
         self._logger = logger
-        self._wanted = wanted
+        self._open_at_start = open_at_start
         self._retention = retention
-        self._spent = spent
+        self._seed_usage = seed_usage
         self._store: Store | None = None
         self._file: tuple[int, int] | None = None
-        """Which file is open, where it is one."""
+        """Device and inode of the open SQLite file."""
         self._file_gone = False
         self._seeded = False
         self._written = 0
         self._revision = -1
-        self._early: deque[RequestRecord] = deque(maxlen=_WAITING_MAX if wanted else _EARLY_MAX)
-        self._missed = 0
+        self._buffer: deque[RequestRecord] = deque(
+            maxlen=_PENDING_MAX if open_at_start else _BUFFER_MAX
+        )
+        self._lost = 0
         self._opening = asyncio.Lock()
-        self._reading: asyncio.Task[None] | None = None
+        self._keys_reader: asyncio.Task[None] | None = None
         self._away: str | None = None
-        self._following: asyncio.Task[None] | None = None
-        self._existing: asyncio.Future[bool] | None = None
+        self._refresher: asyncio.Task[None] | None = None
+        self._exists_check: asyncio.Future[bool] | None = None
 
-    # --- its life ---------------------------------------------------------------------------
+    # --- lifecycle --------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Open it if it is wanted now; try again from time to time if it is away."""
-        if self._wanted:
+        """Open the store if `open_at_start` is set; retry periodically while it is unavailable."""
+        if self._open_at_start:
             try:
                 async with asyncio.timeout(_START):
                     await self.store()
             except TimeoutError:
-                self._gone(f"it did not answer within {_START:g} s")
-                self._follow()
+                self._mark_unavailable(f"no answer within {_START:g} s")
+                self._start_refreshing()
             except Failed:
-                self._follow()
+                self._start_refreshing()
 
     async def stop(self) -> None:
-        """Write what is left, and close it."""
-        for task in (self._following, self._reading):
+        """Write the pending usage, and close the store."""
+        for task in (self._refresher, self._keys_reader):
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
@@ -115,36 +117,36 @@ class StoreService:
             await self._store.close()
 
     def __call__(self, record: RequestRecord) -> None:
-        """Record the usage of a request, of the last before a store is open as well. A sink."""
+        """Record the usage of a request, or buffer it while no store is open. A sink."""
         if not record.caller:
             return
         if self.usage_writer is not None:
             self.usage_writer(record)
         else:
             record.content = None
-            if self._wanted and len(self._early) == _WAITING_MAX:
-                self._missed += 1
-            self._early.append(record)
+            if self._open_at_start and len(self._buffer) == _PENDING_MAX:
+                self._lost += 1
+            self._buffer.append(record)
 
     @property
     def usage(self) -> tuple[int, int, int]:
-        """How many requests' usage is written, lost, and waiting."""
+        """The numbers of usage records written, lost and pending."""
         usage_writer = self.usage_writer
         if usage_writer is None:
-            return self._written, self._missed, len(self._early)
+            return self._written, self._lost, len(self._buffer)
         return (
             self._written + usage_writer.written,
-            self._missed + usage_writer.lost,
+            self._lost + usage_writer.lost,
             usage_writer.pending,
         )
 
     @property
     def away(self) -> str | None:
-        """Why the store cannot be used, None while it can or is not needed."""
+        """Why the store is unavailable; None while it is available or not needed."""
         return self._away
 
     async def store(self) -> "Store":
-        """The open store.
+        """Return the open store, and open it if necessary.
 
         Raises:
             Failed: it cannot be opened.
@@ -154,15 +156,15 @@ class StoreService:
         async with self._opening:
             try:
                 if self._file_gone and not await self._exists():
-                    raise StoreError("its file is gone; put it back, or start anew without it")
+                    raise StoreError("its file is missing; restore it, or restart olla without it")
                 self._file_gone = False
                 return self._store or await self._open()
             except StoreError as error:
                 raise self._unavailable(error) from None
 
     async def _open(self) -> "Store":
-        # Loaded only where a store is used: it takes a second and 40 MB, and streams should not
-        # stand still meanwhile.
+        # Imported lazily, because it takes a second and 40 MB; in a thread, so that streams do not
+        # stall.
         await in_thread(import_module, "olla.store.database")
         from olla.store.database import Store
         from olla.store.usage_writer import UsageWriter
@@ -171,61 +173,61 @@ class StoreService:
         try:
             self._revision = await store.keys.revision()
             self._keyring.renew(await store.keys.every())
-            if not self._seeded:  # what this process has seen is counted already
+            if not self._seeded:  # later requests of this process are already counted
                 wall = self._clock.wall()
-                self._spent(await store.usage.tokens_since(wall - wall % DAY))
+                self._seed_usage(await store.usage.tokens_since(wall - wall % DAY))
                 self._seeded = True
         except BaseException:
             await store.close()
             raise
         self._store = store
         self._file = await in_thread(_file_of, self.url)
-        self._back()
+        self._mark_available()
         self.usage_writer = UsageWriter(store, self._logger, self._clock, retention=self._retention)
-        for record in self._early:
+        for record in self._buffer:
             self.usage_writer(record)
-        self._early.clear()
+        self._buffer.clear()
         self.usage_writer.start()
-        self._follow()
+        self._start_refreshing()
         self._logger.info("store opened", store=store.url_shown)
         return store
 
     # --- keys -------------------------------------------------------------------------------
 
-    async def renew(self) -> None:
-        """Read the keys again, if any has changed: somebody shows one that is not known.
+    async def reload_keys(self) -> None:
+        """Read the keys again if any has changed, because a request came with an unknown key.
 
         Raises:
-            Failed: the store is away.
+            Failed: the store is unavailable.
         """
-        if self._store is None and not self._wanted:
+        if self._store is None and not self._open_at_start:
             try:
                 async with asyncio.timeout(_START):
                     if not await self._exists():
-                        return  # nobody has made a key
+                        return  # no key was ever created
             except TimeoutError:
-                raise self._unavailable(StoreError("its disk does not answer")) from None
+                raise self._unavailable(StoreError("its disk does not respond")) from None
         await self.store()
-        if self._reading is not None and not self._reading.done():
-            await asyncio.shield(self._reading)  # has begun before this key was shown
-        if self._reading is None or self._reading.done():
-            self._reading = spawn(self._read(), joined)
-        await asyncio.shield(self._reading)
+        if self._keys_reader is not None and not self._keys_reader.done():
+            await asyncio.shield(self._keys_reader)  # began before this key arrived
+        if self._keys_reader is None or self._keys_reader.done():
+            self._keys_reader = spawn(self._read_keys(), joined)
+        await asyncio.shield(self._keys_reader)
         if self._away is not None:
             raise self._unavailable(None)
 
     async def create(self, key: Key) -> Key:
-        """Keep a new key.
+        """Store a new key.
 
         Raises:
-            Failed: the store is away, or the key that makes it was revoked meanwhile.
+            Failed: the store is unavailable, or the key that creates it has been revoked.
         """
         store = await self.store()
         try:
             made = await self._tried(store.keys.create(key))
         except MakerRevoked as error:
-            raise Failed(Failure(Kind.KEY_REVOKED, f"{error}, and makes no others")) from None
-        await self._read()
+            raise Failed(Failure(Kind.KEY_REVOKED, f"{error}, so it cannot create keys")) from None
+        await self._read_keys()
         if self.shared is not None:
             await self.shared.announce("keys")
         return made
@@ -233,39 +235,41 @@ class StoreService:
     async def revoke(
         self, id: str, *, owner: str | None = None, made_by: str | None = None
     ) -> tuple[Key, ...]:
-        """Revoke a key (of one owner or maker where one is named), and those that it made. Returns
-        it first, then those that were revoked with it; nothing when there is no such key.
+        """Revoke a key and all keys that it made, optionally only if it has this owner or maker.
+
+        Returns the key first, then the keys that were revoked with it; empty if there is no such
+        key.
 
         Raises:
-            Failed: the store is away.
+            Failed: the store is unavailable.
         """
         store = await self.store()
         wall = self._clock.wall()
         revoked = await self._tried(store.keys.revoke(id, wall, owner=owner, made_by=made_by))
         if revoked:
-            # The others follow from it, here and at the routers that hear of it.
+            # Keyrings revoke the keys that it made, here and on the other routers.
             self._keyring.revoke(revoked[0].id)
             if self.shared is not None:
                 await self.shared.announce(f"revoked {revoked[0].id}")
         return revoked
 
     def announced(self, what: str) -> None:
-        """Another router has changed keys, or may have."""
-        word, _, id = what.partition(" ")
-        if word == "revoked" and id:
+        """Handle an announcement of another router that keys have changed, or may have."""
+        event, _, id = what.partition(" ")
+        if event == "revoked" and id:
             self._keyring.revoke(id)
-        if self._store is not None and (self._reading is None or self._reading.done()):
-            self._reading = spawn(self._read())
+        if self._store is not None and (self._keys_reader is None or self._keys_reader.done()):
+            self._keys_reader = spawn(self._read_keys())
 
     async def tried(self, work: "Callable[[Store], Awaitable[T]]") -> T:
-        """What the store answers.
+        """Run work on the store and return its result.
 
         Raises:
-            Failed: it is away.
+            Failed: the store is unavailable.
         """
         return await self._tried(work(await self.store()))
 
-    async def _read(self) -> None:
+    async def _read_keys(self) -> None:
         store = self._store
         if store is None:
             return
@@ -275,9 +279,9 @@ class StoreService:
                 self._keyring.renew(await store.keys.every())
                 self._revision = revision
         except StoreError as error:
-            self._gone(str(error))
+            self._mark_unavailable(str(error))
         else:
-            self._back()
+            self._mark_available()
 
     async def _tried(self, work: Awaitable[T]) -> T:
         try:
@@ -285,24 +289,24 @@ class StoreService:
         except StoreError as error:
             raise self._unavailable(error) from None
 
-    # --- whether it is there ----------------------------------------------------------------
+    # --- availability -----------------------------------------------------------------------
 
-    def _follow(self) -> None:
-        if self._following is None:
-            self._following = spawn(self._look_again())
+    def _start_refreshing(self) -> None:
+        if self._refresher is None:
+            self._refresher = spawn(self._refresh_periodically())
 
-    async def _look_again(self) -> None:
+    async def _refresh_periodically(self) -> None:
         while True:
-            await asyncio.sleep(LOOK_AGAIN)
+            await asyncio.sleep(REFRESH_INTERVAL)
             try:
-                await self.look()
+                await self.refresh()
             except Failed:
                 pass
             except Exception as error:
-                self._logger.error("the store cannot be opened", exc_info=error)
+                self._logger.error("store refresh failed", exc_info=error)
 
-    async def look(self) -> None:
-        """Look after the store: keys that have changed, a file that was replaced or is gone.
+    async def refresh(self) -> None:
+        """Check the store: read changed keys, and reopen a file that was replaced or is missing.
 
         Raises:
             Failed: it cannot be opened.
@@ -311,48 +315,48 @@ class StoreService:
         if store is not None:
             found = await in_thread(_file_of, self.url)
             if found == self._file:
-                await self._read()
+                await self._read_keys()
                 return
-            # What is open now, nobody else sees any more.
-            self._logger.warning("the store's file was replaced", gone=found is None)
+            # The open file is no longer the one that other processes see.
+            self._logger.warning("store file replaced", gone=found is None)
             self._file_gone = found is None
             self._store = None
             usage_writer, self.usage_writer = self.usage_writer, None
             if usage_writer is not None:
                 self._written += usage_writer.written
-                self._missed += usage_writer.lost
-                left = await usage_writer.leave()
-                room = (self._early.maxlen or 0) - len(self._early)
-                self._missed += max(len(left) - room, 0)
-                self._early.extend(left)
+                self._lost += usage_writer.lost
+                unwritten = await usage_writer.leave()
+                free = (self._buffer.maxlen or 0) - len(self._buffer)
+                self._lost += max(len(unwritten) - free, 0)
+                self._buffer.extend(unwritten)
             await store.close()
         await self.store()
 
     async def _exists(self) -> bool:
-        """Whether there is a store to be opened. One look at a time, however many wait for it."""
-        if self._existing is None or self._existing.done():
-            self._existing = in_thread(exists, self.url)
-        return await asyncio.shield(self._existing)
+        """Return whether the store exists. Concurrent callers share one check."""
+        if self._exists_check is None or self._exists_check.done():
+            self._exists_check = in_thread(exists, self.url)
+        return await asyncio.shield(self._exists_check)
 
-    def _gone(self, reason: str) -> None:
+    def _mark_unavailable(self, reason: str) -> None:
         if self._away is None:
-            self._logger.error("the store is away; inference goes on", reason=reason)
+            self._logger.error("store unavailable, inference continues", reason=reason)
         self._away = reason
 
-    def _back(self) -> None:
+    def _mark_available(self) -> None:
         if self._away is not None:
-            self._logger.info("the store is back")
+            self._logger.info("store available again")
         self._away = None
 
     def _unavailable(self, error: StoreError | None) -> Failed:
         if error is not None:
-            self._gone(str(error))
-        message = "the store of keys and usage cannot be used now; try again shortly"
+            self._mark_unavailable(str(error))
+        message = "the store of keys and usage is unavailable; retry shortly"
         return Failed(Failure(Kind.STORE_AWAY, message, retry_after=_RETRY_AFTER))
 
 
 def _file_of(url: str) -> tuple[int, int] | None:
-    """Which file a store is, now; None where it is none, or not there."""
+    """Return device and inode of a SQLite store; None for other stores, or if it is missing."""
     place = read_url(url)
     if not isinstance(place, SqliteFile):
         return None
@@ -370,7 +374,7 @@ def seed(
     used: Mapping[str, int],
     wall: float,
 ) -> None:
-    """Tell the limiter what callers have used today, before this process."""
+    """Charge the limiter with the tokens that callers used today before this process started."""
     addresses = [Caller(id, ANONYMOUS, frozenset(), id) for id in used if id.startswith("addr:")]
     for caller in [*keyring.callers(), *addresses]:
         tokens = used.get(caller.id)

@@ -1,4 +1,4 @@
-"""The `olla` command: one module a subcommand, imported only when it runs."""
+"""The `olla` command: one module per subcommand, imported only when it runs."""
 
 import importlib
 import sys
@@ -14,21 +14,21 @@ _COMMANDS = {
     "check": ("check", "Check a configuration file."),
     "demo": ("demo", "Run the router in front of three simulated nodes."),
     "simulate-node": ("simulate_node", "Run one simulated Ollama node."),
-    "replay": ("replay", "Play a decision log again under other policies."),
+    "replay": ("replay", "Replay a decision log under other policies."),
     "status": ("status", "Show the fleet, from a running router."),
-    "keys": ("keys", "Make, list and revoke API keys."),
+    "keys": ("keys", "Create, list and revoke API keys."),
 }
 
 
 class _Commands(click.Group):
-    """Imports a command's module when it is asked for: `olla --version` should be quick."""
+    """Imports a command's module on demand, so that `olla --version` is quick."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """All names."""
+        """Return the names of all commands."""
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of that name."""
+        """Return the command with a name; None if there is no such command."""
         if cmd_name not in _COMMANDS:
             return None
         module = importlib.import_module(f"olla.cli.{_COMMANDS[cmd_name][0]}")
@@ -36,7 +36,7 @@ class _Commands(click.Group):
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        """The command that the arguments begin with, or an error that names the nearest."""
+        """Return the command that the arguments name, or fail with the nearest name."""
         if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
             from difflib import get_close_matches
 
@@ -46,20 +46,20 @@ class _Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def main(self, *args: Any, **options: Any) -> Any:
-        """Run a command. Output that cannot be written, to a full disk for instance, is an error
-        in one line, not a traceback."""
+        """Run a command. A failure to write output, such as a full disk, is reported on one line,
+        without a traceback."""
         try:
             try:
                 return super().main(*args, **options)
             finally:
                 sys.stdout.flush()
         except OSError as error:
-            sys.stdout = None  # else the interpreter tries it once more
-            click.echo(f"olla: the output cannot be written: {error.strerror or error}", err=True)
+            sys.stdout = None  # else the interpreter tries to flush it again at exit
+            click.echo(f"olla: cannot write the output: {error.strerror or error}", err=True)
             sys.exit(1)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The commands with a line each, without importing them."""
+        """List the commands, one per line, without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
 
@@ -75,8 +75,8 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 @click.group(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Without a command, olla runs the router as `olla serve` does. "
-    "olla COMMAND --help tells more.",
+    epilog="Without a command, olla runs the router like `olla serve`. "
+    "See olla COMMAND --help for details.",
     invoke_without_command=True,
 )
 @click.option(
@@ -88,7 +88,7 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 @click.option(
     "--validate-config",
     is_flag=True,
-    help="Check the configuration file as `olla check` does, and exit.",
+    help="Check the configuration file like `olla check`, and exit.",
 )
 @click.option(
     "--version",
@@ -104,14 +104,14 @@ def main(context: click.Context, config: Path | None, validate_config: bool) -> 
 
     \b
     Examples:
-      olla demo                         try it, with nothing else needed
-      olla check --config fleet.yaml    is this file right?
+      olla demo                         try it, without any other server
+      olla check --config fleet.yaml    check a configuration file
       olla serve --config fleet.yaml    run the router
-      olla status                       what is the fleet doing?
+      olla status                       show the state of the fleet
     """
     if context.invoked_subcommand is not None:
         if config is not None or validate_config:
-            context.fail("-c and --validate-config belong after the command")
+            context.fail("-c and --validate-config must follow the command")
         return
     if validate_config:
         from olla.cli.check import command as check

@@ -1,4 +1,4 @@
-"""`olla check`: is this configuration file right, and what does it mean?"""
+"""`olla check`: validate a configuration file and show the settings in force."""
 
 import json
 from pathlib import Path
@@ -15,14 +15,14 @@ __all__ = ["command"]
     "--config",
     "-c",
     type=click.Path(path_type=Path),
-    help="The file; without it, the one that `olla serve` would take.",
+    help="Configuration file; by default the one that `olla serve` would use.",
 )
 @click.option("--schema", is_flag=True, help="Print a JSON Schema for editors instead.")
 def command(config: Path | None, schema: bool) -> None:
     """Check a configuration file.
 
-    Exit status 0: it can be used, and the settings in force are printed (secrets masked). 2: it
-    cannot, and every problem is printed with its line.
+    Exit status 0: the file is valid, and the settings in force are printed (secrets masked). 2: the
+    file is invalid, and every problem is printed with its line.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""`olla demo`: the router in front of simulated nodes, nothing else needed."""
+"""`olla demo`: run the router in front of simulated nodes, without any other server."""
 
 import sys
 from math import isfinite
@@ -15,7 +15,7 @@ _MODELS = (
     ("llama3.2:latest", "codellama:7b", "llama2:latest"),
     ("mistral:latest", "qwen2.5:7b", "nomic-embed-text:latest"),
 )
-"""What the nodes have; a fourth begins again at the first."""
+"""Models of the nodes; the fourth node has those of the first, and so on."""
 _GIB = 1024**3
 _VRAM = (24 * _GIB, 12 * _GIB, 16 * _GIB)
 
@@ -27,25 +27,25 @@ _VRAM = (24 * _GIB, 12 * _GIB, 16 * _GIB)
     type=click.IntRange(0, 65535),
     default=40114,
     show_default=True,
-    help="Port to listen on; 0 for any free one.",
+    help="Port to listen on; 0 picks a free port.",
 )
 @click.option(
     "--nodes",
     type=click.IntRange(1, 50),
     default=3,
     show_default=True,
-    help="How many simulated nodes.",
+    help="Number of simulated nodes.",
 )
 @click.option(
     "--time-scale",
     type=click.FloatRange(min=0, min_open=True),
     default=0.2,
     show_default=True,
-    help="How many real seconds a simulated second takes.",
+    help="Real seconds per simulated second.",
 )
-@click.option("--seed", type=int, default=1, show_default=True, help="Decides what they say.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Seed of the generated text.")
 def command(host: str, port: int, nodes: int, time_scale: float, seed: int) -> None:
-    """Run the router in front of simulated Ollama nodes, and say what to try.
+    """Run the router in front of simulated Ollama nodes, and show commands to try.
 
     \b
     Examples:
@@ -53,7 +53,7 @@ def command(host: str, port: int, nodes: int, time_scale: float, seed: int) -> N
       olla demo --nodes 8 --time-scale 1 --port 8080
     """
     if not isfinite(time_scale):
-        raise click.BadParameter("it must be a number", param_hint="--time-scale")
+        raise click.BadParameter("must be a finite number", param_hint="--time-scale")
     run(_demo(host, port, nodes, time_scale, seed))
 
 
@@ -88,25 +88,25 @@ async def _demo(host: str, port: int, nodes: int, time_scale: float, seed: int) 
                 "server": {"host": host, "port": port},
                 "discovery": {"static": {"endpoints": endpoints}},
                 "logging": {"format": "text"},
-                # The nodes are simulated: nothing is lost if a caller deletes their models.
+                # The nodes are simulated, so deleting their models does no harm.
                 "access": {"anonymous_operations": ["generate", "embed", "list", "manage"]},
             }
         )
-        await serve(parse(text, {}, "the demo"), welcome=lambda url: _welcome(url, len(running)))
+        await serve(parse(text, {}, "the demo"), banner=lambda url: _banner(url, len(running)))
     finally:
         for node in running:
             await node.stop()
 
 
 def _command() -> str:
-    """How this command was called, so that it can be called again."""
-    called = Path(sys.argv[0])
-    return "python -m olla" if called.name == "__main__.py" else str(called)
+    """Return the command line that started this program."""
+    program = Path(sys.argv[0])
+    return "python -m olla" if program.name == "__main__.py" else str(program)
 
 
-def _welcome(url: str, nodes: int) -> str:
+def _banner(url: str, nodes: int) -> str:
     return f"""
-olla is at {url}, in front of {nodes} simulated Ollama nodes. Try, in another terminal:
+olla is at {url}, in front of {nodes} simulated Ollama nodes. In another terminal, try:
 
   curl -s {url}/olla/ollama/api/generate \\
     -d '{{"model": "llama3.2", "prompt": "Why is the sky blue?", "stream": false}}'
@@ -119,6 +119,6 @@ olla is at {url}, in front of {nodes} simulated Ollama nodes. Try, in another te
 
   {_command()} status --url {url}
 
-Ctrl-C stops it.
+Press Ctrl-C to stop.
 
 """

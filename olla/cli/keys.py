@@ -1,7 +1,7 @@
-"""`olla keys`: makes, lists and revokes keys in the store, without a running router.
+"""`olla keys`: create, list and revoke keys in the store, without a running router.
 
 Exit status 1: the store cannot be used, or there is no such key. 2: the settings or the command
-line are wrong.
+line are invalid.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from olla.access.keys import DEFAULT_RIGHTS, Key, maker_shown
 from olla.access.limiter import Limiter
 from olla.access.policy import TIERS
 from olla.app.access_wiring import store_url
-from olla.app.store_service import LOOK_AGAIN
+from olla.app.store_service import REFRESH_INTERVAL
 from olla.cli.runner import load_or_exit
 from olla.clock import Clock, SystemClock
 from olla.dialects.dialect import Right
@@ -38,12 +38,12 @@ __all__ = ["command"]
 T = TypeVar("T")
 _PIPED_WIDTH = 240
 _PATIENCE = 10.0
-"""Seconds that the store may take."""
+"""Seconds that the store may take to open."""
 _ORDER = [right.value for right in Right]
 
 
 def _lifetime(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
-    """A time such as `30d`, in seconds."""
+    """Parse a duration such as `30d` into seconds."""
     if value is None:
         return None
     try:
@@ -51,12 +51,12 @@ def _lifetime(_: click.Context, __: click.Parameter, value: str | None) -> float
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
     if seconds <= 0:
-        raise click.BadParameter("a key needs some time to live")
+        raise click.BadParameter("a key must be valid for some time, such as 30d")
     return seconds
 
 
 def _operations(_: click.Context, __: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
-    """Names of operations, given one by one or with commas."""
+    """Parse names of operations; each value may contain several, separated by commas."""
     named = tuple(name.strip().lower() for each in value for name in each.split(","))
     try:
         return tuple(one_of(_ORDER, name, "operation") for name in named)
@@ -68,16 +68,16 @@ _config = click.option(
     "--config",
     "-c",
     type=click.Path(path_type=Path),
-    help="The file that names the store; without it, the one that `olla serve` would take.",
+    help="Configuration file with the store; by default the one that `olla serve` would use.",
 )
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group("keys")
 def command() -> None:
-    """Make, list and revoke API keys, in the store that the configuration names.
+    """Create, list and revoke API keys in the configured store.
 
-    No router needs to run. One that does takes the change within a second.
+    Works without a running router. A running router applies the change within a second.
 
     \b
     Examples:
@@ -90,10 +90,10 @@ def command() -> None:
 
 @command.command("create")
 @_config
-@click.option("--name", default="default", show_default=True, help="How people know it.")
-@click.option("--owner", default="", help="Whose it is, in usage.")
-@click.option("--tier", default="standard", show_default=True, help="Which limits hold for it.")
-@click.option("--admin", is_flag=True, help="It may do everything, keys and usage included.")
+@click.option("--name", default="default", show_default=True, help="Name of the key.")
+@click.option("--owner", default="", help="Owner of the key, for usage.")
+@click.option("--tier", default="standard", show_default=True, help="Tier whose limits apply.")
+@click.option("--admin", is_flag=True, help="Allow every operation, including keys and usage.")
 @click.option(
     "--operation",
     "--operations",
@@ -101,18 +101,16 @@ def command() -> None:
     multiple=True,
     callback=_operations,
     metavar="NAME[,NAME]",
-    help="What it may do: generate, embed, list, manage, admin. By default the first three.",
+    help="Allowed operation: generate, embed, list, manage, admin. Default: the first three.",
 )
-@click.option("--model", "models", multiple=True, help="Glob of models it may use; by default all.")
-@click.option(
-    "--endpoint", "endpoints", multiple=True, help="Endpoint it may be sent to; by default all."
-)
+@click.option("--model", "models", multiple=True, help="Glob of allowed models; default: all.")
+@click.option("--endpoint", "endpoints", multiple=True, help="Allowed endpoint; default: all.")
 @click.option(
     "--expires",
     "lifetime",
     metavar="TIME",
     callback=_lifetime,
-    help="It ends after this time, such as 30d.",
+    help="Time until the key expires, such as 30d; default: never.",
 )
 @_as_json
 def create(
@@ -127,7 +125,7 @@ def create(
     lifetime: float | None,
     as_json: bool,
 ) -> None:
-    """Make a key, and show it this once.
+    """Create a key, and show it once.
 
     \b
     Examples:
@@ -136,7 +134,7 @@ def create(
       olla keys create --name ci --operation embed --model 'nomic-*' --expires 30d
     """
     if admin and operations:
-        raise click.UsageError("--admin is every operation; leave --operation out")
+        raise click.UsageError("--admin allows every operation; omit --operation")
     settings = load_or_exit(config).settings
     rights = frozenset(map(Right, operations)) or DEFAULT_RIGHTS
     if not name.strip():
@@ -146,7 +144,7 @@ def create(
     _check_tier(settings, tier)
     unknown = set(endpoints) - {each.name for each in settings.discovery.static.endpoints}
     for each in sorted(unknown):
-        _note(f"no endpoint is named '{each}' in the configuration")
+        _note(f"the configuration has no endpoint named '{each}'")
     secret, key = _with_store(
         settings,
         lambda book: book.create(
@@ -167,14 +165,14 @@ def create(
             return
         click.echo(secret)
     except OSError:
-        # A key that was not shown is of no use, and would stay valid.
+        # A key that was not shown is useless, but would stay valid.
         _with_store(settings, lambda book: book.revoke(key.id, None), f"revoked {key.id}")
         raise
     until = f", until {iso_time(key.expires)}" if key.expires is not None else ""
-    may = ", ".join(each for each in _ORDER if Right(each) in key.rights)
+    allowed = ", ".join(each for each in _ORDER if Right(each) in key.rights)
     click.echo(
-        f"\nKey {key.id} of tier '{tier}' may {may}{until}. It is not shown again.\n"
-        f"Send it as 'Authorization: Bearer KEY' or 'X-API-Key: KEY', such as\n"
+        f"\nKey {key.id} of tier '{tier}' allows {allowed}{until}. It is not shown again.\n"
+        f"Send it as 'Authorization: Bearer KEY' or 'X-API-Key: KEY', for example:\n"
         f"  curl -H 'Authorization: Bearer {secret[:6]}…' {_address(settings)}/api/tags",
         err=True,
     )
@@ -182,10 +180,11 @@ def create(
 
 @command.command("list")
 @_config
-@click.option("--owner", help="Only those of this owner.")
+@click.option("--owner", help="List only keys of this owner.")
 @_as_json
 def list_keys(config: Path | None, owner: str | None, as_json: bool) -> None:
-    """Show the keys in the store, revoked and expired ones too. Keys themselves are not kept.
+    """List the keys in the store, including revoked and expired ones. The store has only digests,
+    so the keys themselves cannot be shown.
 
     \b
     Examples:
@@ -200,17 +199,18 @@ def list_keys(config: Path | None, owner: str | None, as_json: bool) -> None:
     elif keys:
         _show(keys)
     else:
-        click.echo("no keys; make one with: olla keys create --name NAME", err=True)
+        click.echo("no keys; create one with: olla keys create --name NAME", err=True)
     if static:
-        _note(f"{static} more stand in the configuration (access.keys)")
+        _note(f"the configuration has {static} more (access.keys)")
 
 
 @command.command("revoke")
 @_config
 @click.argument("id")
-@click.option("--owner", help="Only if it is this owner's.")
+@click.option("--owner", help="Revoke the key only if it belongs to this owner.")
 def revoke(config: Path | None, id: str, owner: str | None) -> None:
-    """Revoke the key with this ID and all that it made, for good. `olla keys list` shows the ids.
+    """Revoke the key with this ID and all keys that it created, permanently. `olla keys list` shows
+    the ids.
 
     \b
     Examples:
@@ -218,16 +218,16 @@ def revoke(config: Path | None, id: str, owner: str | None) -> None:
     """
     settings = load_or_exit(config).settings
     key, *others = _with_store(settings, lambda book: book.revoke(id, owner), f"revoked {id}")
-    click.echo(f"key {key.id} ({_printable(key.name)}, {key.shown}…) is revoked")
+    click.echo(f"revoked key {key.id} ({_printable(key.name)}, {key.shown}…)")
     if others:
         ids = ", ".join(each.id for each in others)
-        click.echo(f"so are {len(others)} that it made, directly or by others: {ids}")
-    at_once = " at once," if settings.state.url is not None else ""
-    _note(f"routers that run take it no more{at_once} within {LOOK_AGAIN:g} s at the latest")
+        click.echo(f"also revoked {len(others)} that it created, directly or indirectly: {ids}")
+    immediately = "immediately, or " if settings.state.url is not None else ""
+    _note(f"running routers reject it {immediately}within {REFRESH_INTERVAL:g} s")
 
 
 class _Direct:
-    """The store itself, for a `KeyBook`."""
+    """Gives a `KeyBook` direct access to the store."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
@@ -254,19 +254,19 @@ def _with_store(
     work: Callable[[KeyBook], Coroutine[Any, Any, T]],
     announcement: str | None = None,
 ) -> T:
-    """What is done in the store, and then announced to running routers; exits with 1 when it
-    cannot be done."""
+    """Run work on the store, and announce the change to running routers. Exits with 1 on
+    failure."""
 
     async def main() -> T:
         store = await Store.open(store_url(settings), patience=_PATIENCE)
         clock = SystemClock()
         try:
-            done = await work(KeyBook(_Direct(store, clock), clock))
+            result = await work(KeyBook(_Direct(store, clock), clock))
         finally:
             await store.close()
         if announcement is not None and settings.state.url is not None:
             await _announce(settings.state.url, clock, announcement)
-        return done
+        return result
 
     try:
         return asyncio.run(main())
@@ -277,7 +277,8 @@ def _with_store(
 
 
 async def _announce(url: str, clock: Clock, what: str) -> None:
-    """Tell the routers that share their state; they find out by themselves where that fails."""
+    """Announce a change to routers with shared state; without it they find the change
+    themselves."""
     from olla.state.shared_limits import SharedLimits
     from olla.telemetry.logging import Level, LogStyle, make_logger
 
@@ -294,10 +295,9 @@ async def _announce(url: str, clock: Clock, what: str) -> None:
 
 
 def _check_tier(settings: Settings, tier: str) -> None:
-    """Say which limits hold for a tier that the configuration does not name.
+    """Report which limits apply to a tier that the configuration does not define.
 
-    Raises:
-        click.UsageError: there is no such tier.
+    Raises:     click.UsageError: there is no such tier.
     """
     tiers = settings.access.tiers
     known = {*TIERS, *tiers}
@@ -306,8 +306,8 @@ def _check_tier(settings: Settings, tier: str) -> None:
     if tier in tiers:
         return
     surfaces = settings.surfaces
-    brought = [
-        f"{limit.amount} requests a minute {where}"
+    built_in = [
+        f"{limit.amount} requests per minute {where}"
         for where, enabled, limits in (
             ("at the management API", surfaces.management.enabled, MANAGEMENT.tiers),
             ("at the chat service", surfaces.chat.enabled, CHAT_TIERS),
@@ -315,8 +315,8 @@ def _check_tier(settings: Settings, tier: str) -> None:
         if enabled and limits is not None
         for limit in limits.get(tier, ())
     ]
-    but = f" but {' and '.join(brought)}" if brought else ""
-    _note(f"access.tiers says nothing of '{tier}', so it has no limits{but}")
+    exceptions = f" except {' and '.join(built_in)}" if built_in else ""
+    _note(f"access.tiers does not define '{tier}', so it has no limits{exceptions}")
 
 
 def _address(settings: Settings) -> str:
@@ -335,7 +335,7 @@ def _fail(message: str) -> NoReturn:
 
 
 def _printable(text: str) -> str:
-    """`text` with what could command a terminal written out."""
+    """Escape control characters, which could control a terminal."""
     return "".join(
         each if each.isprintable() else each.encode("unicode_escape").decode("ascii")
         for each in text
@@ -358,9 +358,9 @@ def _show(keys: list[Key]) -> None:
         "owner",
         "tier",
         "begins with",
-        "may",
+        "operations",
         "only",
-        "made",
+        "created",
         "by",
         "state",
     ):
@@ -376,7 +376,7 @@ def _show(keys: list[Key]) -> None:
             maker_shown(key.made_by) or "-",
             state,
         ]
-        # Text, not markup: names may hold brackets.
+        # Text, not markup: names may contain brackets.
         shown = [Text(_printable(cell)) for cell in cells]
         shown[-1].stylize(style)
         table.add_row(*shown)
@@ -384,7 +384,7 @@ def _show(keys: list[Key]) -> None:
 
 
 def _state(key: Key, now: float) -> tuple[str, str]:
-    """What to say of it, and in which colour."""
+    """Return the state of a key, and its color."""
     if key.revoked is not None:
         return f"revoked {(iso_time(key.revoked) or '')[:10]}", "red"
     if key.expired(now):

@@ -1,4 +1,4 @@
-"""`olla replay`: what would another policy have done with the requests of a decision log?"""
+"""`olla replay`: show how other policies would have handled the requests of a decision log."""
 
 from pathlib import Path
 
@@ -17,15 +17,15 @@ __all__ = ["command"]
     "names",
     multiple=True,
     type=click.Choice(list(POLICIES)),
-    help="The policy to try; may be given several times. All of them when left out.",
+    help="Policy to replay; can be repeated. Default: all.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def command(file: Path, names: tuple[str, ...], as_json: bool) -> None:
-    """Play a decision log again under other policies.
+    """Replay a decision log under other policies.
 
-    FILE is what `routing.decision_log` in the configuration has written. The fleet is simulated
-    from what the router had learned of the real one, so compare the replayed policies with each
-    other, and the one that was recorded with what really happened.
+    FILE is a log written by `routing.decision_log`. The fleet is simulated from the estimates that
+    the router had learned. Therefore compare the replayed policies with each other, and the replay
+    of the recorded policy with the recording.
 
     \b
     Examples:
@@ -51,7 +51,7 @@ def command(file: Path, names: tuple[str, ...], as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(caption="seconds to the first token; whole: to the last")
+    table = Table(caption="seconds to the first token; whole: to the last token")
     table.add_column("policy")
     for column in ("mean", "p50", "p95", "p99", "whole", "loads", "no answer"):
         table.add_column(column, justify="right")

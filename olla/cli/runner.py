@@ -1,7 +1,7 @@
-"""What commands that run a router share: reading the file, the event loop, how errors end.
+"""Helpers for commands that run a router: load the file, run the event loop, report errors.
 
-Exit status 1: it could not start. 2: the settings or the command line are wrong. 130: Ctrl-C
-before it had started.
+Exit status 1: the router could not start. 2: the settings or the command line are invalid. 130:
+Ctrl-C before it had started.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ __all__ = ["exit_with", "load_or_exit", "run"]
 
 
 def load_or_exit(path: Path | None, environ: dict[str, str] | None = None) -> LoadedSettings:
-    """The settings; with problems, prints all of them and exits with 2."""
+    """Load the settings; print all problems and exit with 2 if there are any."""
     try:
         return load(path, os.environ if environ is None else environ)
     except SettingsError as error:
@@ -27,7 +27,7 @@ def load_or_exit(path: Path | None, environ: dict[str, str] | None = None) -> Lo
 
 
 def exit_with(problems: list[Problem]) -> NoReturn:
-    """Print what is wrong with the settings, and exit with 2."""
+    """Print the problems of the settings, and exit with 2."""
     for problem in problems:
         click.echo(str(problem), err=True)
     click.echo(f"{len(problems)} problem{'s' if len(problems) > 1 else ''} found", err=True)
@@ -35,7 +35,7 @@ def exit_with(problems: list[Problem]) -> NoReturn:
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    """Run to the end, on uvloop."""
+    """Run a coroutine to its end, on uvloop."""
     import uvloop
 
     from olla.app import StartError

@@ -15,21 +15,23 @@ __all__ = ["command"]
     "--config",
     "-c",
     type=click.Path(path_type=Path),
-    help="Configuration file. Without it: $OLLA_CONFIG_FILE, config/olla.local.yaml, "
+    help="Configuration file. Default: $OLLA_CONFIG_FILE, config/olla.local.yaml, "
     "config/olla.yaml or olla.yaml, else one Ollama at localhost:11434.",
 )
-@click.option("--host", help="Listen on this interface instead of server.host.")
-@click.option("--port", type=click.IntRange(0, 65535), help="Listen on this port instead.")
+@click.option("--host", help="Interface to listen on; overrides server.host.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), help="Port to listen on; overrides server.port."
+)
 @click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
-    help="Write from this severity on instead of logging.level.",
+    help="Minimum severity of log events; overrides logging.level.",
 )
 def command(config: Path | None, host: str | None, port: int | None, log_level: str | None) -> None:
     """Run the router until SIGTERM or Ctrl-C; running requests finish first.
 
-    SIGHUP, or a change of the file, has the settings read again; with problems nothing changes,
-    and the log tells them.
+    SIGHUP, or a change of the file, reloads the settings. If the file has problems, they are logged
+    and nothing changes.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""`olla simulate-node`: one simulated Ollama server by itself."""
+"""`olla simulate-node`: run a single simulated Ollama server."""
 
 import asyncio
 import signal
@@ -17,32 +17,31 @@ __all__ = ["command"]
     type=click.IntRange(0, 65535),
     default=11434,
     show_default=True,
-    help="Port to listen on; 0 for any free one.",
+    help="Port to listen on; 0 picks a free port.",
 )
-@click.option("--name", default="node", show_default=True, help="Its name, in its own answers.")
+@click.option("--name", default="node", show_default=True, help="Name of the node.")
 @click.option(
     "--model",
     "models",
     multiple=True,
-    help="A model it has; may be given several times. Default: llama3.2, mistral and "
-    "nomic-embed-text.",
+    help="Model of the node; can be repeated. Default: llama3.2, mistral and nomic-embed-text.",
 )
-@click.option("--vram", default="24GB", show_default=True, help="Its memory for models.")
+@click.option("--vram", default="24GB", show_default=True, help="Memory for models.")
 @click.option(
     "--num-parallel",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Requests at a time per loaded model.",
+    help="Concurrent requests per loaded model.",
 )
 @click.option(
     "--time-scale",
     type=click.FloatRange(min=0, min_open=True),
     default=1.0,
     show_default=True,
-    help="How many real seconds a simulated second takes.",
+    help="Real seconds per simulated second.",
 )
-@click.option("--seed", type=int, default=1, show_default=True, help="Decides what it says.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Seed of the generated text.")
 def command(
     host: str,
     port: int,
@@ -53,9 +52,9 @@ def command(
     time_scale: float,
     seed: int,
 ) -> None:
-    """Run one simulated Ollama node: its scheduling, its memory, its API, invented words.
+    """Run a simulated Ollama node, with its scheduling, memory and API, and generated text.
 
-    Faults are switched on while it runs: PUT /_simulation/faults.
+    Switch faults on at run time with PUT /_simulation/faults.
 
     \b
     Example:

@@ -149,7 +149,7 @@ async def test_a_store_that_is_replaced_is_opened_anew(
     for name in ("olla.db-wal", "olla.db-shm"):
         (tmp_path / name).unlink(missing_ok=True)
     (other / "olla.db").replace(tmp_path / "olla.db")
-    await store_service.look()
+    await store_service.refresh()
     assert (await post(session, fleet, **bearer(fresh))).status == 200
     assert (await post(session, fleet, **bearer(secret))).status == 401
     assert "replaced" in fleet.log.getvalue()
@@ -164,7 +164,7 @@ async def test_a_store_that_is_gone_is_said_to_be(
     for path in tmp_path.glob("olla.db*"):
         path.unlink()
     with pytest.raises(Failed, match="store"):
-        await fleet.app.access.store_service.look()
+        await fleet.app.access.store_service.refresh()
     assert (await post(session, fleet, **bearer(secret))).status == 200
     assert fleet.app.access.numbers()["olla_store_up"] == 0
 
@@ -213,7 +213,7 @@ async def test_a_store_that_comes_back_charges_nothing_twice(
     for name in ("olla.db-wal", "olla.db-shm"):
         (tmp_path / name).unlink(missing_ok=True)
     copy.replace(file)
-    await fleet.app.access.store_service.look()
+    await fleet.app.access.store_service.refresh()
     assert "replaced" in fleet.log.getvalue()
     async with session.get(f"{fleet.url}/api/tags") as response:
         assert int(response.headers["X-RateLimit-Remaining"]) == 500 - used

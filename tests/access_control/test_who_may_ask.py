@@ -295,7 +295,7 @@ async def test_without_its_store_known_keys_go_on_and_others_hear_why(
     assert status == 503
     assert "store" in said(dialect, body)
     assert int(headers["Retry-After"]) >= 1
-    assert "the store is away" in fleet.log.getvalue()
+    assert "store unavailable" in fleet.log.getvalue()
 
 
 async def test_what_made_a_key_decides_how_long_it_lives(

@@ -1,4 +1,4 @@
-"""From settings to limits and keys."""
+"""Tests of the conversion from settings to limits and keys."""
 
 from olla.access.caller import of_address, of_key
 from olla.access.keys import DEFAULT_RIGHTS, digest_of
@@ -8,8 +8,8 @@ from olla.dialects.dialect import Right
 from olla.settings import parse
 
 
-def test_an_empty_file_limits_nobody() -> None:
-    """And asks for no key."""
+def test_an_empty_file_sets_no_limits() -> None:
+    """No key is required either."""
     policy = access_policy(parse("", {}).settings)
     assert not policy.require_key
     assert not policy.guarded
@@ -17,7 +17,7 @@ def test_an_empty_file_limits_nobody() -> None:
 
 
 def test_a_burst_defaults_to_the_rate() -> None:
-    """And every limit is known by its place in the file."""
+    """Every limit is named by its key in the file."""
     text = """
 access:
   tiers:
@@ -36,8 +36,8 @@ access:
     assert not policy.guarded
 
 
-def test_limits_of_the_go_router_hold_for_all_and_for_each_address() -> None:
-    """Where the file sets them."""
+def test_limits_of_the_go_router_apply_globally_and_per_address() -> None:
+    """If the file sets them."""
     text = """
 server:
   rate_limits: {global_requests_per_minute: 1000, per_ip_requests_per_minute: 100, burst_size: 50,
@@ -51,8 +51,8 @@ server:
     assert [str(each) for each in policy.trusted] == ["10.0.0.0/8"]
 
 
-def test_keys_that_stand_in_the_file_are_known_by_their_digest() -> None:
-    """And count under their name."""
+def test_configured_keys_are_stored_as_digests() -> None:
+    """Their usage is recorded under their name."""
     text = "access: {keys: [{name: ci, key: abcdefghij, operations: [list, admin]}]}"
     (key,) = static_keys(parse(text, {}).settings)
     assert key.digest == digest_of("abcdefghij")

@@ -1,17 +1,17 @@
-"""What a router loads that nobody asked for."""
+"""Tests of the modules that a router imports."""
 
 import subprocess
 import sys
 
 
-def test_a_router_without_a_store_loads_no_library_of_databases() -> None:
+def test_a_router_without_a_store_imports_no_database_libraries() -> None:
     """They take a second and 40 MB, and most routers have neither keys nor replicas."""
     heavy = ("sqlalchemy", "alembic", "aiosqlite", "asyncpg", "redis")
     script = (
         "import sys, olla.app, olla.settings\n"
         f"print([name for name in {heavy} if name in sys.modules])"
     )
-    told = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
-    assert told.stdout.strip() == "[]"
+    assert result.stdout.strip() == "[]"

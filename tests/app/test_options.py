@@ -1,11 +1,11 @@
-"""What a change of settings asks for."""
+"""Tests of the options derived from settings."""
 
 from olla.app.options import load_timeout, needs_restart
 from olla.settings import parse
 
 
-def test_what_a_running_router_cannot_follow_is_named() -> None:
-    """Where it listens, and where its log goes; the rest it can."""
+def test_changes_that_need_a_restart_are_listed() -> None:
+    """The listening address and the log need one; other keys do not."""
     before = parse("", {}).settings
     after = parse(
         "server: {port: 1, idle_timeout: 5s}\nlogging: {format: text}\n"
@@ -16,8 +16,8 @@ def test_what_a_running_router_cannot_follow_is_named() -> None:
     assert needs_restart(before, before) == []
 
 
-def test_a_load_may_take_as_long_as_a_first_byte_after_one() -> None:
-    """And any time where the first byte may."""
+def test_the_load_time_out_is_twice_the_first_byte_time_out() -> None:
+    """There is no limit on loads if the first byte has none."""
     assert load_timeout(parse("", {}).settings) == 1200.0
     unbounded = parse("proxy: {response_header_timeout: 0s}", {}).settings
     assert load_timeout(unbounded) == 0.0

@@ -1,4 +1,4 @@
-"""What the tests of commands share: running one in this process, and one in its own."""
+"""Fixtures that run a command in this process, or in a separate one."""
 
 import os
 import signal
@@ -18,8 +18,11 @@ Invoke = Callable[..., Result]
 
 @pytest.fixture
 def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Invoke:
-    """Run the command line in this process, in an empty directory, without OLLA_ variables but
-    the one that keeps it away from the user's own store."""
+    """Return a function that runs the command line in this process.
+
+    It runs in an empty directory, and without OLLA_ variables except OLLA_HOME, which protects the
+    user's own store.
+    """
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("OLLA_")]:
         monkeypatch.delenv(name)
@@ -32,7 +35,7 @@ def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Invoke:
 
 
 class Running:
-    """A command in its own process."""
+    """A command in a separate process."""
 
     def __init__(self, arguments: tuple[str, ...], directory: Path) -> None:
         environ = {name: each for name, each in os.environ.items() if not name.startswith("OLLA_")}
@@ -45,12 +48,12 @@ class Running:
             cwd=directory,
             env=environ,
         )
-        # A command that never says what is awaited would hold the test up.
+        # Otherwise a command without the expected output would block the test.
         self._deadline = threading.Timer(15, self._process.kill)
         self._deadline.start()
 
     def line_with(self, text: str) -> str:
-        """The next line that holds `text`."""
+        """Return the next line that contains `text`."""
         assert self._process.stdout is not None
         seen = []
         for line in self._process.stdout:
@@ -60,18 +63,18 @@ class Running:
         raise AssertionError(f"no line with {text!r} in:\n{''.join(seen)}")
 
     def stop(self) -> tuple[int, str]:
-        """Ask it to end; its exit status, and what it still wrote."""
+        """Send SIGTERM; return the exit status and the remaining output."""
         self._process.send_signal(signal.SIGTERM)
         return self.wait()
 
     def wait(self) -> tuple[int, str]:
-        """Its exit status when it has ended by itself, and what it still wrote."""
+        """Wait for the command to end; return its exit status and the remaining output."""
         rest, _ = self._process.communicate()
         self._deadline.cancel()
         return self._process.returncode, rest
 
     def kill(self) -> None:
-        """Make sure that it is gone."""
+        """Make sure that the process has ended."""
         self._deadline.cancel()
         self._process.kill()
         if self._process.stdout is not None:
@@ -81,7 +84,7 @@ class Running:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
-    """Start a command in its own process, in an empty directory."""
+    """Return a function that starts a command in a separate process, in an empty directory."""
     running: list[Running] = []
 
     def begin(*arguments: str) -> Running:

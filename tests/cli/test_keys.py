@@ -1,4 +1,4 @@
-"""`olla keys`: keys in the store that the configuration names, without a router."""
+"""Tests of `olla keys`, which works on the configured store without a router."""
 
 import asyncio
 import json
@@ -24,20 +24,20 @@ discovery: {static: {endpoints: [{url: "http://localhost:11434", name: gpu-1, ty
 
 @pytest.fixture
 def keys(invoke: Invoke, tmp_path: Path) -> Invoke:
-    """`olla keys`, with a store of its own."""
+    """Return a function that runs `olla keys` with an empty store."""
     (tmp_path / "olla.yaml").write_text(SETTINGS)
     return lambda *arguments: invoke("keys", *arguments)
 
 
-def made(result: Result) -> dict[str, Any]:
-    """The key that was made."""
+def created(result: Result) -> dict[str, Any]:
+    """Return the created key."""
     assert result.exit_code == 0, result.output
     shown: dict[str, Any] = json.loads(result.stdout)
     return shown
 
 
-def test_a_key_is_shown_once_and_only_its_digest_is_kept(keys: Invoke, tmp_path: Path) -> None:
-    """Alone on standard output, so that a script can take it; what to do with it beside that."""
+def test_a_key_is_shown_once_and_only_its_digest_is_stored(keys: Invoke, tmp_path: Path) -> None:
+    """The key is alone on standard output, for scripts; the instructions go to standard error."""
     result = keys("create", "--name", "ci", "--tier", "premium")
     assert result.exit_code == 0
     key = result.stdout.strip()
@@ -52,9 +52,9 @@ def test_a_key_is_shown_once_and_only_its_digest_is_kept(keys: Invoke, tmp_path:
     assert key not in keys("list", "--json").output
 
 
-def test_what_a_key_may_is_as_it_was_asked_for(keys: Invoke) -> None:
-    """Operations, models, endpoints, owner and life."""
-    shown = made(
+def test_a_key_has_the_given_attributes(keys: Invoke) -> None:
+    """Operations, models, endpoints, owner and expiry."""
+    shown = created(
         keys(
             *("create", "--json", "--tier", "member", "--owner", "alice", "--name", "it"),
             *("--operation", "embed", "--operation", "list", "--model", "nomic-*"),
@@ -62,40 +62,38 @@ def test_what_a_key_may_is_as_it_was_asked_for(keys: Invoke) -> None:
         )
     )
     assert shown["operations"] == ["embed", "list"]
-    joined = made(keys("create", "--json", "--operations", "manage, List"))
+    joined = created(keys("create", "--json", "--operations", "manage, List"))
     assert joined["operations"] == ["list", "manage"]
     for wrong in ("mange", "manage,", ""):
-        refused = keys("create", "--operation", wrong)
-        assert refused.exit_code == 2
-        assert "is not a valid operation" in refused.output
+        rejected = keys("create", "--operation", wrong)
+        assert rejected.exit_code == 2
+        assert "is not a valid operation" in rejected.output
     assert shown["models"] == ["nomic-*"]
     assert shown["endpoints"] == ["gpu-1"]
     assert (shown["user_id"], shown["name"], shown["tier"]) == ("alice", "it", "member")
     assert shown["created_at"] < shown["expires_at"]
-    everything = made(keys("create", "--json", "--admin"))
+    everything = created(keys("create", "--json", "--admin"))
     assert set(everything["operations"]) == {"generate", "embed", "list", "manage", "admin"}
-    plain = made(keys("create", "--json"))
+    plain = created(keys("create", "--json"))
     assert set(plain["operations"]) == {"generate", "embed", "list"}
 
 
-def test_a_tier_without_limits_or_an_endpoint_that_nobody_defined_is_noted(
-    keys: Invoke, tmp_path: Path
-) -> None:
-    """The key is made; the note says which limits hold all the same."""
+def test_an_undefined_tier_or_endpoint_is_noted(keys: Invoke, tmp_path: Path) -> None:
+    """The key is created; the note says which built-in limits still apply."""
     result = keys("create", "--endpoint", "gpu-9")
     assert result.exit_code == 0
-    note = "access.tiers says nothing of 'standard', so it has no limits"
-    assert f"{note} but 60 requests a minute at the management API\n" in result.stderr
+    note = "access.tiers does not define 'standard', so it has no limits"
+    assert f"{note} except 60 requests per minute at the management API\n" in result.stderr
     assert "'gpu-9'" in result.stderr
     result = keys("create", "--tier", "anonymous")
-    assert "but 10 requests a minute at the chat service\n" in result.stderr
+    assert "except 10 requests per minute at the chat service\n" in result.stderr
     (tmp_path / "olla.yaml").write_text(SETTINGS + "surfaces: {management: {enabled: false}}\n")
     assert f"{note}\n" in keys("create").stderr
     assert "note" not in keys("create", "--tier", "premium").stderr
 
 
-def test_the_list_tells_what_there_is(keys: Invoke) -> None:
-    """As a table that obeys nothing which stands in a name, or as JSON; by owner, too."""
+def test_the_list_shows_all_keys(keys: Invoke) -> None:
+    """As a table, in which names are not read as markup, or as JSON; optionally by owner."""
     assert "olla keys create" in keys("list").stderr
     keys("create", "--name", "[red]a[/red]", "--owner", "alice")
     keys("create", "--name", "b", "--owner", "bob", "--admin")
@@ -110,7 +108,7 @@ def test_the_list_tells_what_there_is(keys: Invoke) -> None:
     assert [(each["id"], each["is_active"]) for each in shown] == [(2, False)]
 
 
-def test_what_a_key_made_is_shown_and_ends_with_it(keys: Invoke, tmp_path: Path) -> None:
+def test_keys_created_by_a_key_are_revoked_with_it(keys: Invoke, tmp_path: Path) -> None:
     """The command says how many those are, and which."""
     for _ in range(4):
         keys("create")
@@ -120,13 +118,16 @@ def test_what_a_key_made_is_shown_and_ends_with_it(keys: Invoke, tmp_path: Path)
     connection.close()
     shown = json.loads(keys("list", "--json").stdout)
     assert [each["made_by"] for each in shown] == [None, 1, 2, None]
-    assert "so are 2 that it made, directly or by others: 2, 3\n" in keys("revoke", "1").stdout
+    revoked = keys("revoke", "1").stdout
+    assert "also revoked 2 that it created, directly or indirectly: 2, 3\n" in revoked
     shown = json.loads(keys("list", "--json").stdout)
     assert [each["is_active"] for each in shown] == [False, False, False, True]
 
 
-def test_the_list_tells_a_key_for_nothing_from_one_for_all(keys: Invoke, tmp_path: Path) -> None:
-    """Such keys may have been made before they were refused."""
+def test_the_list_distinguishes_a_key_without_rights_from_one_without_limits(
+    keys: Invoke, tmp_path: Path
+) -> None:
+    """Keys without any right may have been created before they were rejected."""
     for name in ("all", "none"):
         keys("create", "--name", name)
     with sqlite3.connect(tmp_path / "keys.db") as connection:
@@ -138,15 +139,15 @@ def test_the_list_tells_a_key_for_nothing_from_one_for_all(keys: Invoke, tmp_pat
     assert "nothing" in second
 
 
-def test_keys_of_the_configuration_are_counted_beside_it(keys: Invoke, tmp_path: Path) -> None:
-    """They are none of the store's, and the list says so."""
+def test_keys_of_the_configuration_are_counted(keys: Invoke, tmp_path: Path) -> None:
+    """They are not in the store, and the list says so."""
     more = "access: {keys: [{name: ci, key: 'a-long-key'}], "
     (tmp_path / "olla.yaml").write_text(SETTINGS.replace("access: {", more))
-    assert "1 more stand in the configuration" in keys("list").stderr
+    assert "the configuration has 1 more" in keys("list").stderr
 
 
-def test_a_revoked_key_stays_so_and_what_is_none_is_told(keys: Invoke) -> None:
-    """Exit status 1 for an id that nobody has, or somebody else."""
+def test_revoking_an_unknown_key_fails(keys: Invoke) -> None:
+    """Exit status 1 for an id that does not exist, or that belongs to another owner."""
     keys("create", "--owner", "alice")
     assert keys("revoke", "1", "--owner", "bob").exit_code == 1
     revoked = keys("revoke", "1")
@@ -171,13 +172,13 @@ def test_a_revoked_key_stays_so_and_what_is_none_is_told(keys: Invoke) -> None:
         ("list", "--config", "nowhere.yaml"),
     ],
 )
-def test_what_cannot_be_understood_is_2(keys: Invoke, arguments: tuple[str, ...]) -> None:
-    """The command line or the configuration is wrong."""
+def test_invalid_arguments_exit_with_two(keys: Invoke, arguments: tuple[str, ...]) -> None:
+    """The command line or the configuration is invalid."""
     assert keys(*arguments).exit_code == 2
 
 
-def test_a_store_that_cannot_be_used_is_one_line(keys: Invoke, tmp_path: Path) -> None:
-    """Exit status 1, and what is wrong."""
+def test_an_unusable_store_is_reported_on_one_line(keys: Invoke, tmp_path: Path) -> None:
+    """With exit status 1 and the reason."""
     (tmp_path / "keys.db").write_text("no database " * 100)
     for arguments in (("list",), ("create", "--tier", "premium"), ("revoke", "1")):
         result = keys(*arguments)
@@ -186,17 +187,17 @@ def test_a_store_that_cannot_be_used_is_one_line(keys: Invoke, tmp_path: Path) -
         assert result.stderr.count("\n") == 1
 
 
-def test_a_text_that_is_no_name_is_refused(keys: Invoke) -> None:
-    """It would stand in logs and tables."""
+def test_an_unprintable_name_is_rejected(keys: Invoke) -> None:
+    """Names appear in logs and tables."""
     result = keys("create", "--tier", "premium", "--name", "a\nb")
     assert result.exit_code == 1
     assert "printable" in result.stderr
 
 
-def test_a_router_that_runs_takes_what_was_made_and_no_more_what_was_revoked(
+def test_a_running_router_accepts_created_keys_and_rejects_revoked_ones(
     keys: Invoke, tmp_path: Path
 ) -> None:
-    """A key that it does not know it looks for; one that was revoked it learns of by itself."""
+    """It looks up an unknown key in the store, and learns of a revoked key at the next refresh."""
     store = tmp_path / "keys.db"
     with threaded_fleet(extra=f"store: {{url: 'sqlite:///{store}'}}\n") as fleet:
         key = keys("create", "--tier", "premium").stdout.strip()
@@ -204,31 +205,31 @@ def test_a_router_that_runs_takes_what_was_made_and_no_more_what_was_revoked(
         url = f"{fleet.url}/api/tags"
         assert requests.get(url, headers=headers, timeout=10).status_code == 200
         keys("revoke", "1")
-        fleet.call(fleet.fleet.app.access.store_service._read())
+        fleet.call(fleet.fleet.app.access.store_service._read_keys())
         assert requests.get(url, headers=headers, timeout=10).status_code == 401
 
 
-def test_a_router_that_had_no_store_finds_the_one_that_was_made(
+def test_a_router_without_a_store_finds_a_new_one(
     invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a word of keys in the configuration, the first key that is made counts."""
+    """If the configuration does not mention keys, the first created key still counts."""
     (tmp_path / "olla.yaml").write_text("server: {port: 1}\n")
     monkeypatch.setenv("OLLA_HOME", str(tmp_path / "home"))
     with threaded_fleet() as fleet:
-        made_up = {"Authorization": "Bearer oa-nobody"}
+        invalid = {"Authorization": "Bearer oa-unknown"}
         url = f"{fleet.url}/api/tags"
-        assert requests.get(url, headers=made_up, timeout=10).status_code == 401
+        assert requests.get(url, headers=invalid, timeout=10).status_code == 401
         assert not (tmp_path / "home").exists()
         key = invoke("keys", "create").stdout.strip()
         headers = {"Authorization": f"Bearer {key}"}
         assert requests.get(url, headers=headers, timeout=10).status_code == 200
 
 
-def test_routers_that_share_their_state_are_told_at_once(
+def test_routers_with_shared_state_are_notified_immediately(
     keys: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With `state.url`, what was made or revoked is announced."""
-    told: list[str] = []
+    """With `state.url`, created and revoked keys are announced."""
+    announced: list[str] = []
 
     class Shared:
         up = True
@@ -240,7 +241,7 @@ def test_routers_that_share_their_state_are_told_at_once(
             await asyncio.sleep(0)
 
         async def announce(self, what: str) -> None:
-            told.append(what)
+            announced.append(what)
 
         async def stop(self) -> None:
             await asyncio.sleep(0)
@@ -249,12 +250,12 @@ def test_routers_that_share_their_state_are_told_at_once(
     state = 'state: {url: "redis://127.0.0.1:1/0"}\n'
     (tmp_path / "olla.yaml").write_text(SETTINGS + state)
     keys("create", "--tier", "premium")
-    assert "at once" in keys("revoke", "1").stderr
-    assert told == ["keys", "revoked 1"]
+    assert "immediately" in keys("revoke", "1").stderr
+    assert announced == ["keys", "revoked 1"]
 
 
-def test_routers_that_cannot_be_told_find_out_by_themselves(keys: Invoke, tmp_path: Path) -> None:
-    """A Redis that is away keeps nobody from revoking a key."""
+def test_keys_can_be_revoked_while_redis_is_unavailable(keys: Invoke, tmp_path: Path) -> None:
+    """Routers find the change in the store."""
     state = 'state: {url: "redis://127.0.0.1:1/0"}\n'
     (tmp_path / "olla.yaml").write_text(SETTINGS + state)
     assert keys("create", "--tier", "premium").exit_code == 0

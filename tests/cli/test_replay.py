@@ -1,4 +1,4 @@
-"""`olla replay`."""
+"""Tests of `olla replay`."""
 
 import json
 from pathlib import Path
@@ -10,8 +10,8 @@ from tests.routers import Fleet
 from tests.test_app import LLAMA, generate
 
 
-async def test_a_routers_own_log_can_be_replayed(tmp_path: Path) -> None:
-    """What it has written is what the command reads."""
+async def test_the_decision_log_of_a_router_can_be_replayed(tmp_path: Path) -> None:
+    """The command reads the file that the router has written."""
     log = tmp_path / "decisions.jsonl"
     extra = f"routing: {{decision_log: '{log}'}}\n"
     async with Fleet({"a": (LLAMA,), "b": (LLAMA,)}, extra) as fleet:
@@ -31,8 +31,8 @@ async def test_a_routers_own_log_can_be_replayed(tmp_path: Path) -> None:
     assert "round-robin" in table.stdout
 
 
-def test_another_file_is_an_error_that_says_so(tmp_path: Path) -> None:
-    """Not a traceback."""
+def test_another_file_is_an_error(tmp_path: Path) -> None:
+    """It does not cause a traceback."""
     other = tmp_path / "notes.txt"
     other.write_text("hello\n")
     result = CliRunner().invoke(main, ["replay", str(other)])

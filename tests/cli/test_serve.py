@@ -1,4 +1,4 @@
-"""`olla serve` as a process: it listens, relays, drains on SIGTERM, and says what is wrong."""
+"""Tests of `olla serve` as a process: it listens, relays, drains on SIGTERM, and reports errors."""
 
 import http.client
 import json
@@ -26,19 +26,19 @@ ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.starts
 
 @pytest.fixture(scope="module")
 def fleet() -> Iterator[ThreadedFleet]:
-    """A node to be fronted."""
+    """Run a node for the router."""
     with threaded_fleet({"a": (MODEL,)}, time_scale=0.02) as running:
         yield running
 
 
 def command(*arguments: str) -> list[str]:
-    """The command line."""
+    """Return the command line."""
     return [sys.executable, "-m", "olla", *arguments]
 
 
 @contextmanager
 def served(config: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """A running `olla serve`, and its port."""
+    """Run `olla serve`, and yield the process and its port."""
     with subprocess.Popen(
         command("serve", "--config", str(config), "--log-level", "info"),
         stdout=subprocess.PIPE,
@@ -53,21 +53,21 @@ def served(config: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
                     yield process, int(event["url"].rsplit(":", 1)[1])
                     break
             else:
-                pytest.fail("it never listened")
+                pytest.fail("the router did not listen")
         finally:
             process.kill()
 
 
 @pytest.fixture
 def config(fleet: ThreadedFleet, tmp_path: Path) -> Path:
-    """A configuration over the node."""
+    """Write a configuration for the node."""
     path = tmp_path / "olla.yaml"
     path.write_text(settings_text({"a": fleet.fleet.nodes["a"].url}))
     return path
 
 
-def test_it_serves_and_stops_with_zero(config: Path) -> None:
-    """A stream that runs when SIGTERM comes is finished; the exit status is 0."""
+def test_a_drained_router_exits_with_zero(config: Path) -> None:
+    """A stream in flight at SIGTERM is finished."""
     with served(config) as (process, port):
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
         body = {"model": MODEL, "prompt": "a story", "options": {"num_predict": 30}}
@@ -82,8 +82,8 @@ def test_it_serves_and_stops_with_zero(config: Path) -> None:
         assert process.wait(10) == 0
 
 
-def test_a_taken_port_ends_with_one_and_says_what_to_do(config: Path) -> None:
-    """No traceback: a sentence."""
+def test_a_port_in_use_exits_with_one_and_the_reason(config: Path) -> None:
+    """On one line, without a traceback."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         ran = subprocess.run(
@@ -98,8 +98,8 @@ def test_a_taken_port_ends_with_one_and_says_what_to_do(config: Path) -> None:
     assert "Traceback" not in ran.stderr
 
 
-def test_a_bad_file_ends_with_two_and_every_problem(tmp_path: Path) -> None:
-    """Line, key and the nearest known key."""
+def test_an_invalid_file_exits_with_two_and_every_problem(tmp_path: Path) -> None:
+    """With line, key and the nearest known key."""
     path = tmp_path / "bad.yaml"
     path.write_text("server:\n  prot: 1\nproxy:\n  load_balancer: best\n")
     ran = subprocess.run(
@@ -115,7 +115,7 @@ def test_a_bad_file_ends_with_two_and_every_problem(tmp_path: Path) -> None:
 
 
 def test_the_demo_answers(tmp_path: Path) -> None:
-    """`olla demo` needs nothing else, and says what to type."""
+    """`olla demo` needs no other server, and shows commands to try."""
     with subprocess.Popen(
         command("demo", "--port", "0", "--time-scale", "0.01"),
         stdout=subprocess.PIPE,
@@ -142,8 +142,8 @@ def test_the_demo_answers(tmp_path: Path) -> None:
             process.kill()
 
 
-def test_sighup_has_the_file_read_again(fleet: ThreadedFleet, tmp_path: Path) -> None:
-    """And the process goes on; with a bad file as well."""
+def test_sighup_reloads_the_file(fleet: ThreadedFleet, tmp_path: Path) -> None:
+    """The process continues, even if the file is invalid."""
     config = tmp_path / "olla.yaml"
     config.write_text(settings_text({"a": fleet.fleet.nodes["a"].url}))
     with served(config) as (process, port):
@@ -157,29 +157,30 @@ def test_sighup_has_the_file_read_again(fleet: ThreadedFleet, tmp_path: Path) ->
             assert any(json.loads(line)["message"] == message for line in process.stdout)
         connection = http.client.HTTPConnection("127.0.0.1", port)
         connection.request("GET", "/internal/status/endpoints")
-        told = json.loads(connection.getresponse().read())
+        status = json.loads(connection.getresponse().read())
         connection.close()
-        assert "renamed" in str(told)
+        assert "renamed" in str(status)
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
 
 
-def test_a_second_signal_ends_it_at_once(fleet: ThreadedFleet, tmp_path: Path) -> None:
-    """Whoever asks twice does not want to wait for streams."""
+def test_a_second_signal_ends_the_process_immediately(fleet: ThreadedFleet, tmp_path: Path) -> None:
+    """It does not wait for streams."""
     config = tmp_path / "olla.yaml"
     text = settings_text({"a": fleet.fleet.nodes["a"].url})
     config.write_text(text.replace("shutdown_timeout: 1s", "shutdown_timeout: 60s"))
     fleet.fleet.nodes["a"].faults.set("hang")
-    with served(config) as (process, port), socket.create_connection(("127.0.0.1", port)) as asking:
+    with served(config) as (process, port), socket.create_connection(("127.0.0.1", port)) as client:
         assert process.stdout is not None
         body = b'{"model": "llama3.2", "prompt": "x", "stream": false}'
         head = b"POST /api/generate HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
-        asking.sendall(head % len(body) + body)
+        client.sendall(head % len(body) + body)
         connection = http.client.HTTPConnection("127.0.0.1", port)
         while True:
             connection.request("GET", "/metrics")
-            told = connection.getresponse().read()
-            if any(b'%b{endpoint="a"} 1.0' % name in told for name in (b"_progress", b"_flight")):
+            metrics = connection.getresponse().read()
+            names = (b"_progress", b"_flight")
+            if any(b'%b{endpoint="a"} 1.0' % name in metrics for name in names):
                 break
         connection.close()
         process.send_signal(signal.SIGTERM)
@@ -191,7 +192,7 @@ def test_a_second_signal_ends_it_at_once(fleet: ThreadedFleet, tmp_path: Path) -
 
 @pytest.fixture
 def wired(monkeypatch: pytest.MonkeyPatch) -> list[LoadedSettings]:
-    """What the router would have been started with."""
+    """Return the settings that the router would have been started with."""
     started: list[LoadedSettings] = []
 
     async def serve(loaded: LoadedSettings, **_: Any) -> None:
@@ -201,10 +202,10 @@ def wired(monkeypatch: pytest.MonkeyPatch) -> list[LoadedSettings]:
     return started
 
 
-def test_options_win_over_variables_and_variables_over_the_file(
+def test_options_override_variables_and_variables_override_the_file(
     invoke: Invoke, wired: list[LoadedSettings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The nearer to the command, the stronger."""
+    """The source closest to the command takes precedence."""
     (tmp_path / "f.yaml").write_text("server: {host: a, port: 1}\nlogging: {level: error}")
     monkeypatch.setenv("OLLA_SERVER_PORT", "2")
     monkeypatch.setenv("OLLA_SERVER_HOST", "b")
@@ -215,29 +216,29 @@ def test_options_win_over_variables_and_variables_over_the_file(
     assert wired[0].source == "f.yaml"
 
 
-def test_a_router_that_cannot_start_says_why(
+def test_a_router_that_cannot_start_reports_the_reason(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One line, exit status 1, no traceback."""
+    """On one line with exit status 1, without a traceback."""
 
     async def serve(loaded: LoadedSettings, **_: Any) -> None:
         raise StartError("cannot listen on localhost:1: because")
 
     monkeypatch.setattr("olla.app.serve", serve)
-    told = invoke("serve")
-    assert told.exit_code == 1
-    assert told.stderr == "olla: cannot listen on localhost:1: because\n"
+    result = invoke("serve")
+    assert result.exit_code == 1
+    assert result.stderr == "olla: cannot listen on localhost:1: because\n"
 
 
-def test_settings_that_turn_out_unusable_at_the_start_are_listed(
+def test_settings_that_are_invalid_at_startup_are_listed(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A secret's file that has gone away in the meantime, for example."""
+    """For example, a secret file may have been deleted in the meantime."""
 
     async def serve(loaded: LoadedSettings, **_: Any) -> None:
         raise SettingsError([Problem("gpu-1", 0, 0, "auth", "gone")])
 
     monkeypatch.setattr("olla.app.serve", serve)
-    told = invoke("serve")
-    assert told.exit_code == 2
-    assert told.stderr == "gpu-1: auth: gone\n1 problem found\n"
+    result = invoke("serve")
+    assert result.exit_code == 2
+    assert result.stderr == "gpu-1: auth: gone\n1 problem found\n"

@@ -1,4 +1,4 @@
-"""`olla simulate-node`."""
+"""Tests of `olla simulate-node`."""
 
 import json
 import socket
@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 
-def test_a_simulated_node_has_the_models_it_was_given(start: Callable[..., Any]) -> None:
-    """It says where it is, lists its models, and ends on SIGTERM."""
+def test_a_simulated_node_has_the_given_models(start: Callable[..., Any]) -> None:
+    """It shows its URL, lists its models, and stops on SIGTERM."""
     node = start("simulate-node", "--port", "0", "--model", "llama3.2", "--model", "mistral")
     url = node.line_with("simulated Ollama node at ").split()[-1]
     with urllib.request.urlopen(f"{url}/api/tags") as response:
@@ -18,8 +18,8 @@ def test_a_simulated_node_has_the_models_it_was_given(start: Callable[..., Any])
     assert status == 0, rest
 
 
-def test_a_port_that_is_taken_is_said(start: Callable[..., Any]) -> None:
-    """One line, exit status 1."""
+def test_a_port_in_use_is_reported(start: Callable[..., Any]) -> None:
+    """On one line, with exit status 1."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         node = start("simulate-node", "--port", str(port))

@@ -1,4 +1,4 @@
-"""`olla status`: what is shown, and what is said when nothing sensible answers."""
+"""Tests of `olla status`: its table, and its errors."""
 
 import json
 import threading
@@ -42,7 +42,7 @@ STATUS = {
 }
 
 
-class _Answering(BaseHTTPRequestHandler):
+class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         status, body = self.server.answer  # type: ignore[attr-defined]
         self.send_response(status)
@@ -51,13 +51,13 @@ class _Answering(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+        """Do not log requests."""
 
 
 @pytest.fixture
 def answering() -> Iterator[Callable[[int, bytes], str]]:
-    """A server that answers everything with one status and body; its address."""
-    server = HTTPServer(("127.0.0.1", 0), _Answering)
+    """Return a function that sets the response of a server and returns its URL."""
+    server = HTTPServer(("127.0.0.1", 0), _Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
 
@@ -71,13 +71,13 @@ def answering() -> Iterator[Callable[[int, bytes], str]]:
     server.server_close()
 
 
-def test_a_router_that_requires_keys_is_asked_with_one(invoke: Invoke) -> None:
-    """By the option or the variable; without one, the error says how to give it."""
+def test_the_key_is_sent_to_a_router_that_requires_keys(invoke: Invoke) -> None:
+    """From the option or the variable; without a key, the error says how to give one."""
     extra = "access: {require_key: true, keys: [{name: ci, key: key-of-the-ci}]}\n"
     with threaded_fleet({"only": ("llama3.2:latest",)}, extra) as fleet:
-        refused = invoke("status", "--url", fleet.url)
-        assert refused.exit_code == 1
-        assert "OLLA_KEY" in refused.stderr
+        rejected = invoke("status", "--url", fleet.url)
+        assert rejected.exit_code == 1
+        assert "OLLA_KEY" in rejected.stderr
         assert invoke("status", "--url", fleet.url, "--key", "other-key").exit_code == 1
         assert "healthy" in invoke("status", "--url", fleet.url, "--key", "key-of-the-ci").stdout
         with pytest.MonkeyPatch.context() as environment:
@@ -85,18 +85,20 @@ def test_a_router_that_requires_keys_is_asked_with_one(invoke: Invoke) -> None:
             assert "healthy" in invoke("status", "--url", fleet.url).stdout
 
 
-def test_a_key_that_no_header_can_have_is_not_repeated(invoke: Invoke) -> None:
-    """A key with a line break is refused before it is sent."""
+def test_an_invalid_key_is_rejected_and_not_repeated(invoke: Invoke) -> None:
+    """A key with a line break is rejected before it is sent."""
     result = invoke("status", "--key", "secret\nkey")
     assert result.exit_code == 2
     assert "secret" not in result.output
 
 
-def test_the_fleet_is_a_table(invoke: Invoke, answering: Callable[[int, bytes], str]) -> None:
-    """A line an endpoint, whole even where there is no terminal, and nothing read as markup."""
-    told = invoke("status", "--url", answering(200, json.dumps(STATUS).encode()) + "/")
-    heading, columns, first, second = (line.strip() for line in told.stdout.splitlines())
-    assert told.exit_code == 0
+def test_the_fleet_is_shown_as_a_table(
+    invoke: Invoke, answering: Callable[[int, bytes], str]
+) -> None:
+    """One line per endpoint, not cut without a terminal, and without markup."""
+    result = invoke("status", "--url", answering(200, json.dumps(STATUS).encode()) + "/")
+    heading, columns, first, second = (line.strip() for line in result.stdout.splitlines())
+    assert result.exit_code == 0
     assert heading == (
         "olla 1.2.3, healthy, policy loaded-first, 10 requests, 1 failures, 2 in flight"
     )
@@ -109,37 +111,35 @@ def test_the_fleet_is_a_table(invoke: Invoke, answering: Callable[[int, bytes], 
     assert second.endswith("does not answer ([Errno 111] Connection refused)")
 
 
-def test_json_is_passed_on_unchanged(
-    invoke: Invoke, answering: Callable[[int, bytes], str]
-) -> None:
+def test_json_is_printed_unchanged(invoke: Invoke, answering: Callable[[int, bytes], str]) -> None:
     """For programs."""
     body = json.dumps(STATUS, indent=3)
-    told = invoke("status", "--json", "--url", answering(200, body.encode()))
-    assert told.stdout == body + "\n"
+    result = invoke("status", "--json", "--url", answering(200, body.encode()))
+    assert result.stdout == body + "\n"
 
 
-def test_nothing_that_answers_is_said(invoke: Invoke, free_port: int) -> None:
-    """With the address and what to look at, exit status 1."""
-    told = invoke("status", "--url", f"http://127.0.0.1:{free_port}")
-    assert (told.exit_code, told.stdout) == (1, "")
-    assert told.stderr.startswith(
-        f"olla: no router answers at http://127.0.0.1:{free_port}/internal/status: "
+def test_an_unreachable_router_is_reported(invoke: Invoke, free_port: int) -> None:
+    """With the address and a hint, and exit status 1."""
+    result = invoke("status", "--url", f"http://127.0.0.1:{free_port}")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith(
+        f"olla: cannot reach a router at http://127.0.0.1:{free_port}/internal/status: "
     )
-    assert "is it running" in told.stderr
+    assert "is it running" in result.stderr
 
 
 @pytest.mark.parametrize(
     ("status", "body", "message"),
     [
-        (404, b"not found", "answers 404 Not Found; is it an olla router?"),
-        (502, b"", "answers 502 Bad Gateway; is it an olla router?"),
-        (200, b"Ollama is running", "is no olla router"),
-        (200, b"[]", "is no olla router"),
-        (200, b'{"endpoints": []}', "is no olla router"),
-        (200, b"\xff", "is no olla router"),
+        (404, b"not found", "returned 404 Not Found; is it an olla router?"),
+        (502, b"", "returned 502 Bad Gateway; is it an olla router?"),
+        (200, b"Ollama is running", "is not an olla router"),
+        (200, b"[]", "is not an olla router"),
+        (200, b'{"endpoints": []}', "is not an olla router"),
+        (200, b"\xff", "is not an olla router"),
     ],
 )
-def test_something_else_that_answers_is_said(
+def test_another_server_is_reported(
     status: int,
     body: bytes,
     message: str,
@@ -147,26 +147,26 @@ def test_something_else_that_answers_is_said(
     answering: Callable[[int, bytes], str],
 ) -> None:
     """An Ollama, a web page, another version: no traceback, exit status 1."""
-    told = invoke("status", "--url", answering(status, body))
-    assert (told.exit_code, told.stdout) == (1, "")
-    assert message in told.stderr
+    result = invoke("status", "--url", answering(status, body))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert message in result.stderr
 
 
 @pytest.mark.parametrize("url", ["http://[::1", "http://a b"])
-def test_an_address_that_is_none_is_said(url: str, invoke: Invoke) -> None:
-    """No traceback."""
-    told = invoke("status", "--url", url)
-    assert told.exit_code == 1
-    assert told.stderr.startswith("olla: ")
+def test_an_invalid_address_is_reported(url: str, invoke: Invoke) -> None:
+    """It does not cause a traceback."""
+    result = invoke("status", "--url", url)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("olla: ")
 
 
-def test_the_key_does_not_follow_a_redirect(invoke: Invoke) -> None:
-    """A redirect is an error that names the other address, which is never asked."""
-    asked: list[str | None] = []
+def test_the_key_is_not_sent_to_the_target_of_a_redirect(invoke: Invoke) -> None:
+    """A redirect is an error that names the target, which gets no request."""
+    requested_hosts: list[str | None] = []
 
-    class Redirecting(_Answering):
+    class Redirecting(_Handler):
         def do_GET(self) -> None:
-            asked.append(self.headers.get("Host"))
+            requested_hosts.append(self.headers.get("Host"))
             self.send_response(302)
             self.send_header("Location", f"http://localhost:{self.server.server_address[1]}/x")
             self.send_header("Content-Length", "0")
@@ -183,5 +183,5 @@ def test_the_key_does_not_follow_a_redirect(invoke: Invoke) -> None:
         server.server_close()
         thread.join()
     assert shown.exit_code == 1
-    assert "give that address as --url" in shown.output
-    assert asked == [address.removeprefix("http://")]
+    assert "use that address as --url" in shown.output
+    assert requested_hosts == [address.removeprefix("http://")]

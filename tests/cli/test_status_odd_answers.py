@@ -1,4 +1,4 @@
-"""`olla status` in front of answers that no router should give."""
+"""Tests of `olla status` with malformed responses."""
 
 import json
 import threading
@@ -13,7 +13,7 @@ Invoke = Callable[..., Result]
 
 
 def status_with(**changed: object) -> bytes:
-    """A router's answer about one endpoint."""
+    """Return a router's response about one endpoint."""
     endpoint = {
         "name": "gpu-1",
         "type": "ollama",
@@ -37,7 +37,7 @@ def status_with(**changed: object) -> bytes:
 
 @pytest.fixture
 def answering() -> Iterator[Callable[[bytes], str]]:
-    """A server that answers everything with one body; its address."""
+    """Return a function that sets the body of a server and returns its URL."""
     bodies: list[bytes] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -48,7 +48,7 @@ def answering() -> Iterator[Callable[[bytes], str]]:
             self.wfile.write(bodies[-1])
 
         def log_message(self, *_: Any) -> None:
-            """Say nothing."""
+            """Do not log requests."""
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -74,18 +74,18 @@ def answering() -> Iterator[Callable[[bytes], str]]:
         ({"name": "a\u202eb"}, r"a\u202eb"),
     ],
 )
-def test_what_endpoints_say_cannot_command_a_terminal(
+def test_text_of_endpoints_cannot_control_a_terminal(
     changed: dict[str, object],
     shown: str,
     invoke: Invoke,
     answering: Callable[[bytes], str],
 ) -> None:
-    """Names of models come from the endpoints: what is no plain text is written out."""
-    told = invoke("status", "--url", answering(status_with(**changed)))
-    assert told.exit_code == 0
-    assert shown in told.stdout
-    assert len(told.stdout.splitlines()) == 3
-    assert "\x1b" not in told.stdout
+    """Names of models come from the endpoints, so control characters are escaped."""
+    result = invoke("status", "--url", answering(status_with(**changed)))
+    assert result.exit_code == 0
+    assert shown in result.stdout
+    assert len(result.stdout.splitlines()) == 3
+    assert "\x1b" not in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -100,11 +100,11 @@ def test_what_endpoints_say_cannot_command_a_terminal(
     ids=["too deep", "utf-16", "no list", "no names", "text"],
 )
 @pytest.mark.parametrize("options", [[], ["--json"]], ids=["table", "json"])
-def test_an_answer_of_another_shape_is_said(
+def test_a_malformed_response_is_reported(
     options: list[str], body: bytes, invoke: Invoke, answering: Callable[[bytes], str]
 ) -> None:
-    """One line, exit status 1, no traceback."""
-    told = invoke("status", *options, "--url", answering(body))
-    assert (told.exit_code, told.stdout) == (1, "")
-    assert "is no olla router" in told.stderr
-    assert len(told.stderr.splitlines()) == 1
+    """On one line with exit status 1, without a traceback."""
+    result = invoke("status", *options, "--url", answering(body))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "is not an olla router" in result.stderr
+    assert len(result.stderr.splitlines()) == 1

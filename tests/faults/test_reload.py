@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from olla.app import App
-from olla.app.process import follow
+from olla.app.process import follow_settings
 from olla.settings import LoadedSettings, SettingsError, load, parse
 from tests.routers import ADMIN, WITH_ADMIN, Fleet, settings_text
 
@@ -158,7 +158,7 @@ async def test_a_file_with_problems_changes_nothing_and_the_log_tells_them(
         file.write_text(settings_text({"a": fleet.nodes["a"].url}))
         hangup = asyncio.Event()
         following = asyncio.create_task(
-            follow(fleet.app, lambda: load(file, {}), file, hangup, poll=0.02)
+            follow_settings(fleet.app, lambda: load(file, {}), file, hangup, poll=0.02)
         )
         await asyncio.sleep(0.01)
         before = fleet.app.prober.snapshot
@@ -208,7 +208,9 @@ async def test_a_file_is_read_only_once_it_has_stayed_as_it_is(tmp_path: Path) -
             read.append(file.read_text())
             return load(file, {})
 
-        following = asyncio.create_task(follow(fleet.app, reload, file, asyncio.Event(), poll=0.1))
+        following = asyncio.create_task(
+            follow_settings(fleet.app, reload, file, asyncio.Event(), poll=0.1)
+        )
         await asyncio.sleep(0.01)
         for size in range(0, len(whole), len(whole) // 20):
             file.write_text(whole[:size])
@@ -228,11 +230,11 @@ async def test_what_takes_a_restart_is_said() -> None:
         text = settings_text({"b": fleet.nodes["a"].url}).replace("port: 0", "port: 1")
         await fleet.app.reload(parse(text, {}))
         assert "b" in fleet.app.prober.snapshot.by_name
-        (line,) = [line for line in fleet.log.getvalue().splitlines() if "takes a restart" in line]
+        (line,) = [line for line in fleet.log.getvalue().splitlines() if "needs a restart" in line]
         assert json.loads(line)["setting"] == "server.port"
         fleet.log.clear()
         await fleet.app.reload(parse(text.replace("port: 1", "port: 0"), {}))
-        assert "takes a restart" not in fleet.log.getvalue()  # what runs has this port
+        assert "needs a restart" not in fleet.log.getvalue()  # what runs has this port
 
 
 async def test_secrets_that_cannot_be_read_change_nothing(tmp_path: Path) -> None:
@@ -289,7 +291,7 @@ def in_force(app: App) -> dict[str, object]:
 
 STEPS = (
     *("routing_options", "queue_limits", "load_timeout", "timeouts", "aliases", "context_rule"),
-    *("paths_for", "own_paths", "connections_max", "browser_guard"),
+    *("paths_for", "internal_routes", "connections_max", "browser_guard"),
 )
 CHANGED = """
 proxy: {load_balancer: round-robin, connection_timeout: 3s, connection_keep_alive: 7s,

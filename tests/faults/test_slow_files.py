@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from olla.app import App
-from olla.app.process import follow
+from olla.app.process import follow_settings
 from olla.settings import load, parse
 from tests.routers import Fleet, settings_text
 
@@ -66,7 +66,7 @@ async def test_a_configuration_file_that_does_not_answer(
         file.write_text(settings_text({"a": fleet.nodes["a"].url}))
         monkeypatch.setattr(Path, "stat", hanging.before(Path.stat, "olla.yaml"))
         following = asyncio.create_task(
-            follow(fleet.app, lambda: load(file, {}), file, asyncio.Event(), poll=0.01)
+            follow_settings(fleet.app, lambda: load(file, {}), file, asyncio.Event(), poll=0.01)
         )
         await answers_while(hanging, fleet, session)
         following.cancel()

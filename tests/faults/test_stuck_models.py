@@ -13,7 +13,7 @@ MODEL, OTHER = "llama3.2:latest", "mistral:latest"
 
 def impatient(fleet: Fleet) -> Fleet:
     """Look often, and suspect soon."""
-    confirming = fleet.app.confirming
+    confirming = fleet.app.stall_detector
     confirming.interval = confirming.again_first = 0.05
     confirming.timeout = 0.3
     confirming.patience = Patience(least=0.3, times=0.0)
@@ -50,8 +50,8 @@ async def test_a_stuck_model_is_left_alone_and_what_it_holds_goes_elsewhere() ->
         Fleet(nodes, WITH_ADMIN, keep_alive=1e6) as fleet,
         aiohttp.ClientSession() as session,
     ):
-        await fleet.app.confirming.stop()
-        impatient(fleet).app.confirming.start()
+        await fleet.app.stall_detector.stop()
+        impatient(fleet).app.stall_detector.start()
         for name in nodes:
             await ask(session, fleet, **ADMIN, **{"X-Olla-Endpoint": name})
         fleet.nodes["a"].faults.set("hang")
@@ -75,7 +75,7 @@ async def test_a_stuck_model_is_left_alone_and_what_it_holds_goes_elsewhere() ->
 async def test_a_fault_while_looking_does_not_end_the_looking() -> None:
     """The next look is as good as any."""
     async with Fleet({"a": (MODEL,)}) as fleet:
-        confirming = fleet.app.confirming
+        confirming = fleet.app.stall_detector
         await confirming.stop()
         looks: asyncio.Queue[None] = asyncio.Queue()
 
@@ -84,7 +84,7 @@ async def test_a_fault_while_looking_does_not_end_the_looking() -> None:
             raise RuntimeError("a fault in olla")
 
         confirming._moving = broken
-        impatient(fleet).app.confirming.start()
+        impatient(fleet).app.stall_detector.start()
         async with asyncio.timeout(10):
             for _ in range(3):
                 await looks.get()
@@ -97,9 +97,9 @@ async def test_a_slow_answer_is_confirmed_to_be_slow_and_stays() -> None:
     """One token comes, so nothing is wrong; and asking for it has loaded nothing."""
     slow = {"tokens_per_second": 5.0, "time_scale": 1.0, "load_bandwidth": 1e12, "num_parallel": 2}
     async with Fleet({"a": (MODEL,), "b": (MODEL,)}, WITH_ADMIN, **slow) as fleet:
-        await fleet.app.confirming.stop()
-        impatient(fleet).app.confirming.start()
-        fleet.app.confirming.timeout = 5.0
+        await fleet.app.stall_detector.stop()
+        impatient(fleet).app.stall_detector.start()
+        fleet.app.stall_detector.timeout = 5.0
         async with aiohttp.ClientSession() as session, asyncio.timeout(30):
             for name in fleet.nodes:
                 await ask(session, fleet, **ADMIN, **{"X-Olla-Endpoint": name})
@@ -124,5 +124,5 @@ async def test_a_model_that_is_not_in_memory_is_not_asked() -> None:
         twin = fleet.app.dispatcher.twins.by_name["a"]
         instance = twin.names[canonical(OTHER)]
         before = fleet.nodes["a"].loads
-        assert await fleet.app.confirming.one_token(instance) is None
+        assert await fleet.app.stall_detector.one_token(instance) is None
         assert fleet.nodes["a"].loads == before

@@ -1,4 +1,4 @@
-"""`make` and the continuous check do what they say, as far as it can be told without doing it."""
+"""Tests of `make` and the CI script, as far as possible without running them."""
 
 import os
 import re
@@ -13,7 +13,7 @@ CI = ROOT / ".ci" / "run"
 
 
 def make(*arguments: str, **variables: str) -> list[str]:
-    """The lines that make prints."""
+    """Return the output lines of make."""
     inherited = {
         name: value
         for name, value in os.environ.items()
@@ -32,7 +32,7 @@ def make(*arguments: str, **variables: str) -> list[str]:
 
 
 def test_make_alone_shows_every_target() -> None:
-    """Without a target it changes nothing: it tells what there is."""
+    """Without a target, make changes nothing and lists the targets."""
     shown = [line.split()[0] for line in make()]
     phony = re.findall(r"^\.PHONY: (.+)$", MAKEFILE, re.MULTILINE)[0].split()
     assert sorted(shown) == sorted(phony)
@@ -48,14 +48,14 @@ def test_make_alone_shows_every_target() -> None:
     ],
 )
 def test_make_run_runs_the_router(variables: dict[str, str], expected: str) -> None:
-    """Over simulated nodes, or over a configuration; both on a port of one's choice."""
+    """In front of simulated nodes, or with a configuration; both optionally with a port."""
     given = [f"{name}={value}" for name, value in variables.items()]
     for lines in (make("--dry-run", "run", *given), make("--dry-run", "run", **variables)):
         assert lines[-1].split("/olla ")[1].strip() == expected
 
 
-def test_an_old_python_is_told_before_anything_is_made(tmp_path: Path) -> None:
-    """The message says which Python is needed and how to name it."""
+def test_an_old_python_is_rejected_before_setup(tmp_path: Path) -> None:
+    """The message says which Python is needed and how to select it."""
     old = tmp_path / "python3"
     old.write_text("#!/bin/sh\nexit 1\n")
     old.chmod(0o755)
@@ -72,8 +72,8 @@ def test_an_old_python_is_told_before_anything_is_made(tmp_path: Path) -> None:
     assert not (tmp_path / ".venv").exists()
 
 
-def test_the_continuous_check_can_be_run() -> None:
-    """It is executable, it is bash, and it stops at the first failure."""
+def test_the_ci_script_is_valid() -> None:
+    """It is executable, valid bash, and stops at the first failure."""
     assert os.access(CI, os.X_OK)
     subprocess.run(["bash", "-n", CI], check=True)
     assert "set -euo pipefail" in CI.read_text()

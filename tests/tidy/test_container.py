@@ -1,4 +1,4 @@
-"""The container image, as far as it can be told without building it."""
+"""Tests of the container image, as far as possible without building it."""
 
 import json
 import os
@@ -20,12 +20,12 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
 
 def instruction(name: str) -> str:
-    """What follows the last instruction of that name."""
+    """Return the arguments of the last instruction with a name."""
     return re.findall(rf"^{name} (.+)$", DOCKERFILE, re.MULTILINE)[-1]
 
 
 def copied() -> dict[str, str]:
-    """What the image takes from the repository, and where to."""
+    """Return the sources that the image copies from the repository, with their targets."""
     pairs = {}
     for line in re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, re.MULTILINE):
         *sources, target = line.split()
@@ -34,14 +34,14 @@ def copied() -> dict[str, str]:
 
 
 def health_check() -> list[str]:
-    """The command that tells how the container is, with this Python."""
+    """Return the command of the health check, run by this Python."""
     python, *arguments = json.loads(instruction("HEALTHCHECK").partition(" CMD ")[2])
     assert python == "python"
     return [sys.executable, *arguments]
 
 
-def test_what_is_copied_is_there_and_not_left_out() -> None:
-    """Each source of a COPY exists, and `.dockerignore` lets it into the context."""
+def test_copied_files_exist_and_are_not_ignored() -> None:
+    """Each source of a COPY exists, and `.dockerignore` includes it in the build context."""
     allowed = re.findall(r"^!(.+)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
     assert copied()
     for source in copied():
@@ -49,14 +49,14 @@ def test_what_is_copied_is_there_and_not_left_out() -> None:
         assert any(fnmatch(source, pattern) for pattern in allowed), source
 
 
-def test_everything_that_is_let_in_is_copied() -> None:
-    """Nothing else goes into the context."""
+def test_the_build_context_has_only_copied_files() -> None:
+    """`.dockerignore` excludes everything else."""
     allowed = re.findall(r"^!(.+)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
     assert set(allowed) == set(copied())
 
 
-def test_it_starts_the_router_with_the_copied_configuration() -> None:
-    """The command line is one that `olla` takes, and the file is where it looks."""
+def test_the_image_runs_the_router_with_the_copied_configuration() -> None:
+    """The command line is valid, and names the file where it was copied to."""
     entry, arguments = json.loads(instruction("ENTRYPOINT")), json.loads(instruction("CMD"))
     assert entry == ["olla"]
     with click.Context(main) as context:
@@ -67,25 +67,25 @@ def test_it_starts_the_router_with_the_copied_configuration() -> None:
     )
 
 
-def test_it_listens_for_others_on_the_port_it_exposes() -> None:
-    """The shipped file, with what the image sets, listens on every interface."""
+def test_the_router_listens_on_the_exposed_port() -> None:
+    """The shipped file, with the variables of the image, listens on all interfaces."""
     variables = dict(re.findall(r"^ENV (OLLA_\w+)=(\S+)$", DOCKERFILE, re.MULTILINE))
     server = load(ROOT / "config/olla.yaml", variables).settings.server
     assert server.host == "0.0.0.0"
     assert server.port == int(instruction("EXPOSE"))
 
 
-def test_the_health_check_tells_a_router_that_serves_from_none(free_port: int) -> None:
-    """Exit status 0 in front of a router, another one where nobody listens."""
+def test_the_health_check_detects_a_running_router(free_port: int) -> None:
+    """Exit status 0 with a router, and non-zero without a listener."""
     with threaded_fleet({"a": ("llama3.2:latest",)}) as fleet:
-        for port, well in ((urlsplit(fleet.url).port, True), (free_port, False)):
+        for port, healthy in ((urlsplit(fleet.url).port, True), (free_port, False)):
             environment = {**os.environ, "OLLA_SERVER_PORT": str(port)}
             ran = subprocess.run(
                 health_check(), env=environment, capture_output=True, check=False, timeout=10
             )
-            assert (ran.returncode == 0) is well, ran.stderr
+            assert (ran.returncode == 0) is healthy, ran.stderr
 
 
-def test_it_does_not_run_as_root() -> None:
+def test_the_image_does_not_run_as_root() -> None:
     """The user is a number other than 0, which an orchestrator can check."""
     assert int(instruction("USER")) > 0

@@ -1,6 +1,6 @@
-"""What is released can be built again and installed, as far as a quick test can tell.
+"""Quick tests that a release can be built and installed.
 
-`make dist` builds and installs for real.
+`make dist` builds and installs it completely.
 """
 
 import re
@@ -25,7 +25,7 @@ BUILD = [*RUN, *PROJECT["optional-dependencies"]["build"]]
 
 @pytest.mark.parametrize(("lock", "wanted"), [("run", RUN), ("build", BUILD)])
 def test_a_lock_has_every_dependency_in_its_range(lock: str, wanted: list[str]) -> None:
-    """Each requirement of pyproject.toml is locked, at a version that it allows, with hashes."""
+    """Each requirement of pyproject.toml is locked at an allowed version, with hashes."""
     text = (ROOT / "packaging" / f"{lock}.lock").read_text()
     locked = dict(re.findall(r"^([A-Za-z0-9._-]+)==([^\s;]+)", text, re.MULTILINE))
     for each in map(Requirement, wanted):
@@ -37,8 +37,8 @@ def test_a_lock_has_every_dependency_in_its_range(lock: str, wanted: list[str]) 
 
 
 @pytest.mark.timeout(90)
-def test_the_source_distribution_has_what_building_needs(tmp_path: Path) -> None:
-    """The build backend and setup.py are in it: without them it could not be installed."""
+def test_the_source_distribution_can_be_built(tmp_path: Path) -> None:
+    """It contains the build backend and setup.py, which installation needs."""
     subprocess.run(
         [sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", tmp_path, ROOT],
         check=True,

@@ -1,4 +1,4 @@
-"""The repository keeps its own rules."""
+"""Tests of the repository's own rules."""
 
 import ast
 import re
@@ -51,16 +51,17 @@ ELSEWHERE = {
     "surfaces/status/fleet_report.py": "surfaces/status/test_api.py",
     "telemetry/live_gauges.py": "telemetry/test_metrics.py",
 }
-"""Modules whose promises are kept by tests of another name."""
+"""Modules that are tested by a file with another name."""
 
 
 def relative(path: Path) -> str:
-    """The path within `olla/` or `tests/`."""
+    """Return the path relative to `olla/` or `tests/`."""
     return str(path.relative_to(ROOT)).partition("/")[2]
 
 
 def tracked() -> list[Path]:
-    """The files of the repository, new ones too; without git, what is not hidden or made."""
+    """Return the files of the repository, including new ones; without git, all files that are
+    neither hidden nor generated."""
     if shutil.which("git") is None or not (ROOT / ".git").exists():
         made = re.compile(r"^\.(?!ci/|docker|git)|\.egg-info/|__pycache__/")
         files = (path for path in ROOT.rglob("*") if path.is_file())
@@ -76,8 +77,8 @@ def tracked() -> list[Path]:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
-def test_a_module_says_what_it_is_for_and_keeps_functions_short(path: Path) -> None:
-    """Every module has a docstring, and no function is longer than the limit."""
+def test_modules_have_docstrings_and_short_functions(path: Path) -> None:
+    """No function is longer than the limit."""
     tree = ast.parse(path.read_text())
     assert ast.get_docstring(tree)
     for node in ast.walk(tree):
@@ -86,8 +87,8 @@ def test_a_module_says_what_it_is_for_and_keeps_functions_short(path: Path) -> N
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
-def test_a_module_has_its_test(path: Path) -> None:
-    """`olla/a/b.py` is tested by `tests/a/test_b.py`, or where ELSEWHERE says."""
+def test_every_module_has_a_test(path: Path) -> None:
+    """`tests/a/test_b.py` tests `olla/a/b.py`, or the file that ELSEWHERE names."""
     name = relative(path)
     if path.name == "__init__.py":
         return
@@ -98,8 +99,8 @@ def test_a_module_has_its_test(path: Path) -> None:
 
 
 @pytest.mark.parametrize(("module", "test"), ELSEWHERE.items())
-def test_a_test_elsewhere_is_there_and_needed(module: str, test: str) -> None:
-    """ELSEWHERE names what exists, and only modules without a test of their own name."""
+def test_every_entry_of_elsewhere_is_needed(module: str, test: str) -> None:
+    """ELSEWHERE names existing files, and only modules without a test of the same name."""
     here = Path(module)
     assert (ROOT / "olla" / module).exists()
     assert (ROOT / "tests" / test).exists()
@@ -108,7 +109,7 @@ def test_a_test_elsewhere_is_there_and_needed(module: str, test: str) -> None:
 
 @pytest.mark.parametrize("path", TESTS, ids=relative)
 def test_every_test_states_its_promise(path: Path) -> None:
-    """A docstring in every test function and method."""
+    """Every test function and method has a docstring."""
     for node in ast.walk(ast.parse(path.read_text())):
         is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         if is_function and node.name.startswith("test_"):
@@ -124,14 +125,14 @@ OUTCOMES = {
 
 
 def names_in(node: ast.AST) -> set[str]:
-    """The names that stand in a piece of code."""
+    """Return the names in a piece of code."""
     return {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
-def test_outcomes_are_taken_apart_so_that_no_case_can_be_forgotten(path: Path) -> None:
-    """By a `match` that ends with `assert_never`, so that mypy names the case that is missing. An
-    `if` chain once had no branch for a fallback, and queued requests vanished."""
+def test_outcomes_are_matched_exhaustively(path: Path) -> None:
+    """With a `match` that ends with `assert_never`, so that mypy reports a missing case. An `if`
+    chain once had no branch for a fallback, and queued requests vanished."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call) and names_in(node.func) == {"isinstance"}:
             assert not names_in(node.args[1]) & OUTCOMES, f"line {node.lineno}"
@@ -144,27 +145,27 @@ def test_outcomes_are_taken_apart_so_that_no_case_can_be_forgotten(path: Path) -
                 assert "assert_never" in names_in(last.body[0]), f"line {node.lineno}"
 
 
-def test_what_waits_where_is_written_by_the_queue_alone() -> None:
-    """A ticket's line and a line's waiting requests are one fact: written in two places, they once
-    disagreed, and idle endpoints were priced as busy."""
+def test_only_the_queue_writes_the_waiting_requests() -> None:
+    """The queue of a ticket and the waiting requests of a model instance are one fact. Written in
+    two places, they once disagreed, and idle endpoints were priced as busy."""
     writers = set()
     for path in SOURCES:
         if relative(path).startswith("simulation/"):
-            continue  # a node's own queue
+            continue  # the queue of a simulated node
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
                 writers |= {relative(path)} if node.attr == "waiting" else set()
     assert writers == {"admission/queue.py", "fleet/instance.py"}
 
 
-def test_no_module_is_named_after_nothing() -> None:
-    """A name that says nothing gathers everything."""
+def test_no_module_has_a_generic_name() -> None:
+    """A generic name attracts unrelated code."""
     named = {path.stem for path in SOURCES} & {"utils", "helpers", "services", "managers", "common"}
     assert not named
 
 
-def test_nothing_is_left_to_be_done_later_or_bound_to_a_machine() -> None:
-    """No reminders in the code; no path of a machine and no registry's host anywhere."""
+def test_the_repository_has_no_reminders_and_no_machine_paths() -> None:
+    """No reminders in the code, and no machine paths or registry hosts in any file."""
     reminder = re.compile(r"\b(?:" + "|".join(("TO" + "DO", "FIX" + "ME", "XX" + "X")) + r")\b")
     machine = re.compile("/wo" + "rk/|/ro" + "ot/|pypi" + r"\.org|npmjs" + r"\.org|deb" + "ian.org")
     files = tracked()
@@ -179,8 +180,8 @@ def test_nothing_is_left_to_be_done_later_or_bound_to_a_machine() -> None:
             assert not reminder.search(text), path
 
 
-def test_the_stations_are_told_the_same_everywhere() -> None:
-    """Import contract, docstring of the package and picture in the README name the same folders."""
+def test_the_packages_are_listed_consistently() -> None:
+    """The import contract, the docstring of the package and the README list the same folders."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
     layers = contracts["contracts"][0]["layers"]
     in_contract = {name.strip() for layer in layers for name in layer.split("|")}
@@ -194,8 +195,8 @@ def test_the_stations_are_told_the_same_everywhere() -> None:
 
 
 def test_every_task_has_an_owner() -> None:
-    """Tasks are made in one place, which hands their exceptions on, and threads for calls that
-    block in the same: asyncio's pool would be filled by those that hang."""
+    """Tasks are created in one place, which reports their exceptions. So are threads for blocking
+    calls: hung calls would fill asyncio's pool."""
     makes = re.compile(r"\b(?:create_task|ensure_future|TaskGroup|to_thread|run_in_executor)\(")
     found = [relative(path) for path in SOURCES if makes.search(path.read_text())]
     assert found == ["tasks.py"]
