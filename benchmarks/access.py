@@ -76,7 +76,7 @@ async def _measure(rounds: int, count: int) -> dict[str, list[float]]:
                 cost = await _one_round(harness, count)
                 if number:  # the first warms up
                     found[name].append(cost)
-        usage = harnesses["and usage"].app.access.numbers()
+        usage = harnesses["and usage"].app.access.metrics()
         if usage["olla_usage_written_total"] != (rounds + 1) * count:
             raise SystemExit(f"not all usage was recorded: {usage}")
         for harness in harnesses.values():

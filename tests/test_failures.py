@@ -14,7 +14,7 @@ def test_every_kind_has_facts(kind: Kind) -> None:
 
 @pytest.mark.parametrize("kind", Kind)
 def test_the_facts_are_consistent(kind: Kind) -> None:
-    """Only failures of endpoints count against them; after the first byte there is no failover."""
+    """Only failures of endpoints count against them; no failover happens after the first byte."""
     facts = FACTS[kind]
     if facts.against_endpoint or facts.elsewhere:
         assert facts.origin is Origin.ENDPOINT

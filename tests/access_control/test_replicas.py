@@ -63,7 +63,7 @@ async def test_three_routers_let_through_what_one_would(redis: RedisServer, tmp_
         assert 120 <= statuses.count(200) <= 120 + came_back
         assert statuses.count(200) + statuses.count(429) == 1000
         assert [
-            each.app.access.numbers()["olla_shared_state_fallbacks_total"] for each in routers
+            each.app.access.metrics()["olla_shared_state_fallbacks_total"] for each in routers
         ] == [0, 0, 0]
 
 
@@ -124,13 +124,13 @@ async def test_without_the_shared_state_each_router_s_own_limits_hold(
                 statuses = [await post(session, router) for _ in range(8)]
                 assert statuses[0] == 200
                 assert 429 in statuses
-                numbers = router.app.access.numbers()
+                numbers = router.app.access.metrics()
                 assert numbers["olla_shared_state_up"] == 0
                 assert numbers["olla_shared_state_fallbacks_total"] >= 1
         finally:
             await asyncio.to_thread(redis.restart)
         async with asyncio.timeout(10):
-            while any(not each.app.access.numbers()["olla_shared_state_up"] for each in routers):
+            while any(not each.app.access.metrics()["olla_shared_state_up"] for each in routers):
                 await asyncio.sleep(0.01)
         assert "hunter2" not in routers[0].log.getvalue()
 

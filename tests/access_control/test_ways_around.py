@@ -166,7 +166,7 @@ async def test_a_store_that_is_gone_is_said_to_be(
     with pytest.raises(Failed, match="store"):
         await fleet.app.access.store_service.refresh()
     assert (await post(session, fleet, **bearer(secret))).status == 200
-    assert fleet.app.access.numbers()["olla_store_up"] == 0
+    assert fleet.app.access.metrics()["olla_store_up"] == 0
 
 
 @pytest.mark.parametrize("path", ["/api/generate", "/api/tags", "/olla/management/models", "/chat"])

@@ -96,7 +96,7 @@ def test_a_list_of_ollama_is_parsed() -> None:
 
 
 def test_a_list_of_openai_is_parsed() -> None:
-    """`id` is the name, even if there are other names; there is no digest."""
+    """`id` is the name, even if there are other names. OpenAI lists have no digests."""
     found = models({"object": "list", "data": [{"name": "Qwen 3", "id": "Qwen/Qwen3"}]}, OPENAI)
     assert found is not None
     assert [(model.name, model.digest) for model in found.values()] == [("Qwen/Qwen3", None)]
