@@ -36,7 +36,7 @@ async def get(fleet: Fleet, path: str) -> tuple[int, str]:
 
 
 async def test_an_alias_selects_the_first_model_that_an_endpoint_has() -> None:
-    """The node gets the name of its model, regardless of the case of the alias; the header names the
+    """The node gets the name of its model, in any case of the alias; the header names the
     model."""
     extra = "model_aliases: {Chat: [no-such, mistral, llama3.2]}\n"
     async with Fleet({"a": (MISTRAL,)}, extra) as fleet:
