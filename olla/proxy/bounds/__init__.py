@@ -1,1 +1,1 @@
-"""Bounds on what one client may take: time, memory, connections."""
+"""Limits on the time, memory and connections that one client may use."""

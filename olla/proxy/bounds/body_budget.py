@@ -1,8 +1,8 @@
-"""How much memory request bodies hold, all together and of each caller.
+"""Limit the memory that request bodies hold, in total and per caller.
 
-A body counts for what of it has arrived, in steps, and not for what its head announces: else a
-few connections that say `Content-Length: 104857600` and send nothing keep everybody else out.
-Bodies below the first step are bounded by the number of connections.
+Only bytes that have arrived are charged, in steps, not the announced length. Otherwise a few
+connections that send `Content-Length: 104857600` and nothing else would lock out all other
+clients. Bodies shorter than one step are bounded by the number of connections.
 """
 
 import io
@@ -13,33 +13,37 @@ from olla.proxy.bounds.connection_limit import overloaded
 __all__ = ["STEP", "BodyBudget", "BodyBuffer", "BodyCharge"]
 
 STEP = 65536
-"""Bytes. Shorter bodies are not counted, longer ones in multiples of it."""
+"""Bytes. Shorter bodies are not charged; longer ones are charged in multiples of it."""
 _SHARE = 4
-"""A caller holds a quarter at most."""
+"""One caller may hold at most a quarter of the budget."""
 
 
 class BodyBudget:
-    """The memory for request bodies, in bytes: `taken` of `limit`, and `share` for each caller."""
+    """Accounts for the memory of request bodies.
+
+    All sizes are in bytes: `taken` is charged now, `limit` may be charged in total, `share` by
+    each caller.
+    """
 
     __slots__ = ("_held", "limit", "share", "taken")
 
     def __init__(self, limit: int, body_max: int) -> None:
-        """`body_max` is the size of the longest body: a caller's share has room for one."""
+        """`body_max` is the longest body allowed: a caller's share always covers one of them."""
         self.taken = 0
         self._held: dict[str, int] = {}
         self.resize(limit, body_max)
 
     def resize(self, limit: int, body_max: int) -> None:
-        """Go by other limits; what is held stays held."""
+        """Set new limits. Bytes that are already charged stay charged."""
         self.limit = limit
         self.share = min(max(limit // _SHARE, body_max), limit)
 
     def take(self, caller: str, size: int) -> Failure | None:
-        """Hold so many bytes more for a caller until `give`; or why there is no room for them."""
+        """Charge `size` bytes to a caller until `give`. Returns a failure if a limit is reached."""
         held = self._held.get(caller, 0) + size
         if held > self.share and self.share < self.limit:
             message = (
-                f"the request bodies of this caller hold {self.share} bytes already, its share of "
+                f"this caller's request bodies already hold {self.share} bytes, its share of "
                 "server.request_limits.max_buffered_size; send fewer long requests at a time"
             )
             return Failure(Kind.LIMITED, message, retry_after=1.0)
@@ -52,7 +56,7 @@ class BodyBudget:
         return None
 
     def give(self, caller: str, size: int) -> None:
-        """So many of a caller's bytes are gone."""
+        """Release `size` bytes of a caller."""
         self.taken -= size
         held = self._held[caller] - size
         if held:
@@ -62,18 +66,18 @@ class BodyBudget:
 
 
 class BodyCharge:
-    """What one request's body holds."""
+    """The bytes that one request's body has charged to the budget."""
 
     __slots__ = ("_budget", "_caller", "_held")
 
     def __init__(self, budget: BodyBudget, caller: str) -> None:
-        """`caller` is the account of whoever sends it."""
+        """`caller` is the account that the body is charged to."""
         self._budget = budget
         self._caller = caller
         self._held = 0
 
     def hold(self, size: int) -> Failure | None:
-        """Hold a body of which so many bytes have arrived; or why there is no room for it."""
+        """Charge a body of which `size` bytes have arrived. Returns a failure at a limit."""
         more = size - size % STEP - self._held
         if more <= 0:
             return None
@@ -83,17 +87,17 @@ class BodyCharge:
         return failure
 
     def release(self) -> None:
-        """The body is gone. Does nothing twice."""
+        """Release the whole charge. Calling it again does nothing."""
         if self._held:
             self._budget.give(self._caller, self._held)
             self._held = 0
 
 
 class BodyBuffer:
-    """A body that arrives in pieces. They take no more memory than their bytes.
+    """Collects the pieces of a body without memory overhead per piece.
 
-    It grows where it is: to join the pieces of 100 MB at the end takes 60 ms, and as much memory
-    again; each piece of one byte takes forty.
+    The buffer grows in place. Joining the pieces of 100 MB at the end would take 60 ms and twice
+    the memory, and each piece of one byte takes 40 bytes.
     """
 
     __slots__ = ("_first", "_more")
@@ -103,7 +107,7 @@ class BodyBuffer:
         self._more: io.BytesIO | None = None
 
     def add(self, piece: bytes) -> None:
-        """Take the next piece."""
+        """Append a piece."""
         more = self._more
         if more is not None:
             more.write(piece)
@@ -116,12 +120,12 @@ class BodyBuffer:
             self._first = b""
 
     def clear(self) -> None:
-        """Forget what has come."""
+        """Discard the content."""
         self._first = b""
         self._more = None
 
     def take(self) -> bytes:
-        """All that has come, which is forgotten here."""
+        """Return the content and clear the buffer."""
         more, self._more = self._more, None
         whole, self._first = self._first, b""
         return whole if more is None else more.getvalue()

@@ -1,10 +1,11 @@
-"""How slow a client may be: with its request's head and body, and in reading its answer.
+"""Time limits for slow clients: sending a request's head and body, and reading the response.
 
-Bodies and answers of any size have to pass, so what bounds them is a first allowance and a least
+Bodies and responses may have any size, so they are limited by an initial allowance and a minimum
 rate, as in Apache's `RequestReadTimeout body=20,MinRate=500`: each `min_rate` bytes extend the
-time by a second. A limit on silence alone lets one byte a minute hold a connection, and a limit on
-the whole alone cuts honest slow lines. Unlike there, the time left is never more than the first
-allowance: else who sends 100 MB fast may hold them for 55 hours.
+time by one second. An idle limit alone would let one byte a minute hold a connection; a total
+limit alone would cut off legitimate slow connections. Unlike in Apache, the remaining time never
+exceeds the initial allowance. Otherwise a client that sends 100 MB fast could hold them for 55
+hours.
 """
 
 import msgspec
@@ -13,11 +14,11 @@ __all__ = ["ClientTimeouts"]
 
 
 class ClientTimeouts(msgspec.Struct, frozen=True):
-    """Limits for one client's connection, in seconds; `min_rate` in bytes a second.
+    """Time limits of a client's connection, in seconds; `min_rate` is in bytes per second.
 
-    `idle`: between two requests; `head`: a request's whole head; `silence`: between two pieces of
-    a body; `body`: a body that comes at less than the least rate; `send`: an answer that is read
-    at less than that.
+    `idle`: between two requests; `head`: for a request's whole head; `silence`: between two pieces
+    of a body; `body`: for a body that arrives below the minimum rate; `send`: for a response that
+    is read below it.
     """
 
     idle: float = 75.0
@@ -28,9 +29,9 @@ class ClientTimeouts(msgspec.Struct, frozen=True):
     min_rate: float = 500.0
 
     def body_left(self, left: float, moved: int) -> float:
-        """Seconds left for a body, of which so many bytes came when `left` were left."""
+        """Return the seconds left for a body after `moved` bytes arrived with `left` to go."""
         return min(left + moved / self.min_rate, self.body)
 
     def send_left(self, left: float, moved: int) -> float:
-        """Seconds left for reading, of a client that read so much when `left` were left."""
+        """Return the seconds left to a client that read `moved` bytes with `left` to go."""
         return min(left + moved / self.min_rate, self.send)

@@ -1,8 +1,8 @@
-"""Ends the connection of a client that does not read.
+"""Close the connection of a client that does not read its response.
 
-What a client does not take stays in the kernel's buffer, then in the transport's, and then its
-endpoint has to wait: the request would hold its slot for as long as the client likes.
-`server.send_timeout` bounds that. Does not know what is sent.
+Unread bytes fill the kernel's buffer, then the transport's, and then block the endpoint, so the
+request would hold its slot for as long as the client likes. `server.send_timeout` limits that.
+This module does not know what is being sent.
 """
 
 import asyncio
@@ -15,11 +15,11 @@ from olla.proxy.bounds.timer_wheel import TimerWheel
 __all__ = ["SendTimeout"]
 
 _SOON: Final = 0.001
-"""Seconds. Less is nothing."""
+"""Seconds. A shorter remaining time counts as expired."""
 
 
 class SendTimeout:
-    """Waits until a client has taken what was written to it. See `Watched`."""
+    """Times out a client while bytes written to it are unread. A `Watched`."""
 
     __slots__ = ("_deadlines", "_limits", "_loop", "_stalled", "_transport", "_unsent", "slot")
 
@@ -31,9 +31,12 @@ class SendTimeout:
         loop: asyncio.AbstractEventLoop,
         stalled: Callable[[asyncio.WriteTransport], None],
     ) -> None:
-        """Begin to wait, because the kernel has taken no more. `stalled` is called when the client
-        reads too little for too long, unless `stop` was called before. (The transport is kept
-        here because aiohttp forgets one that it has told to close.)"""
+        """Start timing, because the kernel's buffer is full.
+
+        `stalled` is called when the client reads below the minimum rate for too long, unless
+        `stop` is called first. It gets the transport, because aiohttp drops its own reference to a
+        transport that it has closed.
+        """
         self._transport = transport
         self._limits = limits
         self._deadlines = deadlines
@@ -44,11 +47,11 @@ class SendTimeout:
         deadlines.watch(self, loop.time() + limits.send)
 
     def stop(self) -> None:
-        """The client has read everything, or is gone."""
+        """Stop timing: the client has read everything or disconnected."""
         self._deadlines.forget(self)
 
     def due(self) -> None:
-        """The time is over, unless the client has read enough meanwhile."""
+        """Time the client out, or extend its time if it has read enough in between."""
         unsent = self._transport.get_write_buffer_size()
         left = self._limits.send_left(0.0, max(self._unsent - unsent, 0))
         self._unsent = unsent

@@ -1,8 +1,8 @@
-"""Runs work that has many short steps beside everything else the event loop does.
+"""Run long work in short steps without blocking the event loop.
 
-Reading a body of a hundred megabytes takes a tenth of a second and more, in steps of a millisecond.
-A thread would not help: what reads holds the interpreter's lock. So a few steps run in each turn of
-the loop, and of several bodies each gets a turn after the other.
+Parsing a body of 100 MB takes 100 ms or more, in steps of one millisecond. A thread would not help,
+because the parser holds the interpreter's lock. So a few steps run in each iteration of the loop,
+and several bodies take turns.
 """
 
 import asyncio
@@ -16,11 +16,11 @@ __all__ = ["SLICE", "TimeSlices"]
 T = TypeVar("T")
 
 SLICE = 0.002
-"""Seconds of work in one turn of the loop: what a small request takes longer meanwhile."""
+"""Seconds of work in one iteration of the loop, which is the delay added to other requests."""
 
 
 class TimeSlices:
-    """Shares the loop's time among bodies that are being read. One for all requests."""
+    """Shares the loop's time among all bodies that are being parsed."""
 
     __slots__ = ("_clock", "_turn")
 
@@ -29,10 +29,10 @@ class TimeSlices:
         self._turn = asyncio.Lock()  # first come, first served
 
     async def run(self, steps: Generator[None, None, T]) -> T:
-        """What `steps` come to.
+        """Run `steps` to the end and return their result.
 
         Raises:
-            whatever they raise.
+            Exception: any exception raised by `steps`.
         """
         while True:
             async with self._turn:
@@ -43,6 +43,6 @@ class TimeSlices:
                         if self._clock.now() >= until:
                             break
                 except StopIteration as done:
-                    found: T = done.value
-                    return found
-                await asyncio.sleep(0)  # the turn is over when everything else had its own
+                    result: T = done.value
+                    return result
+                await asyncio.sleep(0)  # keep the lock until all other callbacks have run once

@@ -1,4 +1,4 @@
-"""Memory for request bodies."""
+"""The memory budget of request bodies."""
 
 import tracemalloc
 
@@ -12,8 +12,8 @@ from olla.proxy.bounds.body_budget import STEP, BodyBudget, BodyBuffer, BodyChar
 MB = 1 << 20
 
 
-def test_a_body_counts_for_what_has_arrived_in_steps() -> None:
-    """And not before the first of them; released, it counts no more, and not less either."""
+def test_a_body_is_charged_in_steps_as_it_arrives() -> None:
+    """Less than one step is free, and releasing twice releases the charge once."""
     budget = BodyBudget(64 * MB, MB)
     charge = BodyCharge(budget, "addr:1")
     for arrived, counted in ((0, 0), (STEP - 1, 0), (STEP, STEP), (3 * STEP + 5, 3 * STEP)):
@@ -24,8 +24,8 @@ def test_a_body_counts_for_what_has_arrived_in_steps() -> None:
     assert budget.taken == 0
 
 
-def test_all_together_hold_no_more_than_the_limit() -> None:
-    """One more is 503, which names the setting; there is room again when one has gone."""
+def test_all_bodies_together_stay_within_the_limit() -> None:
+    """The next body gets a 503 that names the setting, until another body is released."""
     budget = BodyBudget(4 * STEP, STEP)
     charges = [BodyCharge(budget, f"addr:{number}") for number in range(5)]
     assert [charge.hold(STEP) for charge in charges[:4]] == [None] * 4
@@ -37,22 +37,22 @@ def test_all_together_hold_no_more_than_the_limit() -> None:
     assert charges[4].hold(STEP) is None
 
 
-def test_one_caller_holds_a_quarter_at_most() -> None:
-    """Its next body is its own limit's fault, 429; others find room."""
+def test_one_caller_holds_a_quarter_of_the_budget_at_most() -> None:
+    """Its next body gets a 429; bodies of other callers are still accepted."""
     budget = BodyBudget(16 * MB, MB)
-    own = [BodyCharge(budget, "owner:a") for _ in range(5)]
-    assert [charge.hold(MB) for charge in own[:4]] == [None] * 4
-    failure = own[4].hold(MB)
+    charges = [BodyCharge(budget, "owner:a") for _ in range(5)]
+    assert [charge.hold(MB) for charge in charges[:4]] == [None] * 4
+    failure = charges[4].hold(MB)
     assert failure is not None
     assert (failure.kind, failure.status) == (Kind.LIMITED, 429)
     assert failure.retry_after == 1.0
     assert BodyCharge(budget, "owner:b").hold(MB) is None
-    own[1].release()
-    assert own[4].hold(MB) is None
+    charges[1].release()
+    assert charges[4].hold(MB) is None
 
 
-def test_a_share_has_room_for_the_longest_body() -> None:
-    """Also where that is more than a quarter, or more than everything."""
+def test_a_callers_share_covers_the_longest_body() -> None:
+    """Even if that exceeds a quarter of the budget; the total limit still holds."""
     assert BodyBudget(16 * MB, 6 * MB).share == 6 * MB
     small = BodyBudget(4 * MB, 6 * MB)
     assert small.share == 4 * MB
@@ -66,8 +66,8 @@ def test_a_share_has_room_for_the_longest_body() -> None:
         st.tuples(st.integers(0, 3), st.integers(0, 2), st.integers(0, 40 * STEP)), max_size=60
     )
 )
-def test_nothing_is_lost_or_given_twice(steps: list[tuple[int, int, int]]) -> None:
-    """Whatever is held, refused and released in which order, and while limits change."""
+def test_charges_and_releases_always_balance(steps: list[tuple[int, int, int]]) -> None:
+    """For any order of charges, rejections and releases, and while limits change."""
     budget = BodyBudget(100 * STEP, 10 * STEP)
     charges: dict[tuple[int, int], BodyCharge] = {}
     held: dict[tuple[int, int], int] = {}
@@ -90,8 +90,8 @@ def test_nothing_is_lost_or_given_twice(steps: list[tuple[int, int, int]]) -> No
 
 
 @given(st.lists(st.binary(max_size=5000), max_size=50))
-def test_a_buffer_has_what_was_added(added: list[bytes]) -> None:
-    """In its order, and once."""
+def test_a_buffer_returns_the_added_pieces(added: list[bytes]) -> None:
+    """In order, and only once."""
     buffer = BodyBuffer()
     for piece in added:
         buffer.add(piece)
@@ -103,8 +103,8 @@ def test_a_buffer_has_what_was_added(added: list[bytes]) -> None:
 
 
 @pytest.mark.parametrize(("piece", "count"), [(1, 100_000), (100_000, 100)])
-def test_a_buffer_takes_the_memory_of_its_bytes(piece: int, count: int) -> None:
-    """And an eighth more at most, also when it is taken: however small the pieces are."""
+def test_a_buffer_has_little_memory_overhead(piece: int, count: int) -> None:
+    """At most 15 % at its peak, for small and for large pieces."""
     buffer = BodyBuffer()
     tracemalloc.start()
     try:

@@ -1,4 +1,4 @@
-"""How long a client may take."""
+"""Time limits of slow clients."""
 
 import pytest
 
@@ -9,10 +9,10 @@ from olla.proxy.bounds.client_timeouts import ClientTimeouts
     ("left", "moved", "after"),
     [(0.0, 0, 0.0), (5.0, 499, 5.998), (20.0, 1, 20.0), (1.0, 100 << 20, 20.0), (-1.0, 250, -0.5)],
 )
-def test_bytes_extend_the_time_up_to_the_first_allowance(
+def test_bytes_extend_the_time_up_to_the_initial_allowance(
     left: float, moved: int, after: float
 ) -> None:
-    """A second for each `min_rate` of them, in both directions; nothing is saved up."""
+    """Each `min_rate` bytes add one second, in both directions; no surplus accumulates."""
     limits = ClientTimeouts(body=20.0, send=20.0, min_rate=500.0)
     assert limits.body_left(left, moved) == pytest.approx(after)
     assert limits.send_left(left, moved) == pytest.approx(after)

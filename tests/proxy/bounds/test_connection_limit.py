@@ -1,4 +1,4 @@
-"""How much is taken in."""
+"""The limit on client connections."""
 
 import resource
 
@@ -6,8 +6,8 @@ from olla.failures import Kind
 from olla.proxy.bounds.connection_limit import connections_max, overloaded
 
 
-def test_the_number_of_connections_follows_the_open_files() -> None:
-    """Half of them, less a reserve; and what the operator says goes."""
+def test_the_connection_limit_follows_the_open_files_limit() -> None:
+    """Half of it, less a reserve, unless the operator configures a limit."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         most = connections_max(None)
@@ -19,8 +19,8 @@ def test_the_number_of_connections_follows_the_open_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-def test_overload_is_ollas_own_failure_and_names_the_setting() -> None:
-    """503, and when to come again."""
+def test_overload_is_a_503_that_names_the_setting() -> None:
+    """With a `Retry-After`."""
     failure = overloaded("too much", "server.some_setting")
     assert failure.kind is Kind.OVERLOADED
     assert (failure.status, failure.retry_after) == (503, 1.0)

@@ -1,4 +1,4 @@
-"""How long a client may leave unread what was written to it."""
+"""Time-outs of clients that do not read their response."""
 
 from typing import Any, cast
 
@@ -9,8 +9,8 @@ from olla.proxy.bounds.timer_wheel import TimerWheel
 LIMITS = ClientTimeouts(send=60.0, min_rate=500.0)
 
 
-class Still:
-    """A loop whose clock is set, its deadlines, and a transport whose buffer is set."""
+class FakeConnection:
+    """An event loop, a timer wheel and a transport, all with values that the test sets."""
 
     def __init__(self, unsent: int) -> None:
         self.now = 1000.0
@@ -19,79 +19,79 @@ class Still:
         self.stalled = 0
 
     def time(self) -> float:
-        """Seconds."""
+        """Return the loop's time."""
         return self.now
 
     def get_write_buffer_size(self) -> int:
-        """Bytes."""
+        """Return the unread bytes."""
         return self.unsent
 
     def watch(self, watched: SendTimeout, deadline: float) -> None:
-        """Remember."""
+        """Record the deadline."""
         self.deadline = deadline
 
     def forget(self, watched: SendTimeout) -> None:
-        """Forget."""
+        """Clear the deadline."""
         self.deadline = None
 
     def stall(self, transport: object) -> None:
-        """Count."""
+        """Count the time-outs."""
         assert transport is self
         self.stalled += 1
 
 
-def waiting(still: Still) -> SendTimeout:
-    """Bytes wait for a client."""
-    world = cast(Any, still)
-    return SendTimeout(world, LIMITS, cast(TimerWheel, still), world, still.stall)
+def send_timeout(fake: FakeConnection) -> SendTimeout:
+    """Start a time-out for the unread bytes."""
+    world = cast(Any, fake)
+    return SendTimeout(world, LIMITS, cast(TimerWheel, fake), world, fake.stall)
 
 
-def pass_until_due(still: Still, timeout: SendTimeout) -> None:
-    """Let the deadline come."""
-    assert still.deadline is not None
-    still.now, still.deadline = still.deadline, None
+def pass_until_due(fake: FakeConnection, timeout: SendTimeout) -> None:
+    """Advance to the deadline."""
+    assert fake.deadline is not None
+    fake.now, fake.deadline = fake.deadline, None
     timeout.due()
 
 
-def test_a_client_that_takes_nothing_has_stalled_after_the_time() -> None:
-    """Not before."""
-    still = Still(unsent=5000)
-    timeout = waiting(still)
-    assert still.deadline == 1060.0
-    pass_until_due(still, timeout)
-    assert still.stalled == 1
-    assert still.deadline is None
+def test_a_client_that_reads_nothing_times_out() -> None:
+    """At `send_timeout`, not earlier."""
+    fake = FakeConnection(unsent=5000)
+    timeout = send_timeout(fake)
+    assert fake.deadline == 1060.0
+    pass_until_due(fake, timeout)
+    assert fake.stalled == 1
+    assert fake.deadline is None
 
 
-def test_what_a_client_takes_gives_it_more_time_and_no_more_than_that() -> None:
-    """A second for each `min_rate` bytes: a steady line of that rate passes, a byte now and then
-    does not, nor one that stops after a large piece."""
-    still = Still(unsent=200_000)
-    timeout = waiting(still)
-    still.unsent -= 5_000
-    pass_until_due(still, timeout)
-    assert (still.stalled, still.deadline) == (0, 1070.0)
-    still.unsent -= 100_000
-    pass_until_due(still, timeout)
-    assert (still.stalled, still.deadline) == (0, 1130.0)
-    still.unsent -= 500
-    pass_until_due(still, timeout)
-    assert (still.stalled, still.deadline) == (0, 1131.0)
-    pass_until_due(still, timeout)
-    assert still.stalled == 1
+def test_reading_extends_the_time_in_proportion() -> None:
+    """By one second for each `min_rate` bytes. A client at that rate never times out; one that
+    reads a byte now and then, or stops after a large piece, does."""
+    fake = FakeConnection(unsent=200_000)
+    timeout = send_timeout(fake)
+    fake.unsent -= 5_000
+    pass_until_due(fake, timeout)
+    assert (fake.stalled, fake.deadline) == (0, 1070.0)
+    fake.unsent -= 100_000
+    pass_until_due(fake, timeout)
+    assert (fake.stalled, fake.deadline) == (0, 1130.0)
+    fake.unsent -= 500
+    pass_until_due(fake, timeout)
+    assert (fake.stalled, fake.deadline) == (0, 1131.0)
+    pass_until_due(fake, timeout)
+    assert fake.stalled == 1
 
 
-def test_what_is_written_meanwhile_is_not_held_against_nor_for_it() -> None:
-    """The buffer may grow."""
-    still = Still(unsent=100)
-    timeout = waiting(still)
-    still.unsent += 1000
-    pass_until_due(still, timeout)
-    assert still.stalled == 1
+def test_writing_more_does_not_change_the_time_left() -> None:
+    """A growing buffer neither extends nor shortens it."""
+    fake = FakeConnection(unsent=100)
+    timeout = send_timeout(fake)
+    fake.unsent += 1000
+    pass_until_due(fake, timeout)
+    assert fake.stalled == 1
 
 
-def test_a_client_that_has_taken_everything_is_left_alone() -> None:
-    """Once it is stopped."""
-    still = Still(unsent=5000)
-    waiting(still).stop()
-    assert still.deadline is None
+def test_a_stopped_timeout_has_no_deadline() -> None:
+    """`stop` is called when the client has read everything."""
+    fake = FakeConnection(unsent=5000)
+    send_timeout(fake).stop()
+    assert fake.deadline is None

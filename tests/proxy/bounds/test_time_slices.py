@@ -1,4 +1,4 @@
-"""Work in short steps beside everything else."""
+"""Long work in short steps on the event loop."""
 
 import asyncio
 from collections.abc import Generator
@@ -9,7 +9,7 @@ from olla.proxy.bounds.time_slices import SLICE, TimeSlices
 
 
 class StepClock:
-    """A clock that a step moves on."""
+    """A clock that each step advances."""
 
     def __init__(self) -> None:
         self.time = 0.0
@@ -26,7 +26,7 @@ class StepClock:
 def steps(
     clock: StepClock, seconds: float, count: int, done: list[str], name: str
 ) -> Generator[None, None, str]:
-    """So many steps, each as long."""
+    """Run `count` steps of `seconds` each."""
     for _ in range(count):
         clock.time += seconds
         done.append(name)
@@ -34,8 +34,8 @@ def steps(
     return name
 
 
-async def test_a_turn_of_the_loop_has_a_slice_of_it() -> None:
-    """Everything else that is ready runs between two slices, whoever has begun the work."""
+async def test_one_slice_runs_in_each_iteration_of_the_loop() -> None:
+    """All other ready callbacks run between two slices."""
     clock = StepClock()
     slices = TimeSlices(clock)
     done: list[str] = []
@@ -53,8 +53,8 @@ async def test_a_turn_of_the_loop_has_a_slice_of_it() -> None:
     assert done.count("other") >= 9
 
 
-async def test_several_take_turns() -> None:
-    """Who has little to read does not wait for who has much."""
+async def test_several_bodies_take_turns() -> None:
+    """A short body does not wait for a long one."""
     clock = StepClock()
     slices = TimeSlices(clock)
     done: list[str] = []
@@ -68,8 +68,8 @@ async def test_several_take_turns() -> None:
     assert done[:9] == ["a", "b", "c"] * 3
 
 
-async def test_what_a_step_raises_reaches_who_waits_for_it() -> None:
-    """And the turn goes to the next."""
+async def test_an_exception_of_a_step_reaches_the_caller() -> None:
+    """And the next body can run."""
     clock = StepClock()
     slices = TimeSlices(clock)
 
@@ -82,8 +82,8 @@ async def test_what_a_step_raises_reaches_who_waits_for_it() -> None:
     assert await slices.run(steps(clock, 0.0, 3, [], "next")) == "next"
 
 
-async def test_who_leaves_gives_up_its_turn() -> None:
-    """Work whose client has gone is not finished."""
+async def test_cancelled_work_stops_and_releases_its_turn() -> None:
+    """A body whose client disconnected is not parsed to the end."""
     clock = StepClock()
     slices = TimeSlices(clock)
     done: list[str] = []
