@@ -1,1 +1,1 @@
-"""HTTP messages, both ways: heads, fields, framing, codings, cross-origin policy."""
+"""HTTP messages in both directions: heads, fields, framing, codings, cross-origin policy."""

@@ -1,8 +1,9 @@
-"""The names that a router on loopback answers to: the guard against DNS rebinding.
+"""Check the `Host` field of requests to a router on loopback, against DNS rebinding.
 
-A page of evil.example may point that name at 127.0.0.1. Its requests are then of the page's own
-origin, so browsers let it read the answers; only the `Host` field still tells. The rule is Ollama's
-(`allowedHostsMiddleware` in its `server/routes.go`, made for CVE-2024-28224).
+The owner of evil.example may point that name at 127.0.0.1. Requests of its pages are then
+same-origin, so browsers let the pages read the responses. Only the `Host` field still shows the
+foreign name. The rule is Ollama's (`allowedHostsMiddleware` in its `server/routes.go`, added for
+CVE-2024-28224).
 """
 
 import re
@@ -13,7 +14,7 @@ from typing import Final
 __all__ = ["AllowedHosts", "host_name"]
 
 _LOCAL_DOMAINS: Final = (".localhost", ".local", ".internal")
-"""Domains that nobody can register on the internet (RFC 6761, RFC 6762, ICANN's reservation)."""
+"""Domains that cannot be registered on the internet (RFC 6761, RFC 6762, ICANN's reservation)."""
 _NEAR: Final = tuple(
     ip_network(each)
     for each in (
@@ -24,17 +25,18 @@ _NEAR: Final = tuple(
 _HOST = re.compile(r"(?:\[(?P<v6>[0-9a-f:.]+)\]|(?P<name>[^][:\s,/@]*))(?::[0-9]*)?")
 _REMEMBERED_MAX = 1024
 _HOST_MAX = 261
-"""Characters: 253 for the longest name, and its port."""
+"""Characters: 253 for the longest name, plus the port."""
 
 
 class AllowedHosts:
-    """Tells which values of the `Host` field are accepted."""
+    """Decides which values of the `Host` field are accepted."""
 
     __slots__ = ("_exact", "_known", "_suffixes", "guarded")
 
     def __init__(self, names: Iterable[str] = (), *, own: str = "", guarded: bool = False) -> None:
-        """`names` are accepted besides local ones; `*.name` covers all names below one, and a lone
-        `*` every name. `own` is the machine's host name. Only a `guarded` router looks at all."""
+        """`names` are accepted in addition to local names; `*.name` matches all subdomains, `*`
+        alone matches every name. `own` is the machine's host name. Without `guarded`, every host
+        is accepted."""
         wanted = [each.lower() for each in names]
         self._exact = frozenset({"", "localhost", own.lower(), *wanted})
         self._suffixes = (*_LOCAL_DOMAINS, *(each[1:] for each in wanted if each.startswith("*.")))
@@ -42,7 +44,7 @@ class AllowedHosts:
         self._known: dict[str, bool] = {}
 
     def accepts(self, host: str) -> bool:
-        """Whether a request may ask for this `Host`, with or without a port."""
+        """Return whether a request with this `Host` (with or without a port) is accepted."""
         if not self.guarded:
             return True
         if len(host) > _HOST_MAX:
@@ -68,8 +70,8 @@ class AllowedHosts:
 
 
 def host_name(host: str) -> str | None:
-    """The name or address of a `Host` field in lower case, without port, brackets and root dot;
-    None where it is not one host with at most one port."""
+    """Return the name or address of a `Host` field in lower case, without port, brackets and root
+    dot. None if the field is not exactly one host with at most one port."""
     match = _HOST.fullmatch(host.strip().lower())
     if match is None:
         return None

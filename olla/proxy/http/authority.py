@@ -1,7 +1,7 @@
-"""Who a request is for: whether its `Host` is one at all, and whose an absolute target is.
+"""Parse authorities: validate `Host` fields and split absolute request targets.
 
-RFC 9110, section 7.2, and RFC 9112, sections 3.2 and 3.2.2. Which names a router may be asked by is
-another question, and not answered here.
+RFC 9110, section 7.2, and RFC 9112, sections 3.2 and 3.2.2. Which host names the router accepts is
+decided in `allowed_hosts`.
 """
 
 import re
@@ -13,23 +13,23 @@ __all__ = ["is_authority", "is_own", "split_absolute"]
 _AUTHORITY = re.compile(
     rb"(\[[0-9A-Fa-f:.]{2,45}\]|(?:[A-Za-z0-9\-._~!$&'()*+;=]|%[0-9A-Fa-f]{2})+)(?::([0-9]{0,5}))?"
 )
-"""A host as RFC 3986 has it (section 3.2.2), but for the comma: a list of hosts is none."""
+"""A host as defined by RFC 3986 (section 3.2.2), except the comma: a list of hosts is rejected."""
 _ABSOLUTE = re.compile(r"http://([^/?#]*)([/?#].*)?", re.IGNORECASE | re.DOTALL)
 _LENGTH_MAX = 261
-"""Bytes: the longest name that there is in DNS, and a port."""
+"""Bytes: the longest DNS name and a port."""
 _PORT_MAX: Final = 65535
 _PORT_DEFAULT: Final = 80
 
 
 def is_authority(value: bytes) -> bool:
-    """Whether this is a host with or without a port, and nothing else."""
+    """Return whether this is a single host with an optional port."""
     return _split(value) is not None
 
 
 def split_absolute(target: str) -> tuple[str, str] | None:
-    """Authority and the rest of a request target in absolute form (`http://host:port/path?query`).
+    """Split a request target in absolute form (`http://host:port/path?query`).
 
-    None for another form. The rest begins with a slash, whatever was left out.
+    Returns the authority and the rest, which always begins with a slash; None for another form.
     """
     match = _ABSOLUTE.fullmatch(target)
     if match is None:
@@ -39,25 +39,25 @@ def split_absolute(target: str) -> tuple[str, str] | None:
 
 
 def is_own(authority: str, address: str, port: int, hostname: str) -> bool:
-    """Whether an authority means the router itself.
+    """Return whether an authority is the router's own.
 
-    `address` (an IP address) and `port` are those that the client has connected to, `hostname` is
-    the machine's. Names that others gave it cannot be known.
+    `address` (an IP address) and `port` are those that the client has connected to; `hostname` is
+    the machine's. Other DNS names of the router cannot be known.
     """
-    found = _split(authority.encode("latin-1", "replace"))
-    if found is None or (found[1] or _PORT_DEFAULT) != port:
+    split = _split(authority.encode("latin-1", "replace"))
+    if split is None or (split[1] or _PORT_DEFAULT) != port:
         return False
-    host = found[0].lower()
+    host = split[0].lower()
     if host in ("localhost", hostname.lower()):
         return True
-    asked, here = _address(host), _address(address)
-    if asked is None or here is None:
+    requested, local = _address(host), _address(address)
+    if requested is None or local is None:
         return False
-    return asked == here or (asked.is_loopback and here.is_loopback)
+    return requested == local or (requested.is_loopback and local.is_loopback)
 
 
 def _split(value: bytes) -> tuple[str, int | None] | None:
-    """Host and port of an authority; None for what is none."""
+    """Split an authority into host and port; None if it is invalid."""
     match = _AUTHORITY.fullmatch(value) if len(value) <= _LENGTH_MAX else None
     if match is None:
         return None
@@ -77,7 +77,7 @@ def _is_v6(text: str) -> bool:
 
 
 def _address(host: str) -> IPv4Address | IPv6Address | None:
-    """The IP address that a host or a socket names, an IPv4 one as itself."""
+    """Parse the IP address of a host or a socket; IPv4-mapped addresses become IPv4."""
     try:
         address = ip_address(host.removeprefix("[").removesuffix("]"))
     except ValueError:

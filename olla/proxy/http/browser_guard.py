@@ -1,8 +1,8 @@
-"""Refuses requests that foreign web pages make browsers send.
+"""Reject browser requests that foreign web pages send.
 
-Looks at what browsers say of the page (`Origin`) and of the address they were given (`Host`),
-before a body is read or anything is done. Other clients send no `Origin`, and are not concerned.
-Which origins and hosts are accepted is decided by `cors` and `allowed_hosts`.
+Checks the page's `Origin` and the `Host` that the browser connected to, before a body is read or
+any work is done. Other clients send no `Origin` and are not affected. The accepted origins and
+hosts are defined by `cors` and `allowed_hosts`.
 """
 
 from collections.abc import Sequence
@@ -16,17 +16,17 @@ __all__ = ["BrowserGuard"]
 
 _SHOWN_MAX = 100
 _CACHED: Final = frozenset({"GET", "HEAD"})
-"""The methods whose answers caches may keep without being told to (RFC 9110, section 9.2.3)."""
+"""The methods with responses that are cacheable by default (RFC 9110, section 9.2.3)."""
 
 
 class BrowserGuard:
-    """Decides which requests browsers may send, and what the answers tell them."""
+    """Decides which requests browsers may send, and adds the CORS fields of the responses."""
 
     __slots__ = ("cors", "enabled", "hosts")
 
     def __init__(self, cors: CorsPolicy, hosts: AllowedHosts, *, enabled: bool = True) -> None:
-        """`enabled` is false where CORS is switched off: then only pages that the router itself
-        has served may use it, and `cors` must have no origins."""
+        """`enabled` is False if CORS is disabled: then only pages served by the router itself may
+        use it, and `cors` must have no origins."""
         self.cors = cors
         self.hosts = hosts
         self.enabled = enabled
@@ -40,31 +40,31 @@ class BrowserGuard:
         *,
         from_proxy: bool,
     ) -> tuple[bytes, Failure | None]:
-        """The header fields that the answer needs, each with its line end, and why the request is
-        refused (None where it is not).
+        """Return the header lines for the response, and the failure if the request is rejected.
 
         `origins`, `hosts` and `forwarded_hosts` are the values of the `Origin`, `Host` and
-        `X-Forwarded-Host` fields. `from_proxy` says that a trusted proxy has sent the request, so
-        that its `X-Forwarded-Host` is believed. Its `Host` is checked like any other: a browser
+        `X-Forwarded-Host` fields. `from_proxy` is True if a trusted proxy sent the request; then
+        its `X-Forwarded-Host` is trusted. Its `Host` is checked like any other, because a browser
         on the proxy's machine has the proxy's address.
         """
-        fields, refusal = b"", None
+        fields, rejection = b"", None
         if origins:
-            believed = forwarded_hosts if from_proxy else ()
-            fields, refusal = self._of_page(method, origins, (*hosts, *believed))
+            trusted = forwarded_hosts if from_proxy else ()
+            fields, rejection = self._check_origin(method, origins, (*hosts, *trusted))
         elif method in _CACHED:
             fields = VARY
-        if refusal is None and self.hosts.guarded:
+        if rejection is None and self.hosts.guarded:
             for host in hosts:
                 if not self.hosts.accepts(host):
-                    refusal = _foreign_host(host)
-        return fields, refusal
+                    rejection = _foreign_host(host)
+        return fields, rejection
 
-    def _of_page(
+    def _check_origin(
         self, method: str, origins: Sequence[str], hosts: Sequence[str]
     ) -> tuple[bytes, Failure | None]:
         if len(origins) > 1:
-            return VARY, Failure(Kind.ORIGIN_FORBIDDEN, "a request has one Origin, not several")
+            message = "the request has several Origin fields; send exactly one"
+            return VARY, Failure(Kind.ORIGIN_FORBIDDEN, message)
         origin = origins[0]
         allowed = self.cors.answer(origin)
         if allowed and (method == "OPTIONS" or self.cors.allows_method(method)):
@@ -80,7 +80,7 @@ class BrowserGuard:
         if origin == "null":
             message = (
                 "web pages without an origin (local files, sandboxed frames) may not use this "
-                f"router; serve the page from an address, and {add}"
+                f"router; serve the page over HTTP and {add}"
             )
         else:
             enable = "" if self.enabled else "set server.cors.enabled to true and "
@@ -101,7 +101,7 @@ def _foreign_method(method: str) -> Failure:
 
 def _foreign_host(host: str) -> Failure:
     message = (
-        f"this router listens on loopback only and does not answer to '{host[:_SHOWN_MAX]}'; use "
-        "localhost, or add the name to server.allowed_hosts"
+        f"this router listens on loopback only and does not accept the host "
+        f"'{host[:_SHOWN_MAX]}'; use localhost, or add the name to server.allowed_hosts"
     )
     return Failure(Kind.HOST_FORBIDDEN, message)

@@ -1,8 +1,8 @@
-"""Decodes bodies that their sender has compressed: gzip, deflate and zstd, in slices.
+"""Decode compressed bodies (gzip, deflate, zstd) in slices of bounded size.
 
-A kilobyte of compressed data may become a megabyte. So a decoder hands out no more at a time than
-it is asked for, refuses endless chains of tiny members, and a zstd window above the 8 MB that RFC
-9659 allows. How much may come out in all is for the caller to say.
+A kilobyte of compressed data may expand to a megabyte. So a decoder returns no more bytes at a
+time than requested. It rejects long chains of tiny members, and zstd windows above the 8 MB that
+RFC 9659 allows. The calling code limits the total size.
 """
 
 import sys
@@ -20,9 +20,9 @@ __all__ = ["AnswerDecoder", "ContentDecoder", "Undecodable", "coding_of", "norma
 
 _DECODED: Final = ("zstd", "gzip", "deflate")
 _MEMBERS_MAX = 256
-"""Members (gzip's word) or frames (zstd's), one after the other. Senders make one."""
+"""Consecutive members (gzip's term) or frames (zstd's term). Senders normally make one."""
 _INPUT_MAX = 65536
-"""Bytes that are decoded at once: zlib copies what it leaves unread."""
+"""Bytes passed to zlib at once: it copies the input that it leaves unread."""
 _ZSTD_LIMITS: dict[int, int] = {DecompressionParameter.window_log_max: 23}
 
 
@@ -30,16 +30,16 @@ _SLICE = 65536
 _READ_MAX = 8 * 1024 * 1024
 _RATIO_MAX = 200
 _RATIO_FREE = 1_048_576
-"""Bytes that one read of an answer may become (20 ms of work), and how many times as long, or up to
-what length, a whole answer."""
+"""Limits of a decoded response: bytes per read (20 ms of work), and for the whole response the
+expansion ratio, which applies above `_RATIO_FREE` bytes."""
 
 
 class Undecodable(Exception):
-    """The bytes are not what their coding says; the message says how."""
+    """The bytes do not match their coding; the message has the reason."""
 
 
 def normalized(value: str) -> str | None:
-    """The coding that a Content-Encoding field names, if it can be decoded; "" for none."""
+    """Return the coding named by a Content-Encoding field: "" for none, None if unsupported."""
     name = value.strip().lower()
     if name in ("", "identity"):
         return ""
@@ -49,53 +49,53 @@ def normalized(value: str) -> str | None:
 
 
 def coding_of(value: str | None) -> str:
-    """The coding of a request's body, from its Content-Encoding field; "" for none.
+    """Return the coding of a request's body from its Content-Encoding field; "" for none.
 
     Raises:
-        Failed: it cannot be decoded.
+        Failed: the coding is not supported.
     """
     if value is None:
         return ""
     name = normalized(value)
     if name is None:
         message = (
-            f"request bodies cannot be encoded as '{value[:40]}'; send it as it is, or as "
-            "zstd, gzip or deflate"
+            f"Content-Encoding '{value[:40]}' is not supported for request bodies; send the body "
+            "uncompressed, or encoded as zstd, gzip or deflate"
         )
         raise Failed(Failure(Kind.ENCODING_UNSUPPORTED, message))
     return name
 
 
 class ContentDecoder:
-    """Decodes one body. After each `feed`, `take` until nothing comes."""
+    """Decodes one body. After each `feed`, call `take` until it returns nothing."""
 
     __slots__ = ("_at", "_coding", "_input", "_members", "_zlib", "_zstd")
 
     def __init__(self, coding: str) -> None:
-        """`coding` as `normalized` gives it."""
+        """`coding` is a result of `normalized`."""
         self._coding = coding
         self._input = b""
-        self._at = 0  # what of the input was decoded
+        self._at = 0  # bytes of the input that were decoded
         self._members = 0
         self._zlib: zlib._Decompress | None = None
         self._zstd: ZstdDecompressor | None = None
 
     @property
     def complete(self) -> bool:
-        """Whether what has come so far ends where a member ends."""
+        """Whether the input so far ends at the end of a member."""
         inside = self._zlib is not None or self._zstd is not None
         return self._members > 0 and not inside and self._at == len(self._input)
 
     def feed(self, data: bytes) -> None:
-        """More of the body has come."""
+        """Add a piece of the encoded body."""
         self._input = self._input[self._at :] + data
         self._at = 0
 
     def take(self, size: int) -> bytes:
-        """The next bytes of the decoded body, up to `size`; none when more has to come first.
+        """Return up to `size` more bytes of the decoded body; none if more input is needed.
 
         Raises:
-            Undecodable: they cannot be decoded.
+            Undecodable: the input cannot be decoded.
         """
         while True:
             if self._zlib is None and self._zstd is None and not self._begin():
@@ -103,26 +103,26 @@ class ContentDecoder:
             try:
                 piece = self._unzstd(size) if self._zlib is None else self._inflate(size)
             except Exception as error:  # zlib.error, ZstdError
-                raise Undecodable(f"it is not {self._coding}: {error}") from None
+                raise Undecodable(f"invalid {self._coding} data: {error}") from None
             if piece:
                 return piece
             if self._at == len(self._input) and not self.complete:
                 return b""
 
     def _begin(self) -> bool:
-        """Begin the next member, if there is one."""
+        """Begin the next member. Returns False if no member follows yet."""
         left = len(self._input) - self._at
         if left < (2 if self._coding == "deflate" else 1):
             return False
         self._members += 1
         if self._members > (1 if self._coding == "deflate" else _MEMBERS_MAX):
-            raise Undecodable(f"something follows the {self._coding} data")
+            raise Undecodable(f"unexpected bytes after the {self._coding} data")
         if self._coding == "zstd":
             self._zstd = ZstdDecompressor(options=_ZSTD_LIMITS)
         elif self._coding == "gzip":
             self._zlib = zlib.decompressobj(16 + zlib.MAX_WBITS)
         else:
-            # RFC 9110 means zlib's format; some senders leave its header out.
+            # RFC 9110 defines `deflate` as zlib's format; some senders omit the zlib header.
             first, second = self._input[self._at], self._input[self._at + 1]
             wrapped = first & 15 == 8 and (first << 8 | second) % 31 == 0
             self._zlib = zlib.decompressobj(zlib.MAX_WBITS if wrapped else -zlib.MAX_WBITS)
@@ -154,34 +154,35 @@ class ContentDecoder:
 
 
 class AnswerDecoder:
-    """Decodes a copy of an answer that was compressed unasked, as far as that costs little."""
+    """Decodes a copy of a response that the endpoint compressed unasked, within a bounded cost."""
 
-    __slots__ = ("_decoder", "came", "size")
+    __slots__ = ("_decoder", "received", "size")
 
     def __init__(self, coding: str) -> None:
-        """`coding` as `normalized` gives it."""
+        """`coding` is a result of `normalized`."""
         self._decoder = ContentDecoder(coding)
-        self.came = 0
+        self.received = 0
+        """Compressed bytes so far."""
         self.size = 0
-        """Bytes of it, compressed and decoded."""
+        """Decoded bytes so far."""
 
     def read(self, piece: bytes) -> list[bytes]:
-        """What a piece of it says: cut after line ends, so that records stay whole.
+        """Decode a piece. The parts are cut after line ends, so that records stay whole.
 
         Raises:
-            Undecodable: it is not what its coding says, or grows too much.
+            Undecodable: the data is invalid or expands too much.
         """
-        self.came += len(piece)
+        self.received += len(piece)
         self._decoder.feed(piece)
-        most = min(self.size + _READ_MAX, max(_RATIO_MAX * self.came, _RATIO_FREE))
-        found: list[bytes] = []
+        size_max = min(self.size + _READ_MAX, max(_RATIO_MAX * self.received, _RATIO_FREE))
+        parts: list[bytes] = []
         while part := self._decoder.take(_SLICE):
             self.size += len(part)
-            if self.size > most:
-                raise Undecodable("it grows too much")
+            if self.size > size_max:
+                raise Undecodable("the decoded data is too long")
             end = part.rfind(b"\n") + 1
             if end:
-                found.append(part[:end])
+                parts.append(part[:end])
             if end < len(part):
-                found.append(part[end:])
-        return found
+                parts.append(part[end:])
+        return parts

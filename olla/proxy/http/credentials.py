@@ -1,15 +1,15 @@
-"""The keys that a request shows, read off its fields."""
+"""Read the API keys that a request carries."""
 
 from collections.abc import Sequence
 
 __all__ = ["Credential", "credentials"]
 
 Credential = tuple[bytes, str]
-"""The field's name in lower case, and what it shows."""
+"""The field's name in lower case, and the key in it."""
 
 
 def credentials(headers: Sequence[tuple[bytes, bytes]]) -> tuple[Credential, ...]:
-    """What `Authorization: Bearer` and `X-API-Key` show, as they stand."""
+    """Return the keys in `Authorization: Bearer` and `X-API-Key` fields, in their order."""
     found: list[Credential] = []
     for name, value in headers:
         size = len(name)

@@ -1,7 +1,7 @@
-"""The `Date` of an answer: of olla's own, and of an endpoint's that came without one.
+"""Write the `Date` field of olla's own responses and of endpoint responses without one.
 
-RFC 9110, section 6.6.1: who has a clock and passes an answer on adds a date where there is none.
-Written once a second, since every answer of a llama.cpp needs one.
+RFC 9110, section 6.6.1: a recipient with a clock adds a date to a response that it forwards
+without one. The field is written once a second, because every response of llama.cpp needs it.
 """
 
 import time
@@ -18,7 +18,7 @@ _MONTHS: Final = (
 
 
 class DateHeader:
-    """Writes the date as a header line."""
+    """Writes the `Date` line and caches it for the current second."""
 
     __slots__ = ("_clock", "_field", "_until")
 
@@ -28,7 +28,7 @@ class DateHeader:
         self._until = 0.0
 
     def field(self, now: float) -> bytes:
-        """`Date` as of `now` (monotonic seconds), with its line end."""
+        """Return the `Date` line as of `now` (monotonic seconds)."""
         if now >= self._until or not self._field:
             wall = self._clock.wall()
             self._field = _field(wall)
@@ -37,7 +37,7 @@ class DateHeader:
 
 
 def _field(wall: float) -> bytes:
-    """The line for a Unix time. The names are HTTP's, whatever the locale is."""
+    """Return the line for a Unix time, with English names in every locale."""
     year, month, day, hour, minute, second, weekday, *_ = time.gmtime(wall)
     date = f"{_DAYS[weekday]}, {day:02d} {_MONTHS[month - 1]} {year:04d}"
     return f"Date: {date} {hour:02d}:{minute:02d}:{second:02d} GMT\r\n".encode()

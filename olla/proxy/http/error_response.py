@@ -1,7 +1,7 @@
-"""An error as a whole HTTP response: through aiohttp, or as bytes on the connection.
+"""Build the HTTP response of an error, for aiohttp or as raw bytes.
 
-What the body says is the dialect's business, which status follows the failure's; here the two
-become a response with the headers that make clients behave.
+The dialect writes the body, and the failure determines the status. This module adds the headers
+that tell clients whether and when to retry.
 """
 
 from collections.abc import Iterable
@@ -21,11 +21,11 @@ _ALWAYS_RETRY_AFTER = frozenset({429, 503})
 
 
 def error_headers(failure: Failure, dialect: Dialect) -> list[tuple[str, str]]:
-    """The headers an error needs: type, when to come again, whether to come again at all.
+    """Return the headers of an error: its content type, and whether and when to retry.
 
-    The OpenAI and Anthropic SDKs repeat most failed requests unless `x-should-retry` forbids it.
+    The OpenAI and Anthropic SDKs retry most failed requests unless `x-should-retry` forbids it.
     """
-    # Ollama names the charset under /api and does not under /v1.
+    # Ollama sends a charset under /api and none under /v1.
     json = "application/json; charset=utf-8" if dialect.name == "ollama" else "application/json"
     headers = [("Content-Type", json)]
     status = failure.status
@@ -39,7 +39,7 @@ def error_headers(failure: Failure, dialect: Dialect) -> list[tuple[str, str]]:
 def error_response(
     failure: Failure, dialect: Dialect, headers: Iterable[tuple[str, str]] = ()
 ) -> web.Response:
-    """The failure as a response in a dialect, with `headers` besides its own."""
+    """Return the failure as an aiohttp response in a dialect, with additional `headers`."""
     return web.Response(
         status=failure.status,
         reason=reason_phrase(failure.status),
@@ -57,10 +57,10 @@ def error_answer(
     minor: int,
     bodiless: bool,
 ) -> bytes:
-    """The same as bytes, for answers that are written to the connection directly.
+    """Return the failure as bytes, for responses that are written to the connection directly.
 
-    `fields` are more header lines, `Date` among them, each with its line end; `minor` is the
-    client's HTTP/1 version; `bodiless` an answer to HEAD.
+    `fields` are additional header lines including `Date`; `minor` is the client's HTTP/1 version;
+    `bodiless` is True for a response to HEAD.
     """
     body = dialect.error_body(failure)
     lines = [f"HTTP/1.1 {failure.status} {reason_phrase(failure.status)}", "Server: olla"]
@@ -75,7 +75,7 @@ def error_answer(
 
 
 def add_fields(response: web.StreamResponse, fields: bytes) -> None:
-    """Add header lines, each with its line end, to a response that has not begun."""
+    """Add header lines to a response that has not been started."""
     for line in fields.split(b"\r\n")[:-1]:
         name, _, value = line.partition(b": ")
         response.headers.add(name.decode(), value.decode())

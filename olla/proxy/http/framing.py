@@ -1,8 +1,8 @@
-"""Where a message body ends: incremental scanners of HTTP/1.1 framing.
+"""Find the end of a message body: incremental scanners of HTTP/1.1 framing.
 
-A relay passes framing on verbatim and only needs to know where the end is, what the payload
-inside is (for clients of HTTP/1.0 and for the last records), and how to say something more
-when the sender breaks off in the middle. RFC 9112, sections 6 and 7.
+A relay forwards framing verbatim. It only needs to know where the body ends, its payload (for
+HTTP/1.0 clients and for the last records), and how to inject an error record when the sender
+disconnects in the middle. RFC 9112, sections 6 and 7.
 """
 
 from typing import Protocol
@@ -16,9 +16,9 @@ _SIZE_DIGITS_MAX = 15
 
 
 class FramingError(Exception):
-    """The bytes are not what the framing says they must be.
+    """The bytes violate the framing.
 
-    `passed` are those before the fault, which can still be passed on.
+    `passed` are the bytes before the fault, which can still be forwarded.
     """
 
     def __init__(self, message: str) -> None:
@@ -30,45 +30,45 @@ class Scanner(Protocol):
     """Finds the end of a body."""
 
     done: bool
-    """The end was seen."""
+    """Whether the end of the body was found."""
     trailers: bytes
-    """Trailer lines as they came, each with its CRLF."""
+    """Trailer lines as received, each with its CRLF."""
     leftover: bytes
-    """What came after the end."""
+    """Bytes received after the end of the body."""
 
     def feed(self, data: bytes, payload: list[bytes]) -> bytes:
-        """Take the next bytes; append the payload in them to `payload`.
+        """Scan the next bytes and append their payload to `payload`.
 
-        Returns the bytes to pass on with the framing in place: all of `data`, except for what
-        marks the end of the body.
+        Returns the bytes to forward with the framing in place: all of `data` except the end of the
+        body.
 
         Raises:
-            FramingError: they do not fit the framing.
+            FramingError: the bytes violate the framing.
         """
         ...
 
     def eof(self) -> bool:
-        """The sender closed its side: whether the body is complete by that."""
+        """Called when the sender closes its side. Returns whether the body is complete."""
         ...
 
     def injected(self, record: bytes) -> bytes | None:
-        """The bytes after which a reader of what was passed on so far has read `record` as well.
+        """Return the bytes that add `record` to the payload forwarded so far.
 
-        None where nothing more can be said within the framing.
+        None if the framing allows no more payload.
         """
         ...
 
 
 def chunk(payload: bytes) -> bytes:
-    """One chunk of a chunked body."""
+    """Return one chunk of a chunked body."""
     return b"%x\r\n%b\r\n" % (len(payload), payload)
 
 
 class Chunked:
-    """`Transfer-Encoding: chunked`.
+    """Scans a body with `Transfer-Encoding: chunked`.
 
-    The last chunk and the trailers are never passed on: whoever relays writes an end of its own,
-    once it knows that the answer is complete.
+    The last chunk and the trailers are never forwarded: the relay writes the end of the body once
+    it knows that the response is complete.
     """
 
     __slots__ = (
@@ -90,12 +90,12 @@ class Chunked:
         self._crlf = 0  # bytes still to come of the CRLF that ends it
         self._held = b""  # an unfinished size line, or the trailers so far
         self._in_trailers = False
-        self._fault = 0  # up to where the bytes at hand are well-formed
+        self._fault = 0  # length of the well-formed start of the data being scanned
 
     def feed(self, data: bytes, payload: list[bytes]) -> bytes:
         """See `Scanner.feed`."""
         if self._between and data[-1:] == b"\n":
-            # Nearly every read is one whole chunk: it is passed on as it came.
+            # Nearly every read is one whole chunk, which is forwarded unchanged.
             line_end = data.find(b"\r\n", 0, 18)
             if line_end > 0:
                 digits = data[:line_end]
@@ -122,7 +122,7 @@ class Chunked:
         return data if position == len(data) else data[:position]
 
     def _scan(self, data: bytes, payload: list[bytes]) -> int:
-        """Walk over `data`; returns where what is to be passed on ends."""
+        """Scan `data` and return how many of its bytes are forwarded."""
         position = 0
         size = len(data)
         while position < size:
@@ -174,16 +174,16 @@ class Chunked:
         expected = b"\r\n"[2 - self._crlf :]
         have = data[position : position + self._crlf]
         if not expected.startswith(have):
-            raise FramingError("a chunk does not end where its size says")
+            raise FramingError("a chunk does not end after its announced size")
         self._crlf -= len(have)
         return position + len(have)
 
     def _hold(self, data: bytes, position: int) -> None:
         if len(data) - position >= _SIZE_LINE_MAX:
-            raise FramingError("the line with a chunk's size is too long")
+            raise FramingError("a chunk size line is too long")
         self._held = data[position:]
         if b"\n" in self._held:
-            raise FramingError("the line with a chunk's size ends in a bare LF")
+            raise FramingError("a chunk size line ends in a bare LF")
 
     def _scan_trailers(self, data: bytes, position: int) -> None:
         if data.startswith(b"\r\n", position):
@@ -202,7 +202,7 @@ class Chunked:
 
 
 class Length:
-    """`Content-Length`: so many bytes and no more."""
+    """Scans a body with a `Content-Length`."""
 
     __slots__ = ("_remaining", "done", "leftover", "trailers")
 
@@ -230,12 +230,12 @@ class Length:
         return self.done
 
     def injected(self, record: bytes) -> bytes | None:
-        """Nothing more can be said: the length was promised."""
+        """Return None: the announced length cannot be exceeded."""
         return None
 
 
 class UntilClose:
-    """Neither: the body ends when the connection does."""
+    """Scans a body that ends when the connection is closed."""
 
     __slots__ = ("done", "leftover", "trailers")
 
@@ -262,8 +262,8 @@ class UntilClose:
 def _chunk_size(data: bytes, start: int, end: int) -> int:
     semicolon = data.find(b";", start, end)
     if semicolon >= 0 and (data.find(b"\n", semicolon, end) >= 0 or b"\r" in data[semicolon:end]):
-        raise FramingError("the line with a chunk's size has a bare CR or LF")
+        raise FramingError("a chunk size line contains a bare CR or LF")
     digits = data[start : end if semicolon < 0 else semicolon].rstrip(b" \t")
     if not digits or len(digits) > _SIZE_DIGITS_MAX or not _HEX.issuperset(digits):
-        raise FramingError(f"{digits[:20]!r} is not the size of a chunk")
+        raise FramingError(f"{digits[:20]!r} is not a valid chunk size")
     return int(digits, 16)

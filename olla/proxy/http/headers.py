@@ -1,4 +1,4 @@
-"""Heads that olla writes: what is added to what passes, in both directions."""
+"""Write the heads of requests to endpoints and of responses to clients."""
 
 from collections.abc import Sequence
 from urllib.parse import quote
@@ -31,11 +31,12 @@ OURS_UPSTREAM = HOP_BY_HOP | {
     b"via",
     b"x-forwarded-for",
     b"accept-encoding",
-    # Which pages may ask was decided here; an endpoint with a policy of its own would refuse them.
+    # The router has checked the origin. An endpoint with its own CORS policy would reject it.
     b"origin",
 }
+"""Request fields that the router replaces or removes."""
 CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"cookie"})
-"""What a client shows to olla is not for the endpoints."""
+"""Credentials for olla, which are not forwarded to endpoints by default."""
 MEANT = (
     OURS_UPSTREAM
     | CREDENTIALS
@@ -51,8 +52,46 @@ MEANT_BEGINNINGS = (
     *(b"x-auth-", b"x-forwarded-", b"x-http-method", b"x-olla-", b"x-original-", b"x-remote-"),
     b"x-rewrite-",
 )
-"""Names, and how names begin, that HTTP, a proxy or the router gives a meaning: with underscores
-in place of the dashes they do not reach an endpoint."""
+"""Names and prefixes of fields with a meaning in HTTP, to proxies or to the router. Fields with
+these names, but underscores in place of dashes, are not forwarded."""
+
+
+class _ClientFields:
+    """The fields of a client's request, sorted by how they are forwarded."""
+
+    def __init__(self, headers: RawHeaders, *, readable: bool) -> None:
+        """`readable`: see `unchanging_head`."""
+        self.connection = self.host = b""
+        self.underscored: list[bytes] = []
+        """Names with an underscore, in lower case."""
+        self.forwarded_for: list[bytes] = []
+        self.via: list[bytes] = []
+        self.has_forwarded_host = self.has_forwarded_proto = False
+        self.end_to_end: list[tuple[bytes, bytes, bytes]] = []
+        """(Lower-case name, name as sent, value)."""
+        for name, value in headers:
+            lower = name.lower()
+            if lower not in OURS_UPSTREAM:
+                if lower == b"x-forwarded-host":
+                    self.has_forwarded_host = True
+                elif lower == b"x-forwarded-proto":
+                    self.has_forwarded_proto = True
+                elif b"_" in lower:
+                    self.underscored.append(lower)
+                self.end_to_end.append((lower, name, value))
+            elif lower == b"accept-encoding":
+                if not readable:
+                    self.end_to_end.append((lower, name, value))
+            elif lower == b"host":
+                self.host = self.host or value
+            elif lower == b"connection":
+                self.connection += value + b","
+            elif lower == b"via":
+                self.via.append(value)
+            elif lower == b"x-forwarded-for":
+                self.forwarded_for.append(value)
+        if readable:
+            self.end_to_end.append((b"accept-encoding", b"Accept-Encoding", b"identity"))
 
 
 def unchanging_head(
@@ -62,93 +101,67 @@ def unchanging_head(
     headers: RawHeaders,
     *,
     peer: str,
-    scheme: str = "http",
     via: str | None = None,
     hidden: frozenset[bytes] | None = None,
     readable: bool = True,
 ) -> bytes:
-    """The part of a request's head that is the same for all requests with these fields.
+    """Write the part of a request's head that is equal for all requests with the same fields.
 
-    `target` is path and query without the endpoint's base path; `via` this router's own name in
-    the `Via` field (RFC 9110, section 7.6.3), by which it knows its own requests again;
-    `hidden` the fields (in lower case) that showed olla a key. An answer that olla reads is to
-    come as it is (`readable`), whatever the client could decode: token counts stand in it.
+    `target` is path and query without the endpoint's base path. `peer` is the client's IP address.
+    `via` is this router's name in the `Via` field (RFC 9110, section 7.6.3), by which it detects
+    loops. `hidden` are the fields (in lower case) that carried an olla key. `readable` says that
+    olla reads the response: it then asks for an uncompressed one, whatever the client accepts,
+    because it contains the token counts.
     """
-    connection = host = b""
-    odd: list[bytes] = []
-    forwarded_for = peer.encode("latin-1", "replace")
-    passed: list[bytes] = []
-    proto_seen = host_seen = False
-    end_to_end: list[tuple[bytes, bytes, bytes]] = []
-    for name, value in headers:
-        lower = name.lower()
-        if lower not in OURS_UPSTREAM:
-            if lower == b"x-forwarded-host":
-                host_seen = True
-            elif lower == b"x-forwarded-proto":
-                proto_seen = True
-            elif b"_" in lower:
-                odd.append(lower)
-            end_to_end.append((lower, name, value))
-        elif lower == b"accept-encoding":
-            if not readable:
-                end_to_end.append((lower, name, value))
-        elif lower == b"host":
-            host = host or value
-        elif lower == b"connection":
-            connection += value + b","
-        elif lower == b"via":
-            passed.append(value)
-        elif lower == b"x-forwarded-for":
-            forwarded_for = value + b", " + forwarded_for
-    if readable:
-        end_to_end.append((b"accept-encoding", b"Accept-Encoding", b"identity"))
-    dropped = dropped_fields([connection] if connection else (), frozenset())
+    fields = _ClientFields(headers, readable=readable)
+    end_to_end = fields.end_to_end
+    dropped = dropped_fields([fields.connection] if fields.connection else (), frozenset())
     if not spec.forward_authorization:
         dropped = dropped | CREDENTIALS
     elif hidden is not None:
         dropped = dropped | hidden
     if spec.headers:
         dropped = dropped | {name.lower().encode() for name, _ in spec.headers}
-    if odd:
-        dropped = dropped | _shadows(odd, dropped | {lower for lower, _, _ in end_to_end})
+    if fields.underscored:
+        names = dropped | {lower for lower, _, _ in end_to_end}
+        dropped = dropped | _shadows(fields.underscored, names)
     parts = [f"{method} {spec.base_path}{target} HTTP/1.1\r\nHost: {spec.authority}\r\n".encode()]
     parts += [
         b"%b: %b\r\n" % (name, value) for lower, name, value in end_to_end if lower not in dropped
     ]
     parts += [f"{name}: {value}\r\n".encode() for name, value in spec.headers]
-    parts.append(b"X-Forwarded-For: %b\r\n" % forwarded_for)
-    if via is not None:
-        passed.append(f"1.1 {via}".encode())
-    if passed:
-        parts.append(b"Via: %b\r\n" % b", ".join(passed))
-    if host and not host_seen:
-        parts.append(b"X-Forwarded-Host: %b\r\n" % host)
-    if not proto_seen:
-        parts.append(b"X-Forwarded-Proto: %b\r\n" % scheme.encode())
+    forwarded_for = [*reversed(fields.forwarded_for), peer.encode("latin-1", "replace")]
+    parts.append(b"X-Forwarded-For: %b\r\n" % b", ".join(forwarded_for))
+    via_values = fields.via if via is None else [*fields.via, f"1.1 {via}".encode()]
+    if via_values:
+        parts.append(b"Via: %b\r\n" % b", ".join(via_values))
+    if fields.host and not fields.has_forwarded_host:
+        parts.append(b"X-Forwarded-Host: %b\r\n" % fields.host)
+    if not fields.has_forwarded_proto:
+        parts.append(b"X-Forwarded-Proto: http\r\n")
     return b"".join(parts)
 
 
-def _shadows(odd: Sequence[bytes], there: frozenset[bytes]) -> frozenset[bytes]:
-    """Which of these names, all with an underscore, some server would read as another field.
+def _shadows(underscored: Sequence[bytes], names: frozenset[bytes]) -> frozenset[bytes]:
+    """Return those names with an underscore that a server could mistake for another field.
 
-    CGI, WSGI and what came of them make `HTTP_CONTENT_LENGTH` of `Content-Length` and of
-    `Content_Length`. So one is dropped whose dashed form HTTP, a proxy or the router gives a
-    meaning, or which is `there` besides.
+    CGI, WSGI and their successors map both `Content-Length` and `Content_Length` to
+    `HTTP_CONTENT_LENGTH`. So a name is dropped if its dashed form has a meaning in HTTP, to a proxy
+    or to the router, or is one of `names`.
     """
-    found: set[bytes] = set()
-    for name in odd:
+    shadows: set[bytes] = set()
+    for name in underscored:
         dashed = name.replace(b"_", b"-")
-        if dashed in there or dashed in MEANT or dashed.startswith(MEANT_BEGINNINGS):
-            found.add(name)
-    return frozenset(found)
+        if dashed in names or dashed in MEANT or dashed.startswith(MEANT_BEGINNINGS):
+            shadows.add(name)
+    return frozenset(shadows)
 
 
 def request_head(unchanging: bytes, request_id: str, length: int | None, *, chunked: bool) -> bytes:
-    """The head of a request to an endpoint, the empty line included.
+    """Write the head of a request to an endpoint, including the final empty line.
 
-    `unchanging` is what `unchanging_head` gave, `length` the body's length in bytes, None without
-    a body or when it is `chunked`.
+    `unchanging` is the result of `unchanging_head`. `length` is the body's length in bytes, None
+    if the request has no body or a `chunked` one.
     """
     if chunked:
         framing = b"Transfer-Encoding: chunked\r\n"
@@ -169,12 +182,12 @@ def response_head(
     chunked: bool,
     trailer: bytes | None = None,
 ) -> bytes:
-    """The head of an answer to the client, the empty line included.
+    """Write the head of a response to the client, including the final empty line.
 
-    `fields` are olla's own, each with its line end; `limited` says that the endpoint's limits are
-    not the client's; `keep_alive` whether the client's connection
-    stays open after it; `minor` the client's HTTP/1 version; `trailer` the name of a field that
-    comes after the body.
+    `fields` are olla's own header lines. `limited` says that olla rate-limits the client, so the
+    endpoint's rate-limit fields are dropped. `keep_alive` says that the client's connection stays
+    open afterwards. `minor` is the client's HTTP/1 version. `trailer` is the name of a field that
+    follows the body.
     """
     framing = b""
     if chunked:
@@ -192,12 +205,12 @@ def response_head(
 
 
 def header_value(text: str) -> str:
-    """`text` as a header value: what is not printable ASCII is percent-encoded."""
+    """Return `text` as a header value, with all but printable ASCII percent-encoded."""
     if text.isascii() and text.isprintable():
         return text
     return quote(text, safe=" /:@!$&'()*+,;=-._~")
 
 
 def seconds(value: float) -> str:
-    """A duration as the headers show it, such as `0.012s`."""
+    """Format a duration for a header, such as `0.012s`."""
     return f"{value:.3f}s"

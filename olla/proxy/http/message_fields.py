@@ -1,20 +1,20 @@
-"""Which fields of a head pass through the router, and which end here.
+"""Decide which header fields the router forwards and which it drops.
 
-In both directions hop-by-hop fields end (RFC 9110, section 7.6.1), those that the Connection field
-names included; the rest passes in its order and spelling.
+In both directions hop-by-hop fields are dropped (RFC 9110, section 7.6.1), including those named
+in the Connection field. The other fields keep their order and spelling.
 
-An answer's field passes when it describes the answer it comes with: its content, how it may be
-cached, what made it. A field ends here when it
+A response field is forwarded if it describes its response: the content, how to cache it, what
+generated it. It is dropped if it
 
-* belongs to the connection between the router and the endpoint, or tells how the answer came;
-* gives orders that outlast the answer: to the client about the router's origin (its cookies, its
-  other pages, its name, how to reach it), or to a proxy in front of the router;
-* says who may read the answer, or who has to authenticate: that is the router's to say. Where the
-  endpoint takes the client's own credentials (`forward_authorization`) its challenge passes;
-* is one of the router's own: `X-Olla-*`, `Server`, and the standing of a limit where the router
-  limits the client itself.
+* describes the connection between router and endpoint, or the response's way to the router;
+* has effects beyond the response: on the router's origin in the client (its cookies, its other
+  pages, its name, how to reach it), or on a proxy in front of the router;
+* controls who may read the response or who must authenticate, which the router decides. The
+  challenge of an endpoint that gets the client's own credentials (`forward_authorization`) is
+  forwarded;
+* is set by the router: `X-Olla-*`, `Server`, and rate-limit fields if the router limits the client.
 
-All nodes and the router's own pages share one origin, so a node's cookie would go to every other
+All nodes and the router's own pages share one origin. So a node's cookie would go to every other
 node, and its `Clear-Site-Data` would log people out of the key pages. docs/headers.md has the
 table.
 """
@@ -41,7 +41,7 @@ __all__ = [
 
 TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-"""A field's name, and what may not stand in its value: RFC 9110, sections 5.1 and 5.5."""
+"""A field name, and the bytes that are invalid in a value: RFC 9110, sections 5.1 and 5.5."""
 
 HOP_BY_HOP = frozenset(
     {
@@ -57,33 +57,33 @@ HOP_BY_HOP = frozenset(
     }
 )
 CHALLENGES = frozenset({b"www-authenticate", b"authentication-info", b"optional-www-authenticate"})
-"""An endpoint that wants credentials, or has taken them: whose they are, its settings say."""
+"""Authentication fields. Whether they are forwarded depends on the endpoint's settings."""
 ENDS_HERE = frozenset(
     {
-        # The connection, and how the answer came. A router's `Server` is its own, and `Via` would
-        # name machines behind it (RFC 9110, section 7.6.3).
+        # The connection, and the response's way to the router. The router sets its own `Server`,
+        # and `Via` would name machines behind it (RFC 9110, section 7.6.3).
         *(b"alt-used", b"content-length", b"server", b"via"),
-        # Orders about the whole origin that outlast the answer.
+        # Effects on the whole origin that outlast the response.
         *(b"accept-ch", b"accept-ch-lifetime", b"alt-svc", b"clear-site-data", b"critical-ch"),
         *(b"expect-ct", b"nel", b"origin-agent-cluster", b"public-key-pins"),
         *(b"public-key-pins-report-only", b"refresh", b"report-to", b"reporting-endpoints"),
         *(b"service-worker-allowed", b"set-cookie", b"set-cookie2", b"set-login"),
         b"strict-transport-security",
-        # Orders to a proxy in front: nginx, lighttpd and Apache serve a file of their own instead.
+        # Commands to a proxy in front: nginx, lighttpd and Apache would serve a local file instead.
         *(b"x-accel-charset", b"x-accel-expires", b"x-accel-limit-rate", b"x-accel-redirect"),
         *(b"x-lighttpd-send-file", b"x-lighttpd-send-tempfile", b"x-reproxy-url", b"x-sendfile"),
-        # Who may read the answer.
+        # Who may read the response.
         *(b"timing-allow-origin", b"x-permitted-cross-domain-policies"),
         *CHALLENGES,
-        # Read, bounded and written anew.
+        # Parsed, bounded and rewritten.
         b"retry-after",
     }
 )
-"""Fields of an answer that end here, hop-by-hop fields apart."""
+"""Response fields that are dropped, in addition to hop-by-hop fields."""
 BEGINNINGS = (b"access-control-", b"proxy-", b"sec-", b"x-olla-")
-"""How fields begin that end here as well."""
+"""Prefixes of response fields that are dropped as well."""
 LIMITS = (b"ratelimit", b"x-ratelimit", b"x-rate-limit", b"anthropic-ratelimit")
-"""How the fields begin that tell the standing of a limit."""
+"""Prefixes of rate-limit fields."""
 NOT_IN_TRAILERS = frozenset(
     {
         *(b"age", b"authorization", b"cache-control", b"content-encoding", b"content-range"),
@@ -91,22 +91,22 @@ NOT_IN_TRAILERS = frozenset(
         *(b"set-cookie", b"vary", b"warning"),
     }
 )
-"""What a reader of the head has already gone by (RFC 9110, section 6.5.1)."""
+"""Fields that take effect before the trailers arrive (RFC 9110, section 6.5.1)."""
 
 _DROPPED_DOWNSTREAM = HOP_BY_HOP | ENDS_HERE
 _ORDINARY = frozenset(
     {b"cache-control", b"content-encoding", b"content-type", b"etag", b"last-modified", b"vary"}
 )
-"""What nearly every answer has, and none of the beginnings: to look for those costs more."""
+"""Frequent fields that match none of the prefixes. Checking the prefixes would take longer."""
 
 
 class Passed:
-    """What of an answer's head a client gets.
+    """The part of a response's head that is forwarded to the client.
 
-    `fields` are status line and fields, each with its line end; `unlimited` the same without the
-    endpoint's limits. `dated` says that there is a date, `retry_after` is the endpoint's, as it
-    came (empty for none), `challenge` its challenges with their line ends. `plain` says that there
-    is nothing but fields to think of.
+    `fields` are the status line and the header lines; `unlimited` is the same without the
+    endpoint's rate-limit fields. `dated` says that `fields` include a `Date`. `retry_after` is the
+    endpoint's raw value (empty for none), `challenge` its authentication lines. `plain` says that
+    nothing but `fields` needs attention.
     """
 
     __slots__ = ("challenge", "dated", "fields", "plain", "retry_after", "unlimited")
@@ -125,9 +125,10 @@ class Passed:
 def passed_fields(
     status: int, reason: bytes, headers: list[tuple[bytes, bytes, bytes]], *, streams: bool = False
 ) -> Passed:
-    """What of an answer a client gets; `streams` says that it comes record by record.
+    """Return the part of a response's head that is forwarded.
 
-    `headers` are (lower-case name, name as sent, value).
+    `headers` are (lower-case name, name as sent, value). `streams` says that the body is a stream
+    of records.
     """
     connection = [value for lower, _, value in headers if lower == b"connection"]
     dropped = dropped_fields(connection, _DROPPED_DOWNSTREAM)
@@ -135,7 +136,7 @@ def passed_fields(
     lines = [b"HTTP/1.1 %d %b\r\nServer: olla\r\n" % (status, reason)]
     limits: list[bytes] = []
     challenge: list[bytes] = []
-    pauses: list[bytes] = []
+    retry_after: list[bytes] = []
     dated = buffering = False
     for lower, name, value in headers:
         line = b"%b: %b\r\n" % (name, value)
@@ -143,7 +144,7 @@ def passed_fields(
             if lower in CHALLENGES:
                 challenge.append(line)
             elif lower == b"retry-after":
-                pauses.append(value)
+                retry_after.append(value)
             continue
         if lower == b"date":
             dated = True
@@ -156,18 +157,18 @@ def passed_fields(
                 limits.append(line)
         lines.append(line)
     if streams and not buffering:
-        # nginx holds an answer back until its buffers are full, unless it is told otherwise.
+        # Without it, nginx buffers the response until its buffers are full.
         lines.append(b"X-Accel-Buffering: no\r\n")
     fields = unlimited = b"".join(lines)
     if limits:
         unlimited = b"".join([line for line in lines if line not in limits])
-    return Passed(fields, unlimited, b"".join(challenge), b", ".join(pauses), dated)
+    return Passed(fields, unlimited, b"".join(challenge), b", ".join(retry_after), dated)
 
 
 def passed_trailers(raw: bytes) -> bytes:
-    """What of an answer's trailers a client gets; `raw` are lines with their ends.
+    """Return the trailer lines that are forwarded; `raw` are the lines that the endpoint sent.
 
-    Nothing where one of them is no field: readers would disagree on what the others are.
+    Drops all of them if one is malformed: readers could interpret the others differently.
     """
     passed: list[bytes] = []
     for line in raw.split(b"\r\n")[:-1]:
@@ -186,7 +187,7 @@ def passed_trailers(raw: bytes) -> bytes:
 
 
 def dropped_fields(connection: Iterable[bytes], always: frozenset[bytes]) -> frozenset[bytes]:
-    """`always`, and what the values of the Connection fields name besides."""
+    """Return `always` and the field names listed in the Connection fields, in lower case."""
     named: set[bytes] = set()
     for value in connection:
         named.update(token.strip().lower() for token in value.split(b","))
@@ -195,7 +196,7 @@ def dropped_fields(connection: Iterable[bytes], always: frozenset[bytes]) -> fro
 
 
 def reason_phrase(status: int) -> str:
-    """The standard reason phrase, which some clients show to people."""
+    """Return the standard reason phrase, which some clients display."""
     try:
         return HTTPStatus(status).phrase
     except ValueError:

@@ -1,4 +1,4 @@
-"""What a handler of aiohttp's returns after it has written its answer to the transport itself."""
+"""Placeholder responses for aiohttp handlers that write to the transport directly."""
 
 from typing import cast
 
@@ -8,7 +8,7 @@ __all__ = ["WRITTEN_CLOSE", "WRITTEN_KEEP_ALIVE", "written"]
 
 
 class _Written:
-    """Stands for an answer that the handler has written to the transport itself."""
+    """A response that the handler has already written to the transport."""
 
     __slots__ = ("keep_alive",)
     prepared = True
@@ -17,10 +17,10 @@ class _Written:
         self.keep_alive = keep_alive
 
     async def prepare(self, request: web.BaseRequest) -> None:
-        """Nothing is left to be sent."""
+        """Send nothing."""
 
     async def write_eof(self, data: bytes = b"") -> None:
-        """Nothing is left to be sent."""
+        """Send nothing."""
 
 
 WRITTEN_KEEP_ALIVE = cast(web.StreamResponse, _Written(True))
@@ -28,5 +28,5 @@ WRITTEN_CLOSE = cast(web.StreamResponse, _Written(False))
 
 
 def written(keep_alive: bool) -> web.StreamResponse:
-    """What a handler returns after it has written its answer to the transport."""
+    """Return the placeholder for a handler that has written its response to the transport."""
     return WRITTEN_KEEP_ALIVE if keep_alive else WRITTEN_CLOSE

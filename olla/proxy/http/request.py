@@ -1,6 +1,6 @@
-"""The client's request, as an exchange sees it: whatever server took it in.
+"""The interface of a client's request, and reading its body within limits.
 
-A protocol, and the reading of bodies with a bound. `downstream` has the aiohttp version.
+`server.aiohttp_request` and `server.fast_path` implement the interface.
 """
 
 import asyncio
@@ -19,43 +19,43 @@ from olla.proxy.http.credentials import Credential
 __all__ = ["IncomingRequest", "body_too_slow", "read_body", "request_id", "too_large"]
 
 _SLICE = 262144
-"""Bytes that are decoded at once: a millisecond's work, then others get their turn."""
+"""Bytes that are decoded before other callbacks run: a millisecond of work."""
 _RATIO_MAX = 200
 _RATIO_FREE = 1_048_576
-"""A compressed body may grow this many times, or up to so many bytes: text grows tenfold."""
-_SANE_ID = re.compile(r"[!-~]{1,128}")
+"""A compressed body may expand by this ratio, or to this many bytes. Text expands tenfold."""
+_VALID_ID = re.compile(r"[!-~]{1,128}")
 
 
 class IncomingRequest(Protocol):
-    """One request."""
+    """One client request."""
 
     method: str
     target: str
-    """Path and query as they came, percent-encoding untouched."""
+    """Path and query as received, still percent-encoded."""
     peer: str
     """The IP address of the other end of the connection."""
     headers: Sequence[tuple[bytes, bytes]]
     length: int | None
-    """Content-Length in bytes; None when there is none."""
+    """The Content-Length in bytes; None without one."""
     has_body: bool
     plain: bool
-    """It is known to have none of the headers that olla itself obeys, keys apart."""
+    """True if the request is known to have no header that controls olla, except API keys."""
     cors: bytes
-    """The fields that tell a browser who may read the answer, each with its line end."""
+    """The CORS header lines of the response."""
     hidden: frozenset[bytes] | None
-    """The fields (in lower case) that showed olla a key: they are for nobody else."""
+    """The fields (in lower case) that carried an olla key, which are never forwarded."""
 
     @property
     def credentials(self) -> tuple[Credential, ...]:
-        """The keys it shows, whosever they are."""
+        """The API keys in the request, of olla or of an endpoint."""
         ...
 
     def header(self, name: str) -> str | None:
-        """The first value of a header, whatever its case."""
+        """Return the first value of a header (case-insensitive)."""
         ...
 
     def listed(self, name: str) -> str | None:
-        """All values of a header that is a list, joined in their order."""
+        """Return all values of a list header, joined in order."""
         ...
 
     @property
@@ -64,39 +64,40 @@ class IncomingRequest(Protocol):
         ...
 
     def outgoing(self, target: Target, spec: EndpointSpec, via: str | None) -> bytes:
-        """What of its head goes to an endpoint, see `headers.unchanging_head`."""
+        """Return the head to forward to an endpoint, see `headers.unchanging_head`."""
         ...
 
     def expects_continue(self) -> bool:
-        """Whether the client waits for `100 Continue` before it sends its body."""
+        """Return whether the client waits for `100 Continue` before it sends its body."""
         ...
 
     def send_continue(self) -> None:
-        """Tell it to go on."""
+        """Send `100 Continue`."""
         ...
 
     def whole(self) -> bytes | None:
-        """The whole body, where all of it has come already."""
+        """Return the whole body if all of it has arrived, else None."""
         ...
 
     def decoded(self) -> None:
-        """Its body was compressed and is not any more: nobody else is told of a coding."""
+        """Called once the body is decompressed: removes the coding from the forwarded head."""
         ...
 
     def pieces(self) -> AsyncIterator[bytes]:
-        """The body as it comes, chunk framing removed.
+        """Iterate over the body as it arrives, without chunk framing.
 
         Raises:
-            Failed: the client broke off, or what it sent is no body.
+            Failed: the client disconnected or sent an invalid body.
         """
         ...
 
 
 def request_id(incoming: IncomingRequest, ids: Iterator[str]) -> str:
-    """The client's own id where it sent a sane one (printable ASCII, up to 128), else a new one."""
-    own = None if incoming.plain else incoming.header("X-Olla-Request-ID")
-    if own is not None and _SANE_ID.fullmatch(own):
-        return own
+    """Return the client's request id if it is valid (1 to 128 printable ASCII characters), else a
+    new one."""
+    sent = None if incoming.plain else incoming.header("X-Olla-Request-ID")
+    if sent is not None and _VALID_ID.fullmatch(sent):
+        return sent
     return next(ids)
 
 
@@ -106,15 +107,15 @@ async def read_body(
     charge: BodyCharge,
     reserve: Callable[[int | None], Awaitable[None]],
 ) -> bytes:
-    """Read the whole body, and decode it where it is compressed. `charge` holds what has arrived,
-    and goes on holding it.
+    """Read the whole body and decompress it.
 
-    `reserve` is awaited before a body is read that is still to come, or decoded, with its length
-    where that is known: it charges the caller's limits.
+    `charge` is charged for the bytes that have arrived and stays charged. `reserve` charges the
+    caller's quota; it is awaited before an incomplete body is read and before a body is decoded,
+    with the Content-Length if known.
 
     Raises:
-        Failed: it is longer than `limit` bytes or does not come to its end, there is no room for
-            it, a limit of the caller is reached, or it cannot be decoded.
+        Failed: the body is longer than `limit` bytes, incomplete or undecodable, or the memory
+            budget or the caller's quota is exhausted.
     """
     if not incoming.has_body:
         return b""
@@ -125,7 +126,7 @@ async def read_body(
     if body is None or coding:
         await reserve(incoming.length)
     if coding:
-        return await _decoded(incoming, coding, body, _Decoded(coding, limit, charge))
+        return await _read_encoded(incoming, coding, body, _DecodedBody(coding, limit, charge))
     if body is not None:
         _hold(charge, len(body), limit)
         return body
@@ -140,10 +141,10 @@ async def read_body(
     return buffer.take()
 
 
-async def _decoded(
-    incoming: IncomingRequest, coding: str, body: bytes | None, decoded: "_Decoded"
+async def _read_encoded(
+    incoming: IncomingRequest, coding: str, body: bytes | None, decoded: "_DecodedBody"
 ) -> bytes:
-    """The decoded body, of which all has come (`body`) or nothing yet."""
+    """Decode a body that has arrived completely (`body`), or read and decode it (None)."""
     try:
         if body is not None:
             await decoded.add(body)
@@ -153,44 +154,44 @@ async def _decoded(
             async for piece in incoming.pieces():
                 await decoded.add(piece)
     except Undecodable as error:
-        message = f"the request's body cannot be decoded: {error}"
+        message = f"the request body cannot be decoded: {error}"
         raise Failed(Failure(Kind.BAD_REQUEST, message)) from None
     if not decoded.decoder.complete:
-        message = f"the request's body ends in the middle of its {coding} data"
+        message = f"the request body ends in the middle of its {coding} data; send all of it"
         raise Failed(Failure(Kind.BAD_REQUEST, message))
     incoming.decoded()
     return decoded.buffer.take()
 
 
-class _Decoded:
-    """What has been decoded of a body. It is bounded as if it had come as it is."""
+class _DecodedBody:
+    """Decodes a body with the same limits that apply to an uncompressed one."""
 
     def __init__(self, coding: str, limit: int, charge: BodyCharge) -> None:
         self.decoder = ContentDecoder(coding)
         self.buffer = BodyBuffer()
         self._limit = limit
         self._charge = charge
-        self._came = 0
+        self._received = 0
         self._size = 0
 
     async def add(self, piece: bytes) -> None:
-        """Decode a piece of any size; others get their turn meanwhile."""
-        self._came += len(piece)
+        """Decode a piece of any size, and yield to the event loop after each slice."""
+        self._received += len(piece)
         self.decoder.feed(piece)
         while part := self.decoder.take(_SLICE):
             self._size += len(part)
-            if self._size > max(_RATIO_MAX * self._came, _RATIO_FREE):
-                raise Failed(_grows_too_much())
+            if self._size > max(_RATIO_MAX * self._received, _RATIO_FREE):
+                raise Failed(_expands_too_much())
             _hold(self._charge, self._size, self._limit)
             self.buffer.add(part)
             await asyncio.sleep(0)
 
 
-def _grows_too_much() -> Failure:
+def _expands_too_much() -> Failure:
     return Failure(
         Kind.BODY_TOO_LARGE,
-        f"the request's body becomes more than {_RATIO_MAX} times as long when it is decoded; "
-        "send it as it is",
+        f"the request body expands to more than {_RATIO_MAX} times its compressed size; "
+        "send it uncompressed",
     )
 
 
@@ -201,24 +202,24 @@ def _hold(charge: BodyCharge, size: int, limit: int) -> None:
 
 
 def body_too_slow(timeouts: ClientTimeouts, *, silent: bool) -> Failure:
-    """The failure of a request whose body has stopped (`silent`), or comes too slowly."""
+    """Return the failure of a body that stopped arriving (`silent`) or arrived too slowly."""
     if silent:
         message = (
-            f"the request's body stopped for {timeouts.silence:g} s (server.read_timeout); "
-            "send it again"
+            f"no bytes of the request body arrived for {timeouts.silence:g} s "
+            "(server.read_timeout); send it again"
         )
     else:
         message = (
-            f"the request's body came at less than {timeouts.min_rate:g} bytes a second for "
+            f"the request body arrived at less than {timeouts.min_rate:g} bytes per second for "
             f"{timeouts.body:g} s (server.min_rate, server.body_timeout); send it faster"
         )
     return Failure(Kind.REQUEST_TIMEOUT, message)
 
 
 def too_large(limit: int) -> Failure:
-    """The failure of a request whose body is longer than `limit` bytes."""
+    """Return the failure of a body that is longer than `limit` bytes."""
     return Failure(
         Kind.BODY_TOO_LARGE,
-        f"the request body is over the limit of {limit} bytes "
+        f"the request body exceeds the limit of {limit} bytes "
         "(server.request_limits.max_body_size)",
     )

@@ -1,10 +1,10 @@
-"""The head of an endpoint's answer: parsed strictly, because the framing depends on it.
+"""Parse the head of an endpoint's response strictly, because the framing depends on it.
 
-RFC 9112, sections 4, 5 and 6. Anything that two readers could read differently (two lengths,
-a length beside chunks, folded lines, bare CR or NUL) is refused rather than interpreted.
+RFC 9112, sections 4, 5 and 6. Heads that two parsers could interpret differently (two lengths, a
+length and chunks, folded lines, bare CR or NUL) are rejected.
 
-Servers send the same head again and again (within a second, even the date is the same), so what
-was parsed is remembered by its bytes: 0.1 µs in place of 3.5 for a head with three fields.
+Servers repeat the same head (within a second, even with the same date), so parsed heads are cached
+by their bytes: 0.1 µs instead of 3.5 µs for a head with three fields.
 """
 
 import re
@@ -22,10 +22,10 @@ HEAD_MAX = 65536
 
 _REMEMBERED_LENGTH_MAX = 2048
 _REMEMBERED_BYTES_MAX = 2 * 1024 * 1024
-"""Bytes of the longest head that is remembered, and of all of them together."""
+"""Limits of the cache in bytes: for one head, and for all of them together."""
 _HEAD_OVERHEAD = 512
 _FIELD_OVERHEAD = 256
-"""Bytes that Python takes beside the text itself, as measured."""
+"""Bytes of memory in addition to the text, per head and per field (measured)."""
 _STREAMS = frozenset({b"application/x-ndjson", b"text/event-stream"})
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
@@ -33,17 +33,17 @@ _BODILESS = frozenset({204, 304})
 
 
 class BadHead(Exception):
-    """The endpoint's answer does not begin with a head that can be trusted."""
+    """The endpoint's response does not begin with a valid, unambiguous head."""
 
 
 class ResponseHead(msgspec.Struct, frozen=True):
-    """The head of an answer.
+    """The head of a response.
 
-    `headers` are (lower-case name, name as sent, value) in their order; `length` is the
-    Content-Length, `keep_alive` whether the endpoint leaves the connection open,
-    `keep_alive_seconds` for how long, where it says. `streams` says that the body is a stream of
-    records, `readable` that it is that or JSON; `coding` how it is compressed, "" for not at all,
-    None for a way that olla cannot read. `passed` is the part of it that a client gets.
+    `headers` are (lower-case name, name as sent, value) in order. `length` is the Content-Length.
+    `keep_alive` says that the endpoint keeps the connection open, `keep_alive_seconds` for how long
+    if announced. `streams` says that the body is a stream of records, `readable` that it is a
+    stream or JSON. `coding` is its compression: "" for none, None for one that olla cannot decode.
+    `passed` is the part of the head that is forwarded.
     """
 
     status: int
@@ -60,14 +60,14 @@ class ResponseHead(msgspec.Struct, frozen=True):
     coding: str | None = ""
 
     def get(self, name: bytes) -> bytes | None:
-        """The first value of a header (lower-case name)."""
+        """Return the first value of a header (lower-case name)."""
         for lower, _, value in self.headers:
             if lower == name:
                 return value
         return None
 
     def scanner(self) -> Scanner:
-        """A scanner for the body that follows."""
+        """Return a scanner for the body."""
         if self.bodiless:
             return Length(0)
         if self.chunked:
@@ -78,15 +78,15 @@ class ResponseHead(msgspec.Struct, frozen=True):
 
 
 def parse_head(raw: bytes, method: str) -> ResponseHead:
-    """Parse a head (without the empty line that ends it) of the answer to a `method` request.
+    """Parse the head (without the final empty line) of the response to a `method` request.
 
     Raises:
-        BadHead: it is not a head, or its framing is ambiguous.
+        BadHead: the head is invalid or its framing is ambiguous.
     """
     lines = raw.split(b"\r\n")
     match = _STATUS_LINE.fullmatch(lines[0])
     if match is None:
-        raise BadHead(f"the answer begins with {lines[0][:60]!r}, which is not HTTP/1.1")
+        raise BadHead(f"the response begins with {lines[0][:60]!r}, which is not HTTP/1.1")
     minor, status = match[1], int(match[2])
     headers: list[tuple[bytes, bytes, bytes]] = []
     lengths: set[bytes] = set()
@@ -97,7 +97,7 @@ def parse_head(raw: bytes, method: str) -> ResponseHead:
     for line in lines[1:]:
         name, colon, value = line.partition(b":")
         if not colon or TOKEN.fullmatch(name) is None or BAD_VALUE.search(value):
-            raise BadHead(f"{line[:60]!r} is not a header line")
+            raise BadHead(f"{line[:60]!r} is not a valid header line")
         lower = name.lower()
         value = value.strip(b" \t")
         headers.append((lower, name, value))
@@ -117,7 +117,7 @@ def parse_head(raw: bytes, method: str) -> ResponseHead:
     length = _length(lengths)
     chunked = _chunked(codings)
     if chunked and length is not None and not bodiless:
-        raise BadHead("the answer has both a Content-Length and chunks")
+        raise BadHead("the response has both a Content-Length and a Transfer-Encoding")
     tokens = {token.strip(b" \t") for token in connection.split(b",")}
     keep_alive = b"close" not in tokens if minor == b"1" else b"keep-alive" in tokens
     delimited = bodiless or chunked or length is not None
@@ -141,7 +141,7 @@ def parse_head(raw: bytes, method: str) -> ResponseHead:
 
 
 class HeadParser:
-    """Parses heads, and remembers those that may come again."""
+    """Parses heads and caches the results."""
 
     __slots__ = ("_known", "_size")
 
@@ -159,7 +159,7 @@ class HeadParser:
             if self._size > _REMEMBERED_BYTES_MAX:
                 self._known.clear()
                 self._size = 0
-            # Its text is there three times: as it came, in fields, and as clients get it.
+            # The text is stored three times: raw, as parsed fields, and as forwarded lines.
             self._size += 3 * len(raw) + len(head.headers) * _FIELD_OVERHEAD + _HEAD_OVERHEAD
             self._known[raw] = head
         return head
@@ -169,10 +169,10 @@ def _length(values: set[bytes]) -> int | None:
     if not values:
         return None
     if len(values) > 1:
-        raise BadHead("the answer has two different Content-Lengths")
+        raise BadHead("the response has two different Content-Lengths")
     value = next(iter(values))
     if not value.isdigit() or len(value) > 18:
-        raise BadHead(f"{value[:30]!r} is not a Content-Length")
+        raise BadHead(f"{value[:30]!r} is not a valid Content-Length")
     return int(value)
 
 
@@ -180,7 +180,8 @@ def _chunked(codings: list[bytes]) -> bool:
     if not codings:
         return False
     if codings != [b"chunked"]:
-        raise BadHead(f"the answer's Transfer-Encoding is {b', '.join(codings)[:60]!r}")
+        names = b", ".join(codings)[:60]
+        raise BadHead(f"the Transfer-Encoding {names!r} is not supported")
     return True
 
 

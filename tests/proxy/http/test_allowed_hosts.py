@@ -1,4 +1,4 @@
-"""Which host names a router on loopback answers to."""
+"""The `Host` values that a router on loopback accepts."""
 
 import pytest
 
@@ -21,22 +21,22 @@ FOREIGN = [
 
 @pytest.mark.parametrize("host", LOCAL)
 def test_local_names_are_accepted(host: str) -> None:
-    """Those that Ollama accepts: nobody can make them lead here who is not here."""
+    """The names that Ollama accepts: an attacker on the internet cannot register them."""
     hosts = AllowedHosts(own="Box-7", guarded=True)
     assert hosts.accepts(host)
     assert hosts.accepts(host)
 
 
 @pytest.mark.parametrize("host", FOREIGN)
-def test_names_that_others_can_own_are_not(host: str) -> None:
-    """Whatever they begin with, and however an address is spelled."""
+def test_names_that_others_can_register_are_rejected(host: str) -> None:
+    """Regardless of their prefix or of an address's spelling."""
     hosts = AllowedHosts(own="box-7", guarded=True)
     assert not hosts.accepts(host)
     assert not hosts.accepts(host)
 
 
-def test_names_of_the_configuration_are_accepted_besides() -> None:
-    """With any port; a star at the beginning covers what is below a name, not the name."""
+def test_configured_names_are_accepted_in_addition() -> None:
+    """With any port. A leading star covers the subdomains of a name, not the name itself."""
     hosts = AllowedHosts(["LLM.example", "*.corp.example", "203.0.113.9"], guarded=True)
     for host in ("llm.example", "llm.example:443", "a.b.corp.example", "203.0.113.9:80"):
         assert hosts.accepts(host)
@@ -45,17 +45,17 @@ def test_names_of_the_configuration_are_accepted_besides() -> None:
 
 
 def test_a_lone_star_accepts_every_name() -> None:
-    """For a proxy that passes on whatever it is asked for."""
+    """For a proxy that forwards any `Host`."""
     assert AllowedHosts(["*"], guarded=True).accepts("evil.example")
 
 
-def test_a_router_that_can_be_reached_from_elsewhere_accepts_every_name() -> None:
-    """Its names are its operator's to choose, as with Ollama."""
+def test_a_router_beyond_loopback_accepts_every_name() -> None:
+    """Its operator chooses the names, as with Ollama."""
     assert AllowedHosts(guarded=False).accepts("evil.example")
 
 
-def test_what_is_remembered_is_bounded() -> None:
-    """Names are clients' to choose."""
+def test_the_cache_of_hosts_is_bounded() -> None:
+    """Clients choose the names."""
     hosts = AllowedHosts(guarded=True)
     for number in range(3000):
         assert not hosts.accepts(f"n{number}.example")
@@ -70,5 +70,5 @@ def test_what_is_remembered_is_bounded() -> None:
     ],
 )
 def test_a_host_is_a_name_and_a_port(host: str, name: str | None) -> None:
-    """The name in lower case, without brackets and the root's dot; nothing else is one."""
+    """Returned in lower case, without brackets and root dot; anything else gives None."""
     assert host_name(host) == name

@@ -1,4 +1,4 @@
-"""Hosts, and whose an absolute target is."""
+"""Authorities: validation, absolute request targets, the router's own."""
 
 import pytest
 from hypothesis import given
@@ -21,20 +21,20 @@ BAD = [
 
 
 @pytest.mark.parametrize("value", GOOD)
-def test_a_host_is_one(value: str) -> None:
-    """Names, addresses, with a port or without; an underscore, as containers have it."""
+def test_valid_hosts_are_accepted(value: str) -> None:
+    """Names and addresses with or without a port; underscores too, as in container names."""
     assert is_authority(value.encode())
 
 
 @pytest.mark.parametrize("value", BAD)
-def test_what_is_no_host_is_none(value: str) -> None:
-    """Neither blanks nor user parts, paths, lists, control characters or ports that cannot be."""
+def test_invalid_hosts_are_rejected(value: str) -> None:
+    """Blanks, user parts, paths, lists, control characters, invalid ports."""
     assert not is_authority(value.encode())
 
 
 @given(st.binary(max_size=300))
-def test_no_bytes_raise(value: bytes) -> None:
-    """And what is taken for a host has nothing in it that ends a field or begins a path."""
+def test_arbitrary_bytes_raise_no_exception(value: bytes) -> None:
+    """An accepted host contains no byte that ends a field or begins a path."""
     if is_authority(value):
         assert not set(value) & set(b"/?#@\\, \t\r\n\0")
         assert value.isascii()
@@ -59,8 +59,8 @@ def test_no_bytes_raise(value: bytes) -> None:
         ("x:80", None),
     ],
 )
-def test_an_absolute_target_is_taken_apart(target: str, parts: tuple[str, str] | None) -> None:
-    """Into authority and origin form; TLS ends before the router, so `https` is not its own."""
+def test_an_absolute_target_is_split(target: str, parts: tuple[str, str] | None) -> None:
+    """Into authority and origin form. `https` is rejected, because the router has no TLS."""
     assert split_absolute(target) == parts
 
 
@@ -79,13 +79,13 @@ def test_an_absolute_target_is_taken_apart(target: str, parts: tuple[str, str] |
         ),
     ],
 )
-def test_the_routers_own_authority_is_told_from_others(authority: str, own: bool) -> None:
-    """By the address and the port that the client has connected to, and the machine's name."""
+def test_the_routers_own_authority_is_recognized(authority: str, own: bool) -> None:
+    """By the address and port that the client has connected to, and by the machine's name."""
     assert is_own(authority, "127.0.0.1", 40114, "gpu-box") is own
 
 
-def test_an_address_of_the_network_is_its_own_where_the_client_has_connected_to_it() -> None:
-    """Not loopback's, which is another machine's business there; the default port is left out."""
+def test_the_address_that_the_client_connected_to_is_the_routers_own() -> None:
+    """Loopback addresses are not, from another machine. The default port may be omitted."""
     assert is_own("10.0.0.1:40114", "10.0.0.1", 40114, "h")
     assert is_own("10.0.0.1:40114", "::ffff:10.0.0.1", 40114, "h")
     assert not is_own("127.0.0.1:40114", "10.0.0.1", 40114, "h")

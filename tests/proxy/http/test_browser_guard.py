@@ -1,4 +1,4 @@
-"""Which requests the guard refuses, and what their answers tell browsers."""
+"""Browser requests that the guard rejects, and the CORS fields of the responses."""
 
 import pytest
 
@@ -23,13 +23,13 @@ def refusal(
     from_proxy: bool = False,
     method: str = "POST",
 ) -> Kind | None:
-    """The kind of failure that a request is."""
+    """Return the kind of failure of a request; None if it is accepted."""
     _, found = guard.check(method, origins, (host,), forwarded, from_proxy=from_proxy)
     return None if found is None else found.kind
 
 
-def test_other_clients_than_browsers_are_untouched() -> None:
-    """Without an Origin nothing is refused, and what may be cached says what it depends on."""
+def test_clients_other_than_browsers_are_not_affected() -> None:
+    """Without an Origin nothing is rejected, and cacheable responses get a `Vary`."""
     for method, fields in (("POST", b""), ("DELETE", b""), ("GET", VARY), ("HEAD", VARY)):
         assert GUARD.check(method, (), HOST, (), from_proxy=False) == (fields, None)
 
@@ -49,23 +49,23 @@ def test_other_clients_than_browsers_are_untouched() -> None:
         (OFF, (EVIL,), Kind.ORIGIN_FORBIDDEN),
     ],
 )
-def test_foreign_pages_are_refused(
+def test_foreign_pages_are_rejected(
     guard: BrowserGuard, origins: tuple[str, ...], kind: Kind | None
 ) -> None:
-    """Also those without an origin, and with several; the router's own pages are not."""
+    """Including pages with no or several origins; the router's own pages are accepted."""
     assert refusal(guard, *origins) is kind
 
 
-def test_a_page_that_points_its_own_name_here_is_refused_by_that_name() -> None:
-    """Its origin is the router's own, so only the name tells; also without an Origin."""
+def test_dns_rebinding_is_rejected_by_the_host_name() -> None:
+    """The page's origin equals the router's, so only the name differs; also without an Origin."""
     for origins in (("http://evil.example",), (LOCAL,), ()):
         assert refusal(GUARD, *origins, host="evil.example") is Kind.HOST_FORBIDDEN
     assert refusal(OFF, "http://evil.example", host="evil.example") is Kind.HOST_FORBIDDEN
     assert refusal(OPEN, "http://evil.example", host="evil.example") is None
 
 
-def test_one_foreign_host_among_several_is_enough() -> None:
-    """Nobody knows which of them counts elsewhere."""
+def test_one_foreign_host_among_several_is_rejected() -> None:
+    """Other servers might use any of them."""
     _, found = GUARD.check("GET", (), ("localhost", "evil.example"), (), from_proxy=False)
     assert found is not None
 
@@ -79,16 +79,16 @@ def test_one_foreign_host_among_several_is_enough() -> None:
         (("llm.example",), False, Kind.ORIGIN_FORBIDDEN),
     ],
 )
-def test_a_page_behind_a_proxy_is_the_routers_own_when_a_trusted_proxy_says_so(
+def test_a_trusted_proxys_forwarded_host_identifies_the_routers_own_pages(
     forwarded: tuple[str, ...], from_proxy: bool, kind: Kind | None
 ) -> None:
-    """`X-Forwarded-Host` counts from nobody else."""
+    """`X-Forwarded-Host` from other clients is ignored."""
     origin = "https://llm.example"
     assert refusal(GUARD, origin, forwarded=forwarded, from_proxy=from_proxy) is kind
 
 
-def test_a_trusted_proxy_may_not_pass_any_host_on() -> None:
-    """A browser on the proxy's machine has the proxy's address: names are listed, not trusted."""
+def test_the_host_is_checked_even_from_a_trusted_proxy() -> None:
+    """A browser on the proxy's machine has the proxy's address, so names must be configured."""
     host = "llm.example"
     assert refusal(GUARD, host=host, from_proxy=True) is Kind.HOST_FORBIDDEN
     assert refusal(GUARD, f"https://{host}", host=host, from_proxy=True) is Kind.HOST_FORBIDDEN
@@ -97,17 +97,16 @@ def test_a_trusted_proxy_may_not_pass_any_host_on() -> None:
     assert found is Kind.HOST_FORBIDDEN
 
 
-def test_methods_that_pages_may_not_use_are_refused() -> None:
-    """Those of other origins: the router's own pages may use all of them. A page may always ask
-    what it may."""
+def test_methods_not_allowed_to_foreign_pages_are_rejected() -> None:
+    """The router's own pages may use every method, and preflights are always accepted."""
     assert refusal(GUARD, LOCAL, method="DELETE") is Kind.ORIGIN_FORBIDDEN
     assert refusal(GUARD, "http://localhost:40114", method="DELETE") is None
     assert refusal(GUARD, LOCAL, method="HEAD") is None
     assert refusal(GUARD, LOCAL, method="OPTIONS") is None
 
 
-def test_a_page_that_is_allowed_can_read_why_it_was_refused() -> None:
-    """A foreign one is told nothing that its browser would show to it."""
+def test_an_allowed_page_can_read_why_it_was_rejected() -> None:
+    """A foreign page gets no field that would let it read the response."""
     fields, found = GUARD.check("POST", (LOCAL,), ("evil.example",), (), from_proxy=False)
     assert found is not None
     assert fields == POLICY.answer(LOCAL)
@@ -123,18 +122,18 @@ def test_a_page_that_is_allowed_can_read_why_it_was_refused() -> None:
         (GUARD, LOCAL, "llm.example", "server.allowed_hosts"),
     ],
 )
-def test_a_refusal_says_what_to_set(
+def test_the_error_names_the_setting_to_change(
     guard: BrowserGuard, origin: str, host: str, setting: str
 ) -> None:
-    """The person who reads it is the operator, more often than an attacker."""
+    """Its reader is more often the operator than an attacker."""
     _, found = guard.check("POST", (origin,), (host,), (), from_proxy=False)
     assert found is not None
     assert found.status == 403
     assert setting in found.message
 
 
-def test_a_refusal_shows_no_more_of_a_name_than_fits_a_line() -> None:
-    """Origins and hosts are clients' to choose."""
+def test_the_error_truncates_long_names() -> None:
+    """Clients choose origins and hosts."""
     for origin, host in (("https://" + "e" * 9999, "localhost"), (LOCAL, "h" * 9999)):
         _, found = GUARD.check("POST", (origin,), (host,), (), from_proxy=False)
         assert found is not None

@@ -1,4 +1,4 @@
-"""Decoding what a sender has compressed."""
+"""Decoding compressed bodies."""
 
 import gzip
 import random
@@ -21,7 +21,7 @@ from olla.proxy.http.content_coding import (
 
 
 def raw_deflate(data: bytes) -> bytes:
-    """Deflate without zlib's header, as some send it."""
+    """Compress without zlib's header, as some senders do."""
     packer = zlib.compressobj(wbits=-15)
     return packer.compress(data) + packer.flush()
 
@@ -35,7 +35,7 @@ PACK: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
 
 
 def decoded(coding: str, pieces: list[bytes], size: int = 1 << 20) -> tuple[bytes, bool]:
-    """What comes out, and whether it is complete. No slice is larger than asked for."""
+    """Decode `pieces` in slices of at most `size`; return the result and whether it is complete."""
     decoder = ContentDecoder(coding)
     out = []
     for piece in pieces:
@@ -47,8 +47,8 @@ def decoded(coding: str, pieces: list[bytes], size: int = 1 << 20) -> tuple[byte
 
 
 @pytest.mark.parametrize("form", PACK)
-def test_a_body_is_the_same_however_it_is_cut(form: str) -> None:
-    """At every byte, with large and small slices; a part of it is not complete."""
+def test_a_body_can_be_split_anywhere(form: str) -> None:
+    """At every byte, with large and small slices; a part of a body is incomplete."""
     coding, pack = PACK[form]
     text = b'{"model": "m", "prompt": "' + b"word " * 20 + b'"}'
     packed = pack(text)
@@ -62,8 +62,8 @@ def test_a_body_is_the_same_however_it_is_cut(form: str) -> None:
 
 
 @given(st.sampled_from(sorted(PACK)), st.binary(max_size=3000), st.integers(1, 400))
-def test_any_bytes_come_back(form: str, data: bytes, step: int) -> None:
-    """Whatever they are, and in whatever pieces they come."""
+def test_decoding_reverses_encoding(form: str, data: bytes, step: int) -> None:
+    """For arbitrary bytes in pieces of any size."""
     coding, pack = PACK[form]
     packed = pack(data)
     pieces = [packed[at : at + step] for at in range(0, len(packed), step)]
@@ -71,16 +71,16 @@ def test_any_bytes_come_back(form: str, data: bytes, step: int) -> None:
 
 
 @pytest.mark.parametrize("form", PACK)
-def test_long_bodies_come_in_slices(form: str) -> None:
-    """What does not compress, and what does by a factor of a thousand."""
+def test_long_bodies_are_decoded_in_slices(form: str) -> None:
+    """Incompressible data, and data that compresses by a factor of a thousand."""
     coding, pack = PACK[form]
     for data in (random.Random(1).randbytes(3_000_000), bytes(30_000_000)):
         assert decoded(coding, [pack(data)], 65536) == (data, True)
 
 
 @pytest.mark.parametrize("form", ["gzip", "zstd"])
-def test_members_follow_each_other(form: str) -> None:
-    """As the formats allow; but not without end."""
+def test_several_members_are_decoded_in_sequence(form: str) -> None:
+    """As the formats allow, up to a limit."""
     coding, pack = PACK[form]
     assert decoded(coding, [pack(b"one ") + pack(b"") + pack(b"two")]) == (b"one two", True)
     assert decoded(coding, [pack(b"one "), pack(b"two")]) == (b"one two", True)
@@ -90,8 +90,8 @@ def test_members_follow_each_other(form: str) -> None:
 
 @pytest.mark.parametrize("form", PACK)
 @pytest.mark.parametrize("after", [b"x", b"\x00" * 10, random.Random(2).randbytes(100)])
-def test_what_follows_the_end_is_no_body(form: str, after: bytes) -> None:
-    """It could be taken for a second one."""
+def test_bytes_after_the_end_are_rejected(form: str, after: bytes) -> None:
+    """They could be taken for a second body."""
     coding, pack = PACK[form]
     try:
         _, complete = decoded(coding, [pack(b"text") + after])
@@ -102,8 +102,8 @@ def test_what_follows_the_end_is_no_body(form: str, after: bytes) -> None:
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "zstd"])
 @given(data=st.binary(min_size=20, max_size=200))
-def test_garbage_raises_or_is_not_complete(coding: str, data: bytes) -> None:
-    """And nothing else."""
+def test_garbage_is_undecodable_or_incomplete(coding: str, data: bytes) -> None:
+    """No other exception is raised."""
     try:
         _, complete = decoded(coding, [data])
     except Undecodable:
@@ -111,8 +111,8 @@ def test_garbage_raises_or_is_not_complete(coding: str, data: bytes) -> None:
     assert not complete or coding == "deflate"
 
 
-def test_a_zstd_window_above_eight_megabytes_is_refused() -> None:
-    """The decoder would take as much memory before a byte comes out."""
+def test_a_zstd_window_above_eight_megabytes_is_rejected() -> None:
+    """The decoder would allocate the window before it returns a byte."""
     options = {zstd.CompressionParameter.window_log: 27}
     packer = zstd.ZstdCompressor(options=options)
     packed = packer.compress(b"x" * 1000) + packer.flush()
@@ -127,14 +127,14 @@ def test_a_zstd_window_above_eight_megabytes_is_refused() -> None:
         *(("zstd", "zstd"), (" GZIP", "gzip"), ("x-gzip", "gzip"), ("Deflate", "deflate")),
     ],
 )
-def test_a_field_names_a_coding(value: str | None, name: str) -> None:
-    """In any case, with blanks around it."""
+def test_content_encoding_is_parsed(value: str | None, name: str) -> None:
+    """In any case, with surrounding blanks."""
     assert coding_of(value) == name
 
 
 @pytest.mark.parametrize("value", ["br", "compress", "gzip, zstd", "gzip;q=1", "aws-chunked"])
-def test_other_codings_are_refused(value: str) -> None:
-    """The error says which are taken."""
+def test_other_codings_are_rejected(value: str) -> None:
+    """The error names the supported codings."""
     assert normalized(value) is None
     with pytest.raises(Failed) as caught:
         coding_of(value)
@@ -143,8 +143,8 @@ def test_other_codings_are_refused(value: str) -> None:
 
 
 @pytest.mark.parametrize("form", PACK)
-def test_records_of_an_answer_stay_whole(form: str) -> None:
-    """Pieces are cut after line ends, and there is a count of what they became."""
+def test_records_of_a_response_stay_whole(form: str) -> None:
+    """Pieces are cut after line ends, and compressed and decoded bytes are counted."""
     coding, pack = PACK[form]
     text = b"".join(b'{"response": "%d"}\n' % number for number in range(20_000)) + b"rest"
     packed = pack(text)
@@ -153,13 +153,13 @@ def test_records_of_an_answer_stay_whole(form: str) -> None:
     assert b"".join(pieces) == text
     assert pieces[-1] == b"rest"
     assert sum(piece.endswith(b"\n") for piece in pieces) >= len(pieces) // 2
-    assert (decoder.came, decoder.size) == (len(packed), len(text))
+    assert (decoder.received, decoder.size) == (len(packed), len(text))
 
 
 @pytest.mark.parametrize("form", PACK)
 @pytest.mark.parametrize("size", [40 << 20, 400 << 20])
-def test_an_answer_that_grows_too_much_is_not_read(form: str, size: int) -> None:
-    """Whoever sends it."""
+def test_a_response_that_expands_too_much_is_not_decoded(form: str, size: int) -> None:
+    """Decoding stops at about 8 MB."""
     coding, pack = PACK[form]
     decoder = AnswerDecoder(coding)
     with pytest.raises(Undecodable):

@@ -1,4 +1,4 @@
-"""Which origins the CORS policy allows, and what it tells browsers."""
+"""The origins that the CORS policy allows, and its response fields."""
 
 import pytest
 from hypothesis import given
@@ -44,7 +44,7 @@ ORIGINS = {
 
 
 def lines(fields: bytes) -> dict[str, list[str]]:
-    """The fields by lower-case name."""
+    """Return the values by lower-case name."""
     found: dict[str, list[str]] = {}
     assert not fields or fields.endswith(b"\r\n")
     for line in fields.decode().split("\r\n")[:-1]:
@@ -55,8 +55,8 @@ def lines(fields: bytes) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize(("origin", "allowed"), ORIGINS.items())
 def test_the_default_origins_are_ollamas(origin: str, allowed: bool) -> None:
-    """Local pages on any port and desktop apps; nothing that only begins like one of them. Asked
-    twice, because the first answer is remembered."""
+    """Local pages on any port and desktop apps, but no origin that only begins like one of them.
+    The second call uses the cache."""
     policy = CorsPolicy(DEFAULT)
     for _ in range(2):
         assert policy.allows(origin) is allowed
@@ -86,22 +86,22 @@ def test_the_default_origins_are_ollamas(origin: str, allowed: bool) -> None:
     ],
 )
 def test_a_star_stands_for_a_part_of_an_origin(pattern: str, origin: str, allowed: bool) -> None:
-    """Of a host and its port; a dot is a dot."""
+    """Of a host and its port; a dot matches only a dot."""
     assert CorsPolicy([pattern]).allows(origin) is allowed
 
 
 @given(st.text(st.characters(codec="latin-1"), max_size=80))
-def test_no_text_gets_in_as_a_web_origin_by_being_odd(text: str) -> None:
-    """What is allowed as a web origin has a local host, and at most a port after it."""
+def test_an_allowed_web_origin_is_a_local_host_with_an_optional_port(text: str) -> None:
+    """For arbitrary text after the host."""
     for prefix in ("http://localhost", "https://127.0.0.1"):
         if CorsPolicy(DEFAULT).allows(prefix + text):
             assert text == "" or (text[0] == ":" and text[1:].isdecimal() and text.isascii())
 
 
-def test_an_answer_repeats_the_origin_and_names_what_pages_may_read() -> None:
-    """Caches have to keep the answers to other origins apart."""
-    told = lines(CorsPolicy(DEFAULT).answer("http://localhost:3000"))
-    assert told == {
+def test_a_response_repeats_the_origin_and_lists_readable_fields() -> None:
+    """`Vary` makes caches store one response per origin."""
+    fields = lines(CorsPolicy(DEFAULT).answer("http://localhost:3000"))
+    assert fields == {
         "access-control-allow-origin": ["http://localhost:3000"],
         "vary": ["Origin"],
         "access-control-expose-headers": [", ".join(EXPOSED)],
@@ -109,25 +109,25 @@ def test_an_answer_repeats_the_origin_and_names_what_pages_may_read() -> None:
 
 
 def test_a_lone_star_allows_every_page() -> None:
-    """Also among others, and also a page without an origin."""
+    """Even among other patterns, and for a page without an origin."""
     policy = CorsPolicy(["https://a.example", "*"], methods=["GET"])
     for origin in ("https://evil.example", "null", "x" * 10_000):
         assert lines(policy.answer(origin))["access-control-allow-origin"] == ["*"]
 
 
-def test_nobody_is_allowed_without_origins() -> None:
-    """A policy that is switched off."""
+def test_no_page_is_allowed_without_origins() -> None:
+    """As in a policy that is disabled."""
     policy = CorsPolicy()
     assert not policy.allows("http://localhost")
     assert policy.answer("http://localhost") == b""
     assert policy.preflight("http://localhost", "Authorization") == b""
 
 
-def test_a_preflight_repeats_the_headers_that_are_asked_for() -> None:
+def test_a_preflight_repeats_the_requested_headers() -> None:
     """A star would not cover Authorization."""
     policy = CorsPolicy(DEFAULT, methods=["GET", "POST"], max_age=300.0)
-    told = lines(policy.preflight("app://x", "authorization, content-type,x-stainless-os"))
-    assert told == {
+    fields = lines(policy.preflight("app://x", "authorization, content-type,x-stainless-os"))
+    assert fields == {
         "access-control-allow-origin": ["app://x"],
         "vary": ["Origin", "Access-Control-Request-Headers"],
         "access-control-allow-methods": ["GET, POST"],
@@ -136,14 +136,14 @@ def test_a_preflight_repeats_the_headers_that_are_asked_for() -> None:
     }
 
 
-@pytest.mark.parametrize("asked", [None, "", "x" * 5000, "a\rb", "a: b", "ä", "<script>"])
-def test_a_preflight_repeats_nothing_odd(asked: str | None) -> None:
-    """Nothing that is no list of names, and no more than browsers ever ask for."""
-    told = lines(CorsPolicy(DEFAULT).preflight("app://x", asked))
-    assert "access-control-allow-headers" not in told
+@pytest.mark.parametrize("requested", [None, "", "x" * 5000, "a\rb", "a: b", "ä", "<script>"])
+def test_a_preflight_repeats_no_invalid_headers(requested: str | None) -> None:
+    """Neither malformed lists of names nor lists that are too long."""
+    fields = lines(CorsPolicy(DEFAULT).preflight("app://x", requested))
+    assert "access-control-allow-headers" not in fields
 
 
-def test_what_the_configuration_names_is_what_is_told() -> None:
+def test_configured_headers_and_credentials_are_sent() -> None:
     """Headers to send, headers to read, credentials."""
     policy = CorsPolicy(
         ["https://a.example"], headers=["Authorization"], exposed=["X-A"], credentials=True
@@ -156,8 +156,8 @@ def test_what_the_configuration_names_is_what_is_told() -> None:
     assert answer["access-control-allow-credentials"] == ["true"]
 
 
-def test_who_may_get_may_head() -> None:
-    """A HEAD tells less than a GET. Other methods have to be named."""
+def test_get_implies_head() -> None:
+    """A HEAD reveals less than a GET. Other methods must be listed."""
     policy = CorsPolicy(DEFAULT, methods=["GET"])
     assert policy.allows_method("HEAD")
     assert not policy.allows_method("POST")
@@ -181,8 +181,8 @@ def test_who_may_get_may_head() -> None:
         ("", "", False),
     ],
 )
-def test_a_page_is_the_routers_own_when_host_and_port_agree(
+def test_a_page_with_the_same_host_and_port_is_the_routers_own(
     origin: str, host: str, same: bool
 ) -> None:
-    """Whatever the scheme, because a proxy may have taken TLS off."""
+    """With either scheme, because a proxy may terminate TLS."""
     assert same_origin(origin, host) is same

@@ -1,4 +1,4 @@
-"""The keys a request shows."""
+"""Reading the API keys of a request."""
 
 import pytest
 
@@ -26,5 +26,5 @@ AUTH, KEY = b"Authorization", b"X-API-Key"
 def test_bearer_tokens_and_api_keys_are_found(
     headers: list[tuple[bytes, bytes]], found: tuple[tuple[bytes, str], ...]
 ) -> None:
-    """However the fields are spelled, and nothing else."""
+    """In any spelling of the fields; other fields are ignored."""
     assert credentials(headers) == found

@@ -1,4 +1,4 @@
-"""The date in an answer's head."""
+"""The `Date` field of a response."""
 
 from email.utils import formatdate
 
@@ -9,35 +9,35 @@ from olla.proxy.http.date_header import DateHeader
 
 
 class Clock:
-    """A clock that says what it is told."""
+    """A clock with a settable wall time."""
 
     def __init__(self, wall: float) -> None:
         self.walls = 0
         self._wall = wall
 
     def now(self) -> float:
-        """Never asked: whoever wants a date knows what time it is."""
+        """Never called: `now` is an argument of `DateHeader.field`."""
         raise AssertionError
 
     def wall(self) -> float:
-        """Unix seconds."""
+        """Return the Unix time."""
         self.walls += 1
         return self._wall
 
     def set(self, wall: float) -> None:
-        """Another time."""
+        """Set the Unix time."""
         self._wall = wall
 
 
 @given(st.floats(0, 253_402_300_799))
-def test_a_date_is_written_as_http_has_it(wall: float) -> None:
-    """In the one form that servers may send, in English and in GMT."""
+def test_a_date_has_the_http_format(wall: float) -> None:
+    """In English and in GMT, the only format that servers may send."""
     expected = f"Date: {formatdate(int(wall), usegmt=True)}\r\n"
     assert DateHeader(Clock(wall)).field(1.0) == expected.encode()
 
 
 def test_a_date_is_written_once_a_second() -> None:
-    """Until the wall clock's next second, not for a second from the first call."""
+    """It is valid until the wall clock's next second, not for one second from the first call."""
     clock = Clock(784_111_777.75)
     dates = DateHeader(clock)
     first = dates.field(100.0)
@@ -49,7 +49,7 @@ def test_a_date_is_written_once_a_second() -> None:
 
 
 def test_a_clock_that_was_set_back_is_noticed_within_a_second() -> None:
-    """What was written is kept by monotonic time, which nobody sets."""
+    """The cached field expires by monotonic time, which cannot be set."""
     clock = Clock(784_111_777.0)
     dates = DateHeader(clock)
     dates.field(100.0)

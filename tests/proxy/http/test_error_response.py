@@ -1,4 +1,4 @@
-"""Errors make clients behave."""
+"""HTTP responses of errors."""
 
 import json
 
@@ -19,10 +19,10 @@ CASES = [
 
 @pytest.mark.parametrize("dialect", DIALECTS.values(), ids=list(DIALECTS))
 @pytest.mark.parametrize(("failure", "retry", "after"), CASES, ids=[str(c[0].kind) for c in CASES])
-def test_both_forms_say_the_same(
+def test_both_forms_have_the_same_content(
     dialect: object, failure: Failure, retry: str | None, after: str | None
 ) -> None:
-    """Status, whole seconds to wait, and whether a retry can mend it."""
+    """Status, body, whole seconds to wait, and whether to retry."""
     response = error_response(failure, dialect)  # type: ignore[arg-type]
     raw = error_answer(failure, dialect, b"", keep_alive=True, minor=1, bodiless=False)  # type: ignore[arg-type]
     head, _, body = raw.partition(b"\r\n\r\n")
@@ -37,8 +37,8 @@ def test_both_forms_say_the_same(
     assert json.loads(body)
 
 
-def test_a_head_request_gets_no_body_and_an_old_client_is_told() -> None:
-    """But the length that the body would have."""
+def test_a_head_request_gets_no_body() -> None:
+    """An HTTP/1.0 client gets `Connection: keep-alive`."""
     failure = Failure(Kind.NOT_FOUND, "m")
     raw = error_answer(failure, DIALECTS["olla"], b"", keep_alive=True, minor=0, bodiless=True)
     assert raw.endswith(b"\r\n\r\n")

@@ -1,4 +1,4 @@
-"""Where a body ends, however the network cuts it."""
+"""Finding the end of a body that is split anywhere."""
 
 import itertools
 
@@ -14,7 +14,7 @@ TRAILERS = st.sampled_from([b"", b"X-Sum: 1\r\n", b"A: b\r\nC: d\r\n"])
 
 
 def decode(body: bytes) -> bytes:
-    """An independent reader of chunks, as far as they go."""
+    """Decode chunks independently, up to the last complete one."""
     payload = b""
     while body:
         line, found, rest = body.partition(b"\r\n")
@@ -30,15 +30,17 @@ def decode(body: bytes) -> bytes:
 
 @st.composite
 def bodies(draw: st.DrawFn) -> tuple[bytes, bytes, bytes]:
-    """A chunked body: its chunks, its trailers, its payload."""
+    """Generate a chunked body: its chunks, trailers and payload."""
     pieces = draw(PIECES)
     chunks = b"".join(b"%x%b\r\n%b\r\n" % (len(each), draw(EXTENSIONS), each) for each in pieces)
     return chunks, draw(TRAILERS), b"".join(pieces)
 
 
 @given(body=bodies(), cuts=st.lists(st.integers(0, 400), max_size=6))
-def test_cuts_change_nothing(body: tuple[bytes, bytes, bytes], cuts: list[int]) -> None:
-    """Passed on verbatim up to the last chunk, the payload whole, done exactly at the end."""
+def test_a_split_body_is_scanned_like_a_whole_one(
+    body: tuple[bytes, bytes, bytes], cuts: list[int]
+) -> None:
+    """All chunks but the last are forwarded verbatim, and the end is found exactly."""
     chunks, trailers, expected = body
     wire = chunks + b"0\r\n" + trailers + b"\r\n"
     scanner, payload, passed = Chunked(), [], b""
@@ -54,8 +56,8 @@ def test_cuts_change_nothing(body: tuple[bytes, bytes, bytes], cuts: list[int]) 
 
 
 @given(body=bodies())
-def test_every_single_cut_changes_nothing(body: tuple[bytes, bytes, bytes]) -> None:
-    """At each place of the message."""
+def test_a_body_can_be_split_at_every_byte(body: tuple[bytes, bytes, bytes]) -> None:
+    """Each split gives the same result."""
     chunks, trailers, expected = body
     wire = chunks + b"0\r\n" + trailers + b"\r\n"
     for cut in range(len(wire) + 1):
@@ -65,18 +67,18 @@ def test_every_single_cut_changes_nothing(body: tuple[bytes, bytes, bytes]) -> N
 
 
 @given(body=bodies(), cut=st.integers(0, 300), record=st.binary(min_size=1, max_size=60))
-def test_more_can_be_said_wherever_it_broke_off(
+def test_a_record_can_be_injected_wherever_the_body_broke_off(
     body: tuple[bytes, bytes, bytes], cut: int, record: bytes
 ) -> None:
-    """What was passed on and the injected bytes read as the payload so far and the record."""
+    """The forwarded and injected bytes decode to the payload so far and the record."""
     chunks = body[0]
     scanner, payload = Chunked(), []
     passed = scanner.feed(chunks[:cut], payload)
     assert decode(passed + (scanner.injected(record) or b"")) == b"".join(payload) + record
 
 
-def test_what_follows_the_end_is_left_over() -> None:
-    """It belongs to nobody; the connection is not used again."""
+def test_bytes_after_the_end_are_left_over() -> None:
+    """They belong to no response, so the connection is not reused."""
     scanner = Chunked()
     scanner.feed(b"1\r\na\r\n0\r\n\r\nHTTP/1.1", [])
     assert scanner.done
@@ -101,8 +103,8 @@ def test_what_follows_the_end_is_left_over() -> None:
         b"0\r\n" + b"A: b\r\n" * 20000,
     ],
 )
-def test_broken_framing_is_told_and_what_came_before_it_kept(bad: bytes) -> None:
-    """Whatever the cut, the good chunk before it is passed on and nothing of the bad."""
+def test_invalid_framing_raises_an_error_with_the_valid_bytes_before_it(bad: bytes) -> None:
+    """For each split, the valid chunk before it is still forwarded."""
     good = chunk(b"good")
     for cut in {len(good), len(good) + 1, len(good) + len(bad) // 2}:
         scanner, payload = Chunked(), []
@@ -116,8 +118,8 @@ def test_broken_framing_is_told_and_what_came_before_it_kept(bad: bytes) -> None
 
 
 @given(data=st.binary(max_size=300))
-def test_arbitrary_bytes_raise_nothing_else(data: bytes) -> None:
-    """A scanner meets anything."""
+def test_arbitrary_bytes_raise_no_other_exception(data: bytes) -> None:
+    """A scanner may get any bytes."""
     scanner = Chunked()
     try:
         scanner.feed(data, [])
@@ -126,8 +128,8 @@ def test_arbitrary_bytes_raise_nothing_else(data: bytes) -> None:
     assert scanner.done or not scanner.eof()
 
 
-def test_a_length_takes_so_many_bytes_and_no_more() -> None:
-    """The rest is left over, and nothing can be added."""
+def test_a_content_length_ends_the_body() -> None:
+    """Further bytes are left over, and no record can be injected."""
     scanner, payload = Length(3), []
     assert scanner.feed(b"ab", payload) == b"ab"
     assert not scanner.eof()
@@ -139,8 +141,8 @@ def test_a_length_takes_so_many_bytes_and_no_more() -> None:
     assert Length(0).done
 
 
-def test_without_framing_the_end_is_the_connections() -> None:
-    """Everything is payload."""
+def test_without_framing_the_body_ends_with_the_connection() -> None:
+    """All bytes are payload."""
     scanner, payload = UntilClose(), []
     assert scanner.feed(b"ab", payload) == b"ab"
     assert not scanner.done

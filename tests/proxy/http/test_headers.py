@@ -1,4 +1,4 @@
-"""What passes, what is dropped, what is added, in both directions."""
+"""Fields that are forwarded, dropped and added, in both directions."""
 
 import pytest
 from hypothesis import given
@@ -23,7 +23,7 @@ def sent(
     length: int | None = 0,
     chunked: bool = False,
 ) -> list[bytes]:
-    """The lines of a request's head."""
+    """Return the lines of a request's head."""
     unchanging = unchanging_head("POST", "/api/chat?x=1", spec, fields, peer="10.1.1.1")
     raw = request_head(unchanging, "id-1", length, chunked=chunked)
     assert raw.endswith(b"\r\n\r\n")
@@ -31,7 +31,7 @@ def sent(
 
 
 def received(*lines: str, keep_alive: bool = True, minor: int = 1, chunked: bool = False) -> bytes:
-    """The head for the client of an answer with these lines."""
+    """Return the head that a client gets for a response with these lines."""
     head = parse_head("\r\n".join(["HTTP/1.1 200 OK", *lines]).encode(), "GET")
     return response_head(
         head,
@@ -43,8 +43,8 @@ def received(*lines: str, keep_alive: bool = True, minor: int = 1, chunked: bool
     )
 
 
-def test_the_request_goes_to_the_endpoints_own_path_and_host() -> None:
-    """Base path before, query kept, Host replaced."""
+def test_a_request_gets_the_endpoints_base_path_and_host() -> None:
+    """The query is kept."""
     lines = sent((b"Host", b"public.example"))
     assert lines[0] == b"POST /base/api/chat?x=1 HTTP/1.1"
     assert lines[1] == b"Host: node:11434"
@@ -52,18 +52,18 @@ def test_the_request_goes_to_the_endpoints_own_path_and_host() -> None:
     assert not any(line == b"Host: public.example" for line in lines)
 
 
-@pytest.mark.parametrize("asked", [None, b"gzip, br", b"zstd"])
-def test_an_answer_is_to_come_as_it_is(asked: bytes | None) -> None:
-    """Whatever the client could decode: token counts stand in it. What olla does not read may come
-    as the client likes, and what the operator writes for an endpoint holds."""
-    fields = () if asked is None else ((b"Accept-Encoding", asked),)
+@pytest.mark.parametrize("accepted", [None, b"gzip, br", b"zstd"])
+def test_olla_requests_uncompressed_responses(accepted: bytes | None) -> None:
+    """Because it reads their token counts. For responses that olla does not read, the client's
+    field is forwarded; a header configured for the endpoint takes precedence."""
+    fields = () if accepted is None else ((b"Accept-Encoding", accepted),)
     assert [line for line in sent(*fields) if b"ncoding" in line] == [b"Accept-Encoding: identity"]
-    own = EndpointSpec("a", "n", 1, authority="n:1", headers=(("accept-encoding", "gzip"),))
-    lines = sent(*fields, spec=own)
+    spec = EndpointSpec("a", "n", 1, authority="n:1", headers=(("accept-encoding", "gzip"),))
+    lines = sent(*fields, spec=spec)
     assert [line for line in lines if b"ncoding" in line] == [b"accept-encoding: gzip"]
-    passed = unchanging_head("GET", "/x", SPEC, fields, peer="10.1.1.1", readable=False)
-    expected = [] if asked is None else [b"Accept-Encoding: " + asked]
-    assert [line for line in passed.split(b"\r\n") if b"ncoding" in line] == expected
+    head = unchanging_head("GET", "/x", SPEC, fields, peer="10.1.1.1", readable=False)
+    expected = [] if accepted is None else [b"Accept-Encoding: " + accepted]
+    assert [line for line in head.split(b"\r\n") if b"ncoding" in line] == expected
 
 
 @pytest.mark.parametrize(
@@ -78,13 +78,13 @@ def test_an_answer_is_to_come_as_it_is(asked: bytes | None) -> None:
         b"Expect",
     ],
 )
-def test_hop_by_hop_fields_end_here(name: bytes) -> None:
-    """And what Connection names."""
+def test_hop_by_hop_fields_are_dropped(name: bytes) -> None:
+    """And those listed in Connection."""
     lines = sent((name, b"x"), (b"Connection", b"close, X-Secret"), (b"X-Secret", b"1"))
     assert not any(line.lower().startswith((name.lower() + b":", b"x-secret:")) for line in lines)
 
 
-def test_credentials_are_for_olla_unless_the_endpoint_takes_them() -> None:
+def test_credentials_are_forwarded_only_with_forward_authorization() -> None:
     """Authorization, X-API-Key, Cookie."""
     fields = ((b"Authorization", b"Bearer s"), (b"X-API-Key", b"s"), (b"Cookie", b"s"))
     assert not any(line.endswith(b"s") for line in sent(*fields))
@@ -93,7 +93,7 @@ def test_credentials_are_for_olla_unless_the_endpoint_takes_them() -> None:
 
 
 def test_configured_fields_replace_the_clients() -> None:
-    """An endpoint's own credentials win."""
+    """An endpoint's configured credentials take precedence."""
     spec = EndpointSpec(
         "a",
         "n",
@@ -108,8 +108,8 @@ def test_configured_fields_replace_the_clients() -> None:
     ]
 
 
-def test_the_forwarding_fields() -> None:
-    """The peer is appended; what a proxy in front said of host and scheme stays."""
+def test_forwarding_fields_are_added() -> None:
+    """The peer is appended; host and scheme from a proxy in front are kept."""
     lines = sent(
         (b"X-Forwarded-For", b"1.1.1.1"),
         (b"X-Forwarded-Host", b"h"),
@@ -129,10 +129,10 @@ def test_the_forwarding_fields() -> None:
         *(("Content-Length_", False), ("x_custom", False), ("X-Cus_tom", True)),
     ],
 )
-def test_a_name_with_an_underscore_passes_where_it_is_like_no_other(
+def test_a_name_with_an_underscore_passes_unless_it_shadows_another(
     name: str, passes: bool
 ) -> None:
-    """Dashes in its place would make neither a field with a meaning nor one that is there."""
+    """Its form with dashes must neither have a meaning nor be present in the request."""
     lines = sent((b"X-Custom", b"1"), (name.encode(), b"2"))
     assert (f"{name}: 2".encode() in lines) is passes
     assert b"X-Custom: 1" in lines
@@ -148,8 +148,8 @@ def test_the_body_is_framed_by_olla() -> None:
     assert not any(b"ength" in line for line in sent(length=None))
 
 
-def test_an_answer_keeps_its_fields_and_gets_ours() -> None:
-    """In their order and spelling, empty values and repetitions included."""
+def test_a_response_keeps_its_fields_and_gets_ollas() -> None:
+    """In order and spelling, including empty and repeated ones."""
     raw = received("X-B: 1", "x-a:", "X-B: 2", "Content-Length: 3", "X-Olla-Endpoint: fake")
     assert raw == (
         b"HTTP/1.1 200 OK\r\nServer: olla\r\nX-B: 1\r\nx-a: \r\nX-B: 2\r\nContent-Length: 3\r\n"
@@ -157,8 +157,8 @@ def test_an_answer_keeps_its_fields_and_gets_ours() -> None:
     )
 
 
-def test_the_clients_connection_is_told_apart() -> None:
-    """Close where it ends, keep-alive where an old client has to be told."""
+def test_the_connection_field_describes_the_clients_connection() -> None:
+    """`close` if it will be closed, `keep-alive` for an HTTP/1.0 client."""
     assert b"Connection: close" in received("Content-Length: 0", keep_alive=False)
     assert b"Connection: keep-alive" in received("Content-Length: 0", minor=0)
     assert b"Connection" not in received("Content-Length: 0", "Connection: close")
@@ -166,12 +166,12 @@ def test_the_clients_connection_is_told_apart() -> None:
 
 @given(text=st.text())
 def test_no_text_breaks_out_of_a_header_value(text: str) -> None:
-    """Printable ASCII, whatever a model is called."""
+    """Any model name becomes printable ASCII."""
     value = header_value(text)
     assert value.isascii()
     assert value.isprintable()
 
 
-def test_small_forms() -> None:
-    """Durations."""
+def test_durations_have_three_digits() -> None:
+    """In seconds, with the unit."""
     assert seconds(0.0123) == "0.012s"

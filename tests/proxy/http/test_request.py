@@ -1,4 +1,4 @@
-"""Reading a body, with a bound."""
+"""Reading a request body within limits."""
 
 from collections.abc import AsyncIterator
 
@@ -12,7 +12,7 @@ from olla.proxy.http.request import read_body
 
 
 class Request:
-    """A request whose body comes in pieces."""
+    """A request whose body arrives in pieces."""
 
     method, target, path, peer = "POST", "/", "/", ""
     headers = ()
@@ -27,49 +27,49 @@ class Request:
         self.read = 0
 
     def header(self, name: str) -> str | None:
-        """None."""
+        """Return None: there are no headers."""
         return None
 
     def listed(self, name: str) -> str | None:
-        """None."""
+        """Return None: there are no headers."""
         return None
 
     def decoded(self) -> None:
-        """It never was encoded."""
+        """Never called: the body is not compressed."""
         raise AssertionError
 
     def outgoing(self, target: Target, spec: EndpointSpec, via: str | None) -> bytes:
-        """Not sent on."""
+        """Never called: the request is not forwarded."""
         raise AssertionError
 
     def expects_continue(self) -> bool:
-        """As made."""
+        """Return the configured value."""
         return self._expects
 
     def send_continue(self) -> None:
-        """Remember."""
+        """Record the call."""
         self.continued = True
 
     def whole(self) -> bytes | None:
-        """It never has."""
+        """Return None: the body has not arrived yet."""
         return None
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """One by one."""
+        """Yield the pieces and count them."""
         for piece in self._pieces:
             self.read += 1
             yield piece
 
 
 class Limits:
-    """A caller's limits: what was reserved, and whether that is refused."""
+    """A caller's quota that records reservations, and rejects them with `refused`."""
 
     def __init__(self, refused: Failure | None = None) -> None:
         self.refused = refused
         self.reserved: list[int | None] = []
 
     async def reserve(self, length: int | None) -> None:
-        """Remember."""
+        """Record a reservation."""
         self.reserved.append(length)
         if self.refused is not None:
             raise Failed(self.refused)
@@ -78,21 +78,21 @@ class Limits:
 async def read(
     request: Request, limit: int, limits: Limits | None = None, budget: BodyBudget | None = None
 ) -> bytes:
-    """A request's body."""
+    """Read a request's body."""
     charge = BodyCharge(budget or BodyBudget(1 << 30, 1 << 30), "addr:1")
     return await read_body(request, limit, charge, (limits or Limits()).reserve)
 
 
-async def test_pieces_make_a_body() -> None:
-    """Up to the limit and not a byte more; 100 Continue first where it is awaited."""
+async def test_pieces_are_joined_to_a_body() -> None:
+    """Up to the limit, and after `100 Continue` if the client expects it."""
     request = Request(b"ab", b"cd", expects=True)
     assert await read(request, 4) == b"abcd"
     assert request.continued
     assert await read(Request(), 0) == b""
 
 
-async def test_a_length_over_the_limit_is_refused_before_a_byte_is_read() -> None:
-    """And before the client is told to go on."""
+async def test_a_length_over_the_limit_is_rejected_before_a_byte_is_read() -> None:
+    """And before `100 Continue` is sent."""
     request = Request(b"abcde", length=5, expects=True)
     with pytest.raises(Failed) as caught:
         await read(request, 4)
@@ -101,8 +101,8 @@ async def test_a_length_over_the_limit_is_refused_before_a_byte_is_read() -> Non
     assert not request.continued
 
 
-async def test_a_body_without_length_is_refused_as_soon_as_it_is_too_long() -> None:
-    """Not after it was taken in."""
+async def test_a_body_without_length_is_rejected_as_soon_as_it_is_too_long() -> None:
+    """The rest of it is not read."""
     request = Request(b"ab", b"cd", b"e", b"f" * 1000)
     with pytest.raises(Failed):
         await read(request, 4)
@@ -110,8 +110,8 @@ async def test_a_body_without_length_is_refused_as_soon_as_it_is_too_long() -> N
 
 
 @pytest.mark.parametrize("length", [4, None])
-async def test_a_caller_over_its_limits_sends_no_body(length: int | None) -> None:
-    """It is refused before a byte is read, and is not told to go on."""
+async def test_a_caller_over_its_quota_sends_no_body(length: int | None) -> None:
+    """It is rejected before a byte is read and before `100 Continue` is sent."""
     request = Request(b"ab", b"cd", length=length, expects=True)
     limits = Limits(Failure(Kind.LIMITED, "too many"))
     with pytest.raises(Failed) as caught:
@@ -122,8 +122,8 @@ async def test_a_caller_over_its_limits_sends_no_body(length: int | None) -> Non
     assert not request.continued
 
 
-async def test_what_has_arrived_is_held_and_what_is_announced_is_not() -> None:
-    """Until there is no room for it."""
+async def test_only_bytes_that_have_arrived_are_charged() -> None:
+    """Not the announced length; reading stops when the memory budget is exhausted."""
     budget = BodyBudget(3 * STEP, 3 * STEP)
     charge = BodyCharge(budget, "addr:1")
     request = Request(*[b"x" * STEP] * 4, length=4 * STEP)

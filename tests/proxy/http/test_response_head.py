@@ -1,4 +1,4 @@
-"""An endpoint's head, parsed strictly."""
+"""Strict parsing of an endpoint's response head."""
 
 import contextlib
 
@@ -11,7 +11,7 @@ from olla.proxy.http.response_head import BadHead, parse_head
 
 
 def head(*lines: str, status: str = "HTTP/1.1 200 OK") -> bytes:
-    """A head as it comes."""
+    """Return a raw head."""
     return "\r\n".join([status, *lines]).encode("latin-1")
 
 
@@ -28,7 +28,7 @@ def head(*lines: str, status: str = "HTTP/1.1 200 OK") -> bytes:
     ],
 )
 def test_the_framing_follows_the_fields(lines: tuple[str, ...], scanner: type) -> None:
-    """Length, chunks, or the end of the connection."""
+    """Content-Length, chunks, or the end of the connection."""
     assert isinstance(parse_head(head(*lines), "GET").scanner(), scanner)
 
 
@@ -60,8 +60,8 @@ def test_the_framing_follows_the_fields(lines: tuple[str, ...], scanner: type) -
         head("Name: a\nb"),
     ],
 )
-def test_what_could_be_read_in_two_ways_is_refused(raw: bytes) -> None:
-    """Never interpreted."""
+def test_invalid_and_ambiguous_heads_are_rejected(raw: bytes) -> None:
+    """They are never interpreted."""
     with pytest.raises(BadHead):
         parse_head(raw, "GET")
 
@@ -69,8 +69,8 @@ def test_what_could_be_read_in_two_ways_is_refused(raw: bytes) -> None:
 @pytest.mark.parametrize(
     ("method", "status"), [("HEAD", "200 OK"), ("GET", "204 No Content"), ("GET", "304 X")]
 )
-def test_some_answers_have_no_body(method: str, status: str) -> None:
-    """Whatever their fields say."""
+def test_some_responses_have_no_body(method: str, status: str) -> None:
+    """Even with a Content-Length."""
     parsed = parse_head(head("Content-Length: 5", status=f"HTTP/1.1 {status}"), method)
     assert parsed.scanner().done
     assert parsed.keep_alive
@@ -90,18 +90,18 @@ def test_some_answers_have_no_body(method: str, status: str) -> None:
 def test_whether_the_connection_stays_open(
     status: str, lines: tuple[str, ...], open_: bool
 ) -> None:
-    """By version and Connection, and only where the body has an end of its own."""
+    """By HTTP version and Connection field, and only if the framing marks the body's end."""
     assert parse_head(head(*lines, status=status), "GET").keep_alive is open_
 
 
 def test_an_announced_keep_alive_is_read() -> None:
-    """llama.cpp says for how long it keeps an idle connection."""
+    """llama.cpp announces for how long it keeps an idle connection."""
     parsed = parse_head(head("Content-Length: 0", "Keep-Alive: timeout=5, max=100"), "GET")
     assert parsed.keep_alive_seconds == 5.0
 
 
 def test_order_spelling_and_repetition_of_fields_are_kept() -> None:
-    """And the reason phrase may be missing."""
+    """The reason phrase may be missing."""
     parsed = parse_head(head("B: 1", "a: 2", "B:", status="HTTP/1.1 200"), "GET")
     assert parsed.headers == [(b"b", b"B", b"1"), (b"a", b"a", b"2"), (b"b", b"B", b"")]
     assert parsed.get(b"b") == b"1"
@@ -109,8 +109,8 @@ def test_order_spelling_and_repetition_of_fields_are_kept() -> None:
 
 
 @given(raw=st.binary(max_size=200))
-def test_arbitrary_bytes_raise_nothing_else(raw: bytes) -> None:
-    """A bad head is a bad head."""
+def test_arbitrary_bytes_raise_only_bad_head(raw: bytes) -> None:
+    """With and without a valid status line before them."""
     for data in (raw, b"HTTP/1.1 200 OK\r\n" + raw):
         with contextlib.suppress(BadHead):
             parse_head(data, "GET")
