@@ -122,8 +122,8 @@ class Harness:
         """Each station as something to be called again and again."""
         from olla.dialects.dialect import Operation
         from olla.dialects.registry import DIALECTS
-        from olla.proxy.exchange.message_building import build_request, build_response
-        from olla.proxy.exchange.request_features import answer_of, features_of
+        from olla.proxy.exchange.message_building import ReceivedBody, build_request, build_response
+        from olla.proxy.exchange.request_features import answer_stats, features_of
         from olla.proxy.server.fast_path import FastRequest
         from olla.proxy.server.hot_head import HotHeads
 
@@ -147,7 +147,7 @@ class Harness:
         lease: Any = app.dispatcher.ask(features, snapshot, "bench", time.monotonic())
         summary = ollama.summary(Operation.GENERATE, False, _ANSWER)
         head = app.pool.heads.parse(_HEAD[:-4], "POST")
-        answer = answer_of(features, summary, streamed=False)
+        answer = answer_stats(features, summary, streamed=False)
 
         def lease_and_release() -> None:
             now = time.monotonic()
@@ -163,7 +163,7 @@ class Harness:
             ),
             "choose, lease, release, learn": lease_and_release,
             "form the request": lambda: build_request(
-                incoming, hot.target, _BODY, "bench", lease.choice, "id", None
+                incoming, hot.target, ReceivedBody(_BODY), "bench", lease.choice, "id", None
             ),
             "read the answer's head": lambda: app.pool.heads.parse(_HEAD[:-4], "POST"),
             "form the answer's head": lambda: build_response(

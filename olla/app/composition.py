@@ -267,7 +267,7 @@ class App:
         dispatcher.retries.share = settings.proxy.retry_budget
         self.pool.connect_timeout = settings.proxy.connection_timeout
         self.pool.idle_timeout = settings.proxy.connection_keep_alive
-        self.admission.bound_loads(load_timeout(settings))
+        self.admission.set_load_timeout(load_timeout(settings))
         self.prober.list_interval = settings.discovery.model_discovery.interval
         server = settings.server
         config = self._request_config(settings)

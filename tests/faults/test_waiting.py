@@ -59,7 +59,7 @@ async def test_a_stream_that_is_waited_for_begins_with_comments(
     assert b"X-Olla-Routing-Decision: routed" in head
     payload, complete = unchunked(body)
     comments, events = payload[: payload.index(b"data:")], payload[payload.index(b"data:") :]
-    assert comments.startswith(b": waiting for m:latest since 0 s")
+    assert comments.startswith(b": waiting for m:latest (0 s so far)")
     assert comments.count(b"\n\n") >= 2
     assert events == EVENTS
     assert complete

@@ -167,7 +167,7 @@ async def test_a_stream_that_olla_has_begun_gets_no_compressed_bytes(
     router.endpoints[0].script = script
     told = await router.exchange(post("/v1/chat/completions", STREAM))
     assert b": waiting" in told
-    assert b"answered with a compressed stream" in told
+    assert b"sent a compressed stream" in told
     assert router.records[0].failure is not None
     assert router.records[0].failure.kind is Kind.BAD_HEAD
 

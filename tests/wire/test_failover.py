@@ -292,7 +292,7 @@ async def test_an_error_of_the_endpoints_own_that_breaks_is_a_502(make_router: M
         )
     head, body = split(await router.exchange(post("/api/generate", BODY)))
     assert head.startswith(b"HTTP/1.1 502 ")
-    assert "sent a broken body" in json.loads(body)["error"]
+    assert "sent an invalid body" in json.loads(body)["error"]
     assert [len(endpoint.requests) for endpoint in router.endpoints] == [1, 1]
 
 

@@ -14,7 +14,7 @@ def moving(exchange: Exchange) -> Progress | None:
     flight = lease.flight if lease is not None else None
     if attempt is None or flight is None or flight.instance is None:
         return None
-    return Progress(flight.instance, flight.at, attempt.heard_at(), flight.expected)
+    return Progress(flight.instance, flight.at, attempt.last_activity(), flight.expected)
 
 
 def reroute(
@@ -26,7 +26,7 @@ def reroute(
     if attempt is None or lease is None or not lease.concerns(endpoint, instance):
         return
     if attempt.relay is not None:
-        attempt.end_if_silent(failure)
-    elif exchange.elsewhere(failure):
+        attempt.stop_if_silent(failure)
+    elif exchange.may_retry(failure):
         attempt.abort()
-        exchange.try_next(failure)
+        exchange.retry(failure)

@@ -1,1 +1,1 @@
-"""One request from its body to its record: parse, admit, attempt, fail over, relay."""
+"""The life of a request: parse, admit, attempt, fail over, relay, record."""

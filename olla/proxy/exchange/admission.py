@@ -1,7 +1,7 @@
-"""The dispatcher on the event loop: waiting is a callback, time is a timer, a load is a task.
+"""Run the dispatcher on the event loop, with callbacks, a timer and tasks for model loads.
 
-The only shell of production around `admission.Dispatcher`. Tells it what happens, does at once
-what it asks for, and decides nothing.
+The production shell around `admission.Dispatcher`: it reports events to the dispatcher and executes
+the resulting actions at once. It makes no decisions.
 """
 
 import asyncio
@@ -30,30 +30,30 @@ from olla.routing.policy import Policy
 __all__ = ["Admission", "LoadEnded", "ModelLoader"]
 
 LoadEnded = Callable[[ModelLoad, Failure | None], None]
-"""Called at the end of each load, with None for a good one."""
+"""Called at the end of each load, with None if it succeeded."""
 
 
 class ModelLoader(Protocol):
     """Loads models on endpoints. See `background.model_loader`."""
 
     timeout: float
-    """Seconds that a load may take at least; 0 for no bound."""
+    """Time limit of a load in seconds, extended for loads expected to take long; 0 for none."""
 
     def begin(self, action: BeginLoad) -> None:
         """Start a load."""
         ...
 
     def abandon(self, loading: ModelLoad) -> None:
-        """Give a load up."""
+        """Cancel a load."""
         ...
 
     async def close(self) -> None:
-        """Give up all loads."""
+        """Cancel all loads."""
         ...
 
 
 class Admission:
-    """Lets requests in, one at a time, when the dispatcher says so."""
+    """Admits requests as the dispatcher decides."""
 
     def __init__(
         self,
@@ -64,36 +64,37 @@ class Admission:
         snapshot: Callable[[], Snapshot],
         loaded: Callable[[str, float, Failure | None], None] = lambda *_: None,
     ) -> None:
-        """`loader` makes the loader that calls the function it is given at the end of each load;
-        `loaded` is called with the endpoint of a load that ended, its seconds, and its failure."""
+        """`loader` creates the model loader and gets the callback for finished loads. `loaded` is
+        called after each load with the endpoint's name, the seconds it took, and its failure."""
         self.dispatcher = dispatcher
         self._clock = clock
         self._snapshot = snapshot
         self._loaded = loaded
         self._loop = asyncio.get_running_loop()
-        self._waiting: dict[Ticket, Callable[[Lease | Refuse], None]] = {}
+        self._callbacks: dict[Ticket, Callable[[Lease | Refuse], None]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._loads = loader(self._load_ended)
 
     def enter(
         self,
         features: Features,
-        asked_for: str,
-        granted: Callable[[Lease | Refuse], None],
+        requested_model: str,
+        callback: Callable[[Lease | Refuse], None],
         policy: Policy | None = None,
         counted: bool = True,
         asked_at: float | None = None,
     ) -> Entered:
-        """A lease or a refusal, or else a place in the queue. See `Dispatcher.ask`.
+        """Request a lease. Returns a lease, a rejection or a ticket in the queue.
 
-        Whoever gets a ticket is told through `granted`, in a turn of the loop of its own, or
-        gives the place up with `leave`.
+        After a ticket, `callback` is called with the lease or rejection, in a separate iteration of
+        the loop, unless the ticket is cancelled with `leave`. See `Dispatcher.ask` for the
+        arguments.
         """
         now = self._clock.now()
         entered = self.dispatcher.ask(
             features,
             self._snapshot(),
-            asked_for,
+            requested_model,
             now,
             policy=policy,
             counted=counted,
@@ -103,51 +104,51 @@ class Admission:
             case Lease() | Refuse():
                 pass
             case Ticket():
-                self._waiting[entered] = granted
+                self._callbacks[entered] = callback
             case never:
                 assert_never(never)
         if not self.dispatcher.quiet:
-            self._obey(now)
+            self._execute_actions(now)
         return entered
 
     def leave(self, ticket: Ticket) -> None:
-        """Whoever waited does not any more. One whose turn had come may still be told so."""
-        if self._waiting.pop(ticket, None) is not None:
+        """Cancel a ticket. A callback that is already scheduled is still called."""
+        if self._callbacks.pop(ticket, None) is not None:
             now = self._clock.now()
             self.dispatcher.leave(ticket, now)
-            self._obey(now)
+            self._execute_actions(now)
 
     def began(self, lease: Lease, now: float) -> None:
-        """The first byte of the answer came."""
+        """Report the first byte of a response."""
         self.dispatcher.began(lease, now)
         if not self.dispatcher.quiet:
-            self._obey(now)
+            self._execute_actions(now)
 
     def release(self, lease: Lease, now: float, answer: AnswerStats | None = None) -> None:
-        """The request is over. See `Dispatcher.release`."""
+        """Release a lease at the end of its attempt. See `Dispatcher.release`."""
         self.dispatcher.release(lease, now, answer)
         if not self.dispatcher.quiet:
-            self._obey(now)
+            self._execute_actions(now)
 
     def changed(self, snapshot: Snapshot) -> Mapping[str, Exception]:
-        """Something is new of the fleet. Returns the endpoints whose data cannot be taken in."""
+        """Report a new snapshot of the fleet. Returns the endpoints with invalid data."""
         now = self._clock.now()
         self.dispatcher.changed(snapshot, now)
-        self._obey(now)
+        self._execute_actions(now)
         return self.dispatcher.twins.faults
 
-    def bound_loads(self, timeout: float) -> None:
-        """Loads that begin from now on may take so many seconds; 0 for any number."""
+    def set_load_timeout(self, timeout: float) -> None:
+        """Set the time limit, in seconds, of loads that begin from now on; 0 for none."""
         self._loads.timeout = timeout
 
     def reconsider(self) -> None:
-        """Something has changed that no snapshot tells: price those who wait again."""
+        """Price all queued requests again, after a change that is not in any snapshot."""
         now = self._clock.now()
         self.dispatcher.tick(now)
-        self._obey(now)
+        self._execute_actions(now)
 
     async def close(self) -> None:
-        """Give up all loads of olla's own. Requests that wait have been answered before."""
+        """Cancel all loads that olla started. No request may be queued any more."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -157,23 +158,23 @@ class Admission:
         now = self._clock.now()
         self.dispatcher.load_ended(loading, now, failure)
         self._loaded(loading.instance.twin.name, now - loading.began, failure)
-        self._obey(now)
+        self._execute_actions(now)
 
     def _tick(self) -> None:
         self._timer = None
         now = self._clock.now()
         self.dispatcher.tick(now)
-        self._obey(now)
+        self._execute_actions(now)
 
-    def _obey(self, now: float) -> None:
-        """Do what the dispatcher wants done."""
+    def _execute_actions(self, now: float) -> None:
+        """Execute the dispatcher's actions and set the timer for its next tick."""
         for action in self.dispatcher.take_actions():
             match action:
                 case Granted():
-                    # In a turn of its own: what one request does next is not this one's affair.
-                    self._loop.call_soon(self._waiting.pop(action.ticket), action.lease)
+                    # In a separate iteration: requests must not run in each other's call stack.
+                    self._loop.call_soon(self._callbacks.pop(action.ticket), action.lease)
                 case Refused():
-                    self._loop.call_soon(self._waiting.pop(action.ticket), action.refusal)
+                    self._loop.call_soon(self._callbacks.pop(action.ticket), action.refusal)
                 case BeginLoad():
                     self._loads.begin(action)
                 case AbandonLoad():

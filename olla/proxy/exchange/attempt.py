@@ -1,9 +1,10 @@
-"""One try against one endpoint: connect, send, and either relay or hand back a failure.
+"""One attempt at one endpoint: connect, send, and either relay the response or report a failure.
 
-Whatever fails before the first byte has gone to the client comes back to the owner as a failure,
-so that it can try elsewhere: also when the answer's head was good, and what came with it was not.
-From the first byte on the relay owns the answer. Does not choose endpoints, and does not retry.
-Runs in the event loop's callbacks: a task is only made to connect, and to send a body that comes in
+A failure before the first byte goes to the client is reported to the owner, which may retry on
+another endpoint. This includes a valid head that arrives together with an invalid body. From the
+first byte on, the relay owns the response. An attempt neither chooses endpoints nor retries.
+
+It runs in the event loop's callbacks. Tasks are created only to connect and to send a body in
 pieces.
 """
 
@@ -25,19 +26,19 @@ from olla.tasks import report, spawn
 
 __all__ = ["Attempt", "OutgoingRequest", "Owner", "Timeouts", "load_patience"]
 
-_SENT_AT_ONCE = 262_144
-"""Bytes."""
-_SILENT_TOO = 3.0
-"""Seconds."""
+_WRITE_SIZE = 262_144
+"""Bytes of a long body that are written before waiting for the endpoint."""
+_SILENCE_MIN = 3.0
+"""Seconds without data after which a response of a dead endpoint is stopped."""
 LOAD_PATIENCE = 3.0
-"""Times what is expected of a load: large models on slow disks take longer than any fixed limit."""
+"""Multiple of a load's expected time: large models on slow disks exceed any fixed limit."""
 
 
 class Timeouts(msgspec.Struct, frozen=True):
-    """Limits of one attempt, in seconds; 0 is none.
+    """Time limits of one attempt in seconds; 0 for none.
 
-    `first_byte`: from the request's last byte to the answer's head; `silence`: between two pieces
-    of the answer; `total`: in all. Where the endpoint may have to load the model first,
+    `first_byte`: from the request's last byte to the response's head; `silence`: between two pieces
+    of the response; `total`: the whole attempt. If the endpoint may have to load the model first,
     `load_patience` is added to `first_byte`.
     """
 
@@ -47,9 +48,11 @@ class Timeouts(msgspec.Struct, frozen=True):
 
 
 def load_patience(choice: Choice, first_byte: float, now: float) -> float:
-    """Seconds to wait longer for the first byte because a model may have to be loaded: 0 where it
-    is in memory, else `first_byte` once more, or three times what that load and those before it
-    are expected to take."""
+    """Return the extra seconds to wait for the first byte because a model may have to be loaded.
+
+    0 if the model is resident, else at least `first_byte`, and at least three times the expected
+    time of that load and of those before it.
+    """
     match choice:
         case ChooseInstance():
             if choice.ready:
@@ -65,8 +68,11 @@ def load_patience(choice: Choice, first_byte: float, now: float) -> float:
 
 
 class OutgoingRequest(msgspec.Struct):
-    """What is sent: the head, and a body that is either whole or comes in pieces. `parts` is a
-    whole one that is long, see `forming`."""
+    """A request to an endpoint.
+
+    The body is `body`, or `parts` if it is long (see `message_building`), or `pieces` if it is
+    streamed from the client.
+    """
 
     method: str
     head: bytes
@@ -74,39 +80,40 @@ class OutgoingRequest(msgspec.Struct):
     pieces: Callable[[], AsyncIterator[bytes]] | None = None
     chunked: bool = False
     fresh_connection: bool = False
-    """Never on a connection that was idle: it could die in a way that leaves open whether the
-    endpoint has acted."""
+    """Do not reuse an idle connection: if it fails, the endpoint may or may not have acted."""
     parts: tuple[bytes | memoryview, ...] = ()
 
 
 class Owner(Protocol):
-    """Who wants to know how a try ends. Exactly one of `failed`, `relayed` and `crashed` is
-    called, once, or none of them after `Attempt.abort`."""
+    """The owner of an attempt.
+
+    Exactly one of `failed`, `relayed` and `crashed` is called, once; none after `Attempt.abort`.
+    """
 
     def relay(self, connection: UpstreamConnection, head: ResponseHead) -> Relay:
-        """What relays the answer. Nothing is decided by that: the try can still fail, until the
-        relay asks for the head that the client gets."""
+        """Create the relay for a response. The attempt can still fail until the relay requests the
+        head for the client."""
         ...
 
     def accepts(self, head: ResponseHead) -> bool:
-        """Whether an endpoint's error is to be relayed; if not, the owner has aborted the try."""
+        """Return whether to relay an endpoint's error. If False, the owner aborted the attempt."""
         ...
 
     def failed(self, failure: Failure) -> None:
-        """Nothing went to the client."""
+        """Called if the attempt failed before anything went to the client."""
         ...
 
     def relayed(self) -> None:
-        """The answer went to the client; the relay tells how that ended."""
+        """Called when the relay has ended; the relay has the result."""
         ...
 
     def crashed(self, error: Exception) -> None:
-        """Olla's own code has failed at this try."""
+        """Called after an unexpected exception in olla's code."""
         ...
 
 
 class Attempt:
-    """One try. A `Receiver` until the answer's head is there."""
+    """One attempt. The connection's `Receiver` until the relay takes over."""
 
     __slots__ = (
         "_connection",
@@ -149,12 +156,12 @@ class Attempt:
         self._started = 0.0
         self.slot = 0.0
         self.relay: Relay | None = None
-        """What relays the answer; None as long as no byte of it has gone to the client."""
+        """The relay of the response; None before the response begins."""
         self.status: int | None = None
-        """What the endpoint answered; None before it did."""
+        """The status of the endpoint's response; None before it begins."""
 
     def start(self) -> None:
-        """Try. The owner is called when there is something to say, never within this call."""
+        """Start the attempt. The owner is never called within this call."""
         self._started = self._loop.time()
         connection = None
         if not self._request.fresh_connection:
@@ -165,35 +172,39 @@ class Attempt:
             self._send(connection)
 
     def abort(self) -> None:
-        """Hang up on the endpoint. The owner hears no more of it."""
+        """Close the connection to the endpoint. The owner is not called any more."""
         self._owner = None
-        self._clear()
+        self._cancel_pending()
         if self._connection is not None:
             self._connection.abort()
 
-    def heard_at(self) -> float | None:
-        """When the answer last moved, in the loop's time; None when it has not begun. While the
-        client is slow, now: the endpoint is made to wait."""
+    def last_activity(self) -> float | None:
+        """Return when the last byte of the response arrived, in the loop's time; None before it.
+
+        While reading from the endpoint is paused for a slow client, returns the current time.
+        """
         connection = self._connection
         if self.relay is None or connection is None:
             return None
         return self._loop.time() if connection.paused else connection.last_data
 
-    def end_if_silent(self, why: Failure) -> None:
-        """The endpoint is thought to be dead: an answer that has not moved for a while ends with
-        an error; one that moves is the better evidence."""
-        heard_at = self.heard_at()
-        if self.relay is None or heard_at is None:
+    def stop_if_silent(self, why: Failure) -> None:
+        """Stop a response that is silent, because its endpoint is considered dead.
+
+        A response that still receives data is better evidence, and continues.
+        """
+        last_activity = self.last_activity()
+        if self.relay is None or last_activity is None:
             return
-        if self._loop.time() - heard_at >= _SILENT_TOO:
-            message = f"{why.message} in the middle of its answer; try again"
+        if self._loop.time() - last_activity >= _SILENCE_MIN:
+            message = f"{why.message} in the middle of the response; try again"
             self.relay.stop(Failure(Kind.BODY_SILENT, message, why.endpoint))
 
     # --- Receiver ---------------------------------------------------------------------------
 
     def head(self, head: ResponseHead, more: bool) -> None:
-        """The answer begins. A head that came alone is passed on at once, because a client may
-        wait for it; another one waits for what came with it."""
+        """Handle the head. A head without body bytes is relayed at once, because a client may wait
+        for it. Otherwise it is relayed together with the first body bytes."""
         owner = self._owner
         assert owner is not None
         self.status = head.status
@@ -201,37 +212,36 @@ class Attempt:
             self._start_relay(head).head(head, False)
 
     def body(self, raw: bytes, payload: list[bytes], last: bool) -> None:
-        """The first of the body is there, and good."""
-        relay = self._relaying()
+        """Relay the head and the first body bytes, which are valid."""
+        relay = self._start_relay_with_body()
         if relay is not None:
             relay.body(raw, payload, last)
 
     def end(self, trailers: bytes) -> None:
-        """There is no body."""
-        relay = self._relaying()
+        """Relay the head of a response without a body."""
+        relay = self._start_relay_with_body()
         if relay is not None:
             relay.end(trailers)
 
     def broken(self, kind: Kind, message: str, raw: bytes, payload: list[bytes]) -> None:
-        """The connection broke before anything went to the client: what was good of the answer is
-        not wanted any more."""
+        """Reconnect or fail, because the connection broke before anything went to the client."""
         connection = self._connection
         if (
             kind is Kind.RESET
             and connection is not None
             and connection.reused
-            and not connection.heard
+            and not connection.has_response_bytes
             and self._request.pieces is None
         ):
-            # The endpoint had closed the idle connection meanwhile. Others that idle may be as
-            # dead, so make a new one; the client need not know.
-            self._clear()
+            # The endpoint had closed the idle connection. Other idle connections may be closed as
+            # well, so make a new one. The client does not notice.
+            self._cancel_pending()
             self._task = spawn(self._connect(), self._crashed)
             return
         name = self._spec.name
-        self._fail(_unseen(Failure(kind, f"endpoint '{name}' {message}", name)))
+        self._fail(_retryable(Failure(kind, f"endpoint '{name}' {message}", name)))
 
-    # --- inside -----------------------------------------------------------------------------
+    # --- sending and relaying ---------------------------------------------------------------
 
     async def _connect(self) -> None:
         try:
@@ -272,34 +282,34 @@ class Attempt:
                 connection.write(b"0\r\n\r\n")
             connection.sent = True
         except Failed as failed:
-            # What the client sent is no body: the endpoint must not take its start for the whole.
+            # The client's body is invalid: the endpoint must not mistake its start for the whole.
             connection.abort()
             self._task = None
             self._fail(failed.failure)
         except Exception:
             connection.abort()
             self._task = None
-            message = "the client broke off in the middle of its request"
+            message = "the client disconnected in the middle of its request"
             self._fail(Failure(Kind.CLIENT_GONE, message))
 
     async def _send_parts(
         self, connection: UpstreamConnection, parts: tuple[bytes | memoryview, ...]
     ) -> None:
-        """Send a long body, as fast as the endpoint takes it: given to a TLS connection at once, it
-        would be encrypted at once, which takes a tenth of a second and as much memory again."""
+        """Send a long body as fast as the endpoint reads it. If written to a TLS connection in one
+        call, it would be encrypted in one call, which takes 100 ms and twice the memory."""
         for part in parts:
             view = memoryview(part)
-            for at in range(0, len(view), _SENT_AT_ONCE):
-                connection.write(view[at : at + _SENT_AT_ONCE])
+            for at in range(0, len(view), _WRITE_SIZE):
+                connection.write(view[at : at + _WRITE_SIZE])
                 await connection.drained()
                 connection.last_data = self._loop.time()
                 if not connection.usable:
-                    return  # whoever reads from it is told
+                    return  # the connection's receiver is notified
         connection.sent = True
         self._task = None
 
-    def _relaying(self) -> Relay | None:
-        """The relay, once it has accepted the head; None where it has not."""
+    def _start_relay_with_body(self) -> Relay | None:
+        """Start the relay with a head that body bytes follow. Returns None if it rejects it."""
         connection = self._connection
         assert connection is not None
         assert connection.head is not None
@@ -312,7 +322,7 @@ class Attempt:
         assert connection is not None
         assert owner is not None
         self.relay = relay = owner.relay(connection, head)
-        self._request.body = b""  # nothing is sent twice from here on; a stream may last long
+        self._request.body = b""  # no retry from here on; free the memory during long streams
         self._request.parts = ()
         connection.receiver = relay
         relay.on_end = self._relayed
@@ -326,21 +336,21 @@ class Attempt:
         assert relay is not None
         if relay.failure is not None and not relay.begun:
             self.relay = None
-            self._fail(_unseen(relay.failure))
+            self._fail(_retryable(relay.failure))
             return
-        self._clear()
+        self._cancel_pending()
         owner, self._owner = self._owner, None
         if owner is not None:
             owner.relayed()
 
     def _fail(self, failure: Failure) -> None:
-        self._clear()
+        self._cancel_pending()
         owner, self._owner = self._owner, None
         if owner is not None:
             owner.failed(failure)
 
     def _crashed(self, error: Exception) -> None:
-        self._clear()
+        self._cancel_pending()
         if self._connection is not None:
             self._connection.abort()
         owner, self._owner = self._owner, None
@@ -349,18 +359,18 @@ class Attempt:
         else:
             owner.crashed(error)
 
-    def _clear(self) -> None:
+    def _cancel_pending(self) -> None:
         if self.slot:
             self._deadlines.forget(self)
         if self._task is not None:
             self._task.cancel()
             self._task = None
 
-    # --- time-outs: looked at when the nearest deadline has come ------------------------------
+    # --- timeouts: checked at the earliest deadline -------------------------------------------
 
     def _watch(self, now: float) -> None:
         limits = self._limits
-        if self.relay is None and not limits.total:  # as it nearly always is
+        if self.relay is None and not limits.total:  # the most frequent case
             if limits.first_byte:
                 self._deadlines.watch(self, now + limits.first_byte + self._load)
             return
@@ -369,7 +379,7 @@ class Attempt:
             self._deadlines.watch(self, deadline)
 
     def _deadline(self, now: float) -> tuple[float, Kind]:
-        """When the nearest limit is reached (the loop's time; 0 for never), and which that is."""
+        """Return when the earliest limit is reached (loop time; 0 for never), and its kind."""
         limits, connection = self._limits, self._connection
         assert connection is not None
         deadline, kind = 0.0, Kind.TOTAL_TIMEOUT
@@ -377,18 +387,18 @@ class Attempt:
             deadline = self._started + limits.total
         if self.relay is None:
             if limits.first_byte:
-                kind_at = connection.last_data + limits.first_byte + self._load
-                if not deadline or kind_at < deadline:
-                    deadline, kind = kind_at, Kind.FIRST_BYTE_TIMEOUT
+                kind_deadline = connection.last_data + limits.first_byte + self._load
+                if not deadline or kind_deadline < deadline:
+                    deadline, kind = kind_deadline, Kind.FIRST_BYTE_TIMEOUT
         elif limits.silence:
-            # While the client is slow, the endpoint is made to wait: its silence says nothing.
-            kind_at = (now if connection.paused else connection.last_data) + limits.silence
-            if not deadline or kind_at < deadline:
-                deadline, kind = kind_at, Kind.BODY_SILENT
+            # While reading is paused for a slow client, the endpoint's silence means nothing.
+            kind_deadline = (now if connection.paused else connection.last_data) + limits.silence
+            if not deadline or kind_deadline < deadline:
+                deadline, kind = kind_deadline, Kind.BODY_SILENT
         return deadline, kind
 
     def due(self) -> None:
-        """A deadline has come, unless something was heard meanwhile. See `Watched`."""
+        """Time out, or extend the deadline if data has arrived. See `Watched`."""
         try:
             self._time_out()
         except Exception as error:
@@ -404,7 +414,7 @@ class Attempt:
             self._deadlines.watch(self, deadline)
             return
         failure = Failure(
-            kind, f"endpoint '{self._spec.name}' {self._limit_text(kind)}", self._spec.name
+            kind, f"endpoint '{self._spec.name}' {self._timeout_text(kind)}", self._spec.name
         )
         if self.relay is None:
             connection.abort()
@@ -412,19 +422,18 @@ class Attempt:
         else:
             self.relay.stop(failure)
 
-    def _limit_text(self, kind: Kind) -> str:
+    def _timeout_text(self, kind: Kind) -> str:
         limits = self._limits
         if kind is Kind.FIRST_BYTE_TIMEOUT:
             limit = limits.first_byte + self._load
-            return f"did not begin to answer within {limit:g} s (proxy.response_header_timeout)"
+            return f"sent no response within {limit:g} s (proxy.response_header_timeout)"
         if kind is Kind.BODY_SILENT:
             return f"sent nothing for {limits.silence:g} s (proxy.read_timeout)"
-        return f"took more than {limits.total:g} s in all (proxy.response_timeout)"
+        return f"took more than {limits.total:g} s in total (proxy.response_timeout)"
 
 
-def _unseen(failure: Failure) -> Failure:
-    """The failure of a body of which nothing has gone to the client: another endpoint may do
-    better."""
+def _retryable(failure: Failure) -> Failure:
+    """Convert a body failure into one that allows a retry: the client has received nothing."""
     if failure.facts.phase is not Phase.BODY:
         return failure
     return msgspec.structs.replace(failure, kind=Kind.BAD_ANSWER)

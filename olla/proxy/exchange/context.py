@@ -1,8 +1,8 @@
-"""What exchanges use of the rest of the program, in three objects.
+"""The dependencies of exchanges, in three objects.
 
-`RequestConfig` holds the rules for requests that arrive from now on, and is replaced as a whole by
-a reload. `Upstreams` is the fleet's side, `Services` everything else that all requests share; both
-stay for the life of the router.
+`RequestConfig` holds the settings for new requests and is replaced as a whole by a reload.
+`Upstreams` holds the fleet's side, `Services` everything else that all requests share. Both exist
+for the life of the router.
 """
 
 import itertools
@@ -32,45 +32,45 @@ from olla.record import Sink
 __all__ = ["Fleet", "RequestConfig", "Services", "Upstreams"]
 
 _NO_GUARD = BrowserGuard(CorsPolicy(), AllowedHosts(), enabled=False)
-"""Accepts the requests of pages that the router itself serves, and those of other clients."""
+"""Rejects pages of other origins only."""
 
 
 class Fleet(Protocol):
-    """What is known of the endpoints, and who learns from traffic."""
+    """The state of the endpoints, updated by probes and by traffic."""
 
     @property
     def snapshot(self) -> Snapshot:
-        """The fleet as it is known now."""
+        """The current snapshot."""
         ...
 
     def observe(self, endpoint: str, failure: Failure | None, model: str | None) -> None:
-        """A try against an endpoint went well (None) or did not.
+        """Report the result of an attempt at an endpoint; None for success.
 
-        `model` is the canonical name of the model that a slot was taken for.
+        `model` is the canonical name of the model whose slot the attempt used.
         """
         ...
 
     def probe_now(self, endpoint: str) -> None:
-        """Something on the endpoint has changed: ask it at once."""
+        """Probe an endpoint at once, because its state has changed."""
         ...
 
     async def refresh(self, what: str, max_age: float, timeout: float) -> Snapshot:
-        """The fleet, with lists no older than `max_age` seconds where that takes no longer than
-        `timeout` seconds. `what` is `models` or `resident`."""
+        """Return a snapshot with lists at most `max_age` seconds old, waiting up to `timeout`
+        seconds for them. `what` is `models` or `resident`."""
         ...
 
 
 class RequestConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """The rules for requests that arrive from now on.
+    """The settings for new requests.
 
     `timeouts`: for attempts; `max_body`: bytes of a request body; `aliases`: canonical names by
-    canonical name, best first; `refresh_timeout`: seconds that endpoints may be asked again for a
-    model that none lists; `context_rule`: what becomes of the context lengths that requests name;
-    `strategy`: shown in `X-Olla-Routing-Strategy`; `via`: this router's name in `Via`, by which a
-    request that comes back is recognized; `wait_keepalive`: seconds between two comments in a
-    stream that waits for its endpoint, 0 for none; `guard`: which requests browsers may send;
-    `keep_content`: whether records contain prompts and answers; `log_explanation`: called with each
-    request's id and the prices of its candidates.
+    canonical name, best first; `refresh_timeout`: seconds to wait for new model lists when no
+    endpoint lists a model; `context_rule`: how requested context lengths are changed; `strategy`:
+    the value of `X-Olla-Routing-Strategy`; `via`: this router's name in `Via`, for loop detection;
+    `wait_keepalive`: seconds between two comments in a stream that waits for its endpoint, 0 for
+    none; `guard`: which requests browsers may send; `keep_content`: whether records contain prompts
+    and responses; `log_explanation`: called with each request's id and the expected delays of its
+    candidates.
     """
 
     timeouts: Timeouts
@@ -87,7 +87,7 @@ class RequestConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Upstreams:
-    """The fleet's side of an exchange: which endpoint, the connection to it, and its timers."""
+    """The fleet's side of exchanges: endpoint selection, connections and timers."""
 
     __slots__ = ("admission", "clock", "fleet", "pool", "tickets", "timers")
 
@@ -100,11 +100,11 @@ class Upstreams:
         self.pool = pool
         self.timers = timers
         self.tickets = itertools.count()
-        """Numbers requests for routing, which breaks ties by them."""
+        """Numbers of requests, by which routing breaks ties."""
 
 
 class Services:
-    """What all requests share apart from the fleet."""
+    """The services that all requests share, except the fleet."""
 
     __slots__ = (
         *("authenticator", "body_budget", "clock", "date_header", "ids", "response_headers"),
@@ -120,7 +120,7 @@ class Services:
         body_budget: BodyBudget,
         timers: TimerWheel,
     ) -> None:
-        """`ids`: request ids that this process alone gives out."""
+        """`ids` are request ids, unique to this process."""
         self.clock = clock
         self.authenticator = authenticator
         self.sink = sink

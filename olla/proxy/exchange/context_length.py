@@ -1,7 +1,7 @@
-"""The context length a request asks for, made to fit what the operator allows.
+"""Clamp and round the context length that a request asks for.
 
-Ollama reloads a model for every other `num_ctx`. Clamping and rounding up let requests that ask
-for nearly the same share one loaded model. Off unless configured; every change is in the record.
+Ollama reloads a model for each different `num_ctx`. With clamping and rounding up, requests with
+similar context lengths share one resident model. Off by default; each change is recorded.
 """
 
 import msgspec
@@ -14,14 +14,16 @@ __all__ = ["ContextRule", "fit_context"]
 
 
 class ContextRule(msgspec.Struct, frozen=True):
-    """Tokens: `most` is the largest context allowed, contexts are rounded up to a multiple of
-    `step`. None leaves it alone."""
+    """Limits a context length to `most` tokens, after rounding it up to a multiple of `step`.
+
+    None disables the limit or the rounding.
+    """
 
     most: int | None = None
     step: int | None = None
 
     def fitted(self, wanted: int) -> int:
-        """What a request that asks for `wanted` gets."""
+        """Return the context length for a request that asks for `wanted` tokens."""
         fitted = wanted
         if self.step is not None:
             fitted = -(-wanted // self.step) * self.step
@@ -31,8 +33,10 @@ class ContextRule(msgspec.Struct, frozen=True):
 def fit_context(
     rule: ContextRule, peek: Peek, body: bytes, scanned: JsonObject | None = None
 ) -> tuple[Peek, tuple[Edit, ...], str | None]:
-    """The request with a context length that fits, and what that changes in its body; the last
-    says so in words.
+    """Apply a rule to a request.
+
+    Returns the request with the new context length, the edits to its body, and a note for the
+    record (None without a change).
 
     Raises:
         Failed: the body cannot be rewritten.

@@ -1,11 +1,12 @@
-"""The life of one request: a call per station, in the request's order.
+"""The life of one request, with one call per step.
 
-Understand, choose, try, relay, and at the end one record of what happened. Every station's own
-question is answered elsewhere; this file only knows their order, and that another endpoint may be
-tried until the first byte has gone to the client.
+Parse, choose an endpoint, attempt, relay, and finally record. Other modules implement the steps.
+This module knows only their order, and that a request may be retried on another endpoint until the
+first byte has gone to the client.
 
-A state machine in callbacks: a task with its futures costs more than everything it calls. It
-waits for one of: its turn in the queue, an attempt, lists that are being renewed.
+It is a state machine in callbacks, because a task with its futures would cost more than all the
+calls it makes. It waits for one of: its turn in the queue, an attempt, a refresh of the model
+lists.
 """
 
 import asyncio
@@ -23,12 +24,12 @@ from olla.proxy.exchange.attempt import Attempt, load_patience
 from olla.proxy.exchange.attempt_result import (
     finish_attempt,
     relayed_error,
-    retry_pause,
+    retry_after_seconds,
     upstream_error,
 )
 from olla.proxy.exchange.context import RequestConfig, Services, Upstreams
-from olla.proxy.exchange.failover import elsewhere, is_an_answer
-from olla.proxy.exchange.message_building import build_request, build_response
+from olla.proxy.exchange.failover import is_final_error, retry_features
+from olla.proxy.exchange.message_building import ReceivedBody, build_request, build_response
 from olla.proxy.exchange.request_parsing import LONG, Scanned, parse_request, scan
 from olla.proxy.exchange.sse_keepalive import SseKeepalive, keepalive_for
 from olla.proxy.http.error_response import error_answer
@@ -36,7 +37,7 @@ from olla.proxy.http.message_fields import Passed
 from olla.proxy.http.request import IncomingRequest
 from olla.proxy.http.response_head import ResponseHead
 from olla.proxy.upstream.pool import UpstreamConnection
-from olla.proxy.upstream.relay import Downstream, Relay
+from olla.proxy.upstream.relay import Downstream, Relay, RelayOptions
 from olla.record import AttemptRecord, RequestRecord
 from olla.routing.decision import (
     Choice,
@@ -56,52 +57,68 @@ _STEADY: Final = Steady()
 _WAITED: Final = frozenset({Reason.QUEUED, Reason.COLD_LOAD, Reason.MODEL_LOADING})
 _LISTS_AGE_MAX = 1.0
 """Seconds. Bounds how often requests for unknown models make olla ask the endpoints."""
-# Members of an Enum take a slow way when they are looked up on their class, 0.1 µs each time.
+# Looking up an Enum member on its class takes 0.1 µs each time.
 _MANAGE: Final = Right.MANAGE
 _CLIENT_GONE: Final = Kind.CLIENT_GONE
 _STREAMED: Final = BodyUse.STREAMED
-_GONE: Final = Failure(Kind.CLIENT_GONE, "the client went away")
+_GONE: Final = Failure(Kind.CLIENT_GONE, "the client disconnected")
 
 
 class ExchangeOwner(Protocol):
-    """Whoever began an exchange."""
+    """The server or subrequest that began an exchange."""
 
     def over(self, exchange: "Exchange") -> None:
-        """Nothing more will be written; the record is complete. Called once."""
+        """Called once at the end: the response is written and the record complete."""
         ...
 
     def crashed(self, record: RequestRecord, error: Exception) -> None:
-        """Olla's own code has failed at it; the client is told so."""
+        """Called after an unexpected exception; the exchange sends the client an error."""
         ...
 
 
 class ClientListener(Protocol):
-    """Something that has to know when its client is gone."""
+    """A receiver of events of the client's connection."""
 
     def abandon(self, failure: Failure) -> None:
-        """The client is gone; `failure` says how."""
+        """Called when the client has disconnected; `failure` has the details."""
         ...
 
     def half_closed(self) -> None:
-        """The client has closed its side of the connection, or all of it: nobody can tell. What
-        the router answers itself can still be written."""
+        """Called when the client has closed its side of the connection. It may have closed both
+        sides, which cannot be distinguished; the router can still write its own responses."""
         ...
 
 
 class ClientConnection(Protocol):
-    """A client's connection, as far as it tells what becomes of the client."""
+    """A client's connection as a source of events."""
 
     def carries(self, exchange: ClientListener) -> None:
-        """An exchange begins: it is told from now on."""
+        """Register the listener for the exchange that begins."""
         ...
 
 
 class Exchange:
-    """One client request with its answer."""
+    """One client request with its response."""
 
     __slots__ = (
-        *("_asked_for", "_body", "_body_read", "_charge", "_counted", "_edits", "_explanation"),
-        *("_failure", "_features", "_half_closed", "_host", "_incoming", "_pause", "_refreshed"),
+        *(
+            "_requested_model",
+            "_body",
+            "_body_read",
+            "_charge",
+            "_takes_slot",
+            "_edits",
+            "_explanation",
+        ),
+        *(
+            "_failure",
+            "_features",
+            "_half_closed",
+            "_host",
+            "_incoming",
+            "_retry_after",
+            "_refreshed",
+        ),
         *("_config", "_keepalive", "_scanned", "_services", "_target", "_ticket", "_trace"),
         "_upstreams",
         *("attempt", "downstream", "finished", "lease", "record", "task", "quota"),
@@ -131,8 +148,8 @@ class Exchange:
         self._scanned: Scanned = None
         self._charge: BodyCharge | None = None
         self._body_read = not incoming.has_body
-        self._asked_for: str | None = None
-        self._counted = False
+        self._requested_model: str | None = None
+        self._takes_slot = False
         self._features: Features | None = None
         self.attempt: Attempt | None = None
         self._trace: AttemptRecord | None = None
@@ -141,27 +158,26 @@ class Exchange:
         self.task: asyncio.Task[None] | None = None
         self._failure: Failure | None = None
         self._refreshed = False
-        self._pause: float | None = None
+        self._retry_after: float | None = None
         self._explanation: str | None = None
         self._keepalive: SseKeepalive | None = None
         self._half_closed = False
-        """The client may be gone: no endpoint is to work for it."""
+        """The client may have disconnected, so no endpoint may work for it."""
         self.finished = False
         self.quota: Quota | None = None
-        """Who asks, once that is known."""
+        """The caller's quota, once it is authorized."""
         record.dialect = target.dialect.name
         record.operation = target.word
         record.strategy = config.strategy
 
     def enter(self, quota: Quota) -> None:
-        """It is known who asks, and that it may."""
+        """Called when the caller is authenticated and authorized."""
         self.task = None
         self.quota = quota
         quota.note(self.record)
 
     def hold(self, charge: BodyCharge) -> None:
-        """Its body is coming in: what it holds of the body budget is released at the end, or
-        once the body is needed no more."""
+        """Take over the body's memory charge, which is released when the body is dropped."""
         self._charge = charge
 
     def begin(self, body: bytes) -> None:
@@ -172,37 +188,37 @@ class Exchange:
                 self._body_read = True
                 self.record.bytes_in = len(body)
             if self.finished:
-                self._drop_body()  # it was stopped while its body came in
+                self._drop_body()  # stopped while the body was arriving
                 return
             self._body = body
             if len(body) > LONG:
                 self.task = spawn(self._scan(self.quota), self.crashed)
             else:
-                self._understand(self.quota)
+                self._parse(self.quota)
         except Exception as error:
             self.crashed(error)
 
     async def _scan(self, quota: Quota) -> None:
-        """Read a long body a little in each turn of the loop, then go on."""
+        """Scan a long body in time slices, then continue."""
         try:
             steps = scan(self._target, self._incoming, self._body)
             self._scanned = await self._services.time_slices.run(steps)
         except Failed as failed:
             self._failure = failed.failure
         self.task = None
-        self._understand(quota)
+        self._parse(quota)
 
-    def _understand(self, quota: Quota) -> None:
+    def _parse(self, quota: Quota) -> None:
         if self._failure is None:
             try:
-                self._take_in(quota)
+                self._parse_request(quota)
             except Failed as failed:
                 self._failure = failed.failure
-        quota.pay(self._features, self._paid)  # what is refused counts against the limits, too
+        quota.pay(self._features, self._quota_charged)  # rejected requests are charged as well
 
-    def _take_in(self, quota: Quota) -> None:
+    def _parse_request(self, quota: Quota) -> None:
         config, record = self._config, self.record
-        self._features, self._edits, self._counted, self._explanation = parse_request(
+        self._features, self._edits, self._takes_slot, self._explanation = parse_request(
             config,
             self._upstreams,
             self._target,
@@ -212,49 +228,51 @@ class Exchange:
             quota.caller,
             self._scanned,
         )
-        self._asked_for = record.model
+        self._requested_model = record.model
         if config.wait_keepalive and record.streaming:
             cors = self._incoming.cors
             self._keepalive = keepalive_for(
                 self._services, config.wait_keepalive, self._target, self.downstream, record, cors
             )
 
-    def _paid(self, refused: Failure | None) -> None:
-        """Its limits were charged, or refuse it."""
+    def _quota_charged(self, refused: Failure | None) -> None:
+        """Continue after the quota was charged, or reject the request."""
         failure = refused or self._failure
         if failure is None:
-            self._guarded(None)
+            self._continue(None)
         elif not self.finished:
             self.refuse(failure)
 
     def stop(self, failure: Failure) -> None:
-        """End it now, with an error the client can read."""
+        """Stop the exchange and send the client an error."""
         attempt = self.attempt
         if attempt is not None and attempt.relay is not None:
-            # As if the endpoint had broken off: what follows is the same.
+            # Handled like an endpoint that disconnects in the middle of its response.
             attempt.relay.stop(failure)
         else:
-            self._let_go(failure)
+            self._release_all(failure)
             self.refuse(failure)
 
     def abandon(self, failure: Failure = _GONE) -> None:
-        """The client has gone: so is the reason for the endpoint's work."""
+        """Stop all work for a client that has disconnected."""
         if self.finished:
             return
-        self._let_go(failure)
+        self._release_all(failure)
         self.record.failure = failure
         self.record.status = self.record.status or failure.status
-        self._over()
+        self._finish()
 
     def half_closed(self) -> None:
-        """The client has closed its side, as one that is gone has. No endpoint works for it any
-        more, which would be for nothing most of the time; what needs none is still answered."""
+        """Stop the work of endpoints for a client that has closed its side of the connection.
+
+        Most such clients have disconnected. Responses that need no endpoint are still sent.
+        """
         self._half_closed = True
         if not self.finished and (self._ticket is not None or self.lease is not None):
-            self.stop(_left())
+            self.stop(_half_closed_failure())
 
     def refuse(self, failure: Failure) -> None:
-        """Answer with an error in the dialect of the path."""
+        """Send an error in the dialect of the path."""
         record, downstream = self.record, self.downstream
         record.failure = failure
         record.status = failure.status
@@ -264,37 +282,37 @@ class Exchange:
         if keepalive is not None and keepalive.begun:
             record.status = 200
             record.bytes_out = keepalive.fail(failure)
-            self._over()
+            self._finish()
             return
         now = self._services.clock.now()
         answer = error_answer(
             failure,
             self._target.dialect,
-            self._services.date_header.field(now) + self._fields(now) + self._limits(),
+            self._services.date_header.field(now) + self._olla_fields(now) + self._limit_fields(),
             keep_alive=downstream.persistent,
             minor=downstream.minor,
             bodiless=self._incoming.method == "HEAD",
         )
         record.bytes_out = len(answer)
         downstream.write(answer)
-        self._over()
+        self._finish()
 
     def crashed(self, error: Exception) -> None:
-        """Olla's own code has failed at it: answer, and give everything back."""
+        """Send an error after an unexpected exception, and release everything."""
         self._host.crashed(self.record, error)
         if self.finished:
             return
         failure = Failure(Kind.INTERNAL, "the router failed at this request; its log has more")
-        self._let_go(failure)
+        self._release_all(failure)
         if self.record.first_byte is None:
             self.refuse(failure)
             return
-        self.record.failure = failure  # in the middle of an answer: only its end can tell
+        self.record.failure = failure  # in the middle of a response: it is cut off
         self.downstream.persistent = False
-        self._over()
+        self._finish()
 
-    def _let_go(self, failure: Failure) -> None:
-        """Give back whatever it holds or waits for."""
+    def _release_all(self, failure: Failure) -> None:
+        """Release everything the exchange holds or waits for."""
         if self.task is not None:
             self.task.cancel()
             self.task = None
@@ -303,9 +321,9 @@ class Exchange:
             self._ticket = None
         if self.attempt is not None:
             self.attempt.abort()
-            self._attempt_over(failure)
+            self._finish_attempt(failure)
 
-    def _over(self) -> None:
+    def _finish(self) -> None:
         if self._keepalive is not None:
             self._keepalive.stop()
         self._drop_body()
@@ -322,35 +340,35 @@ class Exchange:
         self._body = b""
         self._scanned = None
 
-    # --- what is asked, and where it goes ---------------------------------------------------
+    # --- admission --------------------------------------------------------------------------
 
     def _enter(self) -> None:
-        """Get a lease, or wait for one."""
+        """Request a lease or join the queue."""
         assert self._features is not None
         entered = self._upstreams.admission.enter(
             self._features,
-            self._asked_for or "",
+            self._requested_model or "",
             self._granted,
             _STEADY if self._target.right is _MANAGE else None,
-            self._counted,
+            self._takes_slot,
             self.record.started,
         )
         match entered:
             case Lease() | Refuse():
-                self._entered(entered)
+                self._admitted(entered)
             case Ticket():
                 self._ticket = entered
                 self.record.predicted = self.record.predicted or entered.predicted
                 if self._half_closed:
-                    self.stop(_left())
+                    self.stop(_half_closed_failure())
             case never:
                 assert_never(never)
 
     def _granted(self, granted: Lease | Refuse) -> None:
-        """Its turn in the queue has come, perhaps as its client left."""
+        """Handle the end of the wait in the queue, even if the client has just disconnected."""
         self._ticket = None
         if not self.finished:
-            self._guarded(granted)
+            self._continue(granted)
             return
         match granted:
             case Lease():
@@ -360,21 +378,24 @@ class Exchange:
             case never:
                 assert_never(never)
 
-    def _guarded(self, granted: Lease | Refuse | None, over: Failure | None = None) -> None:
-        """Go on, from a callback: None is to ask again, after the try that ended so (`over`)."""
+    def _continue(self, granted: Lease | Refuse | None, failure: Failure | None = None) -> None:
+        """Continue from a callback and handle exceptions.
+
+        `granted` is None to request a lease, after an attempt that ended with `failure` if given.
+        """
         try:
-            if over is not None:
-                self._attempt_over(over)
+            if failure is not None:
+                self._finish_attempt(failure)
             if granted is None:
                 self._enter()
             else:
-                self._entered(granted)
+                self._admitted(granted)
         except Failed as failed:
             self.refuse(failed.failure)
         except Exception as error:
             self.crashed(error)
 
-    def _entered(self, granted: Lease | Refuse) -> None:
+    def _admitted(self, granted: Lease | Refuse) -> None:
         match granted:
             case Lease():
                 self._leased(granted)
@@ -387,21 +408,21 @@ class Exchange:
         record = self.record
         if self._half_closed:
             self._upstreams.admission.release(lease, self._services.clock.now())
-            self.refuse(_left())
+            self.refuse(_half_closed_failure())
             return
         if lease.waited > 0 and lease.choice.reason in _WAITED:
             record.queue_seconds = lease.waited
         if record.predicted is None:
             record.predicted = lease.predicted
         self._features = lease.features
-        self._try(lease)
+        self._start_attempt(lease)
 
     def _rejected(self, refusal: Refuse) -> None:
         if self._failure is not None:
-            self.refuse(self._failure)  # of the last endpoint that was tried
+            self.refuse(self._failure)  # the failure of the last attempt
             return
         if refusal.reason is Reason.MODEL_NOT_FOUND and not self._refreshed:
-            # Somebody may have pulled it a moment ago.
+            # The model may have been pulled a moment ago.
             self._refreshed = True
             self.task = spawn(self._renew_lists(), self.crashed)
             return
@@ -413,32 +434,30 @@ class Exchange:
         fleet, timeout = self._upstreams.fleet, self._config.refresh_timeout
         await fleet.refresh("models", _LISTS_AGE_MAX, timeout)
         self.task = None
-        self._guarded(None)
+        self._continue(None)
 
-    # --- one try ----------------------------------------------------------------------------
+    # --- attempts ---------------------------------------------------------------------------
 
-    def _try(self, lease: Lease) -> None:
-        """Try one endpoint."""
+    def _start_attempt(self, lease: Lease) -> None:
+        """Start an attempt at the leased endpoint."""
         upstreams, config = self._upstreams, self._config
         record, choice = self.record, lease.choice
         self.lease = lease
-        record_choice(record, choice, self._asked_for)
+        record_choice(record, choice, self._requested_model)
         self._trace = AttemptRecord(choice.twin.name, record.reason, lease.granted_at)
         record.attempts.append(self._trace)
         try:
             request = build_request(
                 self._incoming,
                 self._target,
-                self._body,
-                self._asked_for,
+                ReceivedBody(self._body, self._edits, self._scanned),
+                self._requested_model,
                 choice,
                 record.id,
                 config.via,
-                self._edits,
-                self._scanned,
             )
         except Failed as failed:
-            self._attempt_over(failed.failure)
+            self._finish_attempt(failed.failure)
             raise
         self.attempt = Attempt(
             upstreams.pool,
@@ -452,25 +471,26 @@ class Exchange:
         self.attempt.start()
 
     def relay(self, connection: UpstreamConnection, head: ResponseHead) -> Relay:
-        """What relays the answer, if nothing is found wrong with it before its first byte."""
+        """See `Owner.relay`."""
         downstream, keepalive = self.downstream, self._keepalive
         begun = keepalive is not None and keepalive.begun
         return Relay(
             connection,
             downstream,
-            self._target.dialect,
-            self._target.operation,
+            self._target,
             head,
             self._begin_answer,
-            endpoint=self.record.endpoint or "",
-            trailer=self._total_time if downstream.wants_trailers and not begun else None,
-            begun=begun,
-            keep=self.record.content is not None,
+            RelayOptions(
+                endpoint=self.record.endpoint or "",
+                trailer=self._total_time if downstream.wants_trailers and not begun else None,
+                begun=begun,
+                record_content=self.record.content is not None,
+            ),
         )
 
     def _begin_answer(self, head: ResponseHead) -> bytes:
-        """The point of no return: the first byte of the answer goes to the client, after its head
-        with olla's fields. No other endpoint will be asked any more."""
+        """Build the head for the client. From here on the request cannot be retried, because the
+        first byte of the response goes to the client."""
         record, services = self.record, self._services
         now = services.clock.now()
         assert self._trace is not None
@@ -478,13 +498,13 @@ class Exchange:
         record.status = self._trace.status = head.status
         record.first_byte = self._trace.first_byte = now
         if head.status >= 400:
-            self._pause = retry_pause(head.passed, services.clock.wall())
+            self._retry_after = retry_after_seconds(head.passed, services.clock.wall())
         elif self.lease is not None:
             self._upstreams.admission.began(self.lease, now)
         begun = self._keepalive is not None and self._keepalive.stop()
-        fields, limits = self._fields(now), self._limits()
+        fields, limits = self._olla_fields(now), self._limit_fields()
         if not head.passed.plain:
-            fields = self._of_now(head.passed, now) + fields
+            fields = self._variable_fields(head.passed, now) + fields
         formed = build_response(
             head,
             self.downstream,
@@ -495,86 +515,86 @@ class Exchange:
         return b"" if begun else formed
 
     def relayed(self) -> None:
-        """The answer has gone to the client, as far as it went."""
+        """See `Owner.relayed`."""
         attempt, record = self.attempt, self.record
         assert attempt is not None
         assert attempt.relay is not None
         failure = attempt.relay.failure
         if failure is None and record.status >= 400:
-            failure = relayed_error(record.endpoint or "", record.status, self._pause)
+            failure = relayed_error(record.endpoint or "", record.status, self._retry_after)
         try:
-            self._attempt_over(failure)
+            self._finish_attempt(failure)
         except Exception as error:
             self.crashed(error)
         else:
-            self._over()
+            self._finish()
 
     def accepts(self, head: ResponseHead) -> bool:
-        """The endpoint cannot now: try another where there is one, else pass on what it said."""
+        """Retry an endpoint's error on another endpoint if possible, else relay it."""
         assert self.attempt is not None
         assert self.lease is not None
         assert self._trace is not None
         view = self.lease.choice.view
         self._trace.status = head.status
-        pause = retry_pause(head.passed, self._services.clock.wall())
-        failure = upstream_error(view.name, head.status, pause)
-        if not is_an_answer(self._target, view, head.status):
+        retry_after = retry_after_seconds(head.passed, self._services.clock.wall())
+        failure = upstream_error(view.name, head.status, retry_after)
+        if not is_final_error(self._target, view, head.status):
             if head.status == 404:
                 self._upstreams.fleet.probe_now(view.name)
-            if self.elsewhere(failure):
+            if self.may_retry(failure):
                 self.attempt.abort()
-                self.try_next(failure)
+                self.retry(failure)
                 return False
         if self._keepalive is None or not self._keepalive.begun:
             return True
-        # A stream has begun, in which an error can only be told.
+        # The keepalive has begun a stream, so the error is reported within it.
         self.attempt.abort()
-        self._attempt_over(failure)
+        self._finish_attempt(failure)
         self.refuse(failure)
         return False
 
     def failed(self, failure: Failure) -> None:
-        """Nothing went to the client: try elsewhere, where that helps and does no harm."""
+        """Retry on another endpoint if possible, else send the failure to the client."""
         try:
-            if self.elsewhere(failure):
-                self.try_next(failure)
+            if self.may_retry(failure):
+                self.retry(failure)
             else:
-                self._attempt_over(failure)
+                self._finish_attempt(failure)
                 self.refuse(failure)
         except Exception as error:
             self.crashed(error)
 
-    def elsewhere(self, failure: Failure) -> bool:
-        """Whether another endpoint is to be tried after this; if so it will not be this one."""
+    def may_retry(self, failure: Failure) -> bool:
+        """Return whether to retry on another endpoint; if so, exclude the failed one."""
         assert self._features is not None
         assert self._trace is not None
         at = self._trace.endpoint
-        features = elsewhere(self._upstreams, self._target, self._features, at, failure)
+        features = retry_features(self._upstreams, self._target, self._features, at, failure)
         if features is None:
             return False
         self._features = features
         return True
 
-    def try_next(self, failure: Failure) -> None:
-        """The try has failed, and another endpoint is to be tried."""
+    def retry(self, failure: Failure) -> None:
+        """End the failed attempt and retry on another endpoint."""
         self._failure = failure
-        self._guarded(None, over=failure)
+        self._continue(None, failure=failure)
 
-    def _fields(self, now: float) -> bytes:
+    def _olla_fields(self, now: float) -> bytes:
         fields = self._services.response_headers.fields(self.record, now, self._explanation)
         cors = self._incoming.cors
         return fields + cors if cors else fields
 
-    def _limits(self) -> bytes:
+    def _limit_fields(self) -> bytes:
         return b"" if self.quota is None else self.quota.fields()
 
-    def _of_now(self, passed: Passed, now: float) -> bytes:
-        """What an answer's head tells as of now, or to this client."""
+    def _variable_fields(self, passed: Passed, now: float) -> bytes:
+        """Return the header lines that depend on the time or on the client."""
         services = self._services
         more = b"" if passed.dated else services.date_header.field(now)
-        pause = retry_pause(passed, services.clock.wall())
-        if pause is not None:
-            more += b"Retry-After: %d\r\n" % ceil(pause)
+        retry_after = retry_after_seconds(passed, services.clock.wall())
+        if retry_after is not None:
+            more += b"Retry-After: %d\r\n" % ceil(retry_after)
         if self.lease is not None and self.lease.choice.view.spec.forward_authorization:
             more += passed.challenge
         return more
@@ -583,10 +603,10 @@ class Exchange:
         total = self._services.clock.now() - self.record.started
         return b"X-Olla-Response-Time: %.3fs\r\n" % total
 
-    # --- what happened ----------------------------------------------------------------------
+    # --- results ----------------------------------------------------------------------------
 
-    def _attempt_over(self, failure: Failure | None) -> None:
-        """A try has ended, however: the lease goes back, and everybody is told."""
+    def _finish_attempt(self, failure: Failure | None) -> None:
+        """Finish the current attempt with a failure or, if None, with success."""
         lease, trace, attempt = self.lease, self._trace, self.attempt
         self.lease = self.attempt = None
         if lease is not None and trace is not None:
@@ -594,29 +614,32 @@ class Exchange:
             finish_attempt(self._upstreams, self._target, self.record, lease, trace, relay, failure)
 
 
-def _left() -> Failure:
+def _half_closed_failure() -> Failure:
     return Failure(
         _CLIENT_GONE,
-        "the client closed its side of the connection before an endpoint's answer was complete; "
+        "the client closed its side of the connection before an endpoint's response was complete; "
         "keep it open until then",
     )
 
 
-def record_choice(record: RequestRecord, choice: Choice, asked_for: str | None) -> None:
-    """Where it goes, and why. `asked_for` is the model as the client spelled it."""
+def record_choice(record: RequestRecord, choice: Choice, requested_model: str | None) -> None:
+    """Record the chosen endpoint and the reason.
+
+    `requested_model` is the model as the client spelled it.
+    """
     view = choice.twin.view
     record.endpoint = choice.twin.name
     record.endpoint_type = choice.twin.kind or view.spec.type
-    record.reason = choice.reason._value_  # the public way runs Python code
+    record.reason = choice.reason._value_  # `value` is slower: it runs Python code
     match choice:
         case ChooseInstance():
             record.decision = "routed"
             record.model = view.models[choice.model].name
         case ChooseEndpoint():
             record.decision = "routed"
-            record.model = asked_for
+            record.model = requested_model
         case ChooseFallback():
             record.decision = "fallback"
-            record.model = asked_for
+            record.model = requested_model
         case never:
             assert_never(never)

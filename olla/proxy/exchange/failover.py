@@ -1,8 +1,8 @@
-"""Whether another endpoint is tried after one has failed a request.
+"""Decide whether a failed request is retried on another endpoint.
 
-Only before the first byte has gone to the client, and each endpoint once. Inference changes
-nothing on a node, so it may be done again after any failure, within the retry budget. What does
-change a node is done again only where the connection was never made.
+Only before the first byte has gone to the client, and at most once per endpoint. Inference does not
+change a node, so it may be retried after any failure, within the retry budget. An operation that
+changes a node is retried only if the connection was never made.
 """
 
 from typing import Final
@@ -16,42 +16,40 @@ from olla.fleet.snapshot import EndpointView
 from olla.proxy.exchange.context import Upstreams
 from olla.routing.features import Features
 
-__all__ = ["elsewhere", "is_an_answer"]
+__all__ = ["is_final_error", "retry_features"]
 
 _MANAGE: Final = Right.MANAGE
 _CONNECT: Final = Phase.CONNECT
 
 
-def is_an_answer(target: Target, view: EndpointView, status: int) -> bool:
-    """Whether an endpoint's error is what the client is to get, rather than a reason to ask
-    another one."""
+def is_final_error(target: Target, view: EndpointView, status: int) -> bool:
+    """Return whether an endpoint's error goes to the client instead of causing a retry."""
     if kind_of_status(status) is None:
         return True
     if status >= 500:
         return False
     if not target.needs_model:
         return True
-    # The client's own key was refused: no other endpoint makes it a better one.
+    # The endpoint rejected the client's own key, as other endpoints would.
     return status in (401, 403) and view.spec.forward_authorization
 
 
-def elsewhere(
+def retry_features(
     upstreams: Upstreams,
     target: Target,
     features: Features,
     endpoint: str,
     failure: Failure,
 ) -> Features | None:
-    """What routing is to know of the request now that `endpoint` has failed it; None when it is
-    not to be tried again."""
+    """Return the features for a retry after a failure of `endpoint`; None if there is no retry."""
     facts = failure.facts
     if not facts.elsewhere:
         return None
     if target.right is _MANAGE and facts.phase is not _CONNECT:
-        return None  # it may have been done
-    again = msgspec.structs.replace(features, tried=(*features.tried, endpoint))
+        return None  # the endpoint may have executed it
+    retry = msgspec.structs.replace(features, tried=(*features.tried, endpoint))
     dispatcher, now = upstreams.admission.dispatcher, upstreams.clock.now()
-    if not dispatcher.could_serve(again, upstreams.fleet.snapshot, now):
+    if not dispatcher.could_serve(retry, upstreams.fleet.snapshot, now):
         return None
     free = facts.phase is _CONNECT
-    return again if dispatcher.retries.spend(in_flight=dispatcher.leases, free=free) else None
+    return retry if dispatcher.retries.spend(in_flight=dispatcher.leases, free=free) else None

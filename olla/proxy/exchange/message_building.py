@@ -1,6 +1,8 @@
-"""The request as an endpoint gets it, and the head of its answer as the client gets it."""
+"""Build the request for an endpoint, and the head of the response for the client."""
 
 from typing import Final, assert_never
+
+import msgspec
 
 from olla.dialects.dialect import Right
 from olla.dialects.json_scan import JsonObject
@@ -16,32 +18,41 @@ from olla.proxy.http.response_head import ResponseHead
 from olla.proxy.upstream.relay import Downstream
 from olla.routing.decision import Choice, ChooseEndpoint, ChooseFallback, ChooseInstance
 
-__all__ = ["build_request", "build_response"]
+__all__ = ["ReceivedBody", "build_request", "build_response"]
+
 _MANAGE: Final = Right.MANAGE
 _STREAMED: Final = BodyUse.STREAMED
 _MULTIPART: Final = BodyUse.MULTIPART
 
 
+class ReceivedBody(msgspec.Struct, frozen=True):
+    """A request body as received, the edits to make in it, and the result of its scan."""
+
+    raw: bytes
+    edits: tuple[Edit, ...] = ()
+    scanned: Scanned = None
+
+
 def build_request(
     incoming: IncomingRequest,
     target: Target,
-    body: bytes,
-    asked_for: str | None,
+    received: ReceivedBody,
+    requested_model: str | None,
     choice: Choice,
     request_id: str,
     via: str | None = None,
-    edits: tuple[Edit, ...] = (),
-    scanned: Scanned = None,
 ) -> OutgoingRequest:
-    """The request for the chosen endpoint; `asked_for` is the model as it was named, `edits` are
-    what is to be changed in the body anyway, `scanned` is what a scan of a long one has found. A
-    streamed body is told to come, if it waits for that.
+    """Build the request for the chosen endpoint.
+
+    `requested_model` is the model as the client spelled it. Sends `100 Continue` to a client that
+    waits for it before it streams its body.
 
     Raises:
-        Failed: the body cannot be given another model name.
+        Failed: the model's name in the body cannot be replaced.
     """
+    body, edits = received.raw, received.edits
     streamed = target.body is _STREAMED and incoming.has_body
-    edit = _model_edit(incoming, target, body, asked_for, choice, scanned)
+    edit = _model_edit(incoming, target, received, requested_model, choice)
     if edit is not None:
         edits = (*edits, edit)
     pieces: tuple[bytes | memoryview, ...] = ()
@@ -74,11 +85,11 @@ def build_request(
 def build_response(
     head: ResponseHead, downstream: Downstream, fields: bytes, *, body_read: bool, limited: bool
 ) -> bytes:
-    """The answer's head for the client; it promises a trailer to one that takes them.
+    """Build the head of the response for the client, and decide whether to keep its connection.
 
-    `fields` are olla's own; `body_read` says that the request's body was read to its end, `limited`
-    that olla limits this client and `fields` tell how far. Decides whether the client's connection
-    outlives the answer.
+    `fields` are olla's own header lines. `body_read` says that the request body was read to its
+    end. `limited` says that olla rate-limits this client. A `Trailer` is announced to clients that
+    accept trailers.
     """
     chunked = head.chunked and not head.bodiless and downstream.minor == 1
     delimited = chunked or head.bodiless or head.length is not None
@@ -98,12 +109,11 @@ def build_response(
 def _model_edit(
     incoming: IncomingRequest,
     target: Target,
-    body: bytes,
-    asked_for: str | None,
+    received: ReceivedBody,
+    requested_model: str | None,
     choice: Choice,
-    scanned: Scanned,
 ) -> Edit | None:
-    """What spells the model as the endpoint spells it, where that matters."""
+    """Return the edit that replaces the model's name with the endpoint's spelling, if needed."""
     match choice:
         case ChooseInstance():
             view, model = choice.view, choice.model
@@ -111,18 +121,19 @@ def _model_edit(
             return None
         case never:
             assert_never(never)
-    if asked_for is None:
+    if requested_model is None:
         return None
-    own = view.models[model].name
-    if own == asked_for:
+    name = view.models[model].name
+    if name == requested_model:
         return None
-    renamed = asked_for != model and canonical(asked_for) != model
+    renamed = requested_model != model and canonical(requested_model) != model
     strict = view.profile is not None and view.profile.name != "ollama"
     if not renamed and not strict:
         return None
+    scanned = received.scanned
     if target.body is _MULTIPART:
         content_type = incoming.header("Content-Type") or ""
         form = scanned if isinstance(scanned, Form) else None
-        return multipart_model_edit(content_type, body, own, form)
-    found = scanned if isinstance(scanned, JsonObject) else None
-    return model_edit(body, target.operation, own, found)
+        return multipart_model_edit(content_type, received.raw, name, form)
+    json = scanned if isinstance(scanned, JsonObject) else None
+    return model_edit(received.raw, target.operation, name, json)

@@ -1,5 +1,5 @@
-"""A request as routing sees it, an answer as the estimates see it, and an explanation as the
-client sees it."""
+"""Extract a request's features for routing and a response's statistics for the estimates, and
+format routing explanations for clients."""
 
 from math import inf
 from typing import Final
@@ -17,10 +17,10 @@ from olla.routing.affinity import CUTS, prefix_blocks
 from olla.routing.decision import Considered
 from olla.routing.features import Features
 
-__all__ = ["answer_of", "explained", "explanation", "features_of"]
+__all__ = ["answer_stats", "explained", "explanation", "features_of"]
 
 _EXPLAINED_MAX = 32
-"""Endpoints in an explanation: a header has to fit into a client's limits."""
+"""Endpoints in an explanation: a header must fit into clients' limits."""
 _EMBED: Final = Operation.EMBED
 _OTHER: Final = Operation.OTHER
 
@@ -33,7 +33,7 @@ def features_of(
     peek: Peek,
     caller: Caller,
 ) -> Features:
-    """What routing may know of the request."""
+    """Return the features of a request that routing uses."""
     prompt = peek.prompt
     models = _models(config, upstreams, target, peek)
     prompt_bytes = len(prompt) if prompt is not None else 0
@@ -77,13 +77,13 @@ def _models(
         return known
     if target.operation is not _OTHER:
         return ()
-    # A path that olla does not know may be asked about a model that it knows.
+    # A request with an unknown path may name a known model.
     holders = upstreams.fleet.snapshot.holders
     return known if any(model in holders for model in known) else ()
 
 
-def answer_of(features: Features, summary: Summary, *, streamed: bool) -> AnswerStats:
-    """What there is to learn from an answer that came to its end."""
+def answer_stats(features: Features, summary: Summary, *, streamed: bool) -> AnswerStats:
+    """Return the statistics of a complete response."""
     return AnswerStats(
         features.prompt_bytes,
         summary.prompt_tokens,
@@ -97,8 +97,10 @@ def answer_of(features: Features, summary: Summary, *, streamed: bool) -> Answer
 
 
 def explained(upstreams: Upstreams, features: Features, visible: Visibility) -> str:
-    """How the candidates of a request are priced now, as far as they may be seen; see
-    `explanation`."""
+    """Return the current expected delays of a request's candidates that are `visible`.
+
+    See `explanation` for the format.
+    """
     dispatcher = upstreams.admission.dispatcher
     now = upstreams.clock.now()
     rows = dispatcher.explained(features, upstreams.fleet.snapshot, now)
@@ -106,9 +108,11 @@ def explained(upstreams: Upstreams, features: Features, visible: Visibility) -> 
 
 
 def explanation(rows: list[Considered]) -> str:
-    """The candidates with their expected delays, best first, as one header value: such as
-    `gpu-1=0.412s(prefill=0.310 wait=0.102); gpu-2=12.300s(load=12.000 prefill=0.300);
-    gpu-3:unroutable`."""
+    """Format the candidates and their expected delays, best first, as one header value.
+
+    For example `gpu-1=0.412s(prefill=0.310 wait=0.102); gpu-2=12.300s(load=12.000 prefill=0.300);
+    gpu-3:unroutable`.
+    """
     parts: list[str] = []
     for row in rows[:_EXPLAINED_MAX]:
         name = header_value(row.endpoint)

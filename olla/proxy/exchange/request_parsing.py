@@ -1,4 +1,4 @@
-"""What a request asks for, once its body is here."""
+"""Parse a request's body: its model, its options, and the features for routing."""
 
 from typing import Final
 
@@ -21,27 +21,27 @@ from olla.routing.features import Features
 __all__ = ["LONG", "Scanned", "parse_request", "scan"]
 
 LONG = 1_048_576
-"""Bytes. A longer body is scanned in steps before it is understood; a shorter one takes some
-milliseconds at most, and no more than before."""
+"""Bytes. A longer body is scanned in steps before it is parsed; a shorter one takes a few
+milliseconds at most."""
 
-_KEPT_MAX = 1_048_576
-"""Bytes of a request that are kept, where the operator wants them."""
+_CONTENT_MAX = 1_048_576
+"""Bytes of a request that are recorded if the operator enables it."""
 _NO_BODY: Final = Peek(model=None, stream=False)
-# Members of an Enum take a slow way when they are looked up on their class, 0.1 µs each time.
+# Looking up an Enum member on its class takes 0.1 µs each time.
 _JSON: Final = BodyUse.JSON
 _MULTIPART: Final = BodyUse.MULTIPART
 _OTHER: Final = Operation.OTHER
 
 
 Scanned = JsonObject | Form | None
-"""What a scan of a long body has found."""
+"""The result of scanning a long body."""
 
 
 def scan(target: Target, incoming: IncomingRequest, body: bytes) -> Steps[Scanned]:
-    """Scan a long body, a step at a time.
+    """Scan a long body in steps.
 
     Raises:
-        Failed: the body is not what the operation needs.
+        Failed: the body is invalid for the operation.
     """
     if target.body is _JSON:
         lenient = _is_unknown(target)
@@ -61,12 +61,13 @@ def parse_request(
     caller: Caller,
     scanned: Scanned = None,
 ) -> tuple[Features, tuple[Edit, ...], bool, str | None]:
-    """What routing may know of a request, what is to be changed in its body, whether it takes a
-    slot, and how its candidates are priced where that was asked for. Notes what it finds in the
-    record. `scanned` is what a scan of a long body has found.
+    """Parse a request and update its record.
+
+    `scanned` is the result of scanning a long body. Returns the features for routing, the edits to
+    the body, whether the request takes a slot, and an explanation if the client requested one.
 
     Raises:
-        Failed: the body is not what the operation needs, or the model is not for the caller.
+        Failed: the body is invalid for the operation, or the caller may not use the model.
     """
     peek = _NO_BODY
     edits: tuple[Edit, ...] = ()
@@ -81,7 +82,7 @@ def parse_request(
     record.model = peek.model
     if caller.models is not None:
         for name in (peek.model, *peek.others):
-            # A path that only the node knows may tell of all its models.
+            # An unknown path could expose all models of the node.
             refusal = refuse_model(caller, name, needed=target.needs_model or _is_unknown(target))
             if refusal is not None:
                 raise Failed(refusal)
@@ -89,9 +90,9 @@ def parse_request(
     record.inference = target.inference
     record.load_options = peek.load_options
     if config.keep_content and target.inference:
-        record.content = (body[:_KEPT_MAX].decode("utf-8", "replace"), "")
+        record.content = (body[:_CONTENT_MAX].decode("utf-8", "replace"), "")
     features = features_of(config, upstreams, target, incoming, peek, caller)
-    # Unloading takes no slot, and must not have the model loaded first.
+    # Unloading takes no slot and must not load the model first.
     counted = target.inference and not (peek.only_loads and peek.keep_alive == 0)
     explanation = None
     if not incoming.plain and incoming.header("X-Olla-Explain") is not None:

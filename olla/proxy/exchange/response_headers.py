@@ -1,27 +1,27 @@
-"""What olla tells of itself in an answer's head: the `X-Olla-*` fields."""
+"""Write the `X-Olla-*` fields of a response."""
 
 from olla.proxy.http.headers import header_value, seconds
 from olla.record import RequestRecord
 
 __all__ = ["ResponseHeaders"]
 
-_REMEMBERED_MAX = 1024
-_REMEMBERED_BYTES_MAX = 1024
-"""How many are remembered, and the longest of them: clients choose names of models."""
+_CACHE_SIZE_MAX = 1024
+_CACHED_BYTES_MAX = 1024
+"""Limits of the cache: entries, and bytes of one entry. Clients choose the models' names."""
 
 _Key = tuple[str | None, str | None, str | None, str, str, str]
 
 
 class ResponseHeaders:
-    """Puts the fields together; what recurs from request to request is kept as bytes."""
+    """Writes the fields, and caches those that repeat from request to request."""
 
-    __slots__ = ("_known",)
+    __slots__ = ("_cache",)
 
     def __init__(self) -> None:
-        self._known: dict[_Key, bytes] = {}
+        self._cache: dict[_Key, bytes] = {}
 
     def fields(self, record: RequestRecord, now: float, explanation: str | None = None) -> bytes:
-        """All fields, each with its line end, as of `now` (monotonic seconds)."""
+        """Return all header lines, as of `now` (monotonic seconds)."""
         key = (
             record.endpoint,
             record.model,
@@ -30,24 +30,24 @@ class ResponseHeaders:
             record.decision,
             record.reason,
         )
-        known = self._known.get(key)
-        if known is None:
-            known = self._remember(key)
+        cached = self._cache.get(key)
+        if cached is None:
+            cached = self._write(key)
         more = b""
         if len(record.attempts) > 1:
             more = b"X-Olla-Attempts: %d\r\n" % len(record.attempts)
         if record.queue_seconds is not None:
             more += b"X-Olla-Queue-Time: %.3fs\r\n" % record.queue_seconds
         if explanation is not None:
-            more += f"X-Olla-Explanation: {_explained(record, explanation)}\r\n".encode()
+            more += f"X-Olla-Explanation: {_with_times(record, explanation)}\r\n".encode()
         return b"X-Olla-Request-ID: %b\r\n%b%bX-Olla-Response-Time: %.3fs\r\n" % (
             record.id.encode(),
-            known,
+            cached,
             more,
             now - record.started,
         )
 
-    def _remember(self, key: _Key) -> bytes:
+    def _write(self, key: _Key) -> bytes:
         endpoint, model, endpoint_type, strategy, decision, reason = key
         fields: list[tuple[str, str]] = []
         if endpoint is not None:
@@ -60,17 +60,17 @@ class ResponseHeaders:
         fields.append(("X-Olla-Routing-Decision", decision or "rejected"))
         if reason:
             fields.append(("X-Olla-Routing-Reason", reason))
-        known = "".join(f"{name}: {value}\r\n" for name, value in fields).encode()
-        if len(known) > _REMEMBERED_BYTES_MAX:
-            return known
-        if len(self._known) >= _REMEMBERED_MAX:
-            self._known.clear()
-        self._known[key] = known
-        return known
+        cached = "".join(f"{name}: {value}\r\n" for name, value in fields).encode()
+        if len(cached) > _CACHED_BYTES_MAX:
+            return cached
+        if len(self._cache) >= _CACHE_SIZE_MAX:
+            self._cache.clear()
+        self._cache[key] = cached
+        return cached
 
 
-def _explained(record: RequestRecord, explanation: str) -> str:
-    """The candidates, and what was expected against what came."""
+def _with_times(record: RequestRecord, explanation: str) -> str:
+    """Add the predicted and the observed time to the first byte to an explanation."""
     parts = [explanation]
     if record.predicted is not None:
         parts.append(f"predicted={seconds(record.predicted)}")

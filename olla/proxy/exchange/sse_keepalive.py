@@ -1,9 +1,9 @@
-"""An answer that is being waited for, made visible: comments before a stream's first event.
+"""Send SSE comments to a client that waits for the first event of a stream.
 
-Proxies between olla and its client, and the client itself, may give up on a connection on which
-nothing moves for a minute, while a model of forty gigabytes is loaded. Where the format of the
-answer has comments and the operator wants it, olla begins the stream itself and says from time to
-time how long it will take. What fails after that can only be told within the stream.
+Clients, and proxies between them and olla, may time out a connection that is silent for a minute,
+for example while a model of 40 GB is loaded. If the operator enables it and the response format
+has comments, olla begins the stream itself and reports the expected wait at intervals. Later
+failures can only be reported within the stream.
 """
 
 import asyncio
@@ -24,11 +24,11 @@ _HEAD = (
 
 
 class SseKeepalive:
-    """Speaks for an answer until it comes. See `Watched`."""
+    """Sends comments until the response begins. A `Watched`."""
 
     __slots__ = (
         *("_cors", "_dates", "_deadlines", "_dialect", "_downstream", "_interval", "_loop"),
-        *("_operation", "_record", "_started", "_telling", "begun", "slot"),
+        *("_operation", "_record", "_started", "_response_headers", "begun", "slot"),
     )
 
     def __init__(
@@ -40,11 +40,11 @@ class SseKeepalive:
         record: RequestRecord,
         cors: bytes,
     ) -> None:
-        """`interval`: seconds between two signs of life; `cors`: see `IncomingRequest.cors`."""
+        """`interval`: seconds between two comments; `cors`: see `IncomingRequest.cors`."""
         self._cors = cors
         self._dates = services.date_header
         self._deadlines = services.timers
-        self._telling = services.response_headers
+        self._response_headers = services.response_headers
         self._dialect = target.dialect
         self._operation = target.operation
         self._interval = interval
@@ -53,17 +53,17 @@ class SseKeepalive:
         self._loop = asyncio.get_running_loop()
         self._started = self._loop.time()
         self.begun = False
-        """The stream's head has gone to the client."""
+        """Whether the stream's head has been sent to the client."""
         self.slot = 0.0
         self._deadlines.watch(self, self._started + self._interval)
 
     def due(self) -> None:
-        """Say something."""
+        """Send a comment, preceded by the head if it is the first."""
         downstream = self._downstream
         now = self._loop.time()
         if downstream.closing:
             return
-        if downstream.paused:  # nobody reads what was said before
+        if downstream.paused:  # the client has not read the previous comments
             self._deadlines.watch(self, now + self._interval)
             return
         text = self._dialect.waiting(self._operation, self._text(now - self._started))
@@ -71,18 +71,20 @@ class SseKeepalive:
             return
         if not self.begun:
             self._begin(self._record.started + now - self._started)
-        downstream.write(self._framed(text))
+        downstream.write(self._frame(text))
         self._deadlines.watch(self, now + self._interval)
 
     def stop(self) -> bool:
-        """The answer is there, or will not come. Returns whether the stream has begun."""
+        """Stop the comments. Returns whether the stream has begun."""
         self._deadlines.forget(self)
         return self.begun
 
     def fail(self, failure: Failure) -> int:
-        """Say within the stream that it will not come; returns the bytes that took. The
-        connection is to be closed after it."""
-        data = self._framed(self._dialect.in_band_error(failure, mid_record=False))
+        """Report a failure within the stream. Returns the bytes written.
+
+        The connection is closed afterwards.
+        """
+        data = self._frame(self._dialect.in_band_error(failure, mid_record=False))
         self._downstream.persistent = False
         self._downstream.write(data)
         return len(data)
@@ -91,7 +93,7 @@ class SseKeepalive:
         downstream = self._downstream
         self.begun = True
         record = self._record
-        if not record.decision:  # it waits for its turn, and no endpoint has been chosen
+        if not record.decision:  # still queued, with no endpoint chosen
             record.decision, record.reason = "routed", "queued"
         framing = b"Transfer-Encoding: chunked\r\n"
         if downstream.minor == 0:
@@ -100,19 +102,19 @@ class SseKeepalive:
             framing = b""
         if not downstream.persistent:
             framing += b"Connection: close\r\n"
-        fields = self._dates.field(now) + self._telling.fields(self._record, now, None)
+        fields = self._dates.field(now) + self._response_headers.fields(self._record, now, None)
         downstream.write(_HEAD + framing + fields + self._cors + b"\r\n")
 
-    def _framed(self, data: bytes) -> bytes:
+    def _frame(self, data: bytes) -> bytes:
         return chunk(data) if self._downstream.minor == 1 else data
 
     def _text(self, waited: float) -> str:
         predicted = self._record.predicted
-        text = f"waiting for {self._record.model or 'an answer'} since {waited:.0f} s"
+        text = f"waiting for {self._record.model or 'a response'} ({waited:.0f} s so far)"
         if predicted is None:
             return text
         if waited > predicted + 1:
-            return f"{text}, longer than the {predicted:.0f} s that were expected"
+            return f"{text}, longer than the expected {predicted:.0f} s"
         return f"{text}, expected in about {max(predicted - waited, 1.0):.0f} s"
 
 
@@ -124,8 +126,7 @@ def keepalive_for(
     record: RequestRecord,
     cors: bytes,
 ) -> SseKeepalive | None:
-    """Whoever speaks for a stream while it is waited for; None where its format has no words for
-    that."""
+    """Return a keepalive for a streamed response; None if its format has no comments."""
     if not target.inference or target.dialect.waiting(target.operation, "") is None:
         return None
     return SseKeepalive(services, interval, target, downstream, record, cors)

@@ -1,5 +1,5 @@
-"""Tokens that nobody reported: estimated, so that leaving early or asking for no counts is no way
-around a quota."""
+"""Estimate token counts that the endpoint did not report, so that clients cannot bypass a quota by
+disconnecting early or disabling the counts."""
 
 from typing import Final
 
@@ -11,20 +11,21 @@ from olla.record import RequestRecord
 
 __all__ = ["estimate_tokens"]
 
-_FRAME: Final = {b"data:": 2, b"event": 5}
-"""Records of a stream that carry no text, by how its records begin: OpenAI's finish reason and
-`[DONE]`; Anthropic's start and stop of message and block, and its reason; else one (Ollama's
-last)."""
+_TEXTLESS_RECORDS: Final = {b"data:": 2, b"event": 5}
+"""Number of records in a stream that carry no text, by the start of its records. OpenAI: finish
+reason and `[DONE]`; Anthropic: start and stop of message and block, and the stop reason; else one
+(Ollama's last record)."""
 
 
 def estimate_tokens(
     record: RequestRecord, lease: Lease, relay: Relay | None, failure: Failure | None, now: float
 ) -> None:
-    """Estimate the tokens of an answer without counts, and mark it in the record.
+    """Estimate the tokens of a response without counts, and mark the estimate in the record.
 
-    A stream counts by its records, one token each; an answer that came whole counts by its bytes;
-    neither counts more than the request allows. If the client left before the first byte, the
-    endpoint has worked meanwhile, at the speed learned of it. An endpoint's failure costs nothing.
+    A stream is estimated by its records, one token each, and an unstreamed response by its bytes;
+    both are capped by the request's token limit. If the client disconnected before the first byte,
+    the endpoint's work until then is estimated by its learned rates. Failures of endpoints cost
+    nothing.
     """
     features = lease.features
     if record.prompt_tokens is not None:
@@ -34,7 +35,7 @@ def estimate_tokens(
     if relay is not None:
         if record.status != 200:
             return
-        output = 0.0 if features.embedding else _passed_on(relay)
+        output = 0.0 if features.embedding else _forwarded_tokens(relay)
     elif failure is not None and failure.kind in LEFT:
         instance = lease.instance
         if instance is None:
@@ -50,17 +51,20 @@ def estimate_tokens(
     record.estimated = True
 
 
-def _passed_on(relay: Relay) -> float:
-    """How many tokens have gone to the client: the records of a stream, by its lines and by how
-    many of them the last records take. Of a stream that could not be read, the bytes count."""
-    if not relay.streams or not relay.read:
+def _forwarded_tokens(relay: Relay) -> float:
+    """Estimate the tokens forwarded to the client.
+
+    For a stream, the number of records: its lines divided by the lines per record, measured on the
+    last records. Without a readable stream, the bytes are used.
+    """
+    if not relay.streams or not relay.readable:
         return relay.size / BYTES_A_TOKEN
     last = relay.last_records()
     begin = last[:5]
-    if begin in _FRAME:
+    if begin in _TEXTLESS_RECORDS:
         lines = last.count(b"\n")
         records = relay.lines * last.count(b"data:") / lines if lines else 0.0
     else:
         records = float(relay.lines)
-    ended = relay.failure is None  # a stream that broke off had only some of its frame
-    return max(records - (_FRAME.get(begin, 1) if ended else 0), 0.0)
+    ended = relay.failure is None  # an incomplete stream lacks some of these records
+    return max(records - (_TEXTLESS_RECORDS.get(begin, 1) if ended else 0), 0.0)

@@ -1,1 +1,1 @@
-"""The endpoint's side: connections to endpoints, and the relay of their answers."""
+"""Connections to endpoints, and the relay of their responses."""

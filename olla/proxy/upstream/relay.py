@@ -1,17 +1,21 @@
-"""From the endpoint's connection to the client's: bytes, as they come.
+"""Relay the bytes of a response from the endpoint's connection to the client's.
 
-Takes over a connection once something of its answer is to go to the client. The first byte that
-does is the point of no return: what is found wrong before it is no failure of the relay, but one
-of the try. Passes framing on verbatim, lets the
-endpoint wait when the client is slow, keeps the last records, and writes the end itself: the
-terminating chunk only when the dialect has seen the answer's own end, else the dialect's in-band
-error and nothing after it. Does not choose, does not retry.
+The relay takes over when the response is ready to go to the client. A fault that is found before
+the first byte goes out fails the attempt, which may be retried; a later one fails the response.
+
+Framing is forwarded verbatim. Reading from the endpoint pauses while the client is slow. The last
+records are kept to find the end of the response. The relay writes the end itself: the terminating
+chunk if the dialect recognizes the response as complete, else the dialect's in-band error and
+nothing after it. It does not choose endpoints and does not retry.
 """
 
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from olla.dialects.dialect import Dialect, Ending, Operation, Summary
+import msgspec
+
+from olla.dialects.dialect import Ending, Summary
+from olla.dialects.paths import Target
 from olla.failures import Failure, Kind
 from olla.proxy.http.content_coding import AnswerDecoder, Undecodable
 from olla.proxy.http.framing import chunk
@@ -19,78 +23,95 @@ from olla.proxy.http.message_fields import passed_trailers
 from olla.proxy.http.response_head import ResponseHead
 from olla.proxy.upstream.pool import UpstreamConnection
 
-__all__ = ["Downstream", "Relay", "Tail"]
+__all__ = ["Downstream", "Relay", "RelayOptions", "Tail"]
 
 _COMPLETE: Final = Ending.COMPLETE
-_KEPT_MAX = 1_048_576
-"""Bytes of an answer that are kept, where the operator wants them."""
+_CONTENT_MAX = 1_048_576
+"""Bytes of a response that are recorded if the operator enables it."""
 
 
 class Downstream(Protocol):
-    """The client's connection, while one answer is written to it."""
+    """The client's connection while one response is written to it."""
 
     minor: int
     """The client's HTTP/1 version: 1 or 0."""
     persistent: bool
-    """Whether the connection stays open after this answer."""
+    """Whether the connection stays open after this response."""
     wants_trailers: bool
-    """The client said `TE: trailers`."""
+    """Whether the client sent `TE: trailers`."""
 
     @property
     def closing(self) -> bool:
-        """The connection is closed or closing: nothing written arrives."""
+        """Whether the connection is closed or closing, so that written bytes are lost."""
         ...
 
     @property
     def paused(self) -> bool:
-        """The client is slow: what was written waits in memory."""
+        """Whether the client is slow, so that written bytes are buffered in memory."""
         ...
 
     def write(self, data: bytes) -> None:
-        """Send bytes; nothing happens on a closing connection."""
+        """Send bytes. Does nothing on a closing connection."""
         ...
 
     def when_drained(self, callback: Callable[[], None]) -> None:
-        """Call back once the client has caught up."""
+        """Call `callback` once the write buffer has drained."""
         ...
 
     def close_delimited(self) -> None:
-        """The answer that begins now ends with the connection. Until it is `complete`, whatever
-        closes the connection resets it: an end would read as that of the answer."""
+        """Mark the response as delimited by the end of the connection.
+
+        Until `complete` is called, closing the connection resets it: a normal close would look
+        like the end of the response.
+        """
         ...
 
     def complete(self) -> None:
-        """An answer that is `close_delimited` is whole."""
+        """Mark a close-delimited response as complete."""
         ...
 
     def answered(self) -> None:
-        """Nothing more will be written of this answer."""
+        """Called when nothing more will be written of this response."""
         ...
 
 
+class RelayOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Options of a relay.
+
+    `endpoint`: its name, for error messages; `trailer`: returns trailer lines to add, None for
+    none; `begun`: the head of a stream has already been sent to the client; `record_content`: keep
+    the content for the record.
+    """
+
+    endpoint: str
+    trailer: Callable[[], bytes] | None
+    begun: bool = False
+    record_content: bool = False
+
+
 class Relay:
-    """Relays one answer. A `Receiver`."""
+    """Relays one response. A `Receiver`."""
 
     __slots__ = (
-        "_answer",
         "_begin",
         "_chunked",
-        "_coded",
+        "_compressed",
         "_connection",
+        "_content",
+        "_content_size",
         "_decoder",
         "_dialect",
         "_downstream",
         "_endpoint",
         "_first",
         "_framed",
-        "_kept",
-        "_kept_size",
+        "_head",
+        "_mismatched",
         "_operation",
         "_sized",
         "_stream",
         "_tail",
         "_trailer",
-        "_unfit",
         "_until_close",
         "bytes_out",
         "failure",
@@ -103,37 +124,33 @@ class Relay:
         self,
         connection: UpstreamConnection,
         downstream: Downstream,
-        dialect: Dialect,
-        operation: Operation,
+        target: Target,
         head: ResponseHead,
         begin: Callable[[ResponseHead], bytes],
-        *,
-        endpoint: str,
-        trailer: Callable[[], bytes] | None,
-        begun: bool = False,
-        keep: bool = False,
+        options: RelayOptions,
     ) -> None:
-        """`begin` is called once, just before the first byte goes to the client, for the head that
-        it gets; `begun` says that the head of a stream has gone to the client already, `keep` that
-        what is passed on is wanted afterwards."""
+        """`begin` is called once, just before the first byte goes to the client, and returns the
+        head for the client."""
+        begun = options.begun
+        dialect = target.dialect
         self._connection = connection
         self._downstream = downstream
         self._dialect = dialect
-        self._operation = operation
+        self._operation = target.operation
         self._begin: Callable[[ResponseHead], bytes] | None = begin
-        self._answer = head
+        self._head = head
         self._first = b""
-        """The whole of a body that came with its head, until it is known to be good."""
-        self._trailer = trailer
-        self._endpoint = endpoint
+        """A whole body that arrived with its head, until it is validated."""
+        self._trailer = options.trailer
+        self._endpoint = options.endpoint
         self.on_end: Callable[[], None] | None = None
         """Called once, when nothing more will be written."""
         self._chunked = head.chunked and not head.bodiless and downstream.minor == 1
         self._framed = begun and not self._chunked and downstream.minor == 1
-        """The client was promised chunks, and none come."""
-        self._coded = head.coding != ""
-        """It is compressed: nothing can be said within it."""
-        self._unfit = begun and (not head.streams or self._coded)
+        """The client expects chunks, but the endpoint sends none."""
+        self._compressed = head.coding != ""
+        """The body is compressed, so no error can be injected."""
+        self._mismatched = begun and (not head.streams or self._compressed)
         delimited = self._chunked or (not begun and (head.bodiless or head.length is not None))
         self._until_close = not delimited and not self._framed
         self._stream = head.streams or begun
@@ -146,69 +163,69 @@ class Relay:
         self._decoder = (
             AnswerDecoder(head.coding) if head.coding and self._tail is not None else None
         )
-        self._kept: list[bytes] | None = [] if keep else None
-        self._kept_size = 0
+        self._content: list[bytes] | None = [] if options.record_content else None
+        self._content_size = 0
         self.bytes_out = 0
-        """Body bytes written to the client, framing included."""
+        """Body bytes written to the client, including framing."""
         self.failure: Failure | None = None
-        """What broke the answer."""
+        """The failure of the response; None if it succeeded."""
         self.summary: Summary | None = None
-        """What the answer's end told."""
+        """The summary parsed from the response's end."""
         self.finished = False
 
     @property
     def begun(self) -> bool:
-        """Whether anything of the answer has gone to the client."""
+        """Whether any byte of the response has gone to the client."""
         return self._begin is None
 
     @property
     def streams(self) -> bool:
-        """Whether the answer comes record by record."""
+        """Whether the response is a stream of records."""
         return self._stream
 
     def last_records(self) -> bytes:
-        """The end of what has come, without framing."""
+        """Return the end of the payload received so far; empty if unknown."""
         return b"" if self._tail is None or self._tail.overflowed else self._tail.value()
 
     @property
     def lines(self) -> int:
-        """Line ends in what has come, without framing."""
+        """The number of line ends in the payload received so far."""
         return 0 if self._tail is None else self._tail.lines
 
     @property
-    def read(self) -> bool:
-        """Whether the answer could be read while it passed."""
+    def readable(self) -> bool:
+        """Whether the payload can be parsed while it is relayed."""
         return self._tail is not None
 
     @property
     def size(self) -> int:
-        """Bytes of the answer, decoded where it is compressed and could be read."""
+        """Bytes of the response, after decompression if it can be decoded."""
         return self.bytes_out if self._decoder is None else self._decoder.size
 
-    def kept(self) -> str:
-        """What was passed on, as far as it was to be kept."""
-        return b"".join(self._kept or ())[:_KEPT_MAX].decode("utf-8", "replace")
+    def content(self) -> str:
+        """Return the recorded content of the response."""
+        return b"".join(self._content or ())[:_CONTENT_MAX].decode("utf-8", "replace")
 
     # --- Receiver ---------------------------------------------------------------------------
 
     def head(self, head: ResponseHead, more: bool) -> None:
-        """Send the head, with the first of the body where that is here already."""
-        if self._unfit:
-            what = "a compressed stream" if self._coded else "something else than a stream"
-            message = f"endpoint '{self._endpoint}' answered with {what}"
+        """Send the head, unless body bytes follow at once: then it is sent with them."""
+        if self._mismatched:
+            what = "a compressed stream" if self._compressed else "a response that is not a stream"
+            message = f"endpoint '{self._endpoint}' sent {what}"
             self.stop(Failure(Kind.BAD_HEAD, message, self._endpoint))
         elif not more:
             self._write(b"")
 
     def body(self, raw: bytes, payload: list[bytes], last: bool) -> None:
-        """Pass a piece of the body on; one that is the whole body waits for the verdict."""
-        said = payload if self._decoder is None else self._decoded(payload)
+        """Forward a piece of the body. A piece that is the whole body is held until validated."""
+        decoded = payload if self._decoder is None else self._decoded(payload)
         if self._tail is not None:
-            for piece in said:
+            for piece in decoded:
                 self._tail.add(piece)
-        if self._kept is not None and self._kept_size < _KEPT_MAX:
-            self._kept += said
-            self._kept_size += sum(map(len, said))
+        if self._content is not None and self._content_size < _CONTENT_MAX:
+            self._content += decoded
+            self._content_size += sum(map(len, decoded))
         data = raw if self._chunked else b"".join(payload)
         if self._framed and data:
             data = chunk(data)
@@ -221,42 +238,42 @@ class Relay:
             self._downstream.when_drained(self._connection.resume_reading)
 
     def _decoded(self, payload: list[bytes]) -> list[bytes]:
-        """What a piece of a compressed answer says. Once that cannot be read, it goes on unread."""
+        """Decompress a piece. After an error, the rest is relayed without being parsed."""
         decoder = self._decoder
         assert decoder is not None
-        said: list[bytes] = []
+        decoded: list[bytes] = []
         try:
             for piece in payload:
-                said += decoder.read(piece)
+                decoded += decoder.read(piece)
         except Undecodable:
             self._decoder = self._tail = None
-        return said
+        return decoded
 
     def end(self, trailers: bytes) -> None:
-        """The framing is complete: see whether the answer is, and end it accordingly."""
+        """End a response with complete framing, after checking that its content is complete."""
         tail = self._tail
         if tail is not None and not tail.overflowed:
             self.summary = self._dialect.summary(
                 self._operation, self._stream, tail.value(), tail.start()
             )
             if self._stream and self.summary.ending is not _COMPLETE:
-                self._cut_short(self.summary.ending)
+                self._end_incomplete(self.summary.ending)
                 return
             last = tail.value().rstrip()
             if not self._stream and last and not last.endswith((b"}", b"]")):
-                self._half_a_text()
+                self._end_incomplete_json()
                 return
         last = b"0\r\n\r\n" if self._framed else b""
         if self._chunked:
-            own = self._trailer() if self._trailer is not None else b""
-            last = b"0\r\n" + (passed_trailers(trailers) if trailers else b"") + own + b"\r\n"
+            added = self._trailer() if self._trailer is not None else b""
+            last = b"0\r\n" + (passed_trailers(trailers) if trailers else b"") + added + b"\r\n"
         self._write(last)
         if self._until_close:
             self._downstream.complete()
         self._finish()
 
     def broken(self, kind: Kind, message: str, raw: bytes, payload: list[bytes]) -> None:
-        """The endpoint broke off: say so within the answer, and close without an end."""
+        """End a broken response with an in-band error, without its regular end."""
         if raw or payload:
             self.body(raw, payload, False)
         self.fail(Failure(kind, f"endpoint '{self._endpoint}' {message}", self._endpoint))
@@ -264,7 +281,8 @@ class Relay:
     # --- the end ----------------------------------------------------------------------------
 
     def fail(self, failure: Failure) -> None:
-        """End the answer with an error where its format allows, and close the connection."""
+        """End the response, with an in-band error if its format allows one, and close the
+        connection."""
         if self.finished:
             return
         self.failure = failure
@@ -272,7 +290,7 @@ class Relay:
             self._finish()
             return
         self._downstream.persistent = False
-        if self._stream and not self._coded:
+        if self._stream and not self._compressed:
             mid_record = self._tail is not None and self._tail.mid_record
             record = self._dialect.in_band_error(failure, mid_record=mid_record)
             scanner = self._connection.scanner
@@ -286,26 +304,26 @@ class Relay:
         self._finish()
 
     def stop(self, failure: Failure) -> None:
-        """Hang up on the endpoint, and end the answer with an error."""
+        """Close the connection to the endpoint, and end the response with an error."""
         self._connection.abort()
         self.fail(failure)
 
-    def _half_a_text(self) -> None:
-        """Half a JSON text came, ended as if it were whole."""
+    def _end_incomplete_json(self) -> None:
+        """End a response with incomplete JSON."""
         if not self._sized:
-            self._cut_short(Ending.INCOMPLETE)
+            self._end_incomplete(Ending.INCOMPLETE)
             return
-        # Its length has been reached, so the client has all of it and may ask again already.
-        message = f"endpoint '{self._endpoint}' sent what is not a whole JSON text"
+        # The client has received the full Content-Length and may have sent the next request.
+        message = f"endpoint '{self._endpoint}' sent incomplete JSON"
         self.failure = Failure(Kind.STREAM_INCOMPLETE, message, self._endpoint)
         self._finish()
 
-    def _cut_short(self, ending: Ending) -> None:
+    def _end_incomplete(self, ending: Ending) -> None:
         if ending is Ending.ERROR:
-            # The endpoint has said so itself; a clean end after it would pass for success.
+            # The endpoint sent an error record. A regular end after it would look like success.
             self.failure = Failure(
                 Kind.STREAM_INCOMPLETE,
-                f"endpoint '{self._endpoint}' ended its answer with an error of its own",
+                f"endpoint '{self._endpoint}' ended its response with an error",
                 self._endpoint,
             )
             self._downstream.persistent = False
@@ -315,7 +333,7 @@ class Relay:
         self.fail(
             Failure(
                 Kind.STREAM_INCOMPLETE,
-                f"endpoint '{self._endpoint}' ended its answer before it was complete; try again",
+                f"endpoint '{self._endpoint}' sent an incomplete response; try again",
                 self._endpoint,
             )
         )
@@ -327,7 +345,7 @@ class Relay:
             data = self._first + data
             self._first = b""
             self.bytes_out += len(data)
-            data = begin(self._answer) + data
+            data = begin(self._head) + data
             if self._until_close:
                 self._downstream.close_delimited()
         else:
@@ -338,7 +356,7 @@ class Relay:
     def _finish(self) -> None:
         if not self.finished:
             self.finished = True
-            # Whoever is told holds the relay: letting go of it here leaves no cycle behind.
+            # The callback's owner holds the relay: dropping it here avoids a reference cycle.
             on_end, self.on_end = self.on_end, None
             if on_end is not None:
                 on_end()
@@ -347,14 +365,13 @@ class Relay:
 _RUNS = 6
 """Enough for an OpenAI stream's finish, usage and [DONE] records, arriving one by one."""
 _BYTES_MAX = 2 * 1024 * 1024
-"""A final record may hold the whole context as token numbers: some hundred kilobytes."""
+"""Bytes. A final record may hold the whole context as token numbers: some hundred kilobytes."""
 START_BYTES_MAX = 16_384
-"""Bytes of a stream's start that are kept where they are wanted: Anthropic's `message_start` takes
-some 500."""
+"""Bytes kept of a stream's start if requested: Anthropic's `message_start` takes about 500."""
 
 
 class Tail:
-    """The last runs of payload, the number of its lines, and its start where that is wanted."""
+    """Keeps the last runs of a payload, the number of its lines, and its start if requested."""
 
     __slots__ = ("_open", "_runs", "_size", "_start", "_start_left", "lines", "overflowed")
 
@@ -362,15 +379,15 @@ class Tail:
         self._start: list[bytes] = []
         self._start_left = START_BYTES_MAX if with_start else 0
         self.lines = 0
-        """Line ends in all of the payload."""
+        """The number of line ends in the whole payload."""
         self._runs: list[bytes | list[bytes]] = []
         self._open = False
         self._size = 0
         self.overflowed = False
-        """The last run grew over its bound: what is kept is not the whole of it."""
+        """Whether the last run exceeded `_BYTES_MAX`, so that only its end is kept."""
 
     def add(self, piece: bytes) -> None:
-        """Take the next piece of payload."""
+        """Add the next piece of the payload."""
         runs = self._runs
         self.lines += piece.count(b"\n")
         if self._start_left > 0:
@@ -400,14 +417,14 @@ class Tail:
 
     @property
     def mid_record(self) -> bool:
-        """Whether the payload so far stops in the middle of a line."""
+        """Whether the payload so far ends in the middle of a line."""
         return self._open
 
     def start(self) -> bytes:
-        """The first bytes of the payload, where they are wanted."""
+        """Return the start of the payload; empty if it was not requested."""
         return b"".join(self._start)
 
     def value(self) -> bytes:
-        """What is kept, as one piece."""
+        """Return the kept runs, joined."""
         pieces = [run if isinstance(run, bytes) else b"".join(run) for run in self._runs]
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -1,4 +1,4 @@
-"""The dispatcher on the event loop."""
+"""The dispatcher's shell on the event loop."""
 
 import asyncio
 
@@ -16,8 +16,8 @@ from olla.routing.policies import POLICIES
 from tests.views import features, fleet, view
 
 
-def admission(*views: EndpointView, limits: QueueLimits | None = None) -> Admission:
-    """Admission to these endpoints."""
+def make_admission(*views: EndpointView, limits: QueueLimits | None = None) -> Admission:
+    """Return an admission for these endpoints."""
     clock, snapshot = SystemClock(), fleet(*views)
     pool = Pool(clock, connect_timeout=1.0, idle_timeout=1.0)
     return Admission(
@@ -29,87 +29,86 @@ def admission(*views: EndpointView, limits: QueueLimits | None = None) -> Admiss
 
 
 def warm(now: float) -> EndpointView:
-    """An endpoint with one slot for a loaded model."""
+    """Return an endpoint with one slot for a resident model."""
     return view("a", resident=["m:latest"], num_parallel=1, resident_at=now)
 
 
-class Caller:
-    """Someone who asks, and is told when it comes to a wait."""
+class Request:
+    """A request that records the result of its wait."""
 
-    def __init__(self, authenticator: Admission) -> None:
-        self.authenticator = authenticator
-        self.told: list[Lease | Refuse] = []
-        self.entered = authenticator.enter(features(), "m", self.told.append)
+    def __init__(self, admission: Admission) -> None:
+        self.results: list[Lease | Refuse] = []
+        self.entered = admission.enter(features(), "m", self.results.append)
 
     @property
     def ticket(self) -> Ticket:
-        """The place in the queue, which there must be."""
+        """The ticket; fails if there is none."""
         assert isinstance(self.entered, Ticket)
         return self.entered
 
     @property
     def lease(self) -> Lease:
-        """The lease, which there must be, at once or after a wait."""
-        lease = self.told[0] if self.told else self.entered
+        """The lease, granted at once or after a wait; fails if there is none."""
+        lease = self.results[0] if self.results else self.entered
         assert isinstance(lease, Lease)
         return lease
 
 
 def now() -> float:
-    """The clock's time."""
+    """Return the clock's time."""
     return SystemClock().now()
 
 
-async def test_the_next_one_enters_when_the_slot_is_free() -> None:
-    """And is told how long it waited, in a turn of the loop of its own."""
-    authenticator = admission(warm(now()))
-    first, second = Caller(authenticator), Caller(authenticator)
-    assert authenticator.dispatcher.waiting == 1
-    authenticator.release(first.lease, now())
-    assert second.told == []
+async def test_the_next_request_gets_a_released_slot() -> None:
+    """Its callback runs in a later iteration of the loop, and its lease has the time waited."""
+    admission = make_admission(warm(now()))
+    first, second = Request(admission), Request(admission)
+    assert admission.dispatcher.waiting == 1
+    admission.release(first.lease, now())
+    assert second.results == []
     await asyncio.sleep(0)
     assert second.lease.waited > 0
-    authenticator.release(second.lease, now())
-    assert authenticator.dispatcher.leases == 0
-    await authenticator.close()
+    admission.release(second.lease, now())
+    assert admission.dispatcher.leases == 0
+    await admission.close()
 
 
-async def test_whoever_leaves_gives_up_the_place() -> None:
-    """At once, and the next one moves up; leaving twice is leaving once."""
-    authenticator = admission(warm(now()))
-    first, second, third = Caller(authenticator), Caller(authenticator), Caller(authenticator)
-    authenticator.leave(second.ticket)
-    authenticator.leave(second.ticket)
-    assert authenticator.dispatcher.waiting == 1
-    authenticator.release(first.lease, now())
+async def test_a_cancelled_ticket_leaves_the_queue() -> None:
+    """At once, and the next request moves up. Cancelling twice has no further effect."""
+    admission = make_admission(warm(now()))
+    first, second, third = Request(admission), Request(admission), Request(admission)
+    admission.leave(second.ticket)
+    admission.leave(second.ticket)
+    assert admission.dispatcher.waiting == 1
+    admission.release(first.lease, now())
     await asyncio.sleep(0)
-    assert second.told == []
-    authenticator.release(third.lease, now())
-    assert authenticator.dispatcher.leases == 0
-    await authenticator.close()
+    assert second.results == []
+    admission.release(third.lease, now())
+    assert admission.dispatcher.leases == 0
+    await admission.close()
 
 
-async def test_whose_turn_has_come_is_told_so_even_when_it_has_left() -> None:
-    """It holds the lease, and gives it back: nothing leaks in the same turn of the loop."""
-    authenticator = admission(warm(now()))
-    first, second = Caller(authenticator), Caller(authenticator)
-    authenticator.release(first.lease, now())
-    authenticator.leave(second.ticket)
+async def test_a_granted_lease_is_delivered_even_if_the_ticket_is_cancelled() -> None:
+    """The request must release it, so no lease leaks in the same iteration of the loop."""
+    admission = make_admission(warm(now()))
+    first, second = Request(admission), Request(admission)
+    admission.release(first.lease, now())
+    admission.leave(second.ticket)
     await asyncio.sleep(0)
-    authenticator.release(second.lease, now())
-    assert authenticator.dispatcher.leases == authenticator.dispatcher.waiting == 0
-    await authenticator.close()
+    admission.release(second.lease, now())
+    assert admission.dispatcher.leases == admission.dispatcher.waiting == 0
+    await admission.close()
 
 
-async def test_a_wait_ends_with_the_time_limit() -> None:
-    """As a refusal, not as an exception."""
-    authenticator = admission(warm(now()), limits=QueueLimits(timeout=1e9))
-    first, second = Caller(authenticator), Caller(authenticator)
-    authenticator.dispatcher.tick(now() + 2e9)
-    authenticator.changed(authenticator.dispatcher.twins.snapshot)
+async def test_a_wait_ends_at_the_queue_timeout() -> None:
+    """With a rejection, not with an exception."""
+    admission = make_admission(warm(now()), limits=QueueLimits(timeout=1e9))
+    first, second = Request(admission), Request(admission)
+    admission.dispatcher.tick(now() + 2e9)
+    admission.changed(admission.dispatcher.twins.snapshot)
     await asyncio.sleep(0)
-    (outcome,) = second.told
-    assert isinstance(outcome, Refuse)
-    assert outcome.failure.kind is Kind.QUEUE_TIMEOUT
-    authenticator.release(first.lease, now())
-    await authenticator.close()
+    (result,) = second.results
+    assert isinstance(result, Refuse)
+    assert result.failure.kind is Kind.QUEUE_TIMEOUT
+    admission.release(first.lease, now())
+    await admission.close()

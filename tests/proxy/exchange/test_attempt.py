@@ -1,18 +1,17 @@
-"""One attempt on streams in memory: exactly one outcome, whatever the endpoint does and when."""
+"""One attempt on streams in memory: each sequence of events has exactly one outcome."""
 
 import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 
-from olla.dialects.dialect import Operation
-from olla.dialects.registry import DIALECTS
 from olla.failures import Failed, Failure, Kind
 from olla.proxy.bounds.timer_wheel import TimerWheel
 from olla.proxy.exchange.attempt import Attempt, OutgoingRequest, Timeouts
 from olla.proxy.http.response_head import ResponseHead
 from olla.proxy.upstream.pool import Pool, UpstreamConnection
-from olla.proxy.upstream.relay import Relay
+from olla.proxy.upstream.relay import Relay, RelayOptions
+from tests.proxy.exchange.test_exchange import PATHS
 from tests.proxy.streams import SPEC, Client, Endpoint, idle_endpoint, new_pool
 
 REQUEST = b"POST /api/chat HTTP/1.1\r\n\r\n"
@@ -24,7 +23,7 @@ FIRST = b'e\r\n{"done":false}\r\n'
 
 
 class Run:
-    """An attempt with its owner, which remembers what it was told."""
+    """An attempt, and an owner that records the calls."""
 
     def __init__(self, limits: Timeouts, request: OutgoingRequest, *, idle: bool = True) -> None:
         self.pool: Pool = new_pool()
@@ -41,12 +40,10 @@ class Run:
         return Relay(
             connection,
             self.client,
-            DIALECTS["ollama"],
-            Operation.CHAT,
+            PATHS.resolve("POST", "/api/chat"),
             head,
             lambda head: b"HEAD %d|" % head.status,
-            endpoint="a",
-            trailer=None,
+            RelayOptions(endpoint="a", trailer=None),
         )
 
     def accepts(self, head: ResponseHead) -> bool:
@@ -69,12 +66,12 @@ class Run:
         self.outcomes.append(f"crashed: {error!r}")
 
     def send(self, *pieces: bytes) -> None:
-        """The endpoint sends bytes."""
+        """Send bytes from the endpoint."""
         assert self.endpoint is not None
         self.endpoint.send(*pieces)
 
     def pass_time(self, seconds: float) -> None:
-        """The endpoint was last heard of so long ago, and the timer fires."""
+        """Move the endpoint's last data into the past, and fire the timer."""
         assert self.endpoint is not None
         self.endpoint.connection.last_data -= seconds
         self.attempt.due()
@@ -88,8 +85,8 @@ def begin(
     return Run(limits or Timeouts(), sent, idle=idle)
 
 
-async def test_an_answer_is_relayed() -> None:
-    """The request is sent at once; the head goes to the client with the body that came with it."""
+async def test_a_response_is_relayed() -> None:
+    """The request is sent at once; head and body of one read are relayed together."""
     run = begin()
     assert run.endpoint is not None
     assert run.endpoint.transport.written == REQUEST + b"body"
@@ -109,15 +106,15 @@ async def test_an_answer_is_relayed() -> None:
     ],
     ids=["nothing", "half a head", "no HTTP", "bad framing"],
 )
-async def test_before_the_first_byte_every_fault_is_a_failure(
+async def test_a_fault_before_the_first_byte_fails_the_attempt(
     sent: tuple[bytes, ...], kind: Kind
 ) -> None:
-    """The client has seen nothing, so another endpoint can be tried."""
+    """The client has received nothing, so the request can be retried."""
 
     async def nothing() -> AsyncIterator[bytes]:
         yield b""
 
-    # A streamed body: an idle connection that died is not replaced unseen.
+    # With a streamed body, a closed idle connection is not replaced silently.
     run = begin(request=OutgoingRequest("POST", REQUEST, pieces=nothing))
     run.send(*sent)
     if not run.outcomes:
@@ -129,8 +126,8 @@ async def test_before_the_first_byte_every_fault_is_a_failure(
     assert run.client.received == b""
 
 
-async def test_after_the_first_byte_a_fault_ends_the_answer() -> None:
-    """It was relayed as far as it went, and the client can tell that it is not whole."""
+async def test_a_fault_after_the_first_byte_cuts_the_response_off() -> None:
+    """The client gets an in-band error and no regular end."""
     run = begin()
     run.send(STREAM, FIRST)
     assert run.client.received.startswith(b"HEAD 200|")
@@ -145,8 +142,8 @@ async def test_after_the_first_byte_a_fault_ends_the_answer() -> None:
     assert not run.client.received.endswith(b"0\r\n\r\n")
 
 
-async def test_an_idle_connection_that_had_died_is_replaced() -> None:
-    """The client need not know; the new connection is refused here."""
+async def test_a_closed_idle_connection_is_replaced() -> None:
+    """The client does not notice. In this test the new connection is refused."""
     run = begin()
     assert run.endpoint is not None
     run.endpoint.close()
@@ -158,16 +155,16 @@ async def test_an_idle_connection_that_had_died_is_replaced() -> None:
     assert run.failure.kind is Kind.CONNECT_REFUSED
 
 
-async def test_a_refused_connection_is_a_failure() -> None:
-    """No byte was sent: even a request that changes something may go elsewhere."""
+async def test_a_refused_connection_fails_the_attempt() -> None:
+    """No byte was sent, so even a request that changes a node can be retried."""
     run = begin(idle=False)
     assert run.attempt._task is not None
     await asyncio.gather(run.attempt._task, return_exceptions=True)
     assert run.outcomes == ["failed"]
 
 
-async def test_an_error_of_the_endpoint_is_the_owners_to_judge() -> None:
-    """If it is not wanted, the owner has aborted the attempt, and hears no more of it."""
+async def test_the_owner_decides_whether_to_relay_an_endpoints_error() -> None:
+    """If not, it aborts the attempt and is not called any more."""
     run = begin()
     run.acceptable = False
     run.send(b"HTTP/1.1 503 Busy\r\nContent-Length: 2\r\n\r\n{}")
@@ -185,7 +182,7 @@ async def test_an_error_of_the_endpoint_is_the_owners_to_judge() -> None:
     ],
 )
 async def test_silence_times_out(limits: Timeouts, sent: tuple[bytes, ...], kind: Kind) -> None:
-    """Before the first byte a failure, in the middle an answer that is cut."""
+    """Before the first byte the attempt fails; later the response is cut off."""
     run = begin(limits)
     run.send(*sent)
     run.pass_time(4.0)
@@ -200,8 +197,8 @@ async def test_silence_times_out(limits: Timeouts, sent: tuple[bytes, ...], kind
     assert run.endpoint.transport.aborted
 
 
-async def test_a_slow_client_is_no_silence_of_the_endpoint() -> None:
-    """The router itself makes the endpoint wait."""
+async def test_silence_during_back_pressure_does_not_time_out() -> None:
+    """The router has paused reading from the endpoint, because the client is slow."""
     run = begin(Timeouts(silence=5.0))
     run.client.paused = True
     run.send(STREAM, FIRST)
@@ -214,8 +211,8 @@ async def test_a_slow_client_is_no_silence_of_the_endpoint() -> None:
     assert run.endpoint.transport.reading
 
 
-async def test_after_abort_the_owner_hears_nothing() -> None:
-    """Whatever the endpoint still sends."""
+async def test_the_owner_is_not_called_after_abort() -> None:
+    """Neither by later events of the connection nor by the timer."""
     run = begin()
     run.attempt.abort()
     assert run.endpoint is not None
@@ -225,8 +222,8 @@ async def test_after_abort_the_owner_hears_nothing() -> None:
     assert run.outcomes == []
 
 
-async def test_a_body_that_breaks_off_is_the_clients_fault() -> None:
-    """The endpoint must not take its start for the whole."""
+async def test_an_incomplete_body_is_the_clients_failure() -> None:
+    """The connection is closed, so the endpoint cannot mistake its start for the whole."""
 
     async def pieces() -> AsyncIterator[bytes]:
         yield b"half"
@@ -243,14 +240,14 @@ async def test_a_body_that_breaks_off_is_the_clients_fault() -> None:
     assert run.endpoint.transport.aborted
 
 
-async def test_a_dead_endpoint_ends_only_answers_that_are_silent() -> None:
-    """One that moves is the better evidence."""
+async def test_only_silent_responses_of_a_dead_endpoint_are_stopped() -> None:
+    """A response that still receives data is better evidence than the probe."""
     run = begin()
     run.send(STREAM, FIRST)
     why = Failure(Kind.RESET, "endpoint 'a' stopped answering", "a")
-    run.attempt.end_if_silent(why)
+    run.attempt.stop_if_silent(why)
     assert run.outcomes == []
     assert run.endpoint is not None
     run.endpoint.connection.last_data -= 10.0
-    run.attempt.end_if_silent(why)
+    run.attempt.stop_if_silent(why)
     assert run.outcomes == ["relayed"]

@@ -1,9 +1,9 @@
-"""An endpoint's own error."""
+"""Failures from error responses of endpoints."""
 
 import pytest
 
 from olla.failures import Kind
-from olla.proxy.exchange.attempt_result import relayed_error, retry_pause, upstream_error
+from olla.proxy.exchange.attempt_result import relayed_error, retry_after_seconds, upstream_error
 from olla.proxy.http.response_head import parse_head
 
 
@@ -14,14 +14,14 @@ from olla.proxy.http.response_head import parse_head
         *((b"", None), (b"Sun, 06 Nov 1994 08:49:37 GMT", 37.0), (b"7\r\nRetry-After: 7", None)),
     ],
 )
-def test_an_endpoints_wait_is_read_from_its_head(field: bytes, seconds: float | None) -> None:
-    """Once, in seconds or as a date; bounded."""
+def test_retry_after_is_parsed(field: bytes, seconds: float | None) -> None:
+    """In seconds or as a date, with an upper limit; repeated fields are ignored."""
     head = parse_head(b"HTTP/1.1 503 Busy\r\nRetry-After: " + field, "GET")
-    assert retry_pause(head.passed, 784_111_740.0) == seconds
+    assert retry_after_seconds(head.passed, 784_111_740.0) == seconds
 
 
-def test_a_refused_key_is_told_with_the_setting() -> None:
-    """The operator has to act, and knows where."""
+def test_a_rejected_key_is_reported_with_the_setting() -> None:
+    """The operator must change it."""
     failure = upstream_error("gpu-1", 401, None)
     assert failure.kind is Kind.UPSTREAM_UNAUTHORIZED
     assert "auth (discovery.static.endpoints)" in failure.message
@@ -35,15 +35,13 @@ def test_a_refused_key_is_told_with_the_setting() -> None:
         *((500, Kind.UPSTREAM_STATUS), (503, Kind.UPSTREAM_BUSY)),
     ],
 )
-def test_an_error_that_is_passed_on_may_say_something_of_the_endpoint(
-    status: int, kind: Kind | None
-) -> None:
-    """Or only of the request."""
+def test_a_relayed_error_may_be_evidence_about_the_endpoint(status: int, kind: Kind | None) -> None:
+    """Other statuses concern only the request."""
     failure = relayed_error("gpu-1", status, None)
     assert (failure.kind if failure is not None else None) is kind
 
 
 def test_the_failure_names_endpoint_and_status() -> None:
-    """With the wait it asked for."""
+    """And the endpoint's `Retry-After`."""
     failure = upstream_error("gpu-1", 503, 7.0)
     assert (failure.endpoint, failure.endpoint_status, failure.retry_after) == ("gpu-1", 503, 7.0)

@@ -1,4 +1,4 @@
-"""The context length a request asks for."""
+"""Clamping and rounding of requested context lengths."""
 
 import msgspec
 import pytest
@@ -12,7 +12,7 @@ from olla.proxy.exchange.context_length import ContextRule, fit_context
 
 
 def fitted(rule: ContextRule, body: bytes) -> tuple[object, bytes, str | None]:
-    """The load options, the body and the note."""
+    """Apply a rule; return the load options, the body and the note."""
     peek, edits, note = fit_context(rule, DIALECTS["ollama"].peek(Operation.CHAT, body), body)
     return peek.load_options, edited(body, edits), note
 
@@ -25,7 +25,7 @@ BODY = b'{"model":"m","options":{"temperature":0.5,"num_ctx":10000},"messages":[
     [(ContextRule(8192), 8192), (ContextRule(None, 4096), 12288), (ContextRule(8192, 4096), 8192)],
 )
 def test_a_context_is_clamped_and_rounded_up(rule: ContextRule, expected: int) -> None:
-    """In the body and in what routing knows, with a note; the rest stays."""
+    """In the body and in the load options, with a note; the rest is unchanged."""
     options, body, note = fitted(rule, BODY)
     assert options == (("num_ctx", float(expected)),)
     assert msgspec.json.decode(body) == {
@@ -35,16 +35,16 @@ def test_a_context_is_clamped_and_rounded_up(rule: ContextRule, expected: int) -
 
 
 @pytest.mark.parametrize("body", [BODY, b'{"model":"m"}', b'{"model":"m","options":{}}'])
-def test_nothing_is_touched_when_nothing_was_said(body: bytes) -> None:
-    """Off by default, and a request that names no context gets none."""
+def test_a_request_is_unchanged_without_a_rule_or_a_context(body: bytes) -> None:
+    """The rule is off by default, and never adds a context to a request."""
     assert fitted(ContextRule(), body)[1:] == (body, None)
     if body != BODY:
         assert fitted(ContextRule(1, 1), body)[1:] == (body, None)
 
 
 @given(st.integers(1, 10**6), st.integers(1, 10**5), st.integers(1, 100))
-def test_what_is_fitted_fits(wanted: int, step: int, times: int) -> None:
-    """Never above the limit, never below what was asked for unless the limit says so."""
+def test_a_fitted_context_obeys_the_rule(wanted: int, step: int, times: int) -> None:
+    """It never exceeds the limit, and is below the requested context only at the limit."""
     rule = ContextRule(step * times, step)
     got = rule.fitted(wanted)
     assert got % step == 0

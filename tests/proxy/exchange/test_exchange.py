@@ -1,4 +1,4 @@
-"""The life of one request, on streams in memory: no path leaves anything behind."""
+"""The life of one request on streams in memory. No path leaks leases or tickets."""
 
 import asyncio
 import itertools
@@ -38,7 +38,7 @@ PATHS = Paths(
 )
 BODY = b'{"model":"m","messages":[{"role":"user","content":"hi"}],"stream":false}'
 FINAL = b'{"model":"m","done":true,"done_reason":"stop","prompt_eval_count":3,"eval_count":5}'
-ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (
+RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (
     len(FINAL),
     FINAL,
 )
@@ -46,7 +46,7 @@ BUSY = b'HTTP/1.1 503 Busy\r\nContent-Length: 16\r\n\r\n{"error":"busy"}'
 
 
 class StaticFleet:
-    """A fleet that stays as it is, and remembers what it was told."""
+    """A fleet with a fixed snapshot, which records the reported results."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
@@ -66,8 +66,8 @@ class StaticFleet:
         return self.snapshot
 
 
-class House:
-    """Endpoints with idle connections, and what exchanges share."""
+class FakeRouter:
+    """Endpoints with idle connections, and the dependencies of exchanges."""
 
     def __init__(self, *names: str, slots: int = 4, policy: str = "priority") -> None:
         clock = SystemClock()
@@ -124,7 +124,7 @@ class House:
         self.crashes.append(error)
 
     def begin(self, body: bytes = BODY) -> tuple[Exchange, Client]:
-        """A request arrives, whole."""
+        """Start an exchange for a complete request."""
         target = PATHS.resolve("POST", "/api/chat")
         fields = ((b"Content-Type", b"application/json"),)
         incoming = FastRequest(HotHead("/api/chat", fields, target, Remembered()), "10.0.0.1", 2)
@@ -144,152 +144,152 @@ class House:
         exchange.begin(body)
         return exchange, client
 
-    def asked(self, name: str) -> bytes:
-        """What an endpoint was sent."""
+    def sent_to(self, name: str) -> bytes:
+        """Return the bytes sent to an endpoint."""
         return self.endpoints[name].transport.written
 
     def check_clean(self, count: int = 1) -> None:
-        """Every request has ended once, and nothing is left."""
+        """Check that every request has ended once and that nothing leaked."""
         assert self.over_count == count
         assert self.dispatcher.leases == 0
         assert self.dispatcher.waiting == 0
         assert self.crashes == []
 
 
-async def test_an_answer_is_relayed_and_recorded() -> None:
-    """Counts, status and endpoint stand in the record; the lease is back."""
-    house = House("a")
-    exchange, client = house.begin()
-    assert b"POST /api/chat" in house.asked("a")
-    assert house.dispatcher.leases == 1
-    house.endpoints["a"].send(ANSWER)
+async def test_a_response_is_relayed_and_recorded() -> None:
+    """The record has token counts, status and endpoint; the lease is released."""
+    router = FakeRouter("a")
+    exchange, client = router.begin()
+    assert b"POST /api/chat" in router.sent_to("a")
+    assert router.dispatcher.leases == 1
+    router.endpoints["a"].send(RESPONSE)
     record = exchange.record
     assert (record.status, record.endpoint, record.failure) == (200, "a", None)
     assert (record.prompt_tokens, record.output_tokens) == (3, 5)
     assert client.received.startswith(b"HTTP/1.1 200 OK\r\n")
     assert b"X-Olla-Endpoint: a\r\n" in client.received
-    assert house.fleet.observed == [("a", None)]
-    house.check_clean()
+    assert router.fleet.observed == [("a", None)]
+    router.check_clean()
 
 
-async def test_a_failure_before_the_first_byte_goes_to_the_next_endpoint() -> None:
-    """The client sees only the good answer, and that it took two attempts."""
-    house = House("a", "b")
-    exchange, client = house.begin()
-    house.endpoints["a"].send(BUSY)
+async def test_a_failure_before_the_first_byte_is_retried_on_the_next_endpoint() -> None:
+    """The client gets only the second response, and the number of attempts."""
+    router = FakeRouter("a", "b")
+    exchange, client = router.begin()
+    router.endpoints["a"].send(BUSY)
     assert client.received == b""
-    house.endpoints["b"].send(ANSWER)
+    router.endpoints["b"].send(RESPONSE)
     assert client.received.startswith(b"HTTP/1.1 200 OK\r\n")
     assert b"X-Olla-Attempts: 2\r\n" in client.received
     assert [each.endpoint for each in exchange.record.attempts] == ["a", "b"]
-    assert house.fleet.observed[0][1] is not None
-    house.check_clean()
+    assert router.fleet.observed[0][1] is not None
+    router.check_clean()
 
 
-async def test_the_last_endpoints_own_error_is_passed_on() -> None:
-    """There is no other to try: the client gets what the endpoint said."""
-    house = House("a")
-    exchange, client = house.begin()
-    house.endpoints["a"].send(BUSY)
+async def test_the_last_endpoints_error_is_relayed() -> None:
+    """Without another endpoint, the client gets the error as the endpoint sent it."""
+    router = FakeRouter("a")
+    exchange, client = router.begin()
+    router.endpoints["a"].send(BUSY)
     assert client.received.startswith(b"HTTP/1.1 503 ")
     assert client.received.endswith(b'{"error":"busy"}')
     assert exchange.record.status == 503
-    house.check_clean()
+    router.check_clean()
 
 
-async def test_an_answer_that_breaks_is_not_tried_elsewhere_once_it_has_begun() -> None:
-    """The client has a part of it; the connection is closed without an end."""
-    house = House("a", "b")
-    exchange, client = house.begin(BODY.replace(b"false", b"true"))
+async def test_a_response_that_has_begun_is_not_retried() -> None:
+    """The client gets an in-band error, and the connection is closed without a regular end."""
+    router = FakeRouter("a", "b")
+    exchange, client = router.begin(BODY.replace(b"false", b"true"))
     head = (
         b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n"
     )
-    house.endpoints["a"].send(head + b"\r\n", b'e\r\n{"done":false}\r\n')
-    house.endpoints["a"].close()
-    assert house.asked("b") == b""
+    router.endpoints["a"].send(head + b"\r\n", b'e\r\n{"done":false}\r\n')
+    router.endpoints["a"].close()
+    assert router.sent_to("b") == b""
     assert b'"error"' in client.received
     assert not client.received.endswith(b"0\r\n\r\n")
     assert not client.persistent
     failure = exchange.record.failure
     assert failure is not None
     assert failure.kind is Kind.BODY_TRUNCATED
-    house.check_clean()
+    router.check_clean()
 
 
-async def test_a_client_that_leaves_stops_the_endpoint() -> None:
-    """At once; nobody is told of a fault."""
-    house = House("a")
-    exchange, _ = house.begin()
+async def test_a_disconnect_stops_the_endpoints_work() -> None:
+    """At once; no result is reported for the endpoint."""
+    router = FakeRouter("a")
+    exchange, _ = router.begin()
     exchange.abandon()
-    assert house.endpoints["a"].transport.aborted
+    assert router.endpoints["a"].transport.aborted
     assert exchange.record.status == 499
-    assert house.fleet.observed == []
-    house.check_clean()
+    assert router.fleet.observed == []
+    router.check_clean()
 
 
 async def test_a_request_waits_for_a_slot() -> None:
-    """It is sent when the one before it has ended."""
-    house = House("a", slots=1, policy="shortest-expected-delay")
-    _, first = house.begin()
-    waiting, second = house.begin()
-    assert house.dispatcher.waiting == 1
-    house.endpoints["a"].send(ANSWER)
+    """It is sent when the previous request has ended."""
+    router = FakeRouter("a", slots=1, policy="shortest-expected-delay")
+    _, first = router.begin()
+    waiting, second = router.begin()
+    assert router.dispatcher.waiting == 1
+    router.endpoints["a"].send(RESPONSE)
     assert first.received.endswith(FINAL)
     await asyncio.sleep(0)
     assert waiting.attempt is not None
-    house.endpoints["a"].send(ANSWER)
+    router.endpoints["a"].send(RESPONSE)
     assert second.received.endswith(FINAL)
     assert b"X-Olla-Queue-Time: " in second.received
-    house.check_clean(2)
+    router.check_clean(2)
 
 
-async def test_a_client_that_leaves_gives_its_place_back() -> None:
-    """The endpoint never hears of the request."""
-    house = House("a", slots=1, policy="shortest-expected-delay")
-    _, _ = house.begin()
-    waiting, client = house.begin()
+async def test_a_disconnected_client_leaves_the_queue() -> None:
+    """The request is never sent to the endpoint."""
+    router = FakeRouter("a", slots=1, policy="shortest-expected-delay")
+    _, _ = router.begin()
+    waiting, client = router.begin()
     waiting.half_closed()
-    assert house.dispatcher.waiting == 0
+    assert router.dispatcher.waiting == 0
     assert client.received.startswith(b"HTTP/1.1 499")
-    house.endpoints["a"].send(ANSWER)
-    assert house.asked("a").count(b"POST ") == 1
-    house.check_clean(2)
+    router.endpoints["a"].send(RESPONSE)
+    assert router.sent_to("a").count(b"POST ") == 1
+    router.check_clean(2)
 
 
-async def test_lists_are_renewed_once_before_a_model_is_not_found() -> None:
-    """It may have been pulled a moment ago."""
-    house = House("a")
-    exchange, client = house.begin(BODY.replace(b'"m"', b'"other"'))
+async def test_model_lists_are_refreshed_once_before_a_model_is_not_found() -> None:
+    """The model may have been pulled a moment ago."""
+    router = FakeRouter("a")
+    exchange, client = router.begin(BODY.replace(b'"m"', b'"other"'))
     assert exchange.task is not None
     await asyncio.gather(exchange.task, return_exceptions=True)
-    assert house.fleet.refreshed == 1
+    assert router.fleet.refreshed == 1
     assert client.received.startswith(b"HTTP/1.1 404 ")
     assert exchange.record.decision == "rejected"
-    house.check_clean()
+    router.check_clean()
 
 
-async def test_a_body_that_is_no_json_is_refused() -> None:
-    """Before any endpoint is asked."""
-    house = House("a")
-    _, client = house.begin(b"nonsense")
+async def test_an_invalid_json_body_is_rejected() -> None:
+    """Before any endpoint gets a request."""
+    router = FakeRouter("a")
+    _, client = router.begin(b"nonsense")
     assert client.received.startswith(b"HTTP/1.1 400 ")
     assert "error" in json.loads(client.received.partition(b"\r\n\r\n")[2])
-    assert house.asked("a") == b""
-    house.check_clean()
+    assert router.sent_to("a") == b""
+    router.check_clean()
 
 
 async def test_a_stop_ends_a_request_with_an_error() -> None:
-    """As a drain does: before the first byte it is an answer of its own."""
-    house = House("a")
-    exchange, client = house.begin()
+    """As during a drain; before the first byte it is a complete error response."""
+    router = FakeRouter("a")
+    exchange, client = router.begin()
     exchange.stop(Failure(Kind.DRAINING, "the router is shutting down"))
     assert client.received.startswith(b"HTTP/1.1 503 ")
-    assert house.endpoints["a"].transport.aborted
-    house.check_clean()
+    assert router.endpoints["a"].transport.aborted
+    router.check_clean()
 
 
-def test_a_choice_is_noted_with_the_endpoints_own_spelling() -> None:
-    """Endpoint, its kind, why, and the model as it is called there."""
+def test_a_choice_is_recorded_with_the_endpoints_spelling_of_the_model() -> None:
+    """Endpoint, its type, decision, reason and model."""
     dispatcher = Dispatcher(POLICIES["priority"], RoutingOptions())
     snapshot = Snapshot.of([view("gpu-1", models=["m:latest"], resident=["m:latest"])])
     lease = dispatcher.ask(features("m"), snapshot, "M", 0.0)

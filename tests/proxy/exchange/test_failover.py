@@ -1,10 +1,10 @@
-"""Another endpoint is tried where that can help and does no harm."""
+"""Requests are retried on another endpoint if that can help and does no harm."""
 
 import pytest
 
 from olla.failures import Failure, Kind
-from olla.proxy.exchange.failover import elsewhere, is_an_answer
-from tests.proxy.exchange.test_exchange import PATHS, House
+from olla.proxy.exchange.failover import is_final_error, retry_features
+from tests.proxy.exchange.test_exchange import PATHS, FakeRouter
 from tests.views import features, view
 
 CHAT = PATHS.resolve("POST", "/api/chat")
@@ -12,12 +12,12 @@ PULL = PATHS.resolve("POST", "/api/pull")
 
 
 @pytest.mark.parametrize(
-    ("status", "passed_on"),
+    ("status", "final"),
     [(200, True), (400, True), (422, True), (404, False), (429, False), (401, False), (503, False)],
 )
-def test_which_errors_are_the_clients_answer(status: int, passed_on: bool) -> None:
-    """What another endpoint would say too is passed on."""
-    assert is_an_answer(CHAT, view("a"), status) is passed_on
+def test_errors_that_other_endpoints_would_repeat_are_relayed(status: int, final: bool) -> None:
+    """Other errors are retried."""
+    assert is_final_error(CHAT, view("a"), status) is final
 
 
 @pytest.mark.parametrize(
@@ -31,22 +31,23 @@ def test_which_errors_are_the_clients_answer(status: int, passed_on: bool) -> No
         (Kind.CLIENT_GONE, False, False),
     ],
 )
-async def test_which_failures_are_tried_elsewhere(kind: Kind, chat: bool, pull: bool) -> None:
-    """Inference changes nothing; what changes a node is only repeated if it never arrived."""
-    house = House("a", "b")
+async def test_failures_are_retried_if_that_is_safe(kind: Kind, chat: bool, pull: bool) -> None:
+    """Inference may be repeated. An operation that changes a node is retried only if the endpoint
+    never received it."""
+    router = FakeRouter("a", "b")
     failure = Failure(kind, "x", "a")
-    about = features("m")
-    again = elsewhere(house.upstreams, CHAT, about, "a", failure)
-    assert (again is not None) is chat
-    if again is not None:
-        assert again.tried == ("a",)
-    assert (elsewhere(house.upstreams, PULL, about, "a", failure) is not None) is pull
+    first = features("m")
+    retry = retry_features(router.upstreams, CHAT, first, "a", failure)
+    assert (retry is not None) is chat
+    if retry is not None:
+        assert retry.tried == ("a",)
+    assert (retry_features(router.upstreams, PULL, first, "a", failure) is not None) is pull
 
 
 async def test_no_endpoint_is_tried_twice() -> None:
-    """When all have failed, the last failure stands."""
-    house = House("a", "b")
+    """There is no retry once all endpoints have failed."""
+    router = FakeRouter("a", "b")
     failure = Failure(Kind.RESET, "x", "a")
-    again = elsewhere(house.upstreams, CHAT, features("m"), "a", failure)
-    assert again is not None
-    assert elsewhere(house.upstreams, CHAT, again, "b", failure) is None
+    retry = retry_features(router.upstreams, CHAT, features("m"), "a", failure)
+    assert retry is not None
+    assert retry_features(router.upstreams, CHAT, retry, "b", failure) is None

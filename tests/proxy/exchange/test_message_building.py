@@ -1,4 +1,4 @@
-"""The request as an endpoint gets it."""
+"""Building requests for endpoints and response heads for clients."""
 
 from collections.abc import AsyncIterator, Callable
 
@@ -11,7 +11,7 @@ from olla.fleet.model_names import canonical
 from olla.fleet.profiles import PROFILES
 from olla.fleet.snapshot import Model
 from olla.proxy.exchange.attempt import OutgoingRequest
-from olla.proxy.exchange.message_building import build_request, build_response
+from olla.proxy.exchange.message_building import ReceivedBody, build_request, build_response
 from olla.proxy.http.headers import unchanging_head
 from olla.proxy.http.response_head import parse_head
 from olla.routing.decision import Choice, ChooseEndpoint, ChooseFallback, ChooseInstance, Reason
@@ -39,102 +39,102 @@ class Request:
         self.length = length
 
     def header(self, name: str) -> str | None:
-        """Its fields."""
+        """Return a header field."""
         return "application/json" if name == "Content-Type" else None
 
     @property
     def path(self) -> str:
-        """The target."""
+        """The request target."""
         return self.target
 
     def outgoing(self, target: Target, spec: EndpointSpec, via: str | None) -> bytes:
-        """Its head."""
+        """Return the head to forward."""
         where = target.upstream_target
         return unchanging_head("POST", where, spec, self.headers, peer=self.peer, via=via)
 
     def whole(self) -> bytes | None:
-        """Not here."""
+        """Return None: the body has not arrived."""
         return None
 
     def expects_continue(self) -> bool:
-        """Whether it waits."""
+        """Return whether the client waits for `100 Continue`."""
         return self.expected
 
     def send_continue(self) -> None:
-        """It need not wait any more."""
+        """Record the call."""
         self.continued = True
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """A body that comes later."""
+        """Yield an empty body."""
         yield b""
 
 
-def formed(
+def built(
     path: str,
     body: bytes,
     *,
-    own: str = "m:latest",
-    asked: str | None = "m",
+    listed: str = "m:latest",
+    requested: str | None = "m",
     profile: str = "ollama",
     fallback: bool = False,
 ) -> OutgoingRequest:
-    """The request for an endpoint that spells the model its own way."""
-    there = msgspec.structs.replace(view("a", profile=profile), models={canonical(own): Model(own)})
-    twin = twins(there).by_name["a"]
-    name = canonical(own)
+    """Build the request for an endpoint that lists the model as `listed`."""
+    name = canonical(listed)
+    endpoint = msgspec.structs.replace(view("a", profile=profile), models={name: Model(listed)})
+    twin = twins(endpoint).by_name["a"]
     choice: Choice = ChooseInstance(twin, twin.names[name], name, Reason.MODEL_FOUND)
     if fallback:
         choice = ChooseFallback(twin)
     incoming = Request(path, body)
-    return build_request(incoming, target(path), body, asked, choice, "id")
+    return build_request(incoming, target(path), ReceivedBody(body), requested, choice, "id")
 
 
 def target(path: str) -> Target:
-    """What a path is."""
+    """Resolve a path."""
     found = PATHS.resolve("POST", path)
     assert isinstance(found, Target)
     return found
 
 
-def test_a_body_passes_as_it_came() -> None:
-    """Byte for byte, where the endpoint knows the name."""
+def test_a_body_is_forwarded_unchanged() -> None:
+    """Byte for byte, if the endpoint knows the model's name."""
     body = b'{ "model":"m" , "prompt":"x"}'
-    request = formed("/api/generate", body)
+    request = built("/api/generate", body)
     assert request.body == body
     assert f"Content-Length: {len(body)}\r\n".encode() in request.head
 
 
-def test_an_alias_becomes_the_model_it_stands_for() -> None:
-    """And the length is that of the new body."""
-    request = formed("/api/generate", b'{"model":"fast","prompt":"x"}', asked="fast")
+def test_an_alias_is_replaced_by_its_model() -> None:
+    """And the Content-Length is adjusted."""
+    request = built("/api/generate", b'{"model":"fast","prompt":"x"}', requested="fast")
     assert request.body == b'{"model":"m:latest","prompt":"x"}'
     assert b"Content-Length: 33\r\n" in request.head
 
 
-def test_an_endpoint_that_does_not_list_the_model_gets_the_name_as_the_client_spelled_it() -> None:
-    """A fallback knows no other spelling."""
+def test_a_fallback_endpoint_gets_the_models_name_as_the_client_spelled_it() -> None:
+    """It does not list the model, so no other spelling is known."""
     body = b'{"model":"FAST","prompt":"x"}'
-    assert formed("/api/generate", body, asked="FAST", fallback=True).body == body
+    assert built("/api/generate", body, requested="FAST", fallback=True).body == body
 
 
 @pytest.mark.parametrize(("profile", "model"), [("vllm", b"org/Model"), ("ollama", b"ORG/model")])
-def test_a_server_that_minds_the_spelling_gets_its_own(profile: str, model: bytes) -> None:
-    """Ollama does not mind, others do."""
+def test_a_case_sensitive_server_gets_its_own_spelling(profile: str, model: bytes) -> None:
+    """Ollama is not case-sensitive, other servers are."""
     body = b'{"model":"ORG/model","messages":[]}'
-    request = formed(
-        "/v1/chat/completions", body, own="org/Model", asked="ORG/model", profile=profile
+    request = built(
+        "/v1/chat/completions", body, listed="org/Model", requested="ORG/model", profile=profile
     )
     assert b'"' + model + b'"' in request.body
 
 
-def test_a_streamed_body_is_told_to_come_when_an_endpoint_is_chosen() -> None:
-    """Not before: a client that waits has sent nothing for nothing."""
+def test_100_continue_is_sent_once_an_endpoint_is_chosen() -> None:
+    """Not earlier, so that a rejected client does not send its body in vain."""
     path = "/api/blobs/sha256:" + "0" * 64
     twin = twins(view("a")).by_name["a"]
     incoming = Request(path, b"", length=5)
     incoming.expected = True
     choice = ChooseEndpoint(twin)
-    request = build_request(incoming, target(path), b"", None, choice, "id")
+    request = build_request(incoming, target(path), ReceivedBody(b""), None, choice, "id")
     assert incoming.continued
     assert request.pieces is not None
     assert request.fresh_connection
@@ -152,13 +152,13 @@ class Client:
         self.wants_trailers = trailers
 
     def write(self, data: bytes) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def when_drained(self, callback: Callable[[], None]) -> None:
-        """Never."""
+        """Do nothing."""
 
     def answered(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 CHUNKED = "Transfer-Encoding: chunked"
@@ -180,10 +180,10 @@ CHUNKED = "Transfer-Encoding: chunked"
         ("X: until the end", 1, True, False, b"\r\nConnection: close\r\n"),
     ],
 )
-def test_the_connection_outlives_an_answer_that_has_an_end(
+def test_the_clients_connection_stays_open_if_both_bodies_are_delimited(
     line: str, minor: int, body_read: bool, persistent: bool, framing: bytes
 ) -> None:
-    """Of its own, and where nothing of the request is left on it."""
+    """The response by its framing, the request by having been read to its end."""
     client = Client(minor)
     head = parse_head(f"HTTP/1.1 200 OK\r\n{line}".encode(), "POST")
     raw = build_response(
@@ -195,15 +195,15 @@ def test_the_connection_outlives_an_answer_that_has_an_end(
     assert b"Trailer" not in raw
 
 
-def test_a_trailer_is_promised_to_whoever_takes_it() -> None:
-    """In a chunked answer."""
+def test_a_trailer_is_announced_to_clients_that_accept_it() -> None:
+    """In a chunked response."""
     head = parse_head(f"HTTP/1.1 200 OK\r\n{CHUNKED}".encode(), "POST")
     raw = build_response(head, Client(trailers=True), b"", body_read=True, limited=False)
     assert b"\r\nTrailer: X-Olla-Response-Time\r\n" in raw
 
 
-def test_a_client_that_is_limited_is_told_one_standing() -> None:
-    """The router's; the endpoint's limits are not this client's."""
+def test_a_rate_limited_client_gets_no_rate_limit_fields_of_the_endpoint() -> None:
+    """Only the router's limits apply to it."""
     head = parse_head(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-RateLimit-Limit: 5", "POST")
     for limited in (False, True):
         raw = build_response(head, Client(), b"", body_read=True, limited=limited)

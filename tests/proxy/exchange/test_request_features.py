@@ -1,15 +1,15 @@
-"""A request as routing sees it, and an explanation as the client sees it."""
+"""Statistics of responses, and explanations of routing decisions."""
 
 from olla.dialects.dialect import Ending, Summary
-from olla.proxy.exchange.request_features import answer_of, explanation
+from olla.proxy.exchange.request_features import answer_stats, explanation
 from olla.routing.candidates import Exclusion
 from olla.routing.decision import Considered
 from olla.routing.delay import Delay
 from tests.views import features
 
 
-def test_an_explanation_tells_each_term_that_counts() -> None:
-    """Best first, seconds with three digits; what is no candidate with its reason."""
+def test_an_explanation_lists_each_nonzero_term() -> None:
+    """Best first, in seconds with three digits; excluded endpoints with the reason."""
     rows = [
         Considered("a", (0.4, 0), Delay(prefill=0.5, saved=0.1)),
         Considered("b", (12.3, 1), Delay(load=12.0, prefill=0.3), spillover=2.0),
@@ -22,17 +22,17 @@ def test_an_explanation_tells_each_term_that_counts() -> None:
 
 
 def test_an_explanation_fits_into_a_header() -> None:
-    """However large the fleet, and whatever the endpoints are called."""
+    """For large fleets and for endpoint names with non-ASCII characters."""
     rows = [Considered(f"knoten-ä-{n}", exclusion=Exclusion.NO_MODEL) for n in range(500)]
     text = explanation(rows)
     assert text.isascii()
     assert text.endswith("; 468 more")
 
 
-def test_an_answer_carries_the_counts_of_the_summary() -> None:
-    """And the prompt's length as it was sent."""
+def test_response_statistics_contain_the_counts_of_the_summary() -> None:
+    """Tokens and seconds."""
     summary = Summary(Ending.COMPLETE, 10, 20, 0.1, 0.2, 0.3, 0.7)
-    answer = answer_of(features(), summary, streamed=False)
+    answer = answer_stats(features(), summary, streamed=False)
     assert (answer.prompt_tokens, answer.output_tokens) == (10, 20)
     assert (answer.prompt_seconds, answer.output_seconds, answer.total_seconds) == (0.2, 0.3, 0.7)
     assert not answer.streamed

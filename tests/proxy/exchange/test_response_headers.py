@@ -1,11 +1,11 @@
-"""What olla tells of itself in an answer's head."""
+"""The `X-Olla-*` fields of a response."""
 
 from olla.proxy.exchange.response_headers import ResponseHeaders
 from olla.record import AttemptRecord, RequestRecord
 
 
 def record(**more: object) -> RequestRecord:
-    """A routed request."""
+    """Return the record of a routed request."""
     fields: dict[str, object] = {
         "endpoint": "gpu-1",
         "model": "m:latest",
@@ -17,16 +17,16 @@ def record(**more: object) -> RequestRecord:
     return RequestRecord("r-1", "POST", "/", "", 1.0, 0.0, **{**fields, **more})  # type: ignore[arg-type]
 
 
-def told(about: RequestRecord, explanation: str | None = None) -> dict[str, str]:
-    """The fields by name, as of half a second after the start."""
-    raw = ResponseHeaders().fields(about, 1.5, explanation)
+def fields_of(request: RequestRecord, explanation: str | None = None) -> dict[str, str]:
+    """Return the fields by name, as of half a second after the start."""
+    raw = ResponseHeaders().fields(request, 1.5, explanation)
     assert raw.endswith(b"\r\n")
     return dict(line.split(": ", 1) for line in raw.decode().splitlines())
 
 
-def test_every_answer_tells_where_it_came_from() -> None:
-    """Id, endpoint, model, kind, strategy, decision, reason, time."""
-    assert told(record()) == {
+def test_every_response_names_its_endpoint_and_decision() -> None:
+    """Id, endpoint, model, type, strategy, decision, reason, time."""
+    assert fields_of(record()) == {
         "X-Olla-Request-ID": "r-1",
         "X-Olla-Endpoint": "gpu-1",
         "X-Olla-Model": "m:latest",
@@ -38,28 +38,28 @@ def test_every_answer_tells_where_it_came_from() -> None:
     }
 
 
-def test_what_is_special_is_told_when_it_was() -> None:
-    """Several attempts, a wait, an explanation with what came of it."""
+def test_retries_waits_and_explanations_are_reported() -> None:
+    """The explanation includes the predicted and the observed time."""
     attempts = [AttemptRecord("a", "x", 0.0), AttemptRecord("b", "x", 0.0)]
-    about = record(attempts=attempts, queue_seconds=0.25, predicted=0.1, first_byte=1.2)
-    fields = told(about, "a=0.1s()")
+    request = record(attempts=attempts, queue_seconds=0.25, predicted=0.1, first_byte=1.2)
+    fields = fields_of(request, "a=0.1s()")
     assert fields["X-Olla-Attempts"] == "2"
     assert fields["X-Olla-Queue-Time"] == "0.250s"
     assert fields["X-Olla-Explanation"] == "a=0.1s(); predicted=0.100s; observed=0.200s"
 
 
-def test_a_refused_request_has_no_endpoint() -> None:
-    """And no model's name breaks out of its field."""
-    about = record(endpoint=None, endpoint_type=None, decision="", reason="", model="a\r\nb: c")
-    fields = told(about)
+def test_a_rejected_request_has_no_endpoint() -> None:
+    """And a model's name cannot inject a field."""
+    request = record(endpoint=None, endpoint_type=None, decision="", reason="", model="a\r\nb: c")
+    fields = fields_of(request)
     assert "X-Olla-Endpoint" not in fields
     assert fields["X-Olla-Routing-Decision"] == "rejected"
     assert fields["X-Olla-Model"] == "a%0D%0Ab: c"
 
 
-def test_what_is_remembered_is_bounded() -> None:
-    """Clients choose models' names."""
+def test_the_cache_is_bounded() -> None:
+    """Clients choose the models' names."""
     response_headers = ResponseHeaders()
     for number in range(5000):
         response_headers.fields(record(model=f"m{number}"), 1.5)
-    assert len(response_headers._known) <= 1024
+    assert len(response_headers._cache) <= 1024

@@ -1,4 +1,4 @@
-"""A stream that waits for its endpoint shows that it is alive."""
+"""Comments in a stream that waits for its endpoint."""
 
 import asyncio
 
@@ -7,22 +7,22 @@ import pytest
 from olla.failures import Failure, Kind
 from olla.proxy.exchange.sse_keepalive import SseKeepalive, keepalive_for
 from olla.record import RequestRecord
-from tests.proxy.exchange.test_exchange import PATHS, House
+from tests.proxy.exchange.test_exchange import PATHS, FakeRouter
 from tests.proxy.streams import Client
 
 
 def waiting(path: str, client: Client) -> tuple[SseKeepalive | None, RequestRecord]:
-    """The keep-alive of a request to a path."""
+    """Create the keepalive of a request to a path."""
     record = RequestRecord("1", "POST", path, "10.0.0.1", 0.0, 0.0)
     target = PATHS.resolve("POST", path)
     return keepalive_for(
-        House("a").services, 5.0, target, client, record, b"Vary: Origin\r\n"
+        FakeRouter("a").services, 5.0, target, client, record, b"Vary: Origin\r\n"
     ), record
 
 
 @pytest.mark.parametrize("minor", [0, 1])
-async def test_the_head_goes_out_with_the_first_sign(minor: int) -> None:
-    """Later signs are comments in the same stream."""
+async def test_the_head_is_sent_with_the_first_comment(minor: int) -> None:
+    """Later comments belong to the same stream."""
     client = Client(minor)
     keepalive, record = waiting("/v1/chat/completions", client)
     assert keepalive is not None
@@ -41,8 +41,8 @@ async def test_the_head_goes_out_with_the_first_sign(minor: int) -> None:
     assert keepalive.stop() is True
 
 
-async def test_a_client_that_does_not_read_is_told_no_more() -> None:
-    """Its memory is ours."""
+async def test_a_client_that_does_not_read_gets_no_comments() -> None:
+    """They would accumulate in the router's memory."""
     client = Client()
     keepalive, _ = waiting("/v1/chat/completions", client)
     assert keepalive is not None
@@ -54,8 +54,8 @@ async def test_a_client_that_does_not_read_is_told_no_more() -> None:
     assert keepalive.stop() is False
 
 
-async def test_a_failure_is_told_within_the_stream() -> None:
-    """Its status has gone already; the connection is closed after it."""
+async def test_a_failure_is_reported_within_the_stream() -> None:
+    """Its status was sent before; the connection is closed afterwards."""
     client = Client()
     keepalive, _ = waiting("/v1/chat/completions", client)
     assert keepalive is not None
@@ -67,8 +67,8 @@ async def test_a_failure_is_told_within_the_stream() -> None:
 
 
 @pytest.mark.parametrize("path", ["/api/chat", "/api/generate", "/api/embed"])
-async def test_formats_without_comments_have_no_signs(path: str) -> None:
-    """Each line of NDJSON is a part of the answer."""
+async def test_formats_without_comments_have_no_keepalive(path: str) -> None:
+    """In NDJSON each line is part of the response."""
     keepalive, _ = waiting(path, Client())
     assert keepalive is None
     await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""Connections to endpoints: kept, reused, given up, and why they cannot be made."""
+"""Connections to endpoints: reuse, expiry, broken responses, connection errors."""
 
 import asyncio
 import os
@@ -18,8 +18,8 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n%b\r\nhi"
 
 
-class Taken:
-    """A receiver that remembers."""
+class RecordingReceiver:
+    """A receiver that records the response."""
 
     def __init__(self) -> None:
         self.status = 0
@@ -28,19 +28,19 @@ class Taken:
         self.done = asyncio.Event()
 
     def head(self, head: ResponseHead, more: bool) -> None:
-        """The head."""
+        """Record the status."""
         self.status = head.status
 
     def body(self, raw: bytes, payload: list[bytes], last: bool) -> None:
-        """A piece."""
+        """Record a piece of the body."""
         self.raw += raw
 
     def end(self, trailers: bytes) -> None:
-        """Complete."""
+        """Record the end."""
         self.done.set()
 
     def broken(self, kind: Kind, message: str, raw: bytes, payload: list[bytes]) -> None:
-        """Broken."""
+        """Record the failure."""
         self.broke = kind
         self.done.set()
 
@@ -84,7 +84,7 @@ class Endpoint:
 
 @pytest.fixture
 async def pool() -> AsyncIterator[Pool]:
-    """A pool that must be empty in the end."""
+    """Provide a pool, and check that it has no open connections after `close`."""
     made = Pool(SystemClock(), connect_timeout=30.0, idle_timeout=30.0)
     yield made
     await made.close()
@@ -92,21 +92,21 @@ async def pool() -> AsyncIterator[Pool]:
     assert made.idle == 0
 
 
-async def ask(connection: UpstreamConnection) -> Taken:
-    """Send a request and wait for its end."""
-    taken = Taken()
-    connection.begin("GET", taken)
+async def send_request(connection: UpstreamConnection) -> RecordingReceiver:
+    """Send a request and wait for the end of the response."""
+    receiver = RecordingReceiver()
+    connection.begin("GET", receiver)
     connection.write(b"GET / HTTP/1.1\r\n\r\n")
     connection.sent = True
-    await taken.done.wait()
-    return taken
+    await receiver.done.wait()
+    return receiver
 
 
-async def test_a_connection_is_used_again_after_a_complete_answer(pool: Pool) -> None:
-    """The one that was used last comes first."""
+async def test_a_connection_is_reused_after_a_complete_response(pool: Pool) -> None:
+    """By one request at a time."""
     async with Endpoint(OK % b"") as endpoint:
         connection = await pool.connect(endpoint.spec)
-        assert (await ask(connection)).raw == b"hi"
+        assert (await send_request(connection)).raw == b"hi"
         assert pool.take_idle(endpoint.spec) is connection
         assert connection.reused
         assert pool.take_idle(endpoint.spec) is None
@@ -122,28 +122,28 @@ async def test_a_connection_is_used_again_after_a_complete_answer(pool: Pool) ->
     ],
     ids=["close", "left over bytes", "no framing", "no time"],
 )
-async def test_some_connections_are_not_used_again(pool: Pool, endpoint: Endpoint) -> None:
-    """What the endpoint closes, or what would confuse the next answer."""
+async def test_a_connection_that_cannot_be_reused_is_closed(pool: Pool, endpoint: Endpoint) -> None:
+    """Because the endpoint closes it, or because bytes are left over from the response."""
     async with endpoint:
-        taken = await ask(await pool.connect(endpoint.spec))
-        assert taken.raw == b"hi"
+        receiver = await send_request(await pool.connect(endpoint.spec))
+        assert receiver.raw == b"hi"
         assert pool.take_idle(endpoint.spec) is None
 
 
-async def test_an_idle_connection_that_the_endpoint_closes_is_forgotten(pool: Pool) -> None:
-    """Nobody is handed a dead one."""
+async def test_an_idle_connection_closed_by_the_endpoint_is_removed(pool: Pool) -> None:
+    """No request gets a closed connection."""
     async with Endpoint(OK % b"", close=True) as endpoint:
-        await ask(await pool.connect(endpoint.spec))
+        await send_request(await pool.connect(endpoint.spec))
         async with asyncio.timeout(5):
             while pool.open:
                 await asyncio.sleep(0.001)
         assert pool.take_idle(endpoint.spec) is None
 
 
-async def test_bytes_that_nobody_asked_for_spoil_a_connection(pool: Pool) -> None:
-    """They would be taken for the next answer."""
+async def test_unsolicited_bytes_close_an_idle_connection(pool: Pool) -> None:
+    """They would be receiver for the next response."""
     async with Endpoint(OK % b"", then=b"HTTP/1.1 408 X\r\n\r\n") as endpoint:
-        await ask(await pool.connect(endpoint.spec))
+        await send_request(await pool.connect(endpoint.spec))
         async with asyncio.timeout(5):
             while pool.open:
                 await asyncio.sleep(0.001)
@@ -163,25 +163,27 @@ async def test_bytes_that_nobody_asked_for_spoil_a_connection(pool: Pool) -> Non
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", Kind.BODY_FRAMING),
     ],
 )
-async def test_what_breaks_has_its_kind(pool: Pool, answer: bytes, kind: Kind) -> None:
-    """Before the head, in it, or in the body."""
+async def test_a_broken_response_has_a_kind_of_failure(
+    pool: Pool, answer: bytes, kind: Kind
+) -> None:
+    """Before the head, in the head, or in the body."""
     async with Endpoint(answer, close=True) as endpoint:
-        assert (await ask(await pool.connect(endpoint.spec))).broke is kind
+        assert (await send_request(await pool.connect(endpoint.spec))).broke is kind
 
 
-async def test_aborting_hangs_up_at_once(pool: Pool) -> None:
-    """That is what stops the work."""
+async def test_abort_closes_the_connection_at_once(pool: Pool) -> None:
+    """Which makes the endpoint stop its work."""
     async with Endpoint(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n") as endpoint:
         connection = await pool.connect(endpoint.spec)
-        taken = Taken()
-        connection.begin("GET", taken)
+        receiver = RecordingReceiver()
+        connection.begin("GET", receiver)
         connection.write(b"GET / HTTP/1.1\r\n\r\n")
         async with asyncio.timeout(5):
-            while not taken.status:
+            while not receiver.status:
                 await asyncio.sleep(0.001)
         connection.abort()
         await endpoint.lost.wait()
-        assert taken.broke is None
+        assert receiver.broke is None
 
 
 @pytest.mark.parametrize(
@@ -191,16 +193,18 @@ async def test_aborting_hangs_up_at_once(pool: Pool) -> None:
         (EndpointSpec("e", "no-such-host.invalid", 80), Kind.CONNECT_DNS),
     ],
 )
-async def test_why_no_connection_can_be_made(pool: Pool, spec: EndpointSpec, kind: Kind) -> None:
-    """By kind, with the endpoint's name in the message."""
+async def test_a_failed_connection_names_the_endpoint(
+    pool: Pool, spec: EndpointSpec, kind: Kind
+) -> None:
+    """With the kind of failure."""
     with pytest.raises(Failed) as caught:
         await pool.connect(spec)
     assert caught.value.failure.kind is kind
     assert "'e'" in caught.value.failure.message
 
 
-async def test_a_server_without_tls_is_told_apart(pool: Pool) -> None:
-    """The handshake fails, and is said to be what failed."""
+async def test_a_server_without_tls_causes_a_tls_failure(pool: Pool) -> None:
+    """If the endpoint is configured with https."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1000)  # the client's hello
@@ -217,7 +221,7 @@ async def test_a_server_without_tls_is_told_apart(pool: Pool) -> None:
 
 
 def verification(code: int, message: str) -> ssl.SSLCertVerificationError:
-    """A certificate that is refused."""
+    """Return the error of a rejected certificate."""
     error = ssl.SSLCertVerificationError(1, message)
     error.verify_code, error.verify_message = code, message
     return error
@@ -235,13 +239,13 @@ SPEC = EndpointSpec("gpu-1", "node", 11434, authority="node:11434")
         (ConnectionRefusedError(), Kind.CONNECT_REFUSED, "refused"),
         (OSError("Multiple exceptions: Connect call refused, refused"), Kind.CONNECT_REFUSED, ""),
         (OSError(113, "Connect call failed ('node', 11434)"), Kind.CONNECT_UNREACHABLE, "no route"),
-        (OSError("Multiple exceptions: node:11434"), Kind.CONNECT_UNREACHABLE, "could be made"),
-        (verification(62, "not valid for 'node'"), Kind.CONNECT_TLS, "for another name"),
+        (OSError("Multiple exceptions: node:11434"), Kind.CONNECT_UNREACHABLE, "connection failed"),
+        (verification(62, "not valid for 'node'"), Kind.CONNECT_TLS, "match the host name"),
         (verification(18, "self-signed certificate"), Kind.CONNECT_TLS, "self-signed"),
     ],
 )
-def test_each_reason_has_its_kind(error: OSError, kind: Kind, word: str) -> None:
-    """And the message says which endpoint and why, and to nobody where it is."""
+def test_each_connection_error_has_a_kind(error: OSError, kind: Kind, word: str) -> None:
+    """The message names the endpoint and the reason, but not the endpoint's address."""
     failure = connect_failure(SPEC, error, 2.0)
     assert failure.kind is kind
     assert failure.endpoint == "gpu-1"
@@ -253,7 +257,7 @@ def test_each_reason_has_its_kind(error: OSError, kind: Kind, word: str) -> None
 
 @pytest.mark.parametrize("number", sorted(OURS))
 def test_running_out_of_files_or_memory_is_not_the_endpoints_fault(number: int) -> None:
-    """It is olla's own, and passes."""
+    """It is a temporary overload of olla."""
     failure = connect_failure(SPEC, OSError(number, os.strerror(number)), 10.0)
     assert failure.kind is Kind.OVERLOADED
     assert failure.endpoint is None
