@@ -109,7 +109,7 @@ def browser_guard(settings: Settings, *, host_name: str, on_loopback: bool) -> B
     can reach the router.
     """
     cors = settings.server.cors
-    hosts = AllowedHosts(settings.server.allowed_hosts, own=host_name, guarded=on_loopback)
+    hosts = AllowedHosts(settings.server.allowed_hosts, hostname=host_name, guarded=on_loopback)
     if not cors.enabled:
         return BrowserGuard(CorsPolicy(), hosts, enabled=False)
     policy = CorsPolicy(

@@ -1,10 +1,10 @@
 """A timer wheel: coarse shared timers for timeouts that rarely expire.
 
 A loop timer for each attempt costs a microsecond to set and cancel, for limits of minutes that are
-hardly ever reached. Here each entry is put into the slot in which it has to be checked, and
-removed when it is done. The loop has one timer, for the earliest slot. An entry that was active in
-the meantime moves to a later slot when its slot fires: with a limit of ten minutes, a stream of an
-hour is checked six times.
+hardly ever reached. Here each entry is put into the slot of its deadline and removed when it is
+done. The loop has one timer, for the earliest slot. An entry that was active in the meantime moves
+to a later slot when its slot fires: with a limit of ten minutes, a stream of an hour is checked six
+times.
 """
 
 import asyncio

@@ -96,7 +96,7 @@ def upstream_error(endpoint: str, status: int, retry_after: float | None) -> Fai
 
 
 def relayed_error(endpoint: str, status: int, retry_after: float | None) -> Failure | None:
-    """Return the failure of a relayed error, or None if it is no evidence about the endpoint."""
+    """Return the failure of a relayed error; None if it only concerns the request."""
     if status == 404 or kind_of_status(status) is None:
         return None
     return upstream_error(endpoint, status, retry_after)

@@ -14,12 +14,12 @@ __all__ = ["ContextRule", "fit_context"]
 
 
 class ContextRule(msgspec.Struct, frozen=True):
-    """Limits a context length to `most` tokens, after rounding it up to a multiple of `step`.
+    """Limits a context length to `tokens_max` tokens, after rounding it up to a multiple of `step`.
 
     None disables the limit or the rounding.
     """
 
-    most: int | None = None
+    tokens_max: int | None = None
     step: int | None = None
 
     def fitted(self, wanted: int) -> int:
@@ -27,7 +27,7 @@ class ContextRule(msgspec.Struct, frozen=True):
         fitted = wanted
         if self.step is not None:
             fitted = -(-wanted // self.step) * self.step
-        return fitted if self.most is None else min(fitted, self.most)
+        return fitted if self.tokens_max is None else min(fitted, self.tokens_max)
 
 
 def fit_context(

@@ -56,7 +56,7 @@ __all__ = ["ClientConnection", "ClientListener", "Exchange", "ExchangeOwner", "r
 _STEADY: Final = Steady()
 _WAITED: Final = frozenset({Reason.QUEUED, Reason.COLD_LOAD, Reason.MODEL_LOADING})
 _LISTS_AGE_MAX = 1.0
-"""Seconds. Bounds how often requests for unknown models make olla ask the endpoints."""
+"""Seconds. Limits how often requests for unknown models cause a refresh of the model lists."""
 # Looking up an Enum member on its class takes 0.1 µs each time.
 _MANAGE: Final = Right.MANAGE
 _CLIENT_GONE: Final = Kind.CLIENT_GONE
@@ -101,26 +101,10 @@ class Exchange:
     """One client request with its response."""
 
     __slots__ = (
-        *(
-            "_requested_model",
-            "_body",
-            "_body_read",
-            "_charge",
-            "_takes_slot",
-            "_edits",
-            "_explanation",
-        ),
-        *(
-            "_failure",
-            "_features",
-            "_half_closed",
-            "_host",
-            "_incoming",
-            "_retry_after",
-            "_refreshed",
-        ),
-        *("_config", "_keepalive", "_scanned", "_services", "_target", "_ticket", "_trace"),
-        "_upstreams",
+        *("_body", "_body_read", "_charge", "_config", "_edits", "_explanation", "_failure"),
+        *("_features", "_half_closed", "_host", "_incoming", "_keepalive", "_refreshed"),
+        *("_requested_model", "_retry_after", "_scanned", "_services", "_takes_slot"),
+        *("_target", "_ticket", "_trace", "_upstreams"),
         *("attempt", "downstream", "finished", "lease", "record", "task", "quota"),
     )
 

@@ -41,7 +41,7 @@ def retry_features(
     endpoint: str,
     failure: Failure,
 ) -> Features | None:
-    """Return the features for a retry after a failure of `endpoint`; None if there is no retry."""
+    """Return the features for a retry after a failure of `endpoint`; None for no retry."""
     facts = failure.facts
     if not facts.elsewhere:
         return None

@@ -17,7 +17,7 @@ from olla.routing.affinity import CUTS, prefix_blocks
 from olla.routing.decision import Considered
 from olla.routing.features import Features
 
-__all__ = ["answer_stats", "explained", "explanation", "features_of"]
+__all__ = ["answer_stats", "explain_routing", "features_of", "format_explanation"]
 
 _EXPLAINED_MAX = 32
 """Endpoints in an explanation: a header must fit into clients' limits."""
@@ -96,18 +96,18 @@ def answer_stats(features: Features, summary: Summary, *, streamed: bool) -> Ans
     )
 
 
-def explained(upstreams: Upstreams, features: Features, visible: Visibility) -> str:
+def explain_routing(upstreams: Upstreams, features: Features, visible: Visibility) -> str:
     """Return the current expected delays of a request's candidates that are `visible`.
 
-    See `explanation` for the format.
+    See `format_explanation` for the format.
     """
     dispatcher = upstreams.admission.dispatcher
     now = upstreams.clock.now()
     rows = dispatcher.explained(features, upstreams.fleet.snapshot, now)
-    return explanation([row for row in rows if visible.sees_endpoint(row.endpoint)])
+    return format_explanation([row for row in rows if visible.sees_endpoint(row.endpoint)])
 
 
-def explanation(rows: list[Considered]) -> str:
+def format_explanation(rows: list[Considered]) -> str:
     """Format the candidates and their expected delays, best first, as one header value.
 
     For example `gpu-1=0.412s(prefill=0.310 wait=0.102); gpu-2=12.300s(load=12.000 prefill=0.300);

@@ -13,7 +13,7 @@ from olla.dialects.rewrite import Edit
 from olla.failures import Failed
 from olla.proxy.exchange.context import RequestConfig, Upstreams
 from olla.proxy.exchange.context_length import fit_context
-from olla.proxy.exchange.request_features import explained, features_of
+from olla.proxy.exchange.request_features import explain_routing, features_of
 from olla.proxy.http.request import IncomingRequest
 from olla.record import RequestRecord
 from olla.routing.features import Features
@@ -96,9 +96,9 @@ def parse_request(
     counted = target.inference and not (peek.only_loads and peek.keep_alive == 0)
     explanation = None
     if not incoming.plain and incoming.header("X-Olla-Explain") is not None:
-        explanation = explained(upstreams, features, Visibility.of(caller))
+        explanation = explain_routing(upstreams, features, Visibility.of(caller))
     if config.log_explanation is not None:
-        config.log_explanation(record.id, explained(upstreams, features, EVERYTHING))
+        config.log_explanation(record.id, explain_routing(upstreams, features, EVERYTHING))
     return features, edits, counted, explanation
 
 

@@ -33,12 +33,14 @@ class AllowedHosts:
 
     __slots__ = ("_exact", "_known", "_suffixes", "guarded")
 
-    def __init__(self, names: Iterable[str] = (), *, own: str = "", guarded: bool = False) -> None:
+    def __init__(
+        self, names: Iterable[str] = (), *, hostname: str = "", guarded: bool = False
+    ) -> None:
         """`names` are accepted in addition to local names; `*.name` matches all subdomains, `*`
-        alone matches every name. `own` is the machine's host name. Without `guarded`, every host
-        is accepted."""
+        alone matches every name. `hostname` is the machine's. Without `guarded`, every host is
+        accepted."""
         wanted = [each.lower() for each in names]
-        self._exact = frozenset({"", "localhost", own.lower(), *wanted})
+        self._exact = frozenset({"", "localhost", hostname.lower(), *wanted})
         self._suffixes = (*_LOCAL_DOMAINS, *(each[1:] for each in wanted if each.startswith("*.")))
         self.guarded = guarded and "*" not in wanted
         self._known: dict[str, bool] = {}

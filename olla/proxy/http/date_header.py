@@ -1,4 +1,4 @@
-"""Write the `Date` field of olla's own responses and of endpoint responses without one.
+"""Write the `Date` field of responses that olla generates, and of endpoint responses without one.
 
 RFC 9110, section 6.6.1: a recipient with a clock adds a date to a response that it forwards
 without one. The field is written once a second, because every response of llama.cpp needs it.

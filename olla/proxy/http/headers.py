@@ -110,8 +110,8 @@ def unchanging_head(
     `target` is path and query without the endpoint's base path. `peer` is the client's IP address.
     `via` is this router's name in the `Via` field (RFC 9110, section 7.6.3), by which it detects
     loops. `hidden` are the fields (in lower case) that carried an olla key. `readable` says that
-    olla reads the response: it then asks for an uncompressed one, whatever the client accepts,
-    because it contains the token counts.
+    olla parses the response for its token counts. It then requests an uncompressed one, regardless
+    of the client's `Accept-Encoding`.
     """
     fields = _ClientFields(headers, readable=readable)
     end_to_end = fields.end_to_end

@@ -72,7 +72,7 @@ ENDS_HERE = frozenset(
         # Commands to a proxy in front: nginx, lighttpd and Apache would serve a local file instead.
         *(b"x-accel-charset", b"x-accel-expires", b"x-accel-limit-rate", b"x-accel-redirect"),
         *(b"x-lighttpd-send-file", b"x-lighttpd-send-tempfile", b"x-reproxy-url", b"x-sendfile"),
-        # Who may read the response.
+        # Access to the response.
         *(b"timing-allow-origin", b"x-permitted-cross-domain-policies"),
         *CHALLENGES,
         # Parsed, bounded and rewritten.

@@ -42,13 +42,13 @@ class Request:
 
     @property
     def ticket(self) -> Ticket:
-        """The ticket; fails if there is none."""
+        """The ticket; fails without one."""
         assert isinstance(self.entered, Ticket)
         return self.entered
 
     @property
     def lease(self) -> Lease:
-        """The lease, granted at once or after a wait; fails if there is none."""
+        """The lease, granted at once or after a wait; fails without one."""
         lease = self.results[0] if self.results else self.entered
         assert isinstance(lease, Lease)
         return lease

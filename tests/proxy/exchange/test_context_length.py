@@ -48,4 +48,4 @@ def test_a_fitted_context_obeys_the_rule(wanted: int, step: int, times: int) -> 
     rule = ContextRule(step * times, step)
     got = rule.fitted(wanted)
     assert got % step == 0
-    assert got == rule.most or wanted <= got < wanted + step
+    assert got == rule.tokens_max or wanted <= got < wanted + step

@@ -1,7 +1,7 @@
 """Statistics of responses, and explanations of routing decisions."""
 
 from olla.dialects.dialect import Ending, Summary
-from olla.proxy.exchange.request_features import answer_stats, explanation
+from olla.proxy.exchange.request_features import answer_stats, format_explanation
 from olla.routing.candidates import Exclusion
 from olla.routing.decision import Considered
 from olla.routing.delay import Delay
@@ -15,7 +15,7 @@ def test_an_explanation_lists_each_nonzero_term() -> None:
         Considered("b", (12.3, 1), Delay(load=12.0, prefill=0.3), spillover=2.0),
         Considered("c", exclusion=Exclusion.UNROUTABLE),
     ]
-    assert explanation(rows) == (
+    assert format_explanation(rows) == (
         "a=0.400s(prefill=0.500 saved=-0.100); "
         "b=14.300s(load=12.000 prefill=0.300 spillover=2.000); c:unroutable"
     )
@@ -24,7 +24,7 @@ def test_an_explanation_lists_each_nonzero_term() -> None:
 def test_an_explanation_fits_into_a_header() -> None:
     """For large fleets and for endpoint names with non-ASCII characters."""
     rows = [Considered(f"knoten-ä-{n}", exclusion=Exclusion.NO_MODEL) for n in range(500)]
-    text = explanation(rows)
+    text = format_explanation(rows)
     assert text.isascii()
     assert text.endswith("; 468 more")
 

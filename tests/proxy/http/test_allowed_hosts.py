@@ -22,7 +22,7 @@ FOREIGN = [
 @pytest.mark.parametrize("host", LOCAL)
 def test_local_names_are_accepted(host: str) -> None:
     """The names that Ollama accepts: an attacker on the internet cannot register them."""
-    hosts = AllowedHosts(own="Box-7", guarded=True)
+    hosts = AllowedHosts(hostname="Box-7", guarded=True)
     assert hosts.accepts(host)
     assert hosts.accepts(host)
 
@@ -30,7 +30,7 @@ def test_local_names_are_accepted(host: str) -> None:
 @pytest.mark.parametrize("host", FOREIGN)
 def test_names_that_others_can_register_are_rejected(host: str) -> None:
     """Regardless of their prefix or of an address's spelling."""
-    hosts = AllowedHosts(own="box-7", guarded=True)
+    hosts = AllowedHosts(hostname="box-7", guarded=True)
     assert not hosts.accepts(host)
     assert not hosts.accepts(host)
 

@@ -27,11 +27,11 @@ class Request:
         self.read = 0
 
     def header(self, name: str) -> str | None:
-        """Return None: there are no headers."""
+        """Return None, because the request has no headers."""
         return None
 
     def listed(self, name: str) -> str | None:
-        """Return None: there are no headers."""
+        """Return None, because the request has no headers."""
         return None
 
     def decoded(self) -> None:
