@@ -27,6 +27,6 @@ def reroute(
         return
     if attempt.relay is not None:
         attempt.stop_if_silent(failure)
-    elif exchange.may_retry(failure):
+    elif exchange.prepare_retry(failure):
         attempt.abort()
         exchange.retry(failure)

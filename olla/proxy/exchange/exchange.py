@@ -102,7 +102,7 @@ class Exchange:
 
     __slots__ = (
         *("_body", "_body_read", "_charge", "_config", "_edits", "_explanation", "_failure"),
-        *("_features", "_half_closed", "_host", "_incoming", "_keepalive", "_refreshed"),
+        *("_features", "_half_closed", "_owner", "_incoming", "_keepalive", "_refreshed"),
         *("_requested_model", "_retry_after", "_scanned", "_services", "_takes_slot"),
         *("_target", "_ticket", "_trace", "_upstreams"),
         *("attempt", "downstream", "finished", "lease", "record", "task", "quota"),
@@ -117,7 +117,7 @@ class Exchange:
         downstream: Downstream,
         target: Target,
         record: RequestRecord,
-        host: ExchangeOwner,
+        owner: ExchangeOwner,
     ) -> None:
         self._services = services
         self._upstreams = upstreams
@@ -126,7 +126,7 @@ class Exchange:
         self.downstream = downstream
         self._target = target
         self.record = record
-        self._host = host
+        self._owner = owner
         self._body = b""
         self._edits: tuple[Edit, ...] = ()
         self._scanned: Scanned = None
@@ -283,7 +283,7 @@ class Exchange:
 
     def crashed(self, error: Exception) -> None:
         """Send an error after an unexpected exception, and release everything."""
-        self._host.crashed(self.record, error)
+        self._owner.crashed(self.record, error)
         if self.finished:
             return
         failure = Failure(Kind.INTERNAL, "the router failed at this request; its log has more")
@@ -315,7 +315,7 @@ class Exchange:
             self.finished = True
             if self.quota is not None:
                 self.quota.settle(self.record)
-            self._host.over(self)
+            self._owner.over(self)
 
     def _drop_body(self) -> None:
         charge, self._charge = self._charge, None
@@ -408,13 +408,13 @@ class Exchange:
         if refusal.reason is Reason.MODEL_NOT_FOUND and not self._refreshed:
             # The model may have been pulled a moment ago.
             self._refreshed = True
-            self.task = spawn(self._renew_lists(), self.crashed)
+            self.task = spawn(self._refresh_lists(), self.crashed)
             return
         record = self.record
         record.decision, record.reason = "rejected", refusal.reason.value
         self.refuse(refusal.failure)
 
-    async def _renew_lists(self) -> None:
+    async def _refresh_lists(self) -> None:
         fleet, timeout = self._upstreams.fleet, self._config.refresh_timeout
         await fleet.refresh("models", _LISTS_AGE_MAX, timeout)
         self.task = None
@@ -463,7 +463,7 @@ class Exchange:
             downstream,
             self._target,
             head,
-            self._begin_answer,
+            self._begin_response,
             RelayOptions(
                 endpoint=self.record.endpoint or "",
                 trailer=self._total_time if downstream.wants_trailers and not begun else None,
@@ -472,7 +472,7 @@ class Exchange:
             ),
         )
 
-    def _begin_answer(self, head: ResponseHead) -> bytes:
+    def _begin_response(self, head: ResponseHead) -> bytes:
         """Build the head for the client. From here on the request cannot be retried, because the
         first byte of the response goes to the client."""
         record, services = self.record, self._services
@@ -489,14 +489,14 @@ class Exchange:
         fields, limits = self._olla_fields(now), self._limit_fields()
         if not head.passed.plain:
             fields = self._variable_fields(head.passed, now) + fields
-        formed = build_response(
+        response = build_response(
             head,
             self.downstream,
             fields + limits,
             body_read=self._body_read,
             limited=bool(limits),
         )
-        return b"" if begun else formed
+        return b"" if begun else response
 
     def relayed(self) -> None:
         """See `Owner.relayed`."""
@@ -525,7 +525,7 @@ class Exchange:
         if not is_final_error(self._target, view, head.status):
             if head.status == 404:
                 self._upstreams.fleet.probe_now(view.name)
-            if self.may_retry(failure):
+            if self.prepare_retry(failure):
                 self.attempt.abort()
                 self.retry(failure)
                 return False
@@ -540,7 +540,7 @@ class Exchange:
     def failed(self, failure: Failure) -> None:
         """Retry on another endpoint if possible, else send the failure to the client."""
         try:
-            if self.may_retry(failure):
+            if self.prepare_retry(failure):
                 self.retry(failure)
             else:
                 self._finish_attempt(failure)
@@ -548,8 +548,8 @@ class Exchange:
         except Exception as error:
             self.crashed(error)
 
-    def may_retry(self, failure: Failure) -> bool:
-        """Return whether to retry on another endpoint; if so, exclude the failed one."""
+    def prepare_retry(self, failure: Failure) -> bool:
+        """Prepare a retry without the failed endpoint. Returns False if none is possible."""
         assert self._features is not None
         assert self._trace is not None
         at = self._trace.endpoint

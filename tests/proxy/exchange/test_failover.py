@@ -45,7 +45,7 @@ async def test_failures_are_retried_if_that_is_safe(kind: Kind, chat: bool, pull
 
 
 async def test_no_endpoint_is_tried_twice() -> None:
-    """There is no retry once all endpoints have failed."""
+    """The request is not retried once all endpoints have failed."""
     router = FakeRouter("a", "b")
     failure = Failure(Kind.RESET, "x", "a")
     retry = retry_features(router.upstreams, CHAT, features("m"), "a", failure)
