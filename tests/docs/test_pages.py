@@ -54,12 +54,6 @@ def test_the_change_log_tells_of_this_version() -> None:
     assert newest[1] == PYPROJECT["project"]["version"]
 
 
-def test_the_architecture_tells_the_layers_of_the_contract() -> None:
-    """The order in which packages may know each other, word for word."""
-    layers = PYPROJECT["tool"]["importlinter"]["contracts"][0]["layers"]
-    assert f"`{' > '.join(layers)}`" in (ROOT / "ARCHITECTURE.md").read_text()
-
-
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_yaml_examples_load_without_notices(page: Path) -> None:
     """Every YAML block is a valid configuration once the variables that it names are set."""
