@@ -1,4 +1,4 @@
-"""`docs/metrics.md` lists what is exported."""
+"""`docs/metrics.md` lists the exported metrics."""
 
 import re
 from pathlib import Path
@@ -11,17 +11,17 @@ _SUFFIX = re.compile(r"_(bucket|sum|count)$")
 
 
 def test_every_metric_is_documented_and_no_other() -> None:
-    """Each metric has a row of its own on the page, and each row a metric."""
+    """Each metric has one row on the page, and each row is a metric."""
     assert sorted(_ROW.findall(PAGE)) == sorted(row.name for row in CATALOGUE)
 
 
-def test_the_table_is_the_catalogues() -> None:
-    """Types, labels and meanings on the page are the catalogue's, word for word."""
+def test_the_table_matches_the_catalogue() -> None:
+    """Types, labels and meanings on the page are those of the catalogue, word for word."""
     assert table() in PAGE, f"put this into docs/metrics.md:\n\n{table()}"
 
 
 def test_the_queries_name_metrics_and_labels_that_exist() -> None:
-    """The example queries ask for what is there."""
+    """The example queries use only exported metrics and their labels."""
     names = {row.name for row in CATALOGUE}
     queries = re.findall(r"\| `([^`]+)` \|$", PAGE, re.MULTILINE)
     assert queries
