@@ -1,4 +1,4 @@
-"""What the pages refer to is there."""
+"""Links, files and make targets that the pages name exist."""
 
 import re
 import tomllib
@@ -19,17 +19,27 @@ def name(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
+def anchors(text: str) -> set[str]:
+    """The anchors of a page's headings, as GitHub forms them."""
+    headings = re.findall(r"^#+ (.+)$", _FENCE.sub("", text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_links_lead_somewhere(page: Path) -> None:
-    """Every relative link names a file of the repository."""
+    """Every relative link leads to a file of the repository and to a heading in it."""
     for link in re.findall(r"\]\(([^)\s]+)\)", _FENCE.sub("", page.read_text())):
-        if not re.match(r"[a-z]+:|#", link):
-            assert (page.parent / link.partition("#")[0]).exists(), link
+        if re.match(r"[a-z]+:", link):
+            continue
+        file, _, heading = link.partition("#")
+        target = page.parent / file if file else page
+        assert target.exists(), link
+        assert not heading or heading in anchors(target.read_text()), link
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
-def test_files_that_are_named_exist(page: Path) -> None:
-    """Every `path/file.ext` or `path/` in code style is in the repository or in a package of it."""
+def test_named_files_exist(page: Path) -> None:
+    """Every `path/file.ext` or `path/` in code style exists in the repository or a package."""
     roots = (ROOT, ROOT / "olla", ROOT / "tests", page.parent)
     for path in re.findall(
         r"`([\w.-]+(?:/[\w.-]+)*(?:/|\.(?:py|md|toml|yaml)))`", page.read_text()
@@ -40,15 +50,15 @@ def test_files_that_are_named_exist(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
-def test_make_targets_that_are_named_exist(page: Path) -> None:
+def test_named_make_targets_exist(page: Path) -> None:
     """Every `make …` in code style or in a fenced block is a target."""
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = re.findall(r"(?:^|`)make ([a-z]+)", page.read_text(), re.MULTILINE)
     assert set(named) <= targets
 
 
-def test_the_change_log_tells_of_this_version() -> None:
-    """The newest entry is the version that is being built."""
+def test_the_change_log_has_the_current_version() -> None:
+    """The newest entry is the version in pyproject.toml."""
     newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert newest is not None
     assert newest[1] == PYPROJECT["project"]["version"]

@@ -1,4 +1,4 @@
-"""What the README tells people to type works."""
+"""Every command in the README works."""
 
 import re
 import shlex
@@ -16,8 +16,8 @@ MODELS = ("llama3.2:latest", "mistral:latest")
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-def test_the_curl_lines_answer() -> None:
-    """Each of them, against a router over simulated nodes."""
+def test_the_curl_examples_get_answers() -> None:
+    """Each one gets a successful answer from a router over simulated nodes."""
     assert len(TRIES) >= 5
     with threaded_fleet({"a": MODELS, "b": MODELS}) as fleet:
         for line in TRIES:
@@ -28,7 +28,7 @@ def test_the_curl_lines_answer() -> None:
 
 
 def test_the_commands_in_the_table_exist() -> None:
-    """Every `olla …` that is named is a command."""
+    """The README names every command and no other."""
     from olla.cli import main
 
     named = set(re.findall(r"`olla ([a-z-]+)", README))
@@ -36,13 +36,13 @@ def test_the_commands_in_the_table_exist() -> None:
 
 
 def test_the_make_targets_exist() -> None:
-    """Every `make …` that is named is a target."""
+    """Every `make …` in the README is a target."""
     targets = set(re.findall(r"^([a-z]+):", Path("Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"\bmake ([a-z]+)", README)) - {"it", "them"} <= targets
 
 
-def test_the_example_configuration_is_right() -> None:
-    """The YAML that is shown loads without a notice."""
+def test_the_example_configuration_loads() -> None:
+    """The YAML example loads without notices."""
     from olla.settings import parse
 
     example = re.search(r"```yaml\n(.+?)```", README, re.DOTALL)

@@ -1,4 +1,4 @@
-"""The shipped configuration file and the settings tell of the same keys."""
+"""The shipped configuration file and the settings have the same keys and defaults."""
 
 import re
 from collections.abc import Iterator
@@ -13,11 +13,11 @@ from olla.settings import Settings, load, parse
 SHIPPED = Path("config/olla.yaml")
 OPEN_ENDED = {"model_aliases", "headers", "parameters"}
 NAMED = {"tiers", "categories", "models"}
-"""What stands below these are names of one's own."""
+"""The keys below these are names that the operator chooses."""
 
 
 def sections(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The settings sections in an annotation."""
+    """Yield the settings sections in an annotation."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for argument in getattr(annotation, "__args__", ()):
@@ -25,7 +25,7 @@ def sections(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def known_keys(model: type[BaseModel], path: str = "") -> Iterator[str]:
-    """Every key the settings know, as a dotted path."""
+    """Yield every key of the settings as a dotted path."""
     for name, field in model.model_fields.items():
         yield f"{path}{name}"
         for section in sections(field.annotation):
@@ -33,7 +33,7 @@ def known_keys(model: type[BaseModel], path: str = "") -> Iterator[str]:
 
 
 def shown_keys(data: Any, path: str = "") -> Iterator[str]:
-    """Every key in a file, list places left out."""
+    """Yield every key in a file as a dotted path, without list indexes."""
     if isinstance(data, list):
         for each in data:
             yield from shown_keys(each, path)
@@ -47,7 +47,7 @@ def shown_keys(data: Any, path: str = "") -> Iterator[str]:
 
 
 def uncommented() -> Any:
-    """The shipped file with every example switched on."""
+    """Return the shipped file with every commented example enabled."""
     lines = []
     for line in SHIPPED.read_text().splitlines():
         example = re.match(r"^( *)# ?((?: *)(?:- )?[a-z_]+:(?: .*|$))", line)
@@ -59,12 +59,12 @@ def uncommented() -> Any:
 
 
 def test_the_shipped_file_shows_every_key() -> None:
-    """No setting is left out of config/olla.yaml, and none there is unknown."""
+    """config/olla.yaml contains every setting and no unknown key."""
     assert set(shown_keys(uncommented())) == set(known_keys(Settings))
 
 
-def test_the_shipped_file_is_right_and_states_the_defaults() -> None:
-    """As it is shipped it loads, without a notice, and changes nothing but the endpoint's type."""
+def test_the_shipped_file_states_the_defaults() -> None:
+    """The shipped file loads without notices and changes only the endpoint's type."""
     loaded = load(SHIPPED, {})
     assert loaded.notices == []
     shipped, default = loaded.settings.model_dump(), parse("", {}).settings.model_dump()
@@ -73,8 +73,8 @@ def test_the_shipped_file_is_right_and_states_the_defaults() -> None:
     assert shipped == default
 
 
-def test_the_defaults_in_the_comments_are_the_defaults() -> None:
-    """What is commented out, outside of examples, says what holds without it."""
+def test_commented_keys_show_their_defaults() -> None:
+    """Every key that is commented out, outside of examples, has its default value."""
     shown = uncommented()
     del shown["model_aliases"], shown["server"]["max_connections"]
     for name in ("keys", "tiers", "categories", "trusted_proxies"):
@@ -99,7 +99,7 @@ def test_the_defaults_in_the_comments_are_the_defaults() -> None:
 
 
 def test_every_setting_has_a_description() -> None:
-    """The JSON Schema tells editors what each key means."""
+    """The JSON Schema describes every key for editors."""
     missing = [
         f"{model.__name__}.{name}"
         for model in [Settings, *_all_sections(Settings)]
