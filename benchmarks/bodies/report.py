@@ -98,25 +98,26 @@ def table(rows: Sequence[Row], before: Sequence[Row] = ()) -> str:
 
 
 _PAGE = """\
-# What one body costs everybody else
+# The cost of one request body
 
-Written by `make bench-bodies`. A router runs in a process of its own, over a node that takes \
-every body, on two shared cores. One request has the body; *stall* is the largest gap of a 1 ms \
-ticker in the router's event loop meanwhile, *of it CPU* the most CPU time that the loop's \
-thread used between two ticks: what the stall comes to on a machine that does nothing else. \
-*memory ÷ body* is the peak of the router's memory above what it had before, the body included. \
-Each figure is the worse of both ways in (the fast path and aiohttp's) and the best of {rounds}.
+Written by `make bench-bodies`. A router runs in a separate process, in front of a node that \
+accepts every body, on two shared cores. One request has the body. *stall* is the largest gap of \
+a 1 ms ticker in the router's event loop meanwhile. *of it CPU* is the most CPU time that the \
+loop's thread used between two ticks: the stall on an otherwise idle machine. *memory ÷ body* is \
+the peak of the router's memory above its level before, the body included. Each figure is the \
+worse of both entrances (the fast path and aiohttp) and the best of {rounds}.
 
-The aim: no body of 10 MB stalls the loop for more than 50 ms, none of 100 MB for more than 150 \
-ms, and none takes more than three times its length. [ARCHITECTURE.md](../ARCHITECTURE.md) says \
-how. Status 400 is a body that holds more than any request needs or is no JSON, 413 one that is \
-over the limit of its path.{compared}
+The goal: no body of 10 MB stalls the loop for more than 50 ms, no body of 100 MB for more than \
+150 ms, and no body takes more than three times its length. \
+[ARCHITECTURE.md](../ARCHITECTURE.md#requests-and-bodies) explains how. Status 400 is a body that \
+contains more than any request needs or is not JSON, 413 a body over the limit of its \
+path.{compared}
 
 {table}
 """
-_COMPARED = """ *Before* are the figures of the readers that were replaced: they decoded \
-whole values, called Python for each surrogate, and read a long body in one go. Where there are \
-none, the body was not sent: it would have taken half a minute and 7 GB."""
+_COMPARED = """ *Before* are the figures of the previous parsers: they decoded whole values, \
+called Python for each surrogate, and read a long body in one go. An empty cell means that the \
+body was not sent: it would have taken half a minute and 7 GB."""
 
 
 def write(folder: Path, rows: Sequence[Row], before: Sequence[Row], *, rounds: int) -> None:

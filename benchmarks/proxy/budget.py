@@ -156,24 +156,26 @@ class Harness:
             app.admission.release(granted, now, answer)
 
         return {
-            "read the request's head": lambda: heads.find(_REQUEST),
-            "read the body": lambda: ollama.peek(Operation.GENERATE, _BODY),
-            "what routing may know": lambda: features_of(
+            "parse the request head": lambda: heads.find(_REQUEST),
+            "parse the body": lambda: ollama.peek(Operation.GENERATE, _BODY),
+            "collect routing features": lambda: features_of(
                 app.config, app.upstreams, hot.target, incoming, peek, caller
             ),
-            "choose, lease, release, learn": lease_and_release,
-            "form the request": lambda: build_request(
+            "decide, lease, release, learn": lease_and_release,
+            "build the request": lambda: build_request(
                 incoming, hot.target, ReceivedBody(_BODY), "bench", lease.choice, "id", None
             ),
-            "read the answer's head": lambda: app.pool.heads.parse(_HEAD[:-4], "POST"),
-            "form the answer's head": lambda: build_response(
+            "parse the response head": lambda: app.pool.heads.parse(_HEAD[:-4], "POST"),
+            "build the response head": lambda: build_response(
                 head,
                 self.client,
                 services.response_headers.fields(record, 1.0),
                 body_read=True,
                 limited=False,
             ),
-            "read the answer's end": lambda: ollama.summary(Operation.GENERATE, False, _ANSWER),
+            "read the end of the response": lambda: ollama.summary(
+                Operation.GENERATE, False, _ANSWER
+            ),
             "health and breaker": lambda: app.prober.observe("node", None, "bench:latest"),
             "metrics": lambda: app.metrics(record),
             "status counters": lambda: app.traffic(record),
@@ -202,8 +204,8 @@ async def _measure(count: int) -> dict[str, float]:
             await asyncio.sleep(0)
         found[name] = best
     whole = found.pop("the whole request")
-    found["the exchange itself"] = max(0.0, whole - sum(found.values()))
-    found["in all"] = whole
+    found["exchange"] = max(0.0, whole - sum(found.values()))
+    found["total"] = whole
     return found
 
 

@@ -111,7 +111,7 @@ def _aligned(table: Iterable[Sequence[str]]) -> str:
 
 def _budget(stations: Stations) -> list[list[str]]:
     compiled, plain = stations["compiled"], stations["not compiled"]
-    table = [["µs of olla's own code, without kernel and event loop", *stations]]
+    table = [["µs in olla's code, without kernel and event loop", *stations]]
     return table + [[name, f"{compiled[name]:.1f}", f"{plain[name]:.1f}"] for name in compiled]
 
 
@@ -142,15 +142,15 @@ _PAGE = """\
 # What olla costs
 
 Written by `make bench`: medians of {rounds} interleaved rounds, lowest and highest in brackets. \
-The proxy alone runs on one core, backend and load on another; CPU time is the run time of the \
-proxy's processes as the kernel accounts it. Requests are POSTs with a JSON body of 400 bytes and \
-an answer of as many; streams are 200 chunks of about 120 bytes, 10 ms apart. Absolute figures are \
-those of the machine it ran on, so compare columns, not with figures from elsewhere.
+The proxy alone runs on one core, backend and load generator on another. CPU time is the run time \
+of the proxy's processes as the kernel accounts it. Requests are POSTs with a JSON body of 400 \
+bytes and a response of the same size; streams are 200 chunks of about 120 bytes, 10 ms apart. \
+Absolute figures depend on the machine, so compare columns, not figures from elsewhere.
 
 olla runs as shipped: default policy, learning, breaker, time-outs, metrics and request log on, \
-compiled as pip does where a C compiler is there. *fast_path: off* is the same with all requests \
-taken in by aiohttp; *not compiled* is the same Python without the compiler. nginx adds as many \
-headers but reads no body and chooses nothing; the other routers run with their defaults, one \
+compiled as by pip with a C compiler. *fast_path: off* is the same with all requests parsed by \
+aiohttp; *not compiled* is the same Python without the compiler. nginx adds the same number of \
+headers but reads no body and makes no choice. The other routers run with their defaults and one \
 worker.
 
 ![CPU time a request](benchmarks.svg)
@@ -163,11 +163,11 @@ worker.
 
 {budget}
 
-Each station run by itself on what one request had; the exchange itself is what is left of the \
-whole: connections, attempt, relay, records.
+Each step was measured alone with the data of one request. *exchange* is the rest of the total: \
+connections, attempt, relay, records.
 
-How long one body of a request can stall all others, and how much memory it takes, is measured by \
-itself: [What one body costs everybody else](bodies-benchmark.md).
+A separate benchmark measures how long one request body can stall all others, and how much memory \
+it takes: [The cost of one request body](bodies-benchmark.md).
 """
 
 

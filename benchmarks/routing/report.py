@@ -80,8 +80,8 @@ def markdown(outcomes: Sequence[Outcome], about: str) -> str:
         "",
         "Times are seconds to the first token, `whole` to the last; means over the seeds, ± their "
         "standard deviation. `÷ bound` compares with each request alone on the fastest node that "
-        "has its model in memory. `good/s` counts requests whose first token came within 30 s, "
-        "`no answer` those that were refused, left or broke.",
+        "has its model in memory. `good/s` counts requests with a first token within 30 s, "
+        "`no answer` requests that were rejected, left or broke.",
         "",
         "![Mean time to first token by policy](routing-benchmark.svg)",
         "",
