@@ -93,15 +93,15 @@ def main() -> None:
         options.json.write_bytes(msgspec.json.format(msgspec.json.encode(outcomes), indent=1))
     if options.docs is not None:
         source = (
-            "Measured over recorded traces (Azure LLM inference, 2023)."
+            "Measured with recorded traces (Azure LLM inference, 2023)."
             if options.traces is not None
-            else "Measured over requests drawn in the shape of recorded traces."
+            else "Measured with requests drawn from the distributions of recorded traces."
         )
         seeds = len({each.job.seed for each in outcomes})
         about = (
             f"{source} Written by `make bench-routing`, {seeds} seeds. The default policy is "
-            f"`{LATE}`; `random`, `power-of-two` and `loaded-first-unguarded` are there for "
-            "comparison only. Rates, load times and memory are learned during the run, from a "
+            f"`{LATE}`; `random`, `power-of-two` and `loaded-first-unguarded` serve as "
+            "baselines only. Rates, load times and memory are learned during the run, from a "
             "cold start."
         )
         (options.docs / "routing-benchmark.md").write_text(markdown(outcomes, about))
