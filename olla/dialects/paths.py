@@ -221,7 +221,7 @@ class Paths:
         return Target(
             dialect=DIALECTS[dialect],
             operation=Operation.OTHER,
-            right=unknown_right(method, rest),
+            right=unknown_right(method, rest, scope.profiles, queried="?" in after),
             upstream_target=rest + after,
             profiles=scope.profiles,
             prefix=scope.prefix,

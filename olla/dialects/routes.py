@@ -7,6 +7,8 @@ import msgspec
 from olla.dialects.dialect import Operation, Right
 
 __all__ = [
+    "READS",
+    "READS_EVERYWHERE",
     "BodyUse",
     "Route",
     "native_routes",
@@ -71,19 +73,38 @@ _LISTS = frozenset(
 
 
 _EMBEDS = frozenset({Operation.EMBED, Operation.RERANK})
-_CHANGES_WITH_GET = frozenset(
-    {
-        "/flush_cache",
-        "/start_profile",
-        "/stop_profile",
-        "/release_memory_occupation",
-        "/resume_memory_occupation",
-        "/start_expert_distribution_record",
-        "/stop_expert_distribution_record",
-        "/dump_expert_distribution_record",
-    }
+READS_EVERYWHERE = frozenset(
+    {"/", "/docs", "/favicon.ico", "/health", "/metrics", "/openapi.json", "/ping", "/redoc"}
+    | {"/version"}
 )
-"""Paths of SGLang that change the server even when asked with GET."""
+"""Paths that only read, with any kind of server that has them."""
+READS = {
+    "docker-model-runner": frozenset({"/engines/df", "/engines/ps"}),
+    "lemonade": frozenset({"/api/v1/health", "/api/v1/stats", "/api/v1/system-info"}),
+    "litellm": frozenset(
+        {"/health/liveliness", "/health/liveness", "/health/readiness"}
+        | {"/model/info", "/model_group/info", "/v1/model/info"}
+    ),
+    "llamacpp": frozenset(
+        {"/bundle.css", "/bundle.js", "/index.html", "/lora-adapters", "/props", "/slots"}
+        | {"/v1/health"}
+    ),
+    "lm-studio": frozenset({"/api/v0/models", "/api/v1/models"}),
+    "lmdeploy": frozenset({"/is_sleeping", "/nodes/status"}),
+    "sglang": frozenset(
+        {"/get_load", "/get_model_info", "/get_server_info", "/model_info", "/server_info"}
+        | {"/v1/loads"}
+    ),
+    "vllm": frozenset({"/is_sleeping", "/load", "/server_info"}),
+    "vllm-mlx": frozenset({"/v1/status"}),
+}
+"""Paths that only read, by kind of server.
+
+GET alone proves nothing: SGLang drops its cache, slows down and opens sessions when asked with
+GET, and LMDeploy terminates.
+"""
+_ASKS_ITS_MODELS = {"litellm": frozenset({"/health"})}
+"""Exceptions: LiteLLM's health check sends a paid request to each of its models."""
 
 
 def right_of(operation: Operation) -> Right:
@@ -95,16 +116,26 @@ def right_of(operation: Operation) -> Right:
     return Right.EMBED if operation in _EMBEDS else Right.GENERATE
 
 
-def unknown_right(method: str, path: str) -> Right:
-    """The right that a path needs which is not in the table of the prefix it stands under.
+def unknown_right(
+    method: str, path: str, profiles: frozenset[str] | None, *, queried: bool
+) -> Right:
+    """Return the right needed for a path that is not in the table of its prefix.
 
-    It is never less than the path needs where it is known.
+    `profiles` are the kinds of server behind the prefix, None for any. Only a GET of a path that is
+    known to read needs less than MANAGE, and only without a query (`queried`): llama.cpp loads the
+    model that `GET /props?model=` names. `proxy.auth.authorize` requires MANAGE for a body.
+    The right is never less than the path needs where it is known.
     """
     if method == "OPTIONS":
         return Right.LIST  # safe by definition (RFC 9110, section 9.3.7)
-    if method not in _GET or path in _CHANGES_WITH_GET or path.startswith("/api/blobs/"):
+    if method not in _GET or queried:
         return Right.MANAGE
-    return Right.LIST
+    kinds = profiles or frozenset()
+    if any(path in _ASKS_ITS_MODELS.get(kind, ()) for kind in kinds):
+        return Right.MANAGE
+    if path in READS_EVERYWHERE or any(path in READS.get(kind, ()) for kind in kinds):
+        return Right.LIST
+    return Right.MANAGE
 
 
 def native_routes() -> dict[str, Route]:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from olla.dialects.routes import READS, READS_EVERYWHERE
+from olla.dialects.routes import READS, READS_EVERYWHERE
 from olla.settings import parse
 
 ROOT = Path(__file__).parents[2]
@@ -70,3 +72,11 @@ def test_yaml_examples_load_without_notices(page: Path) -> None:
     for block in re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
         variables = dict.fromkeys(re.findall(r"\$\{(\w+)\}", block), "example-value")
         assert parse(block, variables).notices == []
+
+
+def test_the_paths_that_are_known_to_read_are_documented() -> None:
+    """The table in docs/access.md names the paths of the code, by kind of server."""
+    page = (ROOT / "docs/access.md").read_text()
+    for kind, paths in {"every type": READS_EVERYWHERE, **READS}.items():
+        (row,) = re.findall(rf"^\| `?{kind}`? \| (.*) \|$", page, re.MULTILINE)
+        assert set(re.findall("`(/[^`]*)`", row.partition(" Not ")[0])) == paths

@@ -123,8 +123,8 @@ async def test_an_unknown_path_is_404_in_ollas_own_shape(fleet: Fleet, path: str
 
 
 async def test_an_unknown_path_of_an_endpoint_is_its_own_answer(fleet: Fleet) -> None:
-    """A GET that olla does not know goes to a node, which says what it thinks of it."""
-    raw = b"GET /olla/ollama/api/unheard-of HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    """A GET that only reads goes to a node, whose answer is relayed."""
+    raw = b"GET /olla/ollama/metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     reader, writer = await asyncio.open_connection("127.0.0.1", int(fleet.url.rsplit(":", 1)[1]))
     writer.write(raw)
     answer = await reader.read()

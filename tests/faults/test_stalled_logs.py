@@ -139,13 +139,13 @@ def ask(port: int, times: int = 1) -> None:
 
 
 def flood(port: int) -> None:
-    """Some requests that make long lines, one right after the other."""
-    one = b"GET /olla/ollama/api/nothing%b HTTP/1.1\r\nHost: localhost\r\n\r\n" % (b"y" * 300)
+    """Send rejected requests that make long lines, one right after the other."""
+    one = b"GET /nothing%b HTTP/1.1\r\nHost: localhost\r\n\r\n" % (b"y" * 300)
     with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
         for _ in range(FEW // 50):
             connection.sendall(one * 50)
             got = b""
-            while got.count(b"HTTP/1.1 ") < 50 or not got.endswith(b"404 page not found"):
+            while got.count(b"HTTP/1.1 ") < 50 or not got.endswith(b"}}}"):
                 data = connection.recv(65536)
                 assert data
                 got += data

@@ -126,7 +126,7 @@ async def test_head_has_no_body_and_keeps_the_connection(make_router: MakeRouter
     """A HEAD answer with a length is a head and nothing more, in both directions."""
     router = await make_router()
     router.endpoints[0].script = answer(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
-    request = b"HEAD /olla/ollama/api/other HTTP/1.1\r\nHost: x\r\n\r\n"
+    request = b"HEAD /olla/ollama/health HTTP/1.1\r\nHost: x\r\n\r\n"
     reader, writer = await asyncio.open_connection("127.0.0.1", router.port)
     for _ in range(2):
         writer.write(request)
@@ -145,7 +145,7 @@ async def test_answers_that_have_no_body_end_with_their_head(
     router.endpoints[0].script = answer(b"HTTP/1.1 %d X\r\nETag: a\r\n\r\n" % status)
     reader, writer = await asyncio.open_connection("127.0.0.1", router.port)
     for _ in range(2):
-        writer.write(b"GET /olla/ollama/other HTTP/1.1\r\nHost: x\r\n\r\n")
+        writer.write(b"GET /olla/ollama/health HTTP/1.1\r\nHost: x\r\n\r\n")
         head = await reader.readuntil(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 %d " % status)
         assert b"ETag: a" in head

@@ -17,6 +17,9 @@ _ADMIN: Final = Right.ADMIN
 CATEGORIES: Final = {operation: category_of(operation) for operation in Operation}
 _STREAMED: Final = BodyUse.STREAMED
 _JSON: Final = BodyUse.JSON
+_OTHER: Final = Operation.OTHER
+_SHOWN_MAX = 100
+"""Characters of a path in a refusal."""
 UNAUTHORIZED: Final = frozenset({401, 403})
 """The statuses of refusals that count against the limits of the caller."""
 
@@ -32,8 +35,8 @@ def authorize(
             or its body is encoded.
     """
     caller = authenticator.identify(incoming)
-    if not (incoming.plain and target.right in caller.rights):
-        require(caller, target.right, target.word)
+    if not (incoming.plain and target.right in caller.rights) or target.operation is _OTHER:
+        _require_target(caller, incoming, target)
         _check_fields(caller, incoming, target, via)
     return authenticator.quota(caller, CATEGORIES[target.operation], incoming)
 
@@ -47,6 +50,22 @@ def require(caller: Caller, right: Right, what: str) -> None:
     refusal = refuse(caller, right, what)
     if refusal is not None:
         raise Failed(refusal)
+
+
+def _require_target(caller: Caller, incoming: IncomingRequest, target: Target) -> None:
+    """Reject a caller without the right to a target; a body for an unknown path needs MANAGE.
+
+    SGLang reads the body of a GET as an order (`GET /slow_down`).
+
+    Raises:
+        Failed: it has not that right.
+    """
+    if target.operation is not _OTHER:
+        require(caller, target.right, target.word)
+        return
+    right = Right.MANAGE if incoming.has_body else target.right
+    path = target.upstream_target.partition("?")[0]
+    require(caller, right, f"{incoming.method} {path[:_SHOWN_MAX]}")
 
 
 def _check_fields(
