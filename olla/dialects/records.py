@@ -13,6 +13,7 @@ from olla.dialects.top_level import NotAnObject, TopLevel, top_level
 __all__ = [
     "COUNT_MAX",
     "encoded",
+    "error_text",
     "in_band_event",
     "json_object",
     "last_line",
@@ -21,6 +22,9 @@ __all__ = [
     "whole",
 ]
 
+_EMPTY = frozenset({b"", b"null", b"false", b"0", b'""', b"[]", b"{}"})
+_ERROR_JSON_MAX = 65_536
+"""Bytes of an endpoint's error that are read."""
 COUNT_MAX = 2**63 - 1
 """What Go and Rust servers can count to; beyond it a number is garbage."""
 
@@ -42,6 +46,27 @@ def value(record: TopLevel | None, key: str) -> Any:
         return msgspec.json.decode(raw)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return None
+
+
+def error_text(error: bytes | msgspec.Raw, most: int) -> str | None:
+    """Return the text of an error's JSON: itself, or its `message`.
+
+    What is not a string is quoted as the JSON it came in: numbers of any length have no other
+    form. At most `most` characters; None where it is empty, too long or unreadable.
+    """
+    raw = bytes(error).strip()
+    if len(raw) > _ERROR_JSON_MAX:
+        return None
+    if raw.startswith(b"{"):
+        message = (json_object(raw) or {}).get("message")
+        raw = b"" if message is None else bytes(message).strip()
+    if raw in _EMPTY:
+        return None
+    try:
+        text = msgspec.json.decode(raw, type=str) if raw.startswith(b'"') else raw.decode()
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    return text[:most] or None
 
 
 def last_line(tail: bytes) -> bytes:

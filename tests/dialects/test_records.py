@@ -6,6 +6,7 @@ import pytest
 
 from olla.dialects.records import (
     encoded,
+    error_text,
     in_band_event,
     json_object,
     last_line,
@@ -62,3 +63,25 @@ def test_any_text_can_be_encoded() -> None:
     """Bytes of a client that are no text are replaced, the rest stays."""
     record = {"error": {"message": "é \udcff", "param": None, "n": 1}}
     assert json.loads(encoded(record)) == {"error": {"message": "é ?", "param": None, "n": 1}}
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (b'"out of memory"', "out of memory"),
+        (b'{"message": "out of memory", "code": 1}', "out of memory"),
+        (b'{"message": 1e999}', "1e999"),
+        (b"1e999", "1e999"),
+        (b"7" * 5000, "7" * 300),
+        (b'["a", 1]', '["a", 1]'),
+        (b'{"code": 1}', None),
+        (b"null", None),
+        (b'""', None),
+        (b'"\\ud800"', None),
+        (b"\xff", None),
+        (b'"%b"' % (b"x" * 70_000), None),
+    ],
+)
+def test_the_text_of_an_error_can_be_read_from_any_json(error: bytes, expected: str | None) -> None:
+    """Numbers that Python cannot hold or print are quoted as they are."""
+    assert error_text(error, 300) == expected

@@ -2,8 +2,7 @@
 
 import asyncio
 
-import msgspec
-
+from olla.dialects.records import error_text, json_object
 from olla.failures import Failure, Kind
 from olla.fleet.endpoint import EndpointSpec
 from olla.proxy.http.headers import request_head, unchanging_head
@@ -99,12 +98,9 @@ class _Receiver:
 
 def _error_text(body: bytes) -> str | None:
     """What an answer says went wrong; None when it says nothing."""
-    try:
-        answer = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return None
-    error = answer.get("error") if isinstance(answer, dict) else None
-    if not error:
+    error = (json_object(body) or {}).get("error")
+    text = None if error is None else error_text(error, 500)
+    if text is None:
         return None
     # It goes into the log, which may be a terminal.
-    return "".join(c if c.isprintable() else "?" for c in str(error)[:500])
+    return "".join(c if c.isprintable() else "?" for c in text)

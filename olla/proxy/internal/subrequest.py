@@ -125,6 +125,7 @@ class SubrequestResponse:
         self._decoder: AnswerDecoder | None = None
         self._pieces: deque[bytes] = deque()
         self._held = 0
+        self._unreadable = False
         self._over = False
         self._changed = asyncio.Event()
         self._drained: list[Callable[[], None]] = []
@@ -132,22 +133,44 @@ class SubrequestResponse:
     # --- for the surface --------------------------------------------------------------------
 
     async def status(self) -> int:
-        """The answer's status, once its head is there. What breaks it off after that, the body
-        tells, however soon.
+        """The answer's status, once its head is there: 200, or an endpoint's error. What breaks it
+        off after that, the body tells, however soon.
 
         Raises:
-            Failed: olla refuses the request, or no endpoint could answer it.
+            Failed: olla refuses the request, or no endpoint could answer it. Redirects and other
+                successes than 200 are no answers to inference.
         """
         while self._head is None and not self._over:
             await self._wait()
         head, failure = self._head, self.record.failure
         if head is not None and head.status < 400:
-            return head.status
+            if head.status == 200:
+                return 200
+            endpoint = self.record.endpoint
+            message = f"endpoint '{endpoint}' answered {head.status} and not 200; try again"
+            raise Failed(self.fail(Failure(Kind.BAD_ANSWER, message, endpoint)))
         if failure is not None and failure.endpoint_status is None:
             raise Failed(failure)
         if head is None:
             raise Failed(Failure(Kind.INTERNAL, "the router failed at this request"))
         return head.status
+
+    def fail(self, failure: Failure) -> Failure:
+        """End it because of what its reader found wrong with it; returns the failure."""
+        self.stop(failure)
+        if self.record.failure is None:  # all of it had come
+            self.record.failure = failure
+        return failure
+
+    @property
+    def streams(self) -> bool:
+        """Whether its Content-Type is that of a stream, whose end the exchange checks."""
+        return self._head is not None and self._head.streams
+
+    @property
+    def compressed(self) -> bool:
+        """Whether it came compressed: the exchange can then say nothing within it."""
+        return self._head is not None and self._head.coding != ""
 
     def told(self) -> list[tuple[str, str]]:
         """What olla tells of itself in the answer's head: `X-Olla-*` and `X-RateLimit-*`."""
@@ -170,6 +193,11 @@ class SubrequestResponse:
                     for each in drained:
                         each()
                 yield piece
+            if self._unreadable:
+                endpoint = self.record.endpoint
+                message = f"endpoint '{endpoint}' sent a compressed answer that cannot be decoded"
+                self.fail(Failure(Kind.BODY_FRAMING, message, endpoint))
+                return
             if self._over:
                 return
             await self._wait()
@@ -243,8 +271,9 @@ class SubrequestResponse:
             self._head = parse_head(self._raw[:end], "POST")
             self._scanner = self._head.scanner()
             self._decoder = AnswerDecoder(self._head.coding) if self._head.coding else None
+            self._unreadable = self._head.coding is None
             data, self._raw = self._raw[end + 4 :], b""
-        if data and self._scanner is not None and not self._scanner.done:
+        if data and self._scanner is not None and not self._scanner.done and not self._unreadable:
             found: list[bytes] = []
             self._scanner.feed(data, found)
             if self._decoder is not None:
@@ -258,7 +287,7 @@ class SubrequestResponse:
         try:
             return [part for piece in found for part in decoder.read(piece)]
         except Undecodable:
-            self._scanner = None
+            self._unreadable = True
             return []
 
     def when_drained(self, callback: Callable[[], None]) -> None:

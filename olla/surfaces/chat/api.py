@@ -4,7 +4,7 @@ Asks the fleet as a client of its own would, by Ollama's `/api/generate`, and sa
 answer. Its status is `chat_status`' business, keys and usage are `accounts`'.
 """
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 
 import msgspec
 from aiohttp import web
@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from olla.access.caller import ANONYMOUS
 from olla.access.limit import Limit
 from olla.dialects.internal import InternalDialect
+from olla.dialects.records import error_text
 from olla.failures import Failed, Failure, Kind, Phase
 from olla.proxy.http.error_response import error_response
 from olla.proxy.http.message_fields import reason_phrase
@@ -33,8 +34,7 @@ _GENERATE = "/olla/ollama/api/generate"
 _NDJSON = "application/x-ndjson"
 _ERROR_MAX = 2000
 """Characters of an endpoint's own words."""
-_ERROR_JSON_MAX = 65_536
-"""Bytes of an endpoint's own error that are read."""
+_UNFINISHED = "the endpoint's answer ended before it was complete; try again"
 _RETRY_AFTER = 1.0
 _BY_STATUS = {
     400: Kind.BAD_REQUEST,
@@ -110,6 +110,8 @@ class ChatSurface:
             return _failed(_broken(answer, text), answer)
         if line.error != _NONE:
             return _failed(_broken(answer, _text(line.error)), answer)
+        if not line.done:
+            return _failed(_broken(answer, _UNFINISHED), answer)
         caller = asked.quota.caller
         key = caller.key
         return json_response(
@@ -146,26 +148,58 @@ class ChatSurface:
 async def _relayed(
     request: web.BaseRequest, asked: InternalRequest, answer: SubrequestResponse
 ) -> web.StreamResponse:
-    """The stream, line by line as it comes.
+    """Pass the stream on, line by line as it comes.
+
+    The head is sent with the first line. An answer that is not a stream by its Content-Type is
+    gathered first, because its end is known before anything has to be sent.
 
     Raises:
         ConnectionError: the client has gone.
+        Failed: the answer is not whole, and nothing of it was sent.
     """
-    response = await asked.stream(request, answer, _NDJSON)
+    response: web.StreamResponse | None = None
     error: str | None = None
-    async for raw in answer.lines():
+    done = False
+    held: list[bytes] = []
+    async for raw in _lines(answer):
         line = _read(raw)
         if line is None:  # half a line: what broke it follows
             error = error or "the endpoint's answer broke off within a line"
         elif line.error != _NONE:
-            error = _text(line.error)
+            error = _text(line.error) or "the endpoint ended its answer with an error"
         elif error is None:
-            await response.write(msgspec.json.encode(line.said()) + b"\n")
+            done = done or line.done
+            held.append(msgspec.json.encode(line.said()) + b"\n")
+            if answer.streams:
+                response = response or await asked.stream(request, answer, _NDJSON)
+                await response.write(b"".join(held))
+                held.clear()
+    if error is None and not done:
+        error = _UNFINISHED
     if error is None and answer.record.failure is None:
+        response = response or await asked.stream(request, answer, _NDJSON)
+        await response.write(b"".join(held))
         return response
     failure = _broken(answer, error)
+    if response is None:
+        raise Failed(failure)
     await response.write(InternalDialect().in_band_error(failure, mid_record=False))
     return WRITTEN_CLOSE  # without the last chunk: clients report that the stream broke
+
+
+async def _lines(answer: SubrequestResponse) -> AsyncIterator[bytes]:
+    """Yield the lines of an answer that are not blank.
+
+    Raises:
+        Failed: an answer that is not a stream broke off.
+    """
+    if answer.streams:
+        async for line in answer.lines():
+            yield line
+        return
+    for line in (await answer.body()).split(b"\n"):
+        if line.strip():
+            yield line
 
 
 def _broken(answer: SubrequestResponse, text: str | None) -> Failure:
@@ -212,9 +246,4 @@ def _read(raw: bytes) -> _Line | None:
 
 def _text(raw: msgspec.Raw) -> str | None:
     """What an Ollama server, or one that speaks its dialect, says is wrong."""
-    if len(bytes(raw)) > _ERROR_JSON_MAX:
-        return None
-    error = msgspec.json.decode(raw)
-    if isinstance(error, dict):
-        error = error.get("message")
-    return str(error)[:_ERROR_MAX] if error else None
+    return error_text(raw, _ERROR_MAX)

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from olla.access.visibility import Visibility
 from olla.dialects.dialect import Right
+from olla.dialects.records import error_text
 from olla.dialects.registry import DIALECTS
 from olla.dialects.top_level import TopLevel
 from olla.failures import Failed, Failure, Kind
@@ -49,8 +50,6 @@ _LIST_TIMEOUT = 1.0
 _SHOWN_MAX = 300
 _ERROR_MAX = 2000
 """Characters of an endpoint's own words."""
-_ERROR_JSON_MAX = 65_536
-"""Bytes of an endpoint's own error that are read."""
 _OBJECTS_MAX = 400_000
 """Braces in an answer: the objects that reading it may make, and all that stand in a text."""
 _CHOICES_MAX = 128
@@ -190,12 +189,23 @@ class ManagementSurface:
 async def _relayed(
     request: web.BaseRequest, asked: InternalRequest, answer: SubrequestResponse
 ) -> web.StreamResponse:
-    """A stream as it comes; one that breaks off ends without the terminating chunk."""
+    """Pass a stream on as it comes; one that breaks off ends without the terminating chunk.
+
+    Raises:
+        Failed: it is not a stream.
+    """
+    if not answer.streams:
+        endpoint = asked.record.endpoint
+        message = f"endpoint '{endpoint}' answered with something else than a stream; try again"
+        raise Failed(answer.fail(Failure(Kind.BAD_ANSWER, message, endpoint)))
     try:
         response = await asked.stream(request, answer, "text/event-stream")
         async for piece in answer.pieces():
             await response.write(piece)
-        if asked.record.failure is not None:
+        failure = asked.record.failure
+        if failure is not None:
+            if answer.compressed:
+                await response.write(_OPENAI.in_band_error(failure, mid_record=True))
             return written(False)
         await response.write_eof()
     except ConnectionError:
@@ -223,13 +233,9 @@ def _said_error(body: bytes) -> str | None:
     """What an endpoint says is wrong; None when it says nothing, or too much."""
     try:
         error = msgspec.json.decode(body, type=_ErrorTold).error
-        if len(bytes(error)) > _ERROR_JSON_MAX:
-            return None
-        told = msgspec.json.decode(error)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    message = told.get("message") if isinstance(told, dict) else told
-    return str(message)[:_ERROR_MAX] if message else None
+    return error_text(error, _ERROR_MAX)
 
 
 # --- answers --------------------------------------------------------------------------------
@@ -280,9 +286,11 @@ def _completion(asked: InternalRequest, body: bytes) -> _Completion:
     found = None
     if body.count(b"{") <= _OBJECTS_MAX and _is_text(body):
         found = _read(msgspec.Raw(body), _Completion)
-    if found is None:
+    if found is None or not found.choices:
         endpoint = asked.record.endpoint
-        message = f"endpoint '{endpoint}' answered something that is no completion; try again"
+        said = _said_error(body)
+        what = f": {said}" if said else "; try again"
+        message = f"endpoint '{endpoint}' answered something that is no completion{what}"
         raise Failed(Failure(Kind.BODY_FRAMING, message, endpoint))
     return found
 
