@@ -47,7 +47,7 @@ def chat_status(
         policy=lambda: access.authenticator.policy,
         own=TIERS,
         recorder=access.store_service,
-        requests=lambda: traffic.requests,
+        requests=lambda visible: traffic.counts(visible).requests,
         active=addresses.active,
         catalogue=catalogue,
         clock=clock,

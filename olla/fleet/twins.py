@@ -4,7 +4,7 @@ Kept in step with the snapshot; the counts of what is in flight are here too, be
 bookkeeping is the only one there is: Ollama reports neither its queue nor its busy slots.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from olla.fleet.estimates import EndpointRates, FleetRates, ModelHabits
 from olla.fleet.instance import ModelInstance
@@ -187,6 +187,15 @@ class Twins:
         twin = self.by_name.get(endpoint)
         instance = twin.names.get(model) if twin is not None else None
         return len(instance.in_flight) if instance is not None else 0
+
+    def on_models(self, endpoint: str, wanted: Callable[[str], bool]) -> int:
+        """Count the inference requests in flight on an endpoint for some models (canonical
+        names)."""
+        twin = self.by_name.get(endpoint)
+        instances = twin.instances.values() if twin is not None else ()
+        return sum(
+            len(each.in_flight) for each in instances if each.in_flight and wanted(each.model)
+        )
 
     def total(self) -> int:
         """Inference requests in flight everywhere."""

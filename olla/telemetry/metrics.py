@@ -18,7 +18,7 @@ from olla.fleet.twins import Twins
 from olla.record import AttemptRecord, RequestRecord
 from olla.telemetry.counters import Bins, Tallies, Tally
 from olla.telemetry.live_gauges import LiveGauges
-from olla.telemetry.model_labels import ModelLabels
+from olla.telemetry.model_labels import OTHER, ModelLabels
 
 __all__ = ["METRICS_TYPE", "Metrics"]
 
@@ -29,6 +29,11 @@ _UNKNOWN = "unknown"
 
 _REMOVED_SECONDS = 300.0
 """After the last answer of an endpoint that was removed, its series are exported for so long."""
+_OF_THE_PROCESS = (
+    *("process_", "python_", "olla_build_info", "olla_config_reloads", "olla_event_loop_lag"),
+    *("olla_log_lines_dropped", "olla_shared_state_up", "olla_store_up"),
+)
+"""How metrics begin that say nothing of requests."""
 _LOAD_SECONDS_MIN = 0.1
 """Ollama reports some milliseconds for a model that is in memory: less is no load."""
 
@@ -152,14 +157,16 @@ class Metrics:
         self._reloads.labels("ok" if well else "failed").value += 1
 
     def rendering(self, visible: Visibility = EVERYTHING) -> Generator[None, None, bytes]:
-        """All metrics in Prometheus' text format, without the samples of endpoints and models that
-        may not be seen. Yields after each metric, see `Slices`."""
+        """All metrics in Prometheus' text format, without the samples that may not be seen. Yields
+        after each metric, see `Slices`."""
         self._forget_removed()
         parts: list[bytes] = []
         for family in self.registry.collect():
             yield
             if not visible.everything:
                 family.samples = [each for each in family.samples if _seen(each, visible)]
+                if not family.samples:
+                    continue
             parts.append(generate_latest(_One(family)))
         return b"".join(parts)
 
@@ -231,11 +238,19 @@ class _One:
 
 
 def _seen(sample: Sample, visible: Visibility) -> bool:
-    """Whether the endpoint and the model that a sample is about may be seen."""
+    """Whether a caller who may see a part of the fleet may see a sample.
+
+    Samples of requests that cannot be attributed to an endpoint are of the whole router, and those
+    of the model `other` are of any model.
+    """
     endpoint, model = sample.labels.get("endpoint"), sample.labels.get("model")
-    if endpoint and not visible.sees_endpoint(endpoint):
+    if endpoint is None:
+        return sample.name.startswith(_OF_THE_PROCESS)
+    if not endpoint or not visible.sees_endpoint(endpoint):
         return False
-    return not model or visible.sees_model(model)
+    if model is None or visible.all_models:
+        return True
+    return model != OTHER and visible.sees_model(model)
 
 
 def _status_label(status: int) -> str:

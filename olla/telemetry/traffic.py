@@ -8,12 +8,13 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from math import ceil
 
+from olla.access.visibility import Visibility
 from olla.failures import Origin
 from olla.fleet.snapshot import Snapshot
 from olla.record import AttemptRecord, RequestRecord
-from olla.telemetry.model_labels import ModelLabels
+from olla.telemetry.model_labels import OTHER, ModelLabels
 
-__all__ = ["EndpointTraffic", "ModelTraffic", "Traffic", "Window"]
+__all__ = ["Counts", "EndpointTraffic", "ModelTraffic", "Traffic", "Window"]
 
 
 class Window:
@@ -39,6 +40,35 @@ class Window:
             return [None for _ in fractions]
         # the nearest rank
         return [ordered[max(0, ceil(fraction * len(ordered)) - 1)] for fraction in fractions]
+
+
+class Counts:
+    """Finished requests. `failures` leaves out what clients did wrong; bytes are of bodies."""
+
+    __slots__ = ("bytes_in", "bytes_out", "client_errors", "failures", "requests")
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.failures = 0
+        self.client_errors = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
+
+    def count(self, record: RequestRecord, *, failed: bool, client_error: bool) -> None:
+        """Count one request."""
+        self.requests += 1
+        self.failures += failed
+        self.client_errors += client_error
+        self.bytes_in += record.bytes_in
+        self.bytes_out += record.bytes_out
+
+    def add(self, other: "Counts") -> None:
+        """Add other counts."""
+        self.requests += other.requests
+        self.failures += other.failures
+        self.client_errors += other.client_errors
+        self.bytes_in += other.bytes_in
+        self.bytes_out += other.bytes_out
 
 
 class EndpointTraffic:
@@ -83,11 +113,10 @@ class Traffic:
     """
 
     def __init__(self, snapshot: Callable[[], Snapshot], models_max: int = 200) -> None:
-        self.requests = 0
-        self.failures = 0
-        self.client_errors = 0
-        self.bytes_in = 0
-        self.bytes_out = 0
+        self._all = Counts()
+        self._parts: dict[tuple[str, str], Counts] = {}
+        """The same by the endpoint that answered and the model's label, empty where there was
+        none: for callers who may see a part of the fleet."""
         self.endpoints: dict[str, EndpointTraffic] = {}
         self.models: dict[str, ModelTraffic] = {}
         self._labels = ModelLabels(snapshot, models_max)
@@ -95,16 +124,37 @@ class Traffic:
 
     def __call__(self, record: RequestRecord) -> None:
         """Count a finished request."""
-        self.requests += 1
-        self.bytes_in += record.bytes_in
-        self.bytes_out += record.bytes_out
         failed, client_error = _verdict(record)
-        self.failures += failed
-        self.client_errors += client_error
+        self._all.count(record, failed=failed, client_error=client_error)
         for attempt in record.attempts:
             self._count_attempt(attempt)
-        if record.model:
-            self._count_model(record.model, record, failed, client_error)
+        label = self._labels.label(record.model) if record.model else ""
+        key = (record.endpoint or "", label)
+        part = self._parts.get(key)
+        if part is None:
+            part = self._parts[key] = Counts()
+        part.count(record, failed=failed, client_error=client_error)
+        if label:
+            self._count_model(label, record, failed, client_error)
+
+    def counts(self, visible: Visibility) -> Counts:
+        """Count the requests for models that may be seen, answered by endpoints that may be seen.
+
+        Requests that no endpoint answered, or that named no model, belong to callers who may see
+        all endpoints, or all models.
+        """
+        if visible.everything:
+            return self._all
+        seen: dict[str, bool] = {"": visible.all_models, OTHER: visible.all_models}
+        total = Counts()
+        for (endpoint, label), part in self._parts.items():
+            if visible.endpoints is not None and endpoint not in visible.endpoints:
+                continue
+            if label not in seen:
+                seen[label] = visible.sees_model(label)
+            if seen[label]:
+                total.add(part)
+        return total
 
     def _count_attempt(self, attempt: AttemptRecord) -> None:
         endpoint = self.endpoints.get(attempt.endpoint)
@@ -126,11 +176,12 @@ class Traffic:
         known = self._snapshot().by_name
         for name in [each for each in self.endpoints if each not in known]:
             del self.endpoints[name]
+        for key in [each for each in self._parts if each[0] and each[0] not in known]:
+            del self._parts[key]
 
     def _count_model(
-        self, name: str, record: RequestRecord, failed: bool, client_error: bool
+        self, label: str, record: RequestRecord, failed: bool, client_error: bool
     ) -> None:
-        label = self._labels.label(name)
         model = self.models.get(label)
         if model is None:
             model = self.models[label] = ModelTraffic()

@@ -126,6 +126,52 @@ async def test_a_key_for_a_part_of_the_fleet_sees_no_other(make_fleet: MakeFleet
     assert status_of["endpoints"][0]["models"] == 1
 
 
+async def texts(url: str, key: str, *paths: str) -> list[str]:
+    """The bodies of GETs with a key."""
+    shown = {"Authorization": f"Bearer {key}"}
+    gets: list[Request] = [("GET", path, None) for path in paths]
+    return [text.partition("\n\n")[2] async for _, _, text in answers(url, gets, **shown)]
+
+
+async def test_counts_are_of_what_a_key_may_see(make_fleet: MakeFleet) -> None:
+    """Requests for other models, to other endpoints or to none are not in any sum."""
+    only_models = '    - {name: models, key: key-of-models, models: ["shown*"]}\n'
+    only_endpoints = "    - {name: endpoints, key: key-of-endpoints, endpoints: [gpu-shown]}\n"
+    fleet = await make_fleet(KEYS + only_models + only_endpoints, nodes=NODES)
+    await busy(fleet)  # of the five requests one is for the shown model on the shown endpoint
+    boss = {"Authorization": "Bearer key-of-boss"}
+    nowhere: list[Request] = [("POST", "/api/generate", {**GENERATE, "model": "shown-nowhere"})]
+    async for _, status, _ in answers(fleet.url, nowhere, **boss):
+        assert status == 404
+    paths = ("/internal/status", "/api/status", "/metrics")
+    found: dict[str, tuple[int, int]] = {}
+    for key in ("part", "models", "endpoints", "boss"):
+        status_text, chat, metrics = await texts(fleet.url, f"key-of-{key}", *paths)
+        requests, opened = json.loads(status_text)["requests"], json.loads(status_text)
+        found[key] = (requests["total"], requests["client_errors"])
+        usage = json.loads(chat)["usage"]
+        if key == "boss":
+            assert usage["active_anonymous_ips"] is not None
+            assert 'endpoint=""' in metrics
+            continue
+        assert usage["total_requests"] == requests["total"]
+        assert usage["active_anonymous_ips"] is None
+        assert opened["open_connections"] is None
+        assert requests["in_flight"] == 0
+        assert 0 < requests["bytes_out"] < 5000
+        assert 'endpoint=""' not in metrics
+        names = re.findall(r"^(\w+)(?:\{(.*)\})? ", metrics, re.MULTILINE)
+        assert any(name == "olla_requests_total" for name, _ in names)
+        for name, labels in names:
+            of_process = name.startswith(("process_", "python_", "olla_build", "olla_event"))
+            of_process |= name.startswith(("olla_store_up", "olla_log_lines", "olla_config_"))
+            assert 'endpoint="gpu-' in labels or of_process, name
+    assert found["part"] == (1, 0)
+    assert found["models"] == (2, 0)
+    assert found["endpoints"] == (2, 0)
+    assert found["boss"][0] == 6
+
+
 @pytest.mark.parametrize("key", [None, "key-of-plain"])
 async def test_who_is_no_admin_sees_no_address(key: str | None, make_fleet: MakeFleet) -> None:
     """Names and states of all endpoints, but nowhere their hosts and ports; not in errors, while a

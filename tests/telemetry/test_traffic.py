@@ -1,7 +1,10 @@
 """What was asked so far, for the status pages."""
 
+import re
+
 import pytest
 
+from olla.access.visibility import EVERYTHING, Visibility
 from olla.failures import Failure, Kind
 from olla.record import AttemptRecord
 from olla.telemetry.traffic import Traffic, Window
@@ -21,7 +24,8 @@ def test_a_client_that_is_wrong_is_no_failure(traffic: Traffic) -> None:
     traffic(record(failure=Failure(Kind.CLIENT_GONE, "gone"), status=499))
     traffic(record(status=404))
     traffic(record(status=500))
-    assert (traffic.requests, traffic.failures, traffic.client_errors) == (5, 2, 2)
+    counts = traffic.counts(EVERYTHING)
+    assert (counts.requests, counts.failures, counts.client_errors) == (5, 2, 2)
     model = traffic.models["llama3:latest"]
     assert (model.requests, model.failures, model.client_errors) == (5, 2, 2)
     assert model.duration.quantiles([0.5]) == [2.5]
@@ -31,7 +35,8 @@ def test_bytes_and_tokens_add_up(traffic: Traffic) -> None:
     """Sums are over all requests."""
     traffic(record())
     traffic(record(prompt_tokens=None, output_tokens=None))
-    assert (traffic.bytes_in, traffic.bytes_out) == (80, 8000)
+    counts = traffic.counts(EVERYTHING)
+    assert (counts.bytes_in, counts.bytes_out) == (80, 8000)
     model = traffic.models["llama3:latest"]
     assert (model.prompt_tokens, model.output_tokens) == (12, 80)
 
@@ -85,4 +90,26 @@ def test_endpoints_that_were_removed_are_forgotten_when_others_come() -> None:
         traffic(record(attempts=[AttemptRecord(f"pod-{number}", "", 100.0)]))
     traffic(record())
     assert set(traffic.endpoints) <= {"pod-99", "gpu-1"}
-    assert traffic.requests == 101
+    assert traffic.counts(EVERYTHING).requests == 101
+
+
+def test_a_part_of_the_fleet_is_counted_for_those_who_see_a_part() -> None:
+    """By the endpoint that answered and by the model; what has neither belongs to the whole."""
+    traffic = Traffic(lambda: fleet("llama3:latest"), models_max=3)
+    for endpoint, model in (
+        ("gpu-1", "llama3"),
+        ("gpu-1", "unlisted"),
+        (None, "llama3"),
+        (None, None),
+    ):
+        traffic(record(endpoint=endpoint, model=model))
+    llamas = re.compile("llama3.*|other.*")
+
+    def total(**visible: object) -> int:
+        return traffic.counts(Visibility(**visible)).requests  # type: ignore[arg-type]
+
+    assert total() == 4
+    assert total(endpoints=frozenset({"gpu-1"})) == 2
+    assert total(models=llamas) == 2
+    assert total(endpoints=frozenset({"gpu-1"}), models=llamas) == 1
+    assert total(endpoints=frozenset({"elsewhere"})) == 0

@@ -70,7 +70,7 @@ class ChatStatus:
     """Answers `/api/status`.
 
     `policy` has the limits in force, `own` those of tiers of which it says nothing; `requests`
-    are those of this process, `active` the anonymous addresses seen of late.
+    counts those of this process that may be seen, `active` the anonymous addresses seen of late.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class ChatStatus:
         policy: Callable[[], AccessPolicy],
         own: Mapping[str, tuple[Limit, ...]],
         recorder: Recorder,
-        requests: Callable[[], int],
+        requests: Callable[[Visibility], int],
         active: Callable[[], int],
         catalogue: ListCache,
         clock: Clock,
@@ -105,6 +105,7 @@ class ChatStatus:
 
     async def _status(self, request: web.BaseRequest, asked: InternalRequest) -> web.StreamResponse:
         memory = psutil.virtual_memory()
+        visible = Visibility.of(asked.quota.caller)
         uptime = int(self._clock.now() - self._started)
         return json_response(
             {
@@ -115,10 +116,10 @@ class ChatStatus:
                     "ram_percent": memory.percent,
                     "cpu_percent": psutil.cpu_percent(interval=None),
                 },
-                "ollama": await self._ollama(Visibility.of(asked.quota.caller)),
+                "ollama": await self._ollama(visible),
                 "usage": {
-                    "total_requests": await self._total(),
-                    "active_anonymous_ips": self._active(),
+                    "total_requests": await self._total(visible),
+                    "active_anonymous_ips": self._active() if visible.everything else None,
                     "anon_rate_limit": self._limit("anonymous"),
                     "member_rate_limit": self._limit("member"),
                 },
@@ -136,12 +137,15 @@ class ChatStatus:
         rows = await self._catalogue.rows(views, _SHAPE, visible)
         return {"online": bool(views), "models": [msgspec.Raw(row[1]) for row in rows]}
 
-    async def _total(self) -> int:
-        """Requests as far as anybody remembers: the store where it is open, else this process."""
+    async def _total(self, visible: Visibility) -> int:
+        """Count the requests that may be seen: all of the store where it is open, else those of
+        this process. Those of a part of the fleet are counted by this process only."""
+        if not visible.everything:
+            return self._requests(visible)
         recorder = self._recorder
         usage_writer, now = recorder.usage_writer, self._clock.now()
         if usage_writer is None:
-            return self._requests()
+            return self._requests(visible)
         counted = self._counted
         known = counted is not None and counted[0] is usage_writer
         if not known or counted is None or now - counted[1] >= _COUNT_AGAIN:
@@ -152,7 +156,7 @@ class ChatStatus:
                         total = await recorder.tried(lambda store: store.usage.total())
                     self._before, self._counted, known = total - written, (usage_writer, now), True
         if not known:
-            return self._requests()
+            return self._requests(visible)
         return self._before + usage_writer.written + usage_writer.pending
 
     def _limit(self, tier: str) -> str:

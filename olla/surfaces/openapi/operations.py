@@ -79,7 +79,7 @@ class EndpointStatus(Wire):
 
 
 class RequestCounts(Wire):
-    """What was asked since the start."""
+    """What was asked since the start, of the endpoints and models that the caller may see."""
 
     total: int
     failures: int
@@ -102,7 +102,8 @@ class Status(Wire):
     draining: bool
     counts: Counts
     requests: RequestCounts
-    open_connections: int
+    open_connections: int | None
+    """Null for keys for a part of the fleet."""
     endpoints: list[EndpointStatus]
 
 
@@ -194,7 +195,8 @@ class ServiceUsage(Wire):
     """What was used, and the limits."""
 
     total_requests: int
-    active_anonymous_ips: int
+    active_anonymous_ips: int | None
+    """Null for keys for a part of the fleet."""
     anon_rate_limit: str
     member_rate_limit: str
 

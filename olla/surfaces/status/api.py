@@ -30,6 +30,7 @@ from olla.surfaces.models.lists import Refresh
 from olla.surfaces.responses import iso_time, json_response, list_response
 from olla.surfaces.status.fleet_report import FleetReport, latency
 from olla.telemetry.metrics import METRICS_TYPE, Metrics
+from olla.telemetry.model_labels import OTHER
 from olla.telemetry.traffic import Traffic
 
 __all__ = ["StatusSurface"]
@@ -67,7 +68,6 @@ class StatusSurface:
         # Apart from the catalogue's: what watches the router does not wait for long lists.
         self._slices = Slices()
         self._fleet = FleetReport(snapshot, twins, traffic, clock, self._catalogue)
-        self._twins = twins
         self._metrics = metrics
         self._traffic = traffic
         self._clock = clock
@@ -124,7 +124,8 @@ class StatusSurface:
     async def _status(self, request: web.BaseRequest, asked: InternalRequest) -> web.Response:
         if self._refresh is not None:
             await self._refresh("resident", _MAX_AGE, _REFRESH_TIMEOUT)
-        traffic, visible = self._traffic, Visibility.of(asked.quota.caller)
+        visible = Visibility.of(asked.quota.caller)
+        traffic = self._traffic.counts(visible)
         counts = await self._slices.run(self._fleet.counts(visible))
         endpoints = await self._slices.run(self._fleet.endpoints(visible))
         draining = self._draining()
@@ -143,11 +144,12 @@ class StatusSurface:
                     "total": traffic.requests,
                     "failures": traffic.failures,
                     "client_errors": traffic.client_errors,
-                    "in_flight": self._twins.total(),
+                    "in_flight": self._fleet.in_flight(visible),
                     "bytes_in": traffic.bytes_in,
                     "bytes_out": traffic.bytes_out,
                 },
-                "open_connections": self._open_connections(),
+                # Connections belong to no endpoint or model.
+                "open_connections": self._open_connections() if visible.everything else None,
                 "endpoints": endpoints,
             }
         )
@@ -184,12 +186,13 @@ class StatusSurface:
                 "duration_seconds": latency(model.duration),
             }
             for name, model in self._traffic.models.items()
-            if visible.sees_model(name)
+            if visible.all_models or (name != OTHER and visible.sees_model(name))
         ]
         rows.sort(key=lambda row: (-self._traffic.models[str(row["name"])].requests, row["name"]))
         return json_response({"timestamp": iso_time(self._clock.wall()), "models": rows})
 
     async def _process(self, request: web.BaseRequest, asked: InternalRequest) -> web.Response:
+        everything = Visibility.of(asked.quota.caller).everything
         return json_response(
             {
                 "timestamp": iso_time(self._clock.wall()),
@@ -201,7 +204,7 @@ class StatusSurface:
                 "threads": threading.active_count(),
                 "open_files": _open_files(),
                 "tasks": len(asyncio.all_tasks()),
-                "open_connections": self._open_connections(),
+                "open_connections": self._open_connections() if everything else None,
                 "event_loop_lag_seconds": round(self._loop_lag(), 6),
                 "gc": [
                     {"generation": number, "pending": pending, **stats}

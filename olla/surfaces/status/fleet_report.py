@@ -106,6 +106,18 @@ class FleetReport:
                 found.append(known[:-1] + rest)
         return found
 
+    def in_flight(self, visible: Visibility) -> int:
+        """Count the inference requests in flight that may be seen."""
+        if visible.everything:
+            return self._twins.total()
+        views = visible.views(self._snapshot().endpoints)
+        return sum(self._in_flight_on(view.name, visible) for view in views)
+
+    def _in_flight_on(self, endpoint: str, visible: Visibility) -> int:
+        if visible.all_models:
+            return self._twins.on(endpoint)
+        return self._twins.on_models(endpoint, visible.sees_model)
+
     def _place(self, name: str, view: EndpointView) -> dict[str, Any]:
         resident_model = view.resident.get(name)
         return {
@@ -132,7 +144,7 @@ class FleetReport:
             "stuck": stuck,
             "refused": refused,
             "priority": view.spec.priority,
-            "in_flight": self._twins.on(view.name),
+            "in_flight": self._in_flight_on(view.name, visible),
             "models": models,
             "models_cut": view.models_cut,
             "resident": [

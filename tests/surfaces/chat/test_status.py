@@ -62,7 +62,7 @@ class Seen:
             policy=lambda: self.policy,
             own=TIERS,
             recorder=cast(Any, self.recorder),
-            requests=lambda: self.requests,
+            requests=lambda _: self.requests,
             active=lambda: 3,
             catalogue=ListCache(),
             clock=clock,

@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 from yarl import URL
 
+from olla.access.visibility import EVERYTHING
 from olla.settings import SettingsError, parse
 from olla.simulation.faults import Fault
 from tests.routers import ADMIN, WITH_ADMIN, Fleet
@@ -160,7 +161,7 @@ async def test_requests_are_recorded_once_and_logged(
             body = {**CHAT, "max_tokens": 2, "stream": stream}
             async with session.post(url(fleet, "/chat"), json=body) as answer:
                 await answer.read()
-        assert fleet.app.traffic.requests == 2
+        assert fleet.app.traffic.counts(EVERYTHING).requests == 2
         assert fleet.app.traffic.models[MODEL].output_tokens == 4
 
 
