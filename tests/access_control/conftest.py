@@ -1,4 +1,4 @@
-"""Routers that ask for keys."""
+"""Provide routers with a key store."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -18,7 +18,8 @@ MakeFleet = Callable[..., Awaitable[Fleet]]
 
 @pytest.fixture
 async def make_fleet(tmp_path: Path) -> AsyncIterator[MakeFleet]:
-    """Makes a router over two nodes with a store of its own and such settings besides."""
+    """Provide a function that runs a router over two nodes, with an empty store and more
+    settings."""
     async with AsyncExitStack() as stack:
 
         async def make(extra: str = "", *, nodes: Any = None, store: str = "", **options: object):  # type: ignore[no-untyped-def]
@@ -31,13 +32,13 @@ async def make_fleet(tmp_path: Path) -> AsyncIterator[MakeFleet]:
 
 @pytest.fixture
 async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    """A client."""
+    """Provide a client."""
     async with aiohttp.ClientSession() as client:
         yield client
 
 
 async def new_key(fleet: Fleet, number: int = 1, **changes: Any) -> str:
-    """Keep a key in the router's store; returns the key itself."""
+    """Store a new key in the router's store; returns its secret."""
     secret, digest, shown = form_key(bytes([number]) * SECRET_BYTES)
     key = Key(id="", digest=digest, shown=shown, **{"name": f"key-{number}", **changes})
     await fleet.app.access.store_service.create(key)
@@ -45,7 +46,7 @@ async def new_key(fleet: Fleet, number: int = 1, **changes: Any) -> str:
 
 
 def bearer(key: str) -> dict[str, str]:
-    """The header that shows a key."""
+    """Return the header that carries a key."""
     return {"Authorization": f"Bearer {key}"}
 
 
@@ -63,11 +64,11 @@ CALLS: dict[str, tuple[str, dict[str, Any]]] = {
         {"model": MODEL, "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]},
     ),
 }
-"""A small request in each dialect."""
+"""A short request in each dialect."""
 
 
-def said(dialect: str, body: Any) -> str:
-    """The message of an error, which has the dialect's shape."""
+def error_message(dialect: str, body: Any) -> str:
+    """Return the message of an error, after checking the body's shape for the dialect."""
     if dialect == "native":
         assert set(body) == {"error"}
         message = body["error"]

@@ -1,4 +1,4 @@
-"""A whole router and web pages: whoever answers, and by whichever way a request comes in."""
+"""Cross-origin and Host policies hold on every kind of path, on both request paths."""
 
 import asyncio
 import json
@@ -14,9 +14,10 @@ import pytest
 from olla.app.options import browser_guard
 from olla.proxy.http.cors import EXPOSED
 from olla.settings import parse
-from tests.access_control.conftest import MODEL, bearer, said
+from tests.access_control.conftest import MODEL, bearer, error_message
 from tests.access_control.test_limits import stopped
 from tests.routers import Fleet, settings_text
+from tests.waiting import until
 
 LOCAL, EVIL = "http://localhost:3000", "https://evil.example"
 ASK: dict[str, Any] = {"model": MODEL, "prompt": "hi", "options": {"num_predict": 2}}
@@ -31,14 +32,14 @@ ANSWERS: dict[str, Row] = {
     "relayed stream": ("POST", "/api/generate", ASK, 200),
     "events": ("POST", "/v1/chat/completions", {**TALK, "stream": True}, 200),
     "messages": ("POST", "/olla/anthropic/v1/messages", {**TALK, "max_tokens": 2}, 200),
-    "an endpoint's own error": ("POST", "/api/embed", {"model": MODEL, "input": 7}, 400),
-    "passed on": ("GET", "/olla/ollama/api/unheard-of", None, 404),
+    "an endpoint's error": ("POST", "/api/embed", {"model": MODEL, "input": 7}, 400),
+    "forwarded": ("GET", "/olla/ollama/api/unheard-of", None, 404),
     "native list": ("GET", "/api/tags", None, 200),
     "loaded": ("GET", "/api/ps", None, 200),
     "openai list": ("GET", "/v1/models", None, 200),
     "anthropic list": ("GET", "/olla/anthropic/v1/models", None, 200),
     "version of ollama": ("GET", "/api/version", None, 200),
-    "is it running": ("HEAD", "/", None, 200),
+    "root": ("HEAD", "/", None, 200),
     "all models": ("GET", "/olla/models", None, 200),
     "health": ("GET", "/internal/health", None, 200),
     "status": ("GET", "/internal/status", None, 200),
@@ -52,25 +53,25 @@ ANSWERS: dict[str, Row] = {
     "chat service": ("POST", "/chat", {"message": "hi", "model": MODEL}, 200),
     "chat stream": ("POST", "/chat/stream", {"message": "hi", "model": MODEL}, 200),
     "chat status": ("GET", "/api/status", None, 200),
-    "no model named": ("POST", "/api/generate", {}, 400),
-    "no such model": ("POST", "/v1/chat/completions", {**TALK, "model": "none"}, 404),
-    "no such path": ("POST", "/nowhere", WHOLE, 404),
-    "no such path of olla": ("GET", "/olla/nowhere", None, 404),
+    "no model": ("POST", "/api/generate", {}, 400),
+    "unknown model": ("POST", "/v1/chat/completions", {**TALK, "model": "none"}, 404),
+    "unknown path": ("POST", "/nowhere", WHOLE, 404),
+    "unknown path of olla": ("GET", "/olla/nowhere", None, 404),
     "wrong method": ("DELETE", "/api/tags", None, 405),
     "wrong method of olla": ("DELETE", "/chat", None, 405),
     "bad path": ("GET", "/api/%2e%2e/tags", None, 400),
     "too long": ("POST", "/api/generate", {**WHOLE, "prompt": "x" * 70_000}, 413),
 }
-"""Method, path, body and expected status of a request for each kind of answer."""
+"""Method, path, body and expected status of a request for each kind of response."""
 
 
 @pytest.fixture(params=["auto", "off"], ids=["fast path", "aiohttp"])
 async def make_fleet(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[MakeFleet]:
-    """Makes a router over a node; every test runs on both ways in."""
+    """Provide a function that runs a router over a node; every test runs on both request paths."""
     async with AsyncExitStack() as stack:
 
         async def make(extra: str = "", server: str = "", **options: object) -> Fleet:
-            # Without a store unless keys are spoken of: opening it takes seconds on a busy machine.
+            # No store unless keys are used: opening it takes seconds on a busy machine.
             text = f"store: {{url: 'sqlite:///{tmp_path}/olla.db'}}\n{extra}" if extra else ""
             keys = f"fast_path: {request.param}" + (f", {server}" if server else "")
             fleet = Fleet({"gpu-1": (MODEL,)}, text, keys, **options)
@@ -83,7 +84,7 @@ async def make_fleet(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIte
 
 @pytest.fixture
 async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    """A client that reads whole answers."""
+    """Provide a client."""
     async with aiohttp.ClientSession() as client:
         yield client
 
@@ -91,7 +92,7 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 async def ask(
     session: aiohttp.ClientSession, fleet: Fleet, row: Row, headers: dict[str, str]
 ) -> tuple[int, "aiohttp.typedefs.CIMultiDictProxy[str]", bytes]:
-    """Send a row's request; returns status, fields and body."""
+    """Send a row's request; returns status, headers and body."""
     method, path, body, _ = row
     data = None if body is None else json.dumps(body)
     url = f"{fleet.url}{path}"
@@ -105,13 +106,13 @@ def _exact(url: str) -> Any:
     return URL(url, encoded=True)
 
 
-def asked(fleet: Fleet) -> list[str]:
-    """What the node was asked on behalf of clients."""
+def forwarded_targets(fleet: Fleet) -> list[str]:
+    """Return the targets of the requests that the node received on behalf of clients."""
     return [seen.target for seen in fleet.nodes["gpu-1"].seen if seen.header("X-Olla-Request-ID")]
 
 
 def is_allowed(headers: "aiohttp.typedefs.CIMultiDictProxy[str]") -> bool:
-    """Whether a page of `LOCAL` may read the answer, with all of olla's fields."""
+    """Return whether a page of `LOCAL` may read the response, with all of olla's headers."""
     if "Access-Control-Allow-Origin" not in headers:
         assert not [name for name in headers if name.lower().startswith("access-control")]
         return False
@@ -122,26 +123,26 @@ def is_allowed(headers: "aiohttp.typedefs.CIMultiDictProxy[str]") -> bool:
     return True
 
 
-async def test_every_answer_tells_browsers_the_same(
+async def test_every_response_follows_the_cors_policy(
     make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """Relayed answers, lists, olla's own surfaces, pages and errors: a page of an allowed origin
-    reads them all; a foreign one gets 403 and has no effect; who sends no origin sees nothing of
-    it."""
+    """This covers relayed responses, lists, internal APIs, pages and errors. A page of an allowed
+    origin can read them all. A foreign page gets 403 and has no effect. Without an Origin there are
+    no CORS headers."""
     fleet = await make_fleet(server="request_limits: {max_body_size: 64KB}")
     for name, row in ANSWERS.items():
         status, headers, _ = await ask(session, fleet, row, {"Origin": LOCAL})
         assert status == row[3], name
         assert is_allowed(headers), name
         assert "Origin" in headers.getall("Vary"), name
-    before = asked(fleet)
+    before = forwarded_targets(fleet)
     for name, row in ANSWERS.items():
         status, headers, body = await ask(session, fleet, row, {"Origin": EVIL})
         assert status == 403, name
         assert not is_allowed(headers), name
         assert headers.getall("Vary") == ["Origin"], name
         assert row[0] == "HEAD" or b"server.cors.allowed_origins" in body, name
-    assert asked(fleet) == before
+    assert forwarded_targets(fleet) == before
     for name, row in ANSWERS.items():
         status, headers, _ = await ask(session, fleet, row, {})
         assert status == row[3], name
@@ -150,10 +151,10 @@ async def test_every_answer_tells_browsers_the_same(
     await fleet.check_clean()
 
 
-async def test_a_refusal_speaks_the_dialect_of_its_path(
+async def test_a_cors_rejection_has_the_paths_dialect(
     make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """And is recorded once."""
+    """It is recorded once."""
     fleet = await make_fleet()
     for path, dialect in (
         ("/api/chat", "native"),
@@ -161,7 +162,7 @@ async def test_a_refusal_speaks_the_dialect_of_its_path(
         ("/olla/anthropic/v1/messages", "anthropic"),
     ):
         _, _, body = await ask(session, fleet, ("POST", path, TALK, 403), {"Origin": EVIL})
-        assert EVIL in said(dialect, json.loads(body))
+        assert EVIL in error_message(dialect, json.loads(body))
     _, _, body = await ask(session, fleet, ("GET", "/internal/status", None, 403), {"Origin": EVIL})
     assert json.loads(body)["error"]["code"] == "origin_not_allowed"
     async with session.get(f"{fleet.url}/metrics") as response:
@@ -170,10 +171,11 @@ async def test_a_refusal_speaks_the_dialect_of_its_path(
     assert row in metrics
 
 
-async def test_keys_and_limits_are_told_to_pages_as_well(
+async def test_an_allowed_page_can_read_key_and_limit_errors(
     make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """401, 403 and 429, on both kinds of path, with what is left and when to come again."""
+    """This covers 401, 403 and 429 on relayed and internal paths, with the remaining quota and
+    Retry-After."""
     fleet = await make_fleet(KEYED + "\n")
     limits = "access: {tiers: {anonymous: {requests_per_minute: 1}}}"
     limited = await make_fleet(f"{limits}\n")
@@ -197,10 +199,10 @@ async def test_keys_and_limits_are_told_to_pages_as_well(
         assert headers["X-RateLimit-Remaining"] == "0"
 
 
-async def test_a_page_can_read_that_no_node_is_there(
+async def test_an_allowed_page_can_read_errors_without_nodes(
     make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """502 while that is news, 503 afterwards, and lists that are empty."""
+    """The first requests get 502, later ones 503, and lists are empty."""
     fleet = await make_fleet()
     await fleet.nodes["gpu-1"].refuse()
     seen = set()
@@ -209,21 +211,20 @@ async def test_a_page_can_read_that_no_node_is_there(
         seen.add(status)
         assert is_allowed(headers)
     assert seen <= {502, 503}
-    async with asyncio.timeout(10):
-        while any(view.routable for view in fleet.app.prober.snapshot.endpoints):
-            await asyncio.sleep(0.01)
+    prober = fleet.app.prober
+    await until(lambda: not any(view.routable for view in prober.snapshot.endpoints))
     for name in ("relayed whole", "events", "native list", "openai list", "health"):
         status, headers, _ = await ask(session, fleet, ANSWERS[name], {"Origin": LOCAL})
         assert status in (200, 503)
         assert is_allowed(headers), name
 
 
-def surfaces(fleet: Fleet) -> list[str]:
-    """Every path that olla answers itself, and one of each kind that it passes on."""
-    own = [path.replace("*", "x") for path in fleet.app.downstream.internal_routes.paths]
-    assert len(own) > 25
+def all_paths(fleet: Fleet) -> list[str]:
+    """Return every internal path of olla, and one forwarded path of each kind."""
+    internal = [path.replace("*", "x") for path in fleet.app.downstream.internal_routes.paths]
+    assert len(internal) > 25
     return [
-        *own,
+        *internal,
         *("/", "/api/tags", "/api/chat", "/api/generate", "/api/pull", "/api/delete", "/api/ps"),
         *("/v1/models", "/v1/models/x", "/v1/chat/completions", "/v1/messages", "/v1/embeddings"),
         *("/olla/ollama/api/chat", "/olla/openai/v1/models", "/olla/anthropic/v1/messages"),
@@ -235,7 +236,8 @@ def surfaces(fleet: Fleet) -> list[str]:
 async def test_preflights_are_answered_everywhere_with_all_nodes_down(
     make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """Also where keys are required, which a browser cannot show yet. No node is asked."""
+    """They are answered also where keys are required, since a browser cannot send one yet. Nothing
+    is forwarded."""
     fleet = await make_fleet(KEYED + "\n")
     await fleet.nodes["gpu-1"].refuse()
     headers = {
@@ -243,41 +245,48 @@ async def test_preflights_are_answered_everywhere_with_all_nodes_down(
         "Access-Control-Request-Method": "POST",
         "Access-Control-Request-Headers": "authorization,content-type,x-stainless-os",
     }
-    for path in surfaces(fleet):
-        status, told, body = await ask(session, fleet, ("OPTIONS", path, None, 204), headers)
+    for path in all_paths(fleet):
+        status, response_headers, body = await ask(
+            session, fleet, ("OPTIONS", path, None, 204), headers
+        )
         assert (status, body) == (204, b""), path
-        assert told["Access-Control-Allow-Origin"] == LOCAL
-        assert "POST" in told["Access-Control-Allow-Methods"]
-        assert told["Access-Control-Allow-Headers"] == headers["Access-Control-Request-Headers"]
-        assert told["Access-Control-Max-Age"] == "300"
+        assert response_headers["Access-Control-Allow-Origin"] == LOCAL
+        assert "POST" in response_headers["Access-Control-Allow-Methods"]
+        assert (
+            response_headers["Access-Control-Allow-Headers"]
+            == headers["Access-Control-Request-Headers"]
+        )
+        assert response_headers["Access-Control-Max-Age"] == "300"
     foreign = {**headers, "Origin": EVIL}
-    for path in surfaces(fleet):
-        status, told, _ = await ask(session, fleet, ("OPTIONS", path, None, 403), foreign)
+    for path in all_paths(fleet):
+        status, response_headers, _ = await ask(
+            session, fleet, ("OPTIONS", path, None, 403), foreign
+        )
         assert status == 403, path
-        assert not is_allowed(told)
-    assert asked(fleet) == []
+        assert not is_allowed(response_headers)
+    assert forwarded_targets(fleet) == []
 
 
 @pytest.mark.parametrize(
     "headers",
     [{"Origin": LOCAL}, {"Access-Control-Request-Method": "POST"}, {}],
-    ids=["no question", "no origin", "neither"],
+    ids=["no method", "no origin", "neither"],
 )
-async def test_another_options_needs_a_key(
+async def test_options_without_a_preflight_needs_a_key(
     make_fleet: MakeFleet, session: aiohttp.ClientSession, headers: dict[str, str]
 ) -> None:
-    """Only a real preflight needs none."""
+    """Only a preflight needs no key."""
     fleet = await make_fleet(KEYED + "\n")
     for path in ("/api/chat", "/v1/models", "/olla/openai/v1/models", "/olla/vllm/x"):
         status, _, _ = await ask(session, fleet, ("OPTIONS", path, None, 0), headers)
         assert status == 401, path
-    assert asked(fleet) == []
+    assert forwarded_targets(fleet) == []
 
 
-async def test_a_preflight_has_no_body(
+async def test_options_with_a_body_is_not_a_preflight(
     make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """With one it needs a key, and the body is not read."""
+    """It needs a key, and its body is not read."""
     fleet = await make_fleet(KEYED + "\n")
     reader, writer = await asyncio.open_connection("127.0.0.1", int(fleet.url.rsplit(":", 1)[1]))
     try:
@@ -295,7 +304,7 @@ async def test_a_preflight_has_no_body(
 async def test_preflights_count_against_their_address(
     make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """As every request without a key does; the refusal can be read by the page."""
+    """They count like any request without a key, and the page can read the rejection."""
     fleet = await make_fleet("access: {tiers: {anonymous: {requests_per_minute: 2}}}\n")
     stopped(fleet.app)
     headers = {"Origin": LOCAL, "Access-Control-Request-Method": "POST"}
@@ -308,57 +317,57 @@ async def test_preflights_count_against_their_address(
 REBOUND = {"Host": "evil.example:40114", "Origin": "http://evil.example:40114"}
 
 
-async def test_a_name_that_leads_here_is_refused_everywhere(
+async def test_a_foreign_host_is_rejected_everywhere(
     make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """DNS rebinding, with and without an origin, for every method and path."""
+    """This blocks DNS rebinding, with and without an Origin, for every method and path."""
     fleet = await make_fleet(server="allowed_hosts: []")
     for headers in (REBOUND, {"Host": "evil.example"}):
-        for path in surfaces(fleet):
+        for path in all_paths(fleet):
             for method in ("GET", "POST", "DELETE", "OPTIONS"):
                 row: Row = (method, path, {} if method == "POST" else None, 403)
-                status, told, body = await ask(session, fleet, row, headers)
+                status, response_headers, body = await ask(session, fleet, row, headers)
                 assert status == 403, (method, path)
                 assert b"server.allowed_hosts" in body
-                assert not is_allowed(told)
+                assert not is_allowed(response_headers)
         for name, row in ANSWERS.items():
             status, _, _ = await ask(session, fleet, row, headers)
             assert status == 403, name
-    assert asked(fleet) == []
+    assert forwarded_targets(fleet) == []
     for host in ("localhost:40114", "127.0.0.1", "[::1]:40114", "box.local"):
         status, _, _ = await ask(session, fleet, ANSWERS["relayed whole"], {"Host": host})
         assert status == 200
 
 
 @pytest.mark.parametrize("names", ["[llm.example]", "['*.example']"])
-async def test_a_proxy_may_pass_its_own_name_on(
+async def test_a_proxy_may_forward_its_host_name(
     make_fleet: MakeFleet, session: aiohttp.ClientSession, names: str
 ) -> None:
-    """When the configuration lists it. Its pages are then the router's own, though browsers have
-    reached the proxy by TLS; other pages are as foreign as before."""
+    """The configuration must list the name. Pages of that name are then same-origin, although
+    browsers reach the proxy over TLS; other pages stay foreign."""
     fleet = await make_fleet(server=f"allowed_hosts: {names}")
     for origin, expected in ((None, 200), ("https://llm.example", 200), (EVIL, 403)):
         headers = {"Host": "llm.example"} | ({"Origin": origin} if origin else {})
         for name in ("relayed whole", "native list", "page"):
-            status, told, _ = await ask(session, fleet, ANSWERS[name], headers)
-            assert (status, is_allowed(told)) == (expected, False), (origin, name)
+            status, response_headers, _ = await ask(session, fleet, ANSWERS[name], headers)
+            assert (status, is_allowed(response_headers)) == (expected, False), (origin, name)
 
 
-async def test_a_trusted_proxy_makes_no_name_the_routers_own(
+async def test_trusting_a_proxy_does_not_allow_its_hosts(
     make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
     """A browser on the proxy's machine has the proxy's address, whatever page it shows."""
     fleet = await make_fleet("access: {trusted_proxies: [127.0.0.1]}\n")
     for headers in ({}, {"Origin": "http://evil.example", "X-Forwarded-Host": "evil.example"}):
-        told = {"Host": "evil.example", **headers}
+        response_headers = {"Host": "evil.example", **headers}
         for name in ("relayed whole", "native list", "page"):
-            assert (await ask(session, fleet, ANSWERS[name], told))[0] == 403
+            assert (await ask(session, fleet, ANSWERS[name], response_headers))[0] == 403
 
 
-async def test_a_proxy_that_changes_the_host_says_what_it_was(
+async def test_x_forwarded_host_counts_from_a_trusted_proxy_only(
     make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """`X-Forwarded-Host` makes a page the router's own, from a trusted proxy only."""
+    """It names the host that a page must come from to be same-origin."""
     headers = {"Origin": "https://llm.example", "X-Forwarded-Host": "llm.example"}
     trusting = await make_fleet("access: {trusted_proxies: [127.0.0.0/8]}\n")
     wary = await make_fleet()
@@ -367,21 +376,23 @@ async def test_a_proxy_that_changes_the_host_says_what_it_was(
         assert (await ask(session, wary, ANSWERS[name], headers))[0] == 403
 
 
-async def test_switched_off_only_the_routers_own_pages_may_use_it(
+async def test_with_cors_disabled_only_same_origin_pages_are_allowed(
     make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """Whatever origins stand beside the switch; nothing is told to browsers."""
+    """`allowed_origins` has no effect then, and no CORS headers are sent."""
     fleet = await make_fleet(server="cors: {enabled: false, allowed_origins: ['*']}")
     for origin, expected in ((LOCAL, 403), (EVIL, 403), (fleet.url, 200)):
         for name in ("relayed whole", "native list", "page", "chat service"):
-            status, told, _ = await ask(session, fleet, ANSWERS[name], {"Origin": origin})
-            assert (status, is_allowed(told)) == (expected, False), (origin, name)
+            status, response_headers, _ = await ask(
+                session, fleet, ANSWERS[name], {"Origin": origin}
+            )
+            assert (status, is_allowed(response_headers)) == (expected, False), (origin, name)
 
 
-async def test_a_new_policy_holds_from_the_next_request_on(
+async def test_a_reloaded_policy_applies_to_the_next_request(
     make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """Also for heads that were seen before."""
+    """It applies to request heads that were parsed before, too."""
     fleet = await make_fleet()
     urls = {"gpu-1": fleet.nodes["gpu-1"].url}
     for origins, expected in ((None, (200, 403)), (EVIL, (403, 200)), (LOCAL, (200, 403))):
@@ -393,10 +404,10 @@ async def test_a_new_policy_holds_from_the_next_request_on(
             assert answer[0] == status
 
 
-async def test_a_router_that_others_can_reach_answers_to_every_name(
+async def test_a_router_on_a_public_address_accepts_every_host(
     make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """Its operator has chosen them; foreign pages are refused all the same."""
+    """Its operator chooses the names; foreign origins are still rejected."""
     fleet = await make_fleet(server="allowed_hosts: []")
     guard = browser_guard(fleet.app.settings, host_name="box", on_loopback=False)
     fleet.app.downstream.use(msgspec.structs.replace(fleet.app.config, guard=guard))
@@ -406,8 +417,8 @@ async def test_a_router_that_others_can_reach_answers_to_every_name(
         assert status == expected
 
 
-def test_every_field_that_olla_adds_may_be_read() -> None:
-    """The list of what pages may read knows all that the source names."""
+def test_every_header_that_olla_adds_is_exposed() -> None:
+    """The list of exposed headers contains all that the source names."""
     import re
 
     root = Path(__file__).parents[2] / "olla"

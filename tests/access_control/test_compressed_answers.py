@@ -1,4 +1,4 @@
-"""A node whose proxy compresses answers costs its callers the same tokens."""
+"""Usage and limits do not depend on whether a node's proxy compresses its responses."""
 
 import asyncio
 import gzip
@@ -16,8 +16,8 @@ LINES = [
 ]
 
 
-def answered(coding: str, stream: bool) -> bytes:
-    """An answer of 1,200 tokens, after which the connection closes."""
+def response_bytes(coding: str, stream: bool) -> bytes:
+    """Build a response of 1,200 tokens, after which the connection closes."""
     kind = "application/x-ndjson" if stream else "application/json"
     lines = LINES if stream else [{**LINES[1], "response": "Hello"}]
     body = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
@@ -30,11 +30,12 @@ def answered(coding: str, stream: bool) -> bytes:
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 @pytest.mark.parametrize("coding", ["identity", "gzip"])
-async def test_a_limit_on_tokens_bites_the_same(coding: str, stream: bool) -> None:
-    """1,200 tokens each of 3,000 a minute: three requests, whatever the node makes of them."""
+async def test_a_token_limit_counts_compressed_responses_alike(coding: str, stream: bool) -> None:
+    """With 1,200 tokens each, three requests start within a limit of 3,000 a minute, whatever the
+    coding."""
 
     async def script(writer: asyncio.StreamWriter) -> None:
-        writer.write(answered(coding, stream))
+        writer.write(response_bytes(coding, stream))
 
     async with scripted(script, LIMITS) as (app, _), aiohttp.ClientSession() as session:
         body = {"model": MODEL, "prompt": "x", "stream": stream, "options": {"num_predict": 10}}
@@ -46,17 +47,17 @@ async def test_a_limit_on_tokens_bites_the_same(coding: str, stream: bool) -> No
                 assert response.status == 429 or "Hello" in text
         assert statuses == [200, 200, 200, 429, 429]
         async with session.get(f"{app.url}/metrics") as response:
-            counted = await response.text()
-        tokens = [line for line in counted.splitlines() if line.startswith("olla_tokens_total{")]
+            metrics = await response.text()
+        tokens = [line for line in metrics.splitlines() if line.startswith("olla_tokens_total{")]
         assert sorted(float(line.rpartition(" ")[2]) for line in tokens) == [1500.0, 2100.0]
 
 
 @pytest.mark.parametrize("path", ["/chat", "/chat/stream"])
-async def test_the_chat_service_reads_them_too(path: str) -> None:
-    """Its clients get what they get from a plain node."""
+async def test_the_chat_service_decodes_compressed_responses(path: str) -> None:
+    """Its clients get the same text as from a node without compression."""
 
     async def script(writer: asyncio.StreamWriter) -> None:
-        writer.write(answered("gzip", path == "/chat/stream"))
+        writer.write(response_bytes("gzip", path == "/chat/stream"))
 
     async with scripted(script) as (app, _), aiohttp.ClientSession() as session:
         body = {"message": "hi", "model": MODEL}

@@ -1,4 +1,4 @@
-"""Limits: exact, told in every answer, and no way around them."""
+"""Rate limits are exact, reported in every response, and cannot be bypassed."""
 
 import asyncio
 from typing import Any
@@ -7,14 +7,15 @@ import aiohttp
 import pytest
 
 from olla.app import App
-from tests.access_control.conftest import CALLS, MODEL, MakeFleet, bearer, new_key, said
+from tests.access_control.conftest import CALLS, MODEL, MakeFleet, bearer, error_message, new_key
 from tests.routers import Fleet
+from tests.waiting import until
 
 GENERATE = {"model": MODEL, "prompt": "hi", "stream": False, "options": {"num_predict": 1}}
 
 
 class StoppedClock:
-    """Time as the router's limits see it: it moves when it is told to."""
+    """The clock of the router's limits; it moves only when a test sets `at`."""
 
     def __init__(self, clock: Any) -> None:
         self._clock = clock
@@ -28,7 +29,7 @@ class StoppedClock:
 
 
 def stopped(app: App) -> StoppedClock:
-    """Stop the time of the gate."""
+    """Stop the clock of the router's access checks."""
     authenticator = app.access.authenticator
     authenticator.clock = clock = StoppedClock(authenticator.clock)
     clock.at = 1000.0
@@ -38,17 +39,17 @@ def stopped(app: App) -> StoppedClock:
 async def post(
     session: aiohttp.ClientSession, fleet: Fleet, body: Any = None, **headers: str
 ) -> aiohttp.ClientResponse:
-    """The answer to a small request, read to its end."""
+    """Send a short request; returns its response, read to the end."""
     url = f"{fleet.url}/api/generate"
     async with session.post(url, json=body or GENERATE, headers=headers) as response:
         await response.read()
         return response
 
 
-async def test_of_a_thousand_at_once_exactly_the_burst_gets_through(
+async def test_of_a_thousand_concurrent_requests_exactly_the_burst_passes(
     make_fleet: MakeFleet,
 ) -> None:
-    """100 a minute with a burst of 120: 120 of 1,000, and one more after 0.6 s."""
+    """At 100 a minute with a burst of 120, 120 of 1,000 pass, and one more after 0.6 s."""
     limits = "access: {categories: {generation: {requests_per_minute: 100, burst: 120}}}"
     fleet = await make_fleet(limits)
     clock = stopped(fleet.app)
@@ -66,10 +67,10 @@ async def test_of_a_thousand_at_once_exactly_the_burst_gets_through(
 
 
 @pytest.mark.parametrize("dialect", sorted(CALLS))
-async def test_who_is_over_a_limit_hears_which_and_for_how_long(
+async def test_a_limited_caller_gets_the_limit_and_retry_after(
     dialect: str, make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """429 in the dialect of the path, with a time that is short and true."""
+    """It is a 429 in the path's dialect, and a request after that time passes."""
     fleet = await make_fleet("access: {tiers: {anonymous: {requests_per_minute: 30, burst: 1}}}")
     clock = stopped(fleet.app)
     path, body = CALLS[dialect]
@@ -82,7 +83,7 @@ async def test_who_is_over_a_limit_hears_which_and_for_how_long(
         assert response.status == 429
         assert response.headers["Retry-After"] == "2"
         assert response.headers["X-RateLimit-Remaining"] == "0"
-        message = said(dialect, await response.json())
+        message = error_message(dialect, await response.json())
     assert message.startswith("Rate limit exceeded")
     assert "access.tiers.anonymous.requests_per_minute" in message
     clock.at = 1002.0
@@ -90,10 +91,10 @@ async def test_who_is_over_a_limit_hears_which_and_for_how_long(
         assert response.status != 429
 
 
-async def test_every_answer_of_a_limited_surface_tells_what_is_left(
+async def test_every_limited_response_reports_the_remaining_quota(
     make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """Streams, lists, bad requests, models that are not there, refused operations."""
+    """This covers streams, lists, invalid requests, unknown models and rejected operations."""
     fleet = await make_fleet(
         "access: {categories: {generation: {requests_per_minute: 60}, "
         "management: {requests_per_minute: 50}, monitoring: {requests_per_minute: 40}}}"
@@ -120,10 +121,10 @@ async def test_every_answer_of_a_limited_surface_tells_what_is_left(
         assert response.headers["X-RateLimit-Limit"] == "50"
 
 
-async def test_callers_do_not_share_what_is_each_ones_own(
+async def test_callers_do_not_share_a_quota(
     make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """Two keys, and addresses as a trusted proxy tells them."""
+    """This covers two keys, and client addresses that a trusted proxy reports."""
     fleet = await make_fleet(
         "access: {trusted_proxies: [127.0.0.1], tiers: {standard: {requests_per_minute: 1}, "
         "anonymous: {requests_per_minute: 1}}}"
@@ -141,10 +142,10 @@ async def test_callers_do_not_share_what_is_each_ones_own(
         assert (await post(session, fleet, **headers)).status == 429
 
 
-async def test_limits_for_everybody_count_everybody(
+async def test_global_limits_count_all_callers(
     make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """Each address whatever key it shows, and all of them together."""
+    """A per-address limit counts all keys that the address uses."""
     fleet = await make_fleet("access: {}", nodes={"gpu-1": (MODEL,)})
     keys = [await new_key(fleet, number) for number in range(3)]
     settings = fleet.app.settings
@@ -157,10 +158,10 @@ async def test_limits_for_everybody_count_everybody(
     assert [answer.status for answer in answers] == [200, 200, 429]
 
 
-async def test_a_shadow_counts_and_refuses_nothing(
+async def test_a_shadow_limit_counts_and_rejects_nothing(
     make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """The metric says what would have been refused."""
+    """The metric counts the requests that it would have rejected."""
     fleet = await make_fleet("access: {tiers: {anonymous: {requests_per_minute: 1, shadow: true}}}")
     stopped(fleet.app)
     for _ in range(3):
@@ -171,37 +172,35 @@ async def test_a_shadow_counts_and_refuses_nothing(
     assert f"olla_limits_exceeded_total{{{name}}} 2.0" in text
 
 
-async def test_requests_at_a_time_are_bounded_and_places_come_back(
+async def test_concurrent_requests_are_limited_and_released(
     make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """Also of those who leave."""
+    """Clients that hang up release their place too."""
     fleet = await make_fleet(
         "access: {tiers: {anonymous: {concurrent: 2}}}", tokens_per_second=1e-3
     )
     slow = {**GENERATE, "options": {"num_predict": 100}}
-    held = [asyncio.create_task(post(session, fleet, slow)) for _ in range(2)]
-    while fleet.app.dispatcher.leases < 2:
-        await asyncio.sleep(0)
-    refused = await post(session, fleet)
-    assert (refused.status, refused.headers["X-RateLimit-Limit"]) == (429, "2")
-    for task in held:
+    running = [asyncio.create_task(post(session, fleet, slow)) for _ in range(2)]
+    await until(lambda: fleet.app.dispatcher.leases == 2)
+    rejected = await post(session, fleet)
+    assert (rejected.status, rejected.headers["X-RateLimit-Limit"]) == (429, "2")
+    for task in running:
         task.cancel()
-    await asyncio.gather(*held, return_exceptions=True)
+    await asyncio.gather(*running, return_exceptions=True)
     await fleet.settled()
     third = asyncio.create_task(post(session, fleet, slow))
-    while fleet.app.dispatcher.leases < 1:
-        assert not third.done()
-        await asyncio.sleep(0)
+    await until(lambda: third.done() or fleet.app.dispatcher.leases)
+    assert not third.done()
     third.cancel()
     await asyncio.gather(third, return_exceptions=True)
     await fleet.check_clean()
 
 
-async def test_tokens_are_reserved_so_that_parallel_calls_cannot_overspend(
+async def test_tokens_are_reserved_for_concurrent_requests(
     make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """Two answers of 400 tokens do not fit into 600, whoever is first; what was not used comes
-    back."""
+    """Two responses of 400 tokens exceed a limit of 600, in whichever order they run. Unused tokens
+    are refunded."""
     fleet = await make_fleet("access: {tiers: {anonymous: {tokens_per_minute: 600}}}")
     stopped(fleet.app)
     body = {**GENERATE, "options": {"num_predict": 400}}
@@ -215,17 +214,17 @@ async def test_tokens_are_reserved_so_that_parallel_calls_cannot_overspend(
 
 
 def _used(fleet: Fleet) -> int:
-    """Tokens that the only caller has been charged."""
+    """Return the tokens that were charged to the only caller."""
     limiter = fleet.app.access.authenticator.limiter
     (meter,) = [meter for key, meter in limiter._meters.items() if "tokens_per_minute" in key]
     clock = fleet.app.access.authenticator.clock
     return 600 - meter.left(clock.now(), clock.wall())
 
 
-async def test_leaving_before_the_end_is_no_way_around_a_quota(
+async def test_hanging_up_early_does_not_bypass_a_token_limit(
     make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """What had been written by then is charged, though no count ever came."""
+    """The tokens generated so far are charged, although the endpoint reported no count."""
     fleet = await make_fleet("access: {tiers: {anonymous: {tokens_per_minute: 600}}}")
     stopped(fleet.app)
     body = {**GENERATE, "stream": True, "options": {"num_predict": 500}}
@@ -239,19 +238,19 @@ async def test_leaving_before_the_end_is_no_way_around_a_quota(
 
 
 @pytest.mark.parametrize("limit", ["tokens_per_day: 500", "tokens_per_minute: 500"])
-async def test_a_refusal_for_what_is_reserved_says_so(
+async def test_a_rejection_for_reserved_tokens_explains_the_reservation(
     make_fleet: MakeFleet, session: aiohttp.ClientSession, limit: str
 ) -> None:
-    """A caller with tokens left learns what its request reserves, what is left and what to set;
-    one that sets it is served."""
+    """The error says how many tokens the request reserves, how many are left and which option to
+    set; a request with that option is served."""
     fleet = await make_fleet(f"access: {{tiers: {{anonymous: {{{limit}}}}}}}")
     stopped(fleet.app)
     spent = {**GENERATE, "options": {"num_predict": 180}}
     assert (await post(session, fleet, spent)).status == 200
     await fleet.settled()
     url = f"{fleet.url}/api/generate"
-    unsaid = {**GENERATE, "options": {}}
-    async with session.post(url, json=unsaid) as response:
+    unlimited = {**GENERATE, "options": {}}
+    async with session.post(url, json=unlimited) as response:
         left = response.headers["X-RateLimit-Remaining"]
         message = (await response.json())["error"]
     assert response.status == 429

@@ -1,4 +1,4 @@
-"""What pages can do in a real browser: those that are allowed, those that are not."""
+"""Allowed and foreign pages in a real browser."""
 
 import pytest
 
@@ -74,7 +74,7 @@ FOREIGN = """
             try { found[name] = (await attempt()).status; }
             catch (error) { found[name] = error.constructor.name; }
         }
-        // Without asking whether it may read: the request is sent, and must have no effect.
+        // Without a preflight: the request is sent, and must have no effect.
         await fetch(router + "/api/generate", {method: "POST", mode: "no-cors", body});
         await fetch(router + "/chat", {method: "POST", mode: "no-cors",
             body: JSON.stringify({message: "x", model: "%(model)s"})});
@@ -92,7 +92,7 @@ REBINDING = """
                     found.list = [list.status, (await list.text()).includes("%(model)s")];
                     break;
                 }
-            } catch { /* nobody listens there for a moment */ }
+            } catch { /* no server listens on the port for a moment */ }
             await pause(50);
         }
         const body = JSON.stringify({message: "x", model: "%(model)s"});
@@ -105,17 +105,15 @@ REBINDING = """
 
 
 def server(fast_path: str, more: str = "") -> str:
-    """Settings for a router of its own names alone."""
+    """Return settings for a router that accepts only its own names."""
     return f"fast_path: {fast_path}, allowed_hosts: []{more}"
 
 
 @pytest.mark.parametrize("fast_path", ["auto", "off"])
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
-async def test_a_page_of_an_allowed_origin_can_do_what_a_program_can(
-    fast_path: str, host: str
-) -> None:
-    """It lists models, chats, streams, and reads errors with the fields that say when to come
-    again."""
+async def test_an_allowed_page_can_use_the_apis(fast_path: str, host: str) -> None:
+    """It lists models, chats, streams, and reads errors with Retry-After and the rate-limit
+    headers."""
     browser_binary()
     async with Fleet({"a": (MODEL,)}, ACCESS, server(fast_path)) as fleet:
         router = fleet.url.replace("127.0.0.1", host)
@@ -136,8 +134,8 @@ async def test_a_page_of_an_allowed_origin_can_do_what_a_program_can(
 
 
 @pytest.mark.parametrize("fast_path", ["auto", "off"])
-async def test_a_foreign_page_can_do_nothing(fast_path: str) -> None:
-    """It reads no answer, and what it sends blindly has no effect."""
+async def test_a_foreign_page_has_no_access(fast_path: str) -> None:
+    """It cannot read any response, and requests that it sends without reading have no effect."""
     browser_binary()
     async with Fleet({"a": (MODEL,)}, "", server(fast_path)) as fleet:
         async with (
@@ -149,14 +147,13 @@ async def test_a_foreign_page_can_do_nothing(fast_path: str) -> None:
             ("list", "json", "plain", "form", "chat", "pull", "status"), "TypeError"
         )
         assert fleet.nodes["a"].tokens_generated == 0
-        asked = [seen for seen in fleet.nodes["a"].seen if seen.header("X-Olla-Request-ID")]
-        assert asked == []
+        received = [seen for seen in fleet.nodes["a"].seen if seen.header("X-Olla-Request-ID")]
+        assert received == []
 
 
 @pytest.mark.parametrize("fast_path", ["auto", "off"])
-async def test_a_page_that_points_its_name_at_the_router_can_do_nothing(fast_path: str) -> None:
-    """DNS rebinding: the page's own address leads to the router from now on, so browsers take
-    all that it asks for as its own."""
+async def test_dns_rebinding_gives_a_page_no_access(fast_path: str) -> None:
+    """The page's name now resolves to the router, so browsers treat its requests as same-origin."""
     browser_binary()
     async with Site("") as reporter:
         page = Site(REBINDING % {"model": MODEL}, reporter)

@@ -1,7 +1,7 @@
-"""No route answers a caller that lacks the right to it, whatever the method and the kind of caller.
+"""No route answers a caller that lacks the right to it, for every method and kind of caller.
 
-The routes come from the tables that the router itself goes by, so that a new one is tested by
-existing. Requests are sent over a real connection, one caller and one configuration a test.
+The routes come from the router's own tables, so that new routes are tested automatically. Each test
+sends requests over a real connection, for one caller and one configuration.
 """
 
 import asyncio
@@ -24,16 +24,16 @@ from tests.routers import Fleet
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 OPEN = {"/internal/health", "/internal/ready", "/version", *PAGES}
-"""What needs no key, also where keys are required: health checks, and pages without any data."""
+"""Paths that never need a key: health checks, and pages without data."""
 PREFIXES = ("", "/olla/ollama", "/olla/anthropic", "/olla/llamacpp")
-"""One of each kind; that all others go by the same rule is shown without a connection."""
+"""One prefix of each kind; a test without connections covers the others."""
 SETTINGS = """
 access:
   require_key: %s
   keys: [{name: ci, key: static-key-of-ci}]
   tiers: {anonymous: {}, standard: {}}
 """
-"""Without the limits that surfaces bring."""
+"""The empty tiers turn off the limits that the gateway APIs set by default."""
 BODY = json.dumps(
     {
         **{"model": MODEL, "source": MODEL, "destination": "mine", "from": MODEL, "name": "x"},
@@ -44,51 +44,51 @@ BODY = json.dumps(
 DIGEST = "sha256:" + "0" * 64
 
 
-class Shown(NamedTuple):
-    """The field that a caller shows itself by, and what it may do: nothing, if None."""
+class Credentials(NamedTuple):
+    """The header field that a caller sends, and its rights; None means no rights."""
 
     field: str
     caller: Caller | None
 
 
-Make = Callable[[Fleet, bool], Awaitable[Shown]]
+Make = Callable[[Fleet, bool], Awaitable[Credentials]]
 
 
 def with_key(**changes: object) -> Make:
-    """A caller with a key in the store."""
+    """A caller with a stored key."""
 
-    async def make(fleet: Fleet, required: bool) -> Shown:
+    async def make(fleet: Fleet, required: bool) -> Credentials:
         secret = await new_key(fleet, **changes)
         key = Key("1", b"", "", "", **changes)  # type: ignore[arg-type]
-        return Shown(f"Authorization: Bearer {secret}\r\n", of_key(key))
+        return Credentials(f"Authorization: Bearer {secret}\r\n", of_key(key))
 
     return make
 
 
 def without_key(field: str = "") -> Make:
-    """A caller that shows no key, or what is none."""
+    """A caller without a key, or with a field that is not a key."""
 
-    async def make(fleet: Fleet, required: bool) -> Shown:
-        return Shown(field, None if required else of_address("127.0.0.1", DEFAULT_RIGHTS))
+    async def make(fleet: Fleet, required: bool) -> Credentials:
+        return Credentials(field, None if required else of_address("127.0.0.1", DEFAULT_RIGHTS))
 
     return make
 
 
-def refused(field: str = "", **changes: object) -> Make:
-    """A caller whose key is not accepted."""
+def rejected(field: str = "", **changes: object) -> Make:
+    """A caller whose key is rejected."""
 
-    async def make(fleet: Fleet, required: bool) -> Shown:
+    async def make(fleet: Fleet, required: bool) -> Credentials:
         secret = await new_key(fleet, **changes) if changes else ""
-        return Shown(field or f"Authorization: Bearer {secret}\r\n", None)
+        return Credentials(field or f"Authorization: Bearer {secret}\r\n", None)
 
     return make
 
 
-async def revoked(fleet: Fleet, required: bool) -> Shown:
+async def revoked(fleet: Fleet, required: bool) -> Credentials:
     """A caller whose key was revoked."""
     secret = await new_key(fleet, rights=frozenset(Right))
     await fleet.app.access.store_service.revoke("1")
-    return Shown(f"Authorization: Bearer {secret}\r\n", None)
+    return Credentials(f"Authorization: Bearer {secret}\r\n", None)
 
 
 CALLERS: dict[str, Make] = {
@@ -96,9 +96,9 @@ CALLERS: dict[str, Make] = {
     "keyless through a proxy": without_key("X-Forwarded-For: 203.0.113.9\r\nVia: 1.1 nginx\r\n"),
     "basic": without_key("Authorization: Basic YWRtaW46YWRtaW4=\r\n"),
     "empty key": without_key("Authorization: Bearer \r\nX-API-Key: \r\n"),
-    "unknown key": refused("Authorization: Bearer oa-nobody-has-this\r\n"),
+    "unknown key": rejected("Authorization: Bearer oa-nobody-has-this\r\n"),
     "revoked": revoked,
-    "expired": refused(rights=frozenset(Right), expires=10.0),
+    "expired": rejected(rights=frozenset(Right), expires=10.0),
     "restricted": with_key(models=("none*",), endpoints=("gpu-2",)),
     "nothing": with_key(rights=frozenset()),
     **{right.value: with_key(rights=frozenset({right})) for right in Right},
@@ -107,7 +107,8 @@ CALLERS: dict[str, Make] = {
 
 
 def known_paths(fleet: Fleet, prefixes: tuple[str, ...] | None) -> Iterator[str]:
-    """Every path of the tables, parameters filled in; under these prefixes only, if any."""
+    """Yield every path of the tables with parameters filled in, optionally limited to some
+    prefixes."""
     downstream = fleet.app.downstream
     if prefixes is not None:
         yield "*"
@@ -123,19 +124,19 @@ def known_paths(fleet: Fleet, prefixes: tuple[str, ...] | None) -> Iterator[str]
                 yield scope.prefix + start + (DIGEST if "blobs" in start else "llama3.2")
 
 
-def refusal_due(fleet: Fleet, method: str, path: str, caller: Caller | None) -> bool | None:
-    """Whether the caller has no right to it; None where there is nothing, or not by that method."""
+def expects_rejection(fleet: Fleet, method: str, path: str, caller: Caller | None) -> bool | None:
+    """Return whether the caller lacks the right; None if the path or method does not exist."""
     if path == "*" and method != "OPTIONS":
         return None
-    own = fleet.app.downstream.internal_routes.own(path)
-    if own is not None:
-        if own.right is None:
+    route = fleet.app.downstream.internal_routes.own(path)
+    if route is not None:
+        if route.right is None:
             return False
         if caller is None:
             return True
-        if isinstance(own.right, Right):
-            return own.right not in caller.rights
-        return own.right(caller) is not None
+        if isinstance(route.right, Right):
+            return route.right not in caller.rights
+        return route.right(caller) is not None
     try:
         target = fleet.app.downstream._paths.resolve(method, path)
     except Failed:
@@ -144,14 +145,14 @@ def refusal_due(fleet: Fleet, method: str, path: str, caller: Caller | None) -> 
 
 
 class Client:
-    """Sends requests one after the other on a connection, and reads their statuses."""
+    """A connection that sends requests one after the other, and reads their statuses."""
 
     def __init__(self, url: str) -> None:
         self._port = int(url.rsplit(":", 1)[1])
         self._writer: asyncio.StreamWriter | None = None
 
     async def status(self, method: str, path: str, field: str) -> int:
-        """The status of a request with the same body for all paths."""
+        """Send a request, with the same body for all paths; returns the response status."""
         if self._writer is None:
             self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
         body = b"" if method in ("GET", "HEAD", "OPTIONS") else BODY
@@ -174,7 +175,7 @@ class Client:
         return int(lines[0].split()[1])
 
     async def close(self) -> None:
-        """Close the connection, if there is one."""
+        """Close the connection, if it is open."""
         if self._writer is not None:
             self._writer.close()
             await self._writer.wait_closed()
@@ -186,29 +187,29 @@ class Client:
 async def test_no_route_answers_a_caller_without_the_right(
     name: str, required: bool, make_fleet: MakeFleet
 ) -> None:
-    """401 or 403, never an answer; and a caller with the right is not refused."""
+    """It gets 401 or 403; a caller with the right is not rejected."""
     fleet = await make_fleet(SETTINGS % str(required).lower())
-    shown = await CALLERS[name](fleet, required)
+    credentials = await CALLERS[name](fleet, required)
     client = Client(fleet.url)
     wrong: list[tuple[str, str, int]] = []
     counted = {True: 0, False: 0, None: 0}
     for path in known_paths(fleet, PREFIXES):
         for method in METHODS:
-            due = refusal_due(fleet, method, path, shown.caller)
-            status = await client.status(method, path, shown.field)
-            counted[due] += 1
-            limited = name == "restricted" and status == 403  # for its models
-            if due is None:
-                right = status in (400, 404, 405)
-            elif due:
-                right = status in (401, 403)
+            expected = expects_rejection(fleet, method, path, credentials.caller)
+            status = await client.status(method, path, credentials.field)
+            counted[expected] += 1
+            restricted = name == "restricted" and status == 403  # because of its models
+            if expected is None:
+                correct = status in (400, 404, 405)
+            elif expected:
+                correct = status in (401, 403)
             else:
-                right = status not in (401, 403) or limited
+                correct = status not in (401, 403) or restricted
             if path in OPEN:
-                right = right and status not in (401, 403)
-            elif shown.caller is None:
-                right = right and status >= 400
-            if not right:
+                correct = correct and status not in (401, 403)
+            elif credentials.caller is None:
+                correct = correct and status >= 400
+            if not correct:
                 wrong.append((method, path, status))
     await client.close()
     assert wrong == []
@@ -216,35 +217,36 @@ async def test_no_route_answers_a_caller_without_the_right(
     assert counted[True] > 50 or name == "all"
 
 
-async def test_only_health_checks_and_empty_pages_are_open_to_all(make_fleet: MakeFleet) -> None:
-    """The table of what needs no key is this one."""
+async def test_only_health_checks_and_empty_pages_need_no_key(make_fleet: MakeFleet) -> None:
+    """The router's table of open paths equals the one of this test."""
     fleet = await make_fleet()
     paths = fleet.app.downstream.internal_routes.paths
-    assert {path for path, own in paths.items() if own.right is None} == OPEN
+    assert {path for path, route in paths.items() if route.right is None} == OPEN
 
 
-async def test_every_prefix_goes_by_the_same_rule(make_fleet: MakeFleet) -> None:
-    """Of all kinds of server: let in with the right, refused without, before anything is asked."""
+async def test_every_prefix_checks_rights_alike(make_fleet: MakeFleet) -> None:
+    """For all kinds of server, requests pass with the right, and are rejected without it before
+    they are forwarded."""
     fleet = await make_fleet()
     authenticator, paths = fleet.app.access.authenticator, fleet.app.downstream._paths
     rights = [frozenset[Right](), *(frozenset({right}) for right in Right), frozenset(Right)]
-    tried = 0
-    for may in rights:
-        authenticator.adopt(AccessPolicy(anonymous=may))
+    checked = 0
+    for granted in rights:
+        authenticator.adopt(AccessPolicy(anonymous=granted))
         for path in known_paths(fleet, None):
             for method in METHODS:
                 try:
                     target = paths.resolve(method, path)
                 except Failed:
                     continue
-                tried += 1
+                checked += 1
                 incoming = SubrequestIncoming(method, path, b"{}", "127.0.0.1")
-                refused: int | None = None
+                status: int | None = None
                 try:
                     authorize(authenticator, incoming, target, None)
                 except Failed as failed:
-                    refused = failed.failure.status
-                # All of them have a body, which may order anything where the path is not known.
-                due = Right.MANAGE if target.operation is Operation.OTHER else target.right
-                assert refused == (None if due in may else 403), (method, path)
-    assert tried > 1000
+                    status = failed.failure.status
+                # All of them have a body, which may order anything if the path is not known.
+                needed = Right.MANAGE if target.operation is Operation.OTHER else target.right
+                assert status == (None if needed in granted else 403), (method, path)
+    assert checked > 1000

@@ -1,4 +1,4 @@
-"""Usage: every request, who asked and what it took; never what was said."""
+"""Usage records have each request's caller and token counts, and no content."""
 
 import asyncio
 import json
@@ -10,14 +10,15 @@ import pytest
 from olla.store.usage import UsageRow
 from tests.access_control.conftest import MODEL, MakeFleet, bearer, new_key
 from tests.routers import MANAGE, Fleet
+from tests.waiting import until
 
-SECRET_WORDS = "a phrase that nobody should ever find"
-CHAT = {"model": MODEL, "messages": [{"role": "user", "content": SECRET_WORDS}]}
+SECRET_TEXT = "a phrase that must not be stored"
+CHAT = {"model": MODEL, "messages": [{"role": "user", "content": SECRET_TEXT}]}
 SHORT = {"options": {"num_predict": 7}}
 
 
 async def recorded(fleet: Fleet) -> list[UsageRow]:
-    """What is in the store, oldest first."""
+    """Return the stored usage, oldest first."""
     await fleet.settled()
     store_service = fleet.app.access.store_service
     assert store_service.usage_writer is not None
@@ -28,7 +29,7 @@ async def recorded(fleet: Fleet) -> list[UsageRow]:
 async def post(
     session: aiohttp.ClientSession, fleet: Fleet, path: str, body: Any, **headers: str
 ) -> bytes:
-    """The whole answer to a request that is served."""
+    """Send a request; returns the body of its 200 response."""
     async with session.post(fleet.url + path, json=body, headers=headers) as response:
         assert response.status == 200
         return await response.read()
@@ -39,7 +40,7 @@ async def post(
     [
         ("/api/chat", {**CHAT, **SHORT, "stream": False}, "chat"),
         ("/api/chat", {**CHAT, **SHORT}, "chat"),
-        ("/api/generate", {"model": MODEL, "prompt": SECRET_WORDS, **SHORT}, "generate"),
+        ("/api/generate", {"model": MODEL, "prompt": SECRET_TEXT, **SHORT}, "generate"),
         ("/v1/chat/completions", {**CHAT, "max_tokens": 7}, "chat"),
         (
             "/v1/chat/completions",
@@ -48,14 +49,15 @@ async def post(
         ),
     ],
 )
-async def test_the_endpoints_counts_are_recorded(
+async def test_the_endpoints_token_counts_are_recorded(
     path: str,
     body: dict[str, Any],
     operation: str,
     make_fleet: MakeFleet,
     session: aiohttp.ClientSession,
 ) -> None:
-    """Whole and streamed, natively and through the OpenAI API, with who asked and how long."""
+    """This covers complete and streamed responses of the native and the OpenAI API, with the caller
+    and the times."""
     fleet = await make_fleet("access: {require_key: true}")
     secret = await new_key(fleet, owner="team", name="ci", tier="premium")
     await post(session, fleet, path, body, **bearer(secret))
@@ -72,10 +74,10 @@ async def test_the_endpoints_counts_are_recorded(
     assert 0 <= row.first_token_seconds <= row.total_seconds
 
 
-async def test_a_stream_without_counts_is_counted_and_marked(
+async def test_a_stream_without_counts_is_estimated(
     make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """OpenAI's streams carry none unless they are asked for."""
+    """OpenAI streams have no counts unless the request asks for them."""
     fleet = await make_fleet("access: {}\n")
     await post(session, fleet, "/v1/chat/completions", {**CHAT, "max_tokens": 40, "stream": True})
     (row,) = await recorded(fleet)
@@ -85,10 +87,11 @@ async def test_a_stream_without_counts_is_counted_and_marked(
     assert row.prompt_tokens
 
 
-async def test_who_leaves_is_recorded_with_what_it_took(
+async def test_a_client_that_hangs_up_is_recorded_with_its_usage(
     make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """In the middle of a stream, and while a whole answer is being made."""
+    """This covers a client that hangs up within a stream, and one that waits for a complete
+    response."""
     fleet = await make_fleet("access: {}\n")
     stream = {"model": MODEL, "prompt": "x", "options": {"num_predict": 1000}}
     async with session.post(f"{fleet.url}/api/generate", json=stream) as response:
@@ -99,8 +102,7 @@ async def test_who_leaves_is_recorded_with_what_it_took(
     fleet.nodes["gpu-1"].faults.set("hang")
     fleet.nodes["gpu-2"].faults.set("hang")
     whole = asyncio.create_task(post(session, fleet, "/api/chat", {**CHAT, "stream": False}))
-    while not fleet.app.dispatcher.leases:
-        await asyncio.sleep(0)
+    await until(lambda: fleet.app.dispatcher.leases)
     whole.cancel()
     await asyncio.gather(whole, return_exceptions=True)
     await fleet.check_clean()
@@ -113,10 +115,10 @@ async def test_who_leaves_is_recorded_with_what_it_took(
     assert waited.prompt_tokens
 
 
-async def test_refusals_and_lists_are_recorded_too(
+async def test_rejections_and_lists_are_recorded(
     make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """Whoever asked is known by its address; and a list takes no tokens."""
+    """The caller is identified by its address; a list takes no tokens."""
     fleet = await make_fleet("access: {tiers: {anonymous: {requests_per_minute: 2}}}")
     async with session.get(f"{fleet.url}/api/tags") as response:
         assert response.status == 200
@@ -124,18 +126,18 @@ async def test_refusals_and_lists_are_recorded_too(
     await post(session, fleet, "/api/chat", body)
     async with session.post(f"{fleet.url}/api/chat", json=body) as response:
         assert response.status == 429
-    listed, answered, refused = await recorded(fleet)
-    assert {row.caller for row in (listed, answered, refused)} == {"addr:127.0.0.1"}
-    assert {row.tier for row in (listed, answered, refused)} == {"anonymous"}
-    assert (refused.status, refused.failure) == (429, "rate_limit_exceeded")
+    listed, answered, rejected = await recorded(fleet)
+    assert {row.caller for row in (listed, answered, rejected)} == {"addr:127.0.0.1"}
+    assert {row.tier for row in (listed, answered, rejected)} == {"anonymous"}
+    assert (rejected.status, rejected.failure) == (429, "rate_limit_exceeded")
     assert listed.output_tokens is None
-    assert not refused.estimated
+    assert not rejected.estimated
 
 
-async def test_what_was_used_today_counts_after_a_restart(
+async def test_daily_usage_counts_after_a_restart(
     make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """A daily budget is not renewed by starting the router anew."""
+    """Restarting the router does not renew a daily quota."""
     limits = "access: {tiers: {standard: {tokens_per_day: 500}}}"
     first = await make_fleet(limits)
     secret = await new_key(first)
@@ -153,13 +155,14 @@ async def test_what_was_used_today_counts_after_a_restart(
 
 
 @pytest.mark.parametrize("extra", ["", MANAGE])
-async def test_a_router_without_a_store_records_nothing_until_one_is_needed(
+async def test_a_router_without_a_configured_store_creates_no_file(
     extra: str,
     session: aiohttp.ClientSession,
     tmp_path: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """No file is made in anybody's home by running the router, whatever is open without a key."""
+    """Running the router leaves the user's home directory untouched, whatever is open without a
+    key."""
     monkeypatch.setenv("OLLA_HOME", str(tmp_path / "home"))
     nodes = {"gpu-1": (MODEL,)}
     async with Fleet(nodes, extra) as fleet:
@@ -168,23 +171,24 @@ async def test_a_router_without_a_store_records_nothing_until_one_is_needed(
     assert not (tmp_path / "home").exists()
 
 
-@pytest.mark.parametrize("keep", [False, True])
-async def test_what_was_said_is_kept_only_when_the_operator_wants_it(
-    keep: bool, make_fleet: MakeFleet, session: aiohttp.ClientSession, tmp_path: Any
+@pytest.mark.parametrize("enabled", [False, True])
+async def test_content_is_stored_only_with_log_content(
+    enabled: bool, make_fleet: MakeFleet, session: aiohttp.ClientSession, tmp_path: Any
 ) -> None:
-    """Neither in the store nor in the log, unless log_content is on; then in the store."""
-    fleet = await make_fleet(f"access: {{log_content: {str(keep).lower()}}}")
+    """Prompts and responses are in neither store nor log; with `log_content` they are in the
+    store."""
+    fleet = await make_fleet(f"access: {{log_content: {str(enabled).lower()}}}")
     answer = await post(session, fleet, "/api/chat", {**CHAT, **SHORT, "stream": False})
     (row,) = await recorded(fleet)
     content = await fleet.app.access.store_service.tried(
         lambda store: store.usage.content(row.request_id)
     )
-    if keep:
+    if enabled:
         assert content is not None
-        assert SECRET_WORDS in content[0]
+        assert SECRET_TEXT in content[0]
         assert json.loads(content[1]) == json.loads(answer)
     else:
         assert content is None
         files = b"".join(path.read_bytes() for path in tmp_path.iterdir() if path.is_file())
-        assert SECRET_WORDS.encode() not in files
-    assert SECRET_WORDS not in fleet.log.getvalue()
+        assert SECRET_TEXT.encode() not in files
+    assert SECRET_TEXT not in fleet.log.getvalue()

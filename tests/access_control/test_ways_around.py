@@ -1,4 +1,4 @@
-"""Ways around keys and limits that are none."""
+"""Attempts to bypass keys and limits fail."""
 
 import asyncio
 import sqlite3
@@ -16,8 +16,9 @@ from tests.access_control.test_usage import CHAT, recorded
 GUARDED = "access: {require_key: true, keys: [{name: ci, key: static-key-of-ci}]}\n"
 
 
-async def test_a_long_body_is_held_for_nobody_who_is_not_let_in(make_fleet: MakeFleet) -> None:
-    """The refusal comes before the body, and no room is taken for what was announced."""
+async def test_an_unauthorized_long_body_takes_no_memory(make_fleet: MakeFleet) -> None:
+    """The rejection is sent before the body is read, and nothing is reserved for its announced
+    length."""
     fleet = await make_fleet(GUARDED)
     reader, writer = await asyncio.open_connection("127.0.0.1", int(fleet.url.rsplit(":", 1)[1]))
     try:
@@ -30,20 +31,20 @@ async def test_a_long_body_is_held_for_nobody_who_is_not_let_in(make_fleet: Make
         await writer.wait_closed()
 
 
-async def test_a_long_body_with_a_key_is_read(
+async def test_an_authorized_long_body_is_read(
     make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """By either way in."""
+    """It is longer than the fast path reads at once."""
     fleet = await make_fleet(GUARDED)
     body = {**GENERATE, "prompt": "x" * 200_000}
     assert (await post(session, fleet, body, **bearer("static-key-of-ci"))).status == 200
     assert fleet.app.services.body_budget.taken == 0
 
 
-async def test_more_keys_are_no_way_to_more(
+async def test_more_keys_do_not_raise_a_limit(
     make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """Those of one owner count together; those of nobody by themselves."""
+    """Keys of one owner share a limit; keys without an owner are counted separately."""
     fleet = await make_fleet("access: {tiers: {member: {requests_per_minute: 1}}}")
     stopped(fleet.app)
     mine = [await new_key(fleet, number, owner="me", tier="member") for number in (1, 2)]
@@ -52,10 +53,11 @@ async def test_more_keys_are_no_way_to_more(
     assert [(await post(session, fleet, **bearer(key))).status for key in free] == [200, 200]
 
 
-async def test_an_address_counts_as_its_network_and_from_all_lines(
+async def test_an_ipv6_address_counts_as_its_network(
     make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """Of IPv6 the first half, and of several lines the last one that was added."""
+    """A /64 network counts as one address. Of several X-Forwarded-For fields the last entry
+    counts."""
     fleet = await make_fleet("access: {trusted_proxies: [127.0.0.1]}")
     settings = fleet.app.settings
     rates = settings.server.rate_limits.model_copy(update={"per_ip_requests_per_minute": 2})
@@ -89,7 +91,7 @@ async def test_an_address_counts_as_its_network_and_from_all_lines(
         ("POST", "/api/pull", {"model": MODEL}),
     ],
 )
-async def test_a_plain_reverse_proxy_makes_nobody_an_administrator(
+async def test_a_plain_local_proxy_grants_no_rights(
     method: str,
     path: str,
     body: object,
@@ -97,18 +99,18 @@ async def test_a_plain_reverse_proxy_makes_nobody_an_administrator(
     make_fleet: MakeFleet,
     session: aiohttp.ClientSession,
 ) -> None:
-    """A proxy on the router's machine that adds no header and rewrites `Host`, as the one in
-    Ollama's FAQ does, sends bytes that a program there would send, whoever its client is."""
+    """A proxy on the router's machine that adds no header and rewrites `Host`, like the one in
+    Ollama's FAQ, sends the same bytes as a local program, whoever its client is."""
     fleet = await make_fleet(f"access: {{require_key: {required}}}\n")
     async with session.request(method, fleet.url + path, json=body) as response:
         assert response.status == (401 if required == "true" else 403)
     assert await fleet.app.access.store_service.tried(lambda store: store.keys.every()) == []
 
 
-async def test_what_was_passed_on_counts_whatever_was_announced(
+async def test_generated_tokens_count_whatever_the_announced_maximum(
     make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """A client says that it wants one token, in a word that the endpoint does not obey."""
+    """A client announces one token, in a field that the endpoint ignores."""
     fleet = await make_fleet("access: {}\n")
     body = {**CHAT, "stream": True, "max_tokens": 60, "max_completion_tokens": 1}
     async with session.post(f"{fleet.url}/v1/chat/completions", json=body) as response:
@@ -118,10 +120,10 @@ async def test_what_was_passed_on_counts_whatever_was_announced(
     assert abs(row.output_tokens - events) <= max(5, events // 5)
 
 
-async def test_a_day_s_budget_of_an_address_survives_a_restart(
+async def test_the_daily_quota_of_an_address_survives_a_restart(
     make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """As that of a key does."""
+    """This holds as for a key."""
     limits = "access: {tiers: {anonymous: {tokens_per_day: 500}}}"
     body = {"model": MODEL, "prompt": "x", "stream": False, "options": {"num_predict": 400}}
     first = await make_fleet(limits)
@@ -133,10 +135,10 @@ async def test_a_day_s_budget_of_an_address_survives_a_restart(
         assert int(response.headers["X-RateLimit-Remaining"]) == 500 - used
 
 
-async def test_a_store_that_is_replaced_is_opened_anew(
+async def test_a_replaced_store_is_reopened(
     make_fleet: MakeFleet, session: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
-    """A backup that is put back holds, and what is revoked in it is revoked."""
+    """After a backup is restored its keys are valid, and keys that it lacks are not."""
     fleet = await make_fleet("access: {require_key: true}")
     secret = await new_key(fleet)
     assert (await post(session, fleet, **bearer(secret))).status == 200
@@ -155,10 +157,11 @@ async def test_a_store_that_is_replaced_is_opened_anew(
     assert "replaced" in fleet.log.getvalue()
 
 
-async def test_a_store_that_is_gone_is_said_to_be(
+async def test_a_deleted_store_is_reported(
     make_fleet: MakeFleet, session: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
-    """Known keys go on; nothing is written into a file that nobody sees."""
+    """Known keys stay valid, a metric reports the loss, and nothing is written to the deleted
+    file."""
     fleet = await make_fleet("access: {require_key: true}")
     secret = await new_key(fleet)
     for path in tmp_path.glob("olla.db*"):
@@ -170,11 +173,11 @@ async def test_a_store_that_is_gone_is_said_to_be(
 
 
 @pytest.mark.parametrize("path", ["/api/generate", "/api/tags", "/olla/management/models", "/chat"])
-async def test_trying_keys_counts_against_the_address(
+async def test_guessing_keys_is_rate_limited_by_address(
     path: str, make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """Whoever has none, or a wrong one, comes to a limit as well, and a key that asks for what it
-    may not comes to its own."""
+    """Requests with a missing or wrong key count against the anonymous limit. Requests that a key
+    has no right to count against the key's limit."""
     fleet = await make_fleet(
         "access: {require_key: true, tiers: {anonymous: {requests_per_minute: 2}, "
         "standard: {requests_per_minute: 3}}}"
@@ -195,10 +198,10 @@ async def test_trying_keys_counts_against_the_address(
     assert statuses == [403, 403, 403, 429]
 
 
-async def test_a_store_that_comes_back_charges_nothing_twice(
+async def test_a_reopened_store_charges_nothing_twice(
     make_fleet: MakeFleet, session: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
-    """What this process has seen today is counted already when the file is opened anew."""
+    """The process has already counted today's usage when the file is reopened."""
     fleet = await make_fleet("access: {tiers: {anonymous: {tokens_per_day: 500}}}")
     body = {"model": MODEL, "prompt": "x", "stream": False, "options": {"num_predict": 100}}
     assert (await post(session, fleet, body)).status == 200

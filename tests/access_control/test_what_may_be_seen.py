@@ -1,4 +1,4 @@
-"""What each caller may see of the fleet, looked for in every answer there is: body and headers."""
+"""Which parts of the fleet each caller can see, in the body and headers of every response."""
 
 import json
 import re
@@ -42,7 +42,7 @@ INFERENCE: list[Request] = [
     ("POST", "/olla/management/chat", CHAT),
     ("POST", "/olla/management/generate", GENERATE),
 ]
-REFUSED: list[Request] = [
+REJECTED: list[Request] = [
     ("POST", "/api/generate", {**GENERATE, "model": "shown-modle"}),
     ("POST", "/v1/chat/completions", {**CHAT, "model": "shown-modle"}),
     ("POST", "/chat", {"message": "hi", "model": "shown-nowhere"}),
@@ -56,8 +56,8 @@ REFUSED: list[Request] = [
 ]
 
 
-def own_requests(app: App) -> list[Request]:
-    """A GET and a POST of each of olla's own paths."""
+def internal_requests(app: App) -> list[Request]:
+    """Return a GET and a POST of each internal path of olla."""
     known = [path for path in app.downstream.internal_routes.paths if path.startswith("/")]
     paths = [path.replace("*", "1") for path in known]
     both: list[tuple[str, Any]] = [("GET", None), ("POST", {})]
@@ -67,7 +67,7 @@ def own_requests(app: App) -> list[Request]:
 async def answers(
     url: str, requests: Iterable[Request], **headers: str
 ) -> AsyncIterator[tuple[Request, int, str]]:
-    """Status and whole text of each answer, headers included."""
+    """Yield the status and the full text of each response, headers included."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     async with aiohttp.ClientSession() as session:
         for request in requests:
@@ -77,8 +77,8 @@ async def answers(
                 yield request, response.status, f"{head}\n\n{await response.text()}"
 
 
-async def busy(fleet: Fleet) -> None:
-    """Let every model be asked for on every endpoint, so that there is something to be told."""
+async def use_every_model(fleet: Fleet) -> None:
+    """Use every model on every endpoint, so that each appears in status pages and metrics."""
     for model, endpoint in (
         *((name, "gpu-hidden") for name in (HIDDEN, ELSEWHERE, SHOWN)),
         *((name, "gpu-shown") for name in (SHOWN, HIDDEN)),
@@ -91,25 +91,25 @@ async def busy(fleet: Fleet) -> None:
         await fleet.app.prober.probed(name)
 
 
-def everything(fleet: Fleet) -> list[Request]:
-    """Every request there is."""
-    return [*own_requests(fleet.app), *LISTS, *INFERENCE, *REFUSED]
+def all_requests(fleet: Fleet) -> list[Request]:
+    """Return every request of this module."""
+    return [*internal_requests(fleet.app), *LISTS, *INFERENCE, *REJECTED]
 
 
 def addresses(fleet: Fleet) -> "re.Pattern[str]":
-    """Where the nodes are."""
+    """Match the ports of the nodes."""
     ports = [node.url.rpartition(":")[2] for node in fleet.nodes.values()]
     return re.compile("|".join(rf"(?<!\d){port}(?!\d)" for port in ports))
 
 
-async def test_a_key_for_a_part_of_the_fleet_sees_no_other(make_fleet: MakeFleet) -> None:
-    """No name of another endpoint or model in any answer, and no address."""
+async def test_a_restricted_key_sees_only_its_part_of_the_fleet(make_fleet: MakeFleet) -> None:
+    """No response names another endpoint or model, or an address."""
     fleet = await make_fleet(KEYS, nodes=NODES)
-    await busy(fleet)
+    await use_every_model(fleet)
     others = re.compile("gpu-hidden|hidden-model|elsewhere-model")
     shown = {"Authorization": "Bearer key-of-part", "X_Olla_Explain": "1"}
     seen: dict[str, str] = {}
-    async for request, status, text in answers(fleet.url, everything(fleet), **shown):
+    async for request, status, text in answers(fleet.url, all_requests(fleet), **shown):
         assert others.search(text) is None, (request, text)
         assert addresses(fleet).search(text) is None, (request, text)
         assert status < 500, (request, text)
@@ -173,15 +173,17 @@ async def test_counts_are_of_what_a_key_may_see(make_fleet: MakeFleet) -> None:
 
 
 @pytest.mark.parametrize("key", [None, "key-of-plain"])
-async def test_who_is_no_admin_sees_no_address(key: str | None, make_fleet: MakeFleet) -> None:
-    """Names and states of all endpoints, but nowhere their hosts and ports; not in errors, while a
-    node refuses connections, either."""
+async def test_callers_without_the_admin_right_see_no_addresses(
+    key: str | None, make_fleet: MakeFleet
+) -> None:
+    """They see names and states of all endpoints, but no hosts and ports, even in errors while a
+    node refuses connections."""
     fleet = await make_fleet(KEYS, nodes=NODES)
-    await busy(fleet)
+    await use_every_model(fleet)
     await fleet.nodes["gpu-hidden"].refuse()
     shown = {"X_Olla_Explain": "1"} | ({} if key is None else {"Authorization": f"Bearer {key}"})
     failing = [("POST", "/api/generate", {**GENERATE, "model": ELSEWHERE})]
-    requests = [*failing, *everything(fleet)]
+    requests = [*failing, *all_requests(fleet)]
     found = ""
     async for request, _, text in answers(fleet.url, requests, **shown):
         assert addresses(fleet).search(text) is None, (request, text)
@@ -192,11 +194,11 @@ async def test_who_is_no_admin_sees_no_address(key: str | None, make_fleet: Make
 
 
 async def test_an_admin_sees_addresses(make_fleet: MakeFleet) -> None:
-    """And all endpoints and models."""
+    """An admin also sees all endpoints and models."""
     fleet = await make_fleet(KEYS, nodes=NODES)
-    await busy(fleet)
+    await use_every_model(fleet)
     shown = {"Authorization": "Bearer key-of-boss"}
-    requests = own_requests(fleet.app)
+    requests = internal_requests(fleet.app)
     found: dict[str, str] = {}
     async for request, status, text in answers(fleet.url, requests, **shown):
         if status == 200:
@@ -210,22 +212,22 @@ async def test_an_admin_sees_addresses(make_fleet: MakeFleet) -> None:
 
 
 async def test_a_key_without_the_right_to_lists_sees_no_models(make_fleet: MakeFleet) -> None:
-    """Neither in lists nor in any status: those are refused."""
+    """Lists and status pages are rejected."""
     fleet = await make_fleet(KEYS, nodes=NODES)
-    await busy(fleet)
+    await use_every_model(fleet)
     names = re.compile("shown-model|hidden-model|elsewhere-model|gpu-shown|gpu-hidden")
     shown = {"Authorization": "Bearer key-of-mute"}
-    requests = [*own_requests(fleet.app), *LISTS]
-    refused: set[str] = set()
+    requests = [*internal_requests(fleet.app), *LISTS]
+    rejected: set[str] = set()
     async for request, status, text in answers(fleet.url, requests, **shown):
         assert names.search(text) is None, (request, text)
         if status == 403:
-            refused.add(request[1])
-    assert {"/api/status", "/internal/status", "/metrics", "/api/tags"} <= refused
+            rejected.add(request[1])
+    assert {"/api/status", "/internal/status", "/metrics", "/api/tags"} <= rejected
 
 
-async def test_an_endpoint_without_a_name_is_not_called_by_its_address() -> None:
-    """Callers see its name in headers, errors and metrics."""
+async def test_an_endpoint_without_a_name_gets_a_neutral_one() -> None:
+    """Callers see the name in headers, errors and metrics, so it must not contain the address."""
     async with Fleet(NODES) as fleet:
         ports = addresses(fleet)
         urls = [node.url for node in fleet.nodes.values()]
@@ -238,16 +240,16 @@ async def test_an_endpoint_without_a_name_is_not_called_by_its_address() -> None
         try:
             await app.prober.first_pass()
             assert [*app.prober.snapshot.by_name] == ["endpoint-1", "endpoint-2"]
-            requests = [*own_requests(app), *LISTS, *INFERENCE]
+            requests = [*internal_requests(app), *LISTS, *INFERENCE]
             async for request, _, answer in answers(app.url, requests, X_Olla_Explain="1"):
                 assert ports.search(answer) is None, (request, answer)
         finally:
             await app.stop()
 
 
-async def test_a_token_in_a_path_of_the_operator_s_is_nowhere_shown() -> None:
-    """Neither in states and errors, to an admin either, nor in the log, while the endpoint answers
-    its probes badly."""
+async def test_a_token_in_a_configured_path_is_never_shown() -> None:
+    """It is absent from the log, status pages and errors, also for an admin, while the endpoint
+    fails its probes."""
     async with Fleet(NODES) as fleet:
         url = fleet.nodes["gpu-shown"].url
         endpoint = (
@@ -264,7 +266,7 @@ async def test_a_token_in_a_path_of_the_operator_s_is_nowhere_shown() -> None:
             view = app.prober.snapshot.by_name["gpu-shown"]
             assert "GET /no/list answered 404" in (view.last_error or "")
             shown = {"Authorization": "Bearer key-of-boss", "X_Olla_Explain": "1"}
-            requests = [*own_requests(app), *LISTS, *INFERENCE]
+            requests = [*internal_requests(app), *LISTS, *INFERENCE]
             async for request, _, answer in answers(app.url, requests, **shown):
                 assert "hush" not in answer, request
         finally:

@@ -1,4 +1,4 @@
-"""Keys: who is let in, and what the others are told, in the dialect of the path."""
+"""Authentication with keys: accepted requests, and rejections in the dialect of the path."""
 
 import asyncio
 from pathlib import Path
@@ -10,7 +10,15 @@ import pytest
 from olla.dialects.dialect import Right
 from olla.settings import parse
 from olla.settings.access import Access
-from tests.access_control.conftest import CALLS, MODEL, OTHER, MakeFleet, bearer, new_key, said
+from tests.access_control.conftest import (
+    CALLS,
+    MODEL,
+    OTHER,
+    MakeFleet,
+    bearer,
+    error_message,
+    new_key,
+)
 from tests.access_control.test_usage import recorded
 from tests.routers import settings_text
 
@@ -25,7 +33,7 @@ DIALECTS = sorted(CALLS)
 async def ask(
     session: aiohttp.ClientSession, url: str, dialect: str, **headers: str
 ) -> tuple[int, Any, dict[str, str]]:
-    """Status, JSON body and headers of a small request."""
+    """Send a short request; returns the status, the JSON body and the headers of the response."""
     path, body = CALLS[dialect]
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     async with session.post(url + path, json=body, headers=named) as response:
@@ -33,10 +41,10 @@ async def ask(
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-async def test_a_key_opens_and_its_lack_is_said(
+async def test_a_key_is_accepted_and_its_absence_reported(
     dialect: str, make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """As a bearer token or in X-API-Key, static or stored."""
+    """Static and stored keys are accepted as a bearer token or in X-API-Key."""
     fleet = await make_fleet(GUARDED)
     secret = await new_key(fleet)
     for headers in (
@@ -50,14 +58,15 @@ async def test_a_key_opens_and_its_lack_is_said(
         assert status == (404 if dialect == "anthropic" and status == 404 else 200)
     status, body, headers = await ask(session, fleet.url, dialect)
     assert status == 401
-    assert "Authorization: Bearer" in said(dialect, body)
+    assert "Authorization: Bearer" in error_message(dialect, body)
     assert headers["x-should-retry"] == "false"
 
 
 async def test_of_two_keys_the_valid_one_is_used(
     make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """Whichever field it is in; without one, a key of ours is not overlooked beside another."""
+    """This holds in either field. An invalid olla key is rejected if there is no valid one beside
+    it."""
     fleet, other = await make_fleet(), await make_fleet()
     good = await new_key(fleet, 1)
     revoked, expired = await new_key(fleet, 2), await new_key(fleet, 3, expires=10.0)
@@ -82,61 +91,61 @@ async def test_of_two_keys_the_valid_one_is_used(
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("shown", ["oa-nobody-has-this", "static-key-of-cI", "x" * 4000, "ÿ"])
-async def test_a_key_that_nobody_has_is_refused(
+async def test_an_unknown_key_is_rejected(
     dialect: str, shown: str, make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """Whatever it looks like, and never repeated."""
+    """It is never repeated in the response or the log."""
     fleet = await make_fleet(GUARDED)
     status, body, _ = await ask(session, fleet.url, dialect, Authorization=f"Bearer {shown}")
     assert status == 401
-    assert said(dialect, body).startswith("Invalid API key provided")
+    assert error_message(dialect, body).startswith("Invalid API key provided")
     assert shown not in str(body)
     assert shown not in fleet.log.getvalue()
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-async def test_a_revoked_key_is_refused_at_once(
+async def test_a_revoked_key_is_rejected_at_once(
     dialect: str, make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """The next request after it was revoked, on a connection that stands."""
+    """The next request is rejected, on an open connection too."""
     fleet = await make_fleet(GUARDED)
     secret = await new_key(fleet)
     assert (await ask(session, fleet.url, "native", **bearer(secret)))[0] == 200
     await fleet.app.access.store_service.revoke("1")
     status, body, _ = await ask(session, fleet.url, dialect, **bearer(secret))
     assert status == 401
-    assert "revoked" in said(dialect, body)
+    assert "revoked" in error_message(dialect, body)
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-async def test_an_expired_key_is_refused(
+async def test_an_expired_key_is_rejected(
     dialect: str, make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """Its time was over in 1970."""
+    """The key expired in 1970."""
     fleet = await make_fleet(GUARDED)
     secret = await new_key(fleet, expires=10.0)
     status, body, _ = await ask(session, fleet.url, dialect, **bearer(secret))
     assert status == 401
-    assert "expired" in said(dialect, body)
+    assert "expired" in error_message(dialect, body)
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-async def test_a_key_without_the_right_is_refused(
+async def test_a_key_without_the_right_is_rejected(
     dialect: str, make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """It hears what it may."""
+    """The error lists the key's rights."""
     fleet = await make_fleet(GUARDED)
     secret = await new_key(fleet, rights=frozenset({Right.LIST}))
     status, body, _ = await ask(session, fleet.url, dialect, **bearer(secret))
     assert status == 403
-    assert "it may list" in said(dialect, body)
+    assert "it may list" in error_message(dialect, body)
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-async def test_a_key_for_other_models_is_refused(
+async def test_a_key_for_other_models_is_rejected(
     dialect: str, make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """And one for this model is not."""
+    """A key for this model is accepted."""
     fleet = await make_fleet(GUARDED)
     other, this = (
         await new_key(fleet, 1, models=("mis*",)),
@@ -144,7 +153,7 @@ async def test_a_key_for_other_models_is_refused(
     )
     status, body, _ = await ask(session, fleet.url, dialect, **bearer(other))
     assert status == 403
-    assert "mis*" in said(dialect, body)
+    assert "mis*" in error_message(dialect, body)
     status, _, _ = await ask(session, fleet.url, dialect, **bearer(this))
     assert status != 403
 
@@ -163,10 +172,10 @@ async def test_a_key_for_other_models_is_refused(
         ("create", {"model": "llama3.2:mine", "From": OTHER}, 400),
     ],
 )
-async def test_every_model_that_is_read_or_made_must_be_the_keys(
+async def test_a_key_for_some_models_creates_no_others(
     path: str, body: Any, status: int, make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """A key for some models copies and creates none of the others, nor from them."""
+    """It neither copies nor creates other models, nor reads from them."""
     fleet = await make_fleet(GUARDED)
     secret = await new_key(fleet, rights=frozenset(Right), models=("llama3.2*",))
     url = f"{fleet.url}/api/{path}"
@@ -174,10 +183,10 @@ async def test_every_model_that_is_read_or_made_must_be_the_keys(
         assert response.status == status, await response.text()
 
 
-async def test_a_key_for_some_endpoints_goes_nowhere_else(
+async def test_a_key_for_some_endpoints_uses_no_others(
     make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """However busy; and what is only elsewhere is not for it."""
+    """This holds under load; models that only other endpoints have are unknown to it."""
     fleet = await make_fleet(GUARDED)
     secret = await new_key(fleet, endpoints=("gpu-2",))
     url, body = f"{fleet.url}/api/generate", {"model": MODEL, "prompt": "x", "stream": False}
@@ -193,10 +202,11 @@ async def test_a_key_for_some_endpoints_goes_nowhere_else(
         assert response.status == 404
 
 
-async def test_what_changes_nodes_takes_a_key_with_that_right(
+async def test_management_needs_a_key_with_the_right(
     make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """Where keys are required, wherever the caller is."""
+    """This holds wherever keys are required, for local callers too; pinning an endpoint needs the
+    admin right."""
     fleet = await make_fleet(GUARDED)
     managing = await new_key(fleet, rights=frozenset({Right.MANAGE}))
     copy = {"source": MODEL, "destination": "mine"}
@@ -217,10 +227,10 @@ async def test_what_changes_nodes_takes_a_key_with_that_right(
         *("/internal/status", "/internal/process", "/metrics", "/api/status"),
     ],
 )
-async def test_lists_and_the_router_s_state_take_a_key_too(
+async def test_lists_and_status_pages_need_a_key(
     path: str, make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """Where keys are required, wherever the caller is; health checks need none."""
+    """This holds wherever keys are required, for local callers too; health checks need none."""
     fleet = await make_fleet(GUARDED)
     for headers, status in (({}, 401), (bearer("static-key-of-ci"), 200)):
         async with session.get(fleet.url + path, headers=headers) as response:
@@ -230,14 +240,14 @@ async def test_lists_and_the_router_s_state_take_a_key_too(
             assert response.status == 200
 
 
-async def test_what_is_open_without_a_key_is_what_the_setting_names(
+async def test_anonymous_operations_are_those_of_the_setting(
     make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """Nothing, if it names nothing; and new settings hold for callers that are known already."""
+    """An empty setting allows nothing, and new settings apply to callers that are already known."""
     copy = {"source": MODEL, "destination": "mine"}
 
     async def statuses() -> list[int]:
-        found = []
+        received = []
         for method, path, body in (
             ("GET", "/api/tags", None),
             ("GET", "/metrics", None),
@@ -245,8 +255,8 @@ async def test_what_is_open_without_a_key_is_what_the_setting_names(
             ("POST", "/api/copy", copy),
         ):
             async with session.request(method, fleet.url + path, json=body) as response:
-                found.append(response.status)
-        return found
+                received.append(response.status)
+        return received
 
     fleet = await make_fleet()
     assert await statuses() == [200, 200, 200, 403]
@@ -261,10 +271,10 @@ async def test_what_is_open_without_a_key_is_what_the_setting_names(
         assert await statuses() == expected, operations
 
 
-async def test_an_open_router_lets_clients_show_what_they_like(
+async def test_an_open_router_accepts_foreign_keys(
     make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """SDKs must send something; but what looks like a key of ours has to be one."""
+    """SDKs must send a key; one with olla's prefix must be valid."""
     fleet = await make_fleet()
     assert (await ask(session, fleet.url, "openai", **bearer("sk-anything")))[0] == 200
     assert (await ask(session, fleet.url, "openai", **bearer("oa-nobody-has-this")))[0] == 401
@@ -272,37 +282,37 @@ async def test_an_open_router_lets_clients_show_what_they_like(
     assert (await ask(session, fleet.url, "openai", **bearer(secret)))[0] == 200
 
 
-async def test_a_key_made_by_another_process_works_at_once(
+async def test_a_key_created_by_another_process_works_at_once(
     make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """The store is asked for what is not known here, also by many at once."""
+    """Unknown keys are looked up in the store, also for many concurrent requests."""
     first, second = await make_fleet(GUARDED), await make_fleet(GUARDED)
     secret = await new_key(first)
-    asked = [ask(session, second.url, "native", **bearer(secret)) for _ in range(20)]
-    assert {status for status, _, _ in await asyncio.gather(*asked)} == {200}
+    requests = [ask(session, second.url, "native", **bearer(secret)) for _ in range(20)]
+    assert {status for status, _, _ in await asyncio.gather(*requests)} == {200}
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-async def test_without_its_store_known_keys_go_on_and_others_hear_why(
+async def test_without_the_store_known_keys_work_and_others_get_503(
     dialect: str, make_fleet: MakeFleet, session: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
-    """503 with a time to come again, not 401: the key may be good."""
+    """The 503 has Retry-After. It is not a 401, since the key may be valid."""
     (tmp_path / "a file").write_text("no folder")
     fleet = await make_fleet(GUARDED, store=f"sqlite:///{tmp_path}/a file/olla.db")
     status, _, _ = await ask(session, fleet.url, "native", **bearer("static-key-of-ci"))
     assert status == 200
     status, body, headers = await ask(session, fleet.url, dialect, **bearer("oa-perhaps-good"))
     assert status == 503
-    assert "store" in said(dialect, body)
+    assert "store" in error_message(dialect, body)
     assert int(headers["Retry-After"]) >= 1
     assert "store unavailable" in fleet.log.getvalue()
 
 
-async def test_what_made_a_key_decides_how_long_it_lives(
+async def test_a_key_is_valid_as_long_as_the_key_that_created_it(
     make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """A key of the file that is taken out, or gets another secret, ends what it has made; keys
-    that were made without one end once that is closed again."""
+    """Removing a configured key, or changing its secret, revokes the keys that it created. Keys
+    created without a key are revoked once `open_keys` is turned off."""
     keys = "access: {{keys: [{{name: root, key: {}, operations: [admin]}}]}}\n"
     settings = keys.format("the-first-secret") + "surfaces: {chat: {open_keys: true}}\n"
     fleet = await make_fleet(settings)
@@ -325,10 +335,10 @@ async def test_what_made_a_key_decides_how_long_it_lives(
     assert await statuses("surfaces: {chat: {open_keys: true}}\n") == [401, 200]
 
 
-async def test_a_key_of_a_tier_that_is_taken_out_is_refused(
+async def test_a_key_of_a_removed_tier_is_rejected(
     make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """It would have no limits; it is good again once the tier is defined again."""
+    """It would have no limits; it is valid again once the tier is defined again."""
     tiers = "access: {tiers: {gold: {requests_per_minute: 100}}}\n"
     fleet = await make_fleet(tiers)
     secret = await new_key(fleet, tier="gold")
@@ -337,4 +347,4 @@ async def test_a_key_of_a_tier_that_is_taken_out_is_refused(
         await fleet.app.reload(parse(settings_text(urls, fleet.extra.replace(tiers, extra)), {}))
         found, body, _ = await ask(session, fleet.url, "native", **bearer(secret))
         assert found == status
-        assert found == 200 or "access.tiers.gold" in said("native", body)
+        assert found == 200 or "access.tiers.gold" in error_message("native", body)

@@ -1,4 +1,4 @@
-"""Routers over scripted endpoints, as the wire tests have them."""
+"""Provide the wire tests' routers over scripted endpoints."""
 
 from tests.wire.conftest import make_router
 

@@ -1,4 +1,4 @@
-"""What one endpoint tells of itself is that endpoint's problem."""
+"""Malformed data from one endpoint affects that endpoint only."""
 
 import asyncio
 import json
@@ -22,22 +22,28 @@ from tests.routers import Log, settings_text
 
 WELL, ODD = "smollm:latest", "bigint:latest"
 NINES = int("9" * 400)
-WATCHED = ("/api/status", "/internal/status", "/internal/status/models", "/api/tags", "/api/ps")
-WATCHED += ("/v1/models", "/olla/models", "/metrics", "/olla/management/models")
+STATUS_PATHS = (
+    "/api/status",
+    "/internal/status",
+    "/internal/status/models",
+    "/api/tags",
+    "/api/ps",
+)
+STATUS_PATHS += ("/v1/models", "/olla/models", "/metrics", "/olla/management/models")
 
 
-class TellingNode:
-    """An Ollama that tells of its models what a test says."""
+class ListingNode:
+    """An Ollama server whose lists and versions are set by the test."""
 
     def __init__(self, *models: dict[str, Any]) -> None:
         self.answers: dict[str, bytes] = {"/": b"Ollama is running"}
-        self.tell("/api/version", {"version": "0.12.0"})
-        self.tell("/api/ps", {"models": []})
-        self.tell("/api/tags", {"models": list(models)})
+        self.set_answer("/api/version", {"version": "0.12.0"})
+        self.set_answer("/api/ps", {"models": []})
+        self.set_answer("/api/tags", {"models": list(models)})
         self.url = ""
 
-    def tell(self, path: str, answer: Any) -> None:
-        """Answer so from now on; bytes as they are."""
+    def set_answer(self, path: str, answer: Any) -> None:
+        """Set the response for a path; bytes are sent unchanged."""
         text = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         self.answers[path] = text
 
@@ -55,8 +61,8 @@ class TellingNode:
 
 
 @asynccontextmanager
-async def fleet(*nodes: TellingNode, extra: str = "") -> AsyncIterator[App]:
-    """A router over such nodes, the first of which is `well` and the second `odd`."""
+async def fleet(*nodes: ListingNode, extra: str = "") -> AsyncIterator[App]:
+    """Run a router over the nodes; the first is named `well`, the second `odd`."""
     servers = []
     for node in nodes:
         servers.append(await asyncio.start_server(node.serve, "127.0.0.1", 0))
@@ -76,12 +82,12 @@ async def fleet(*nodes: TellingNode, extra: str = "") -> AsyncIterator[App]:
             await server.wait_closed()
 
 
-async def assert_well(app: App, session: aiohttp.ClientSession) -> None:
-    """The healthy node serves, and every list and status of the fleet is there."""
+async def assert_healthy(app: App, session: aiohttp.ClientSession) -> None:
+    """Check that the healthy node serves and that every list and status page responds."""
     body = {"model": WELL, "prompt": "x", "stream": False}
     async with session.post(f"{app.url}/api/generate", json=body) as response:
         assert response.status == 200, await response.text()
-    for path in WATCHED:
+    for path in STATUS_PATHS:
         async with session.get(app.url + path) as response:
             text = await response.text()
             assert response.status == 200, (path, text[:200])
@@ -93,13 +99,13 @@ async def assert_well(app: App, session: aiohttp.ClientSession) -> None:
 
 
 def logged(app: App, level: str) -> list[dict[str, Any]]:
-    """The lines of the log of that level."""
+    """Return the log lines of a level."""
     lines = [json.loads(line) for line in app.log.getvalue().splitlines()]  # type: ignore[attr-defined]
     return [line for line in lines if line.get("level") == level]
 
 
 async def probed(app: App) -> None:
-    """Both nodes were asked once more, the odd one first."""
+    """Probe both nodes once more, the odd one first."""
     await app.prober.probed("odd")
     await app.prober.probed("well")
 
@@ -116,23 +122,23 @@ async def probed(app: App) -> None:
         ("/api/ps", {"expires_at": "9999-12-31T23:59:59-23:59"}),
     ],
 )
-async def test_an_odd_number_of_one_node_is_that_node_s_problem(
+async def test_an_out_of_range_value_affects_its_node_only(
     path: str, entry: dict[str, Any], from_the_start: bool
 ) -> None:
-    """From the start or while it runs: the other node stays healthy and serves, and all lists and
-    states are told."""
-    well, odd = TellingNode({"name": WELL, "size": 990}), TellingNode({"name": ODD})
+    """Whether the data is malformed from the start or only later, the other node stays healthy and
+    serves, and all lists and status pages respond."""
+    well, odd = ListingNode({"name": WELL, "size": 990}), ListingNode({"name": ODD})
     answer = {"models": [{"name": ODD, **entry}]}
     if from_the_start:
-        odd.tell(path, answer)
+        odd.set_answer(path, answer)
     async with fleet(well, odd) as app, aiohttp.ClientSession() as session:
-        odd.tell(path, answer)
+        odd.set_answer(path, answer)
         await probed(app)
-        await assert_well(app, session)
+        await assert_healthy(app, session)
 
 
-def any_json(keys: list[str]) -> st.SearchStrategy[Any]:
-    """Whatever JSON there is, with keys that mean something."""
+def json_values(keys: list[str]) -> st.SearchStrategy[Any]:
+    """Generate JSON values, with these keys in objects."""
     return st.recursive(
         st.none()
         | st.booleans()
@@ -147,7 +153,7 @@ def any_json(keys: list[str]) -> st.SearchStrategy[Any]:
     )
 
 
-ENTRY = any_json(
+ENTRY = json_values(
     [
         *("name", "model", "id", "size", "size_vram", "digest", "details", "family", "families"),
         *("modified_at", "expires_at", "context_length", "capabilities", "created", "meta"),
@@ -162,17 +168,17 @@ ANSWERS = st.fixed_dictionaries(
 )
 
 
-def test_whatever_one_node_tells_the_other_is_well() -> None:
-    """Any JSON in the place of lists and versions: the other node serves, and the states and lists
-    of the fleet are told."""
-    well, odd = TellingNode({"name": WELL, "size": 990}), TellingNode({"name": ODD})
+def test_arbitrary_json_from_one_node_leaves_the_other_healthy() -> None:
+    """With any JSON in place of its lists and version, the other node serves, and all lists and
+    status pages respond."""
+    well, odd = ListingNode({"name": WELL, "size": 990}), ListingNode({"name": ODD})
 
-    async def hold(answers: dict[str, Any], app: App) -> None:
+    async def check(answers: dict[str, Any], app: App) -> None:
         for path, answer in answers.items():
-            odd.tell(path, answer)
+            odd.set_answer(path, answer)
         await probed(app)
         async with aiohttp.ClientSession() as session:
-            await assert_well(app, session)
+            await assert_healthy(app, session)
 
     with asyncio.Runner() as runner:
         entered = fleet(well, odd)
@@ -181,7 +187,7 @@ def test_whatever_one_node_tells_the_other_is_well() -> None:
         @settings(max_examples=25, deadline=None)
         @given(ANSWERS)
         def holds(answers: dict[str, Any]) -> None:
-            runner.run(hold(answers, app))
+            runner.run(check(answers, app))
 
         try:
             holds()
@@ -192,18 +198,17 @@ def test_whatever_one_node_tells_the_other_is_well() -> None:
             runner.run(entered.__aexit__(None, None, None))
 
 
-async def test_what_cannot_be_taken_in_marks_its_endpoint_alone(
+async def test_data_that_cannot_be_processed_excludes_its_endpoint_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Should an error be left in what is made of an endpoint's data: it is logged with that
-    endpoint's name, that endpoint gets no requests, and all others go on; when the data can be
-    taken in, it is back."""
+    """If processing an endpoint's data raises, the error is logged with the endpoint's name and
+    that endpoint gets no requests; the others serve. Once its data is valid, it is used again."""
     read = list_parsing.models
 
-    def unbounded(*told: Any, more: bool) -> Generator[None, None, Listing | None]:
-        found = yield from read(*told, more=more)
+    def unbounded(*arguments: Any, more: bool) -> Generator[None, None, Listing | None]:
+        found = yield from read(*arguments, more=more)
         models = {} if found is None else found.models
-        sizes = {1: NINES}  # only the odd node tells a size of 1
+        sizes = {1: NINES}  # only the odd node reports a size of 1
         return Listing(
             {
                 name: msgspec.structs.replace(model, size=sizes.get(model.size or 0, model.size))
@@ -211,13 +216,13 @@ async def test_what_cannot_be_taken_in_marks_its_endpoint_alone(
             }
         )
 
-    well, odd = TellingNode({"name": WELL}), TellingNode({"name": ODD}, {"name": WELL})
+    well, odd = ListingNode({"name": WELL}), ListingNode({"name": ODD}, {"name": WELL})
     async with fleet(well, odd) as app, aiohttp.ClientSession() as session:
         monkeypatch.setattr(inventory, "models", unbounded)
-        odd.tell("/api/tags", {"models": [{"name": WELL}, {"name": "new", "size": 1}]})
+        odd.set_answer("/api/tags", {"models": [{"name": WELL}, {"name": "new", "size": 1}]})
         await probed(app)
         await probed(app)
-        await assert_well(app, session)
+        await assert_healthy(app, session)
         view = app.prober.snapshot.by_name["odd"]
         assert view.health is Health.UNHEALTHY
         assert "OverflowError" in (view.last_error or "")
@@ -227,7 +232,7 @@ async def test_what_cannot_be_taken_in_marks_its_endpoint_alone(
         (line,) = logged(app, "error")
         assert (line["message"], line["endpoint"]) == ("endpoint data rejected", "odd")
         monkeypatch.undo()
-        odd.tell("/api/tags", {"models": [{"name": WELL}, {"name": "new", "size": 2}]})
+        odd.set_answer("/api/tags", {"models": [{"name": WELL}, {"name": "new", "size": 2}]})
         await probed(app)
         assert app.prober.snapshot.by_name["odd"].health is Health.HEALTHY
         assert {each.twin.name for each in twins.instances(canonical(WELL))} == {"well", "odd"}
@@ -235,17 +240,17 @@ async def test_what_cannot_be_taken_in_marks_its_endpoint_alone(
 
 
 class Broken:
-    """Whoever follows the fleet, with a mistake."""
+    """A listener for fleet changes that always raises."""
 
     def changed(self, _: object) -> None:
         raise ZeroDivisionError("a mistake")
 
 
-async def test_an_error_in_following_the_fleet_is_charged_to_no_endpoint(
+async def test_an_error_in_a_fleet_listener_does_not_affect_endpoints(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It is logged, and the endpoint that was probed last stays healthy."""
-    well, odd = TellingNode({"name": WELL}), TellingNode({"name": ODD})
+    """The error is logged, and the endpoint that was probed last stays healthy."""
+    well, odd = ListingNode({"name": WELL}), ListingNode({"name": ODD})
     async with fleet(well, odd) as app:
         monkeypatch.setattr(app, "admission", Broken())
         await probed(app)
@@ -255,21 +260,21 @@ async def test_an_error_in_following_the_fleet_is_charged_to_no_endpoint(
         monkeypatch.undo()
 
 
-async def test_more_models_than_are_read_are_cut_and_that_is_said() -> None:
-    """In the log once, and in the endpoint's state as long as it is so."""
+async def test_a_model_list_that_is_cut_is_logged_and_shown() -> None:
+    """The cut is logged once, and the endpoint's status shows it for as long as it lasts."""
     many = [{"name": f"m{number}"} for number in range(MODELS_MAX + 50)]
-    well, odd = TellingNode({"name": WELL}), TellingNode(*many)
+    well, odd = ListingNode({"name": WELL}), ListingNode(*many)
     async with fleet(well, odd) as app, aiohttp.ClientSession() as session:
-        odd.tell("/api/tags", {"models": [*many, {"name": "one-more"}]})
+        odd.set_answer("/api/tags", {"models": [*many, {"name": "one-more"}]})
         await probed(app)
-        await assert_well(app, session)
+        await assert_healthy(app, session)
         (line,) = [line for line in logged(app, "warning") if line["message"] == "model list cut"]
         assert (line["endpoint"], line["models_max"]) == ("odd", MODELS_MAX)
         async with session.get(f"{app.url}/internal/status/endpoints") as response:
             _, shown = (await response.json())["endpoints"]
         assert (shown["models"], shown["models_cut"]) == (MODELS_MAX, True)
         assert "only the first 10000 are known" in shown["reason"]
-        odd.tell("/api/tags", {"models": many[:5]})
+        odd.set_answer("/api/tags", {"models": many[:5]})
         await probed(app)
         async with session.get(f"{app.url}/internal/status/endpoints") as response:
             _, shown = (await response.json())["endpoints"]

@@ -1,4 +1,4 @@
-"""What is wrong with a request is said in the dialect of its path, and nothing goes to the log."""
+"""Invalid requests get an error in the dialect of their path, and log no error."""
 
 import asyncio
 import json
@@ -16,14 +16,14 @@ ANTHROPIC = "/v1/messages"
 
 @pytest.fixture
 async def fleet() -> AsyncIterator[Fleet]:
-    """A router over one node."""
+    """Run a router over one node."""
     async with Fleet({"only": (MODEL,)}) as running:
         yield running
         await running.check_clean()
 
 
 async def ask(fleet: Fleet, raw: bytes) -> tuple[int, dict[str, str], object]:
-    """Send bytes; status, header fields and JSON body of the answer."""
+    """Send raw bytes; return the status, header fields and JSON body of the response."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(fleet.url.rsplit(":", 1)[1]))
     try:
         writer.write(raw)
@@ -37,13 +37,13 @@ async def ask(fleet: Fleet, raw: bytes) -> tuple[int, dict[str, str], object]:
 
 
 def post(path: str, body: bytes, *fields: str) -> bytes:
-    """A POST."""
+    """Build a POST request."""
     lines = [f"POST {path} HTTP/1.1", "Host: x", f"Content-Length: {len(body)}", *fields]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
 def message_of(path: str, body: object) -> str:
-    """The message of an error, checked for the shape of the path's dialect."""
+    """Return the error message, after checking the body's shape for the path's dialect."""
     assert isinstance(body, dict)
     if path == NATIVE:
         assert set(body) == {"error"}
@@ -79,10 +79,11 @@ BODIES = {
 
 @pytest.mark.parametrize("path", [NATIVE, OPENAI, ANTHROPIC])
 @pytest.mark.parametrize(("body", "status", "hint"), BODIES.values(), ids=list(BODIES))
-async def test_a_bad_body_is_told_in_the_paths_dialect(
+async def test_an_invalid_body_is_rejected_in_the_paths_dialect(
     fleet: Fleet, path: str, body: bytes, status: int, hint: str
 ) -> None:
-    """Status, shape and a message that says what to do; a retry is discouraged."""
+    """The status and shape match the dialect, the message says what to do, and the headers
+    discourage a retry."""
     got, fields, answer = await ask(fleet, post(path, body))
     assert got == status
     assert hint in message_of(path, answer)
@@ -94,7 +95,7 @@ async def test_a_bad_body_is_told_in_the_paths_dialect(
 
 @pytest.mark.parametrize("path", [NATIVE, OPENAI, ANTHROPIC])
 async def test_a_body_over_the_limit_is_413(fleet: Fleet, path: str) -> None:
-    """One byte over 100 MB is refused by its length alone."""
+    """One byte over 100 MB is rejected by its Content-Length alone."""
     head = post(path, b"").replace(b"Content-Length: 0", b"Content-Length: 104857601")
     status, _, answer = await ask(fleet, head)
     assert status == 413
@@ -104,7 +105,7 @@ async def test_a_body_over_the_limit_is_413(fleet: Fleet, path: str) -> None:
 @pytest.mark.parametrize("path", [NATIVE, OPENAI, ANTHROPIC, "/internal/status"])
 @pytest.mark.parametrize("shape", ["one field", "many fields"])
 async def test_a_head_over_the_limit_is_431(fleet: Fleet, path: str, shape: str) -> None:
-    """Two megabytes of header fields, in one or in many, are refused in the path's dialect."""
+    """Two megabytes of header fields, in one or in many, are rejected in the path's dialect."""
     if shape == "one field":
         extra = ["X-Long: " + "x" * 2_000_000]
     else:
@@ -115,15 +116,15 @@ async def test_a_head_over_the_limit_is_431(fleet: Fleet, path: str, shape: str)
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/olla/nothing/api/chat", "/internal/nothing"])
-async def test_an_unknown_path_is_404_in_ollas_own_shape(fleet: Fleet, path: str) -> None:
-    """The message names the paths there are."""
+async def test_an_unknown_path_is_a_404_from_olla(fleet: Fleet, path: str) -> None:
+    """The message lists the valid paths."""
     status, _, answer = await ask(fleet, post(path, b"{}"))
     assert status == 404
     assert "/olla/ollama/" in message_of(path, answer)
 
 
-async def test_an_unknown_path_of_an_endpoint_is_its_own_answer(fleet: Fleet) -> None:
-    """A GET that only reads goes to a node, whose answer is relayed."""
+async def test_an_unknown_get_below_a_scope_is_answered_by_an_endpoint(fleet: Fleet) -> None:
+    """A GET that only reads is forwarded, and the node's response is returned unchanged."""
     raw = b"GET /olla/ollama/metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     reader, writer = await asyncio.open_connection("127.0.0.1", int(fleet.url.rsplit(":", 1)[1]))
     writer.write(raw)
@@ -135,7 +136,7 @@ async def test_an_unknown_path_of_an_endpoint_is_its_own_answer(fleet: Fleet) ->
 
 
 async def test_a_wrong_method_is_405(fleet: Fleet) -> None:
-    """The message names the right one."""
+    """The message names the right method."""
     status, fields, answer = await ask(fleet, b"GET /api/chat HTTP/1.1\r\nHost: x\r\n\r\n")
     assert status == 405
     assert fields["allow"] == "POST"
@@ -152,16 +153,16 @@ async def test_a_wrong_method_is_405(fleet: Fleet) -> None:
         b"POST /api/chat HTTP/1.1\r\nHost: x\r\nBad Field: 1\r\n\r\n",
     ],
 )
-async def test_bytes_that_are_no_request_are_400(fleet: Fleet, raw: bytes) -> None:
-    """Refused with a message; nothing is passed on."""
+async def test_bytes_that_are_not_a_request_are_400(fleet: Fleet, raw: bytes) -> None:
+    """They are rejected with a message."""
     status, _, answer = await ask(fleet, raw)
     assert status == 400
     assert isinstance(answer, dict)
 
 
 @pytest.mark.parametrize("target", ["/api/../api/chat", "/api/%2e%2e/x", "/api/chat%00", "/api\\x"])
-async def test_paths_with_tricks_are_refused(fleet: Fleet, target: str) -> None:
-    """Steps upward, NUL and backslashes never reach a node."""
+async def test_paths_with_traversal_are_rejected(fleet: Fleet, target: str) -> None:
+    """Dot segments, NUL and backslashes never reach a node."""
     before = len(fleet.nodes["only"].seen)
     status, _, _ = await ask(fleet, post(target, b'{"model": "llama3.2"}'))
     assert status == 400
@@ -169,7 +170,7 @@ async def test_paths_with_tricks_are_refused(fleet: Fleet, target: str) -> None:
 
 
 @pytest.mark.parametrize("path", [NATIVE, OPENAI, ANTHROPIC])
-async def test_all_nodes_down_is_503_with_when_to_come_again(fleet: Fleet, path: str) -> None:
+async def test_all_nodes_down_is_503_with_retry_after(fleet: Fleet, path: str) -> None:
     """The model is known, so it is unavailable rather than not found."""
     await fleet.nodes["only"].refuse()
     await fleet.app.prober.probed("only")
@@ -190,10 +191,11 @@ async def test_all_nodes_down_is_503_with_when_to_come_again(fleet: Fleet, path:
         ("Origin: http://localhost:3000", "Sec-Fetch-Site: same-origin"),
     ],
 )
-async def test_what_changes_nodes_is_refused_without_the_right(
+async def test_management_is_rejected_without_the_right(
     fleet: Fleet, fields: tuple[str, ...]
 ) -> None:
-    """A connection from the router's own machine grants nothing: a proxy there has one, too."""
+    """A connection from the router's machine grants no rights: a local proxy connects from there
+    too."""
     raw = post("/api/pull", b'{"model": "mistral"}', *fields)
     status, _, answer = await ask(fleet, raw)
     assert status == 403
@@ -202,8 +204,9 @@ async def test_what_changes_nodes_is_refused_without_the_right(
     assert not any(seen.target == "/api/pull" for seen in fleet.nodes["only"].seen)
 
 
-async def test_a_request_that_comes_back_is_refused(fleet: Fleet) -> None:
-    """A router among its own endpoints knows its own requests, and does not multiply them."""
+async def test_a_request_that_loops_back_is_rejected(fleet: Fleet) -> None:
+    """A router listed among its own endpoints recognizes its requests and does not multiply
+    them."""
     body = b'{"model": "llama3.2", "stream": false}'
     assert (await ask(fleet, post(NATIVE, body, "Via: 1.1 edge")))[0] == 200
     (sent,) = [

@@ -1,4 +1,4 @@
-"""Traffic keeps requests away from endpoints that fail, and finds back to them."""
+"""Circuit breakers keep traffic away from failing endpoints, and let it return."""
 
 import asyncio
 from collections import Counter
@@ -13,7 +13,7 @@ MODEL = "llama3.2:latest"
 
 
 async def ask(session: aiohttp.ClientSession, fleet: Fleet, **headers: str) -> tuple[int, str]:
-    """Status, and the endpoint that answered."""
+    """Send a request; return the status and the endpoint that answered."""
     body = {"model": MODEL, "prompt": "hello", "stream": False, "options": {"num_predict": 3}}
     url = f"{fleet.url}/api/generate"
     async with session.post(url, json=body, headers=headers) as response:
@@ -22,19 +22,19 @@ async def ask(session: aiohttp.ClientSession, fleet: Fleet, **headers: str) -> t
 
 
 async def warm(session: aiohttp.ClientSession, fleet: Fleet) -> None:
-    """Have the model in memory everywhere."""
+    """Load the model on every node."""
     for name in fleet.nodes:
         assert (await ask(session, fleet, **ADMIN, **{"X-Olla-Endpoint": name}))[0] == 200
 
 
 def breaker(fleet: Fleet, name: str) -> BreakerState:
-    """An endpoint's breaker."""
+    """Return the state of an endpoint's breaker."""
     return fleet.app.prober.snapshot.by_name[name].breaker
 
 
 async def test_fast_errors_repel_requests_instead_of_attracting_them() -> None:
-    """Who answers 503 at once has nothing in flight and looks quickest; it gets next to nothing,
-    and no client sees an error."""
+    """An endpoint that answers errors at once has nothing in flight and looks fastest. It gets few
+    requests, and clients see no error."""
     nodes = {"a": (MODEL,), "b": (MODEL,), "c": (MODEL,)}
     async with (
         Fleet(nodes, WITH_ADMIN, keep_alive=1e6) as fleet,
@@ -43,18 +43,18 @@ async def test_fast_errors_repel_requests_instead_of_attracting_them() -> None:
         await warm(session, fleet)
         for status in (503, 404, 429):
             fleet.nodes["a"].faults.set("status", Fault(status=status))
-            before = len(fleet.nodes["a"].seen)
             fleet.nodes["a"].seen.clear()
             answers = [await ask(session, fleet) for _ in range(60)]
-            assert {code for code, _ in answers} == {200}, before
-            asked = sum(each.target == "/api/generate" for each in fleet.nodes["a"].seen)
-            assert asked <= 12, status
+            assert {code for code, _ in answers} == {200}, status
+            received = sum(each.target == "/api/generate" for each in fleet.nodes["a"].seen)
+            assert received <= 12, status
             fleet.nodes["a"].faults.clear()
         await fleet.check_clean()
 
 
-async def test_an_endpoint_that_fails_now_and_then_is_found_out() -> None:
-    """Every other request fails, never five in a row: the share opens its breaker."""
+async def test_intermittent_failures_open_the_breaker() -> None:
+    """More than half of the requests fail, rarely five in a row: the failure share opens the
+    breaker."""
     async with Fleet({"a": (MODEL,), "b": (MODEL,)}, WITH_ADMIN, keep_alive=1e6) as fleet:
         async with aiohttp.ClientSession() as session:
             await warm(session, fleet)
@@ -68,7 +68,7 @@ async def test_an_endpoint_that_fails_now_and_then_is_found_out() -> None:
 
 
 async def test_the_last_endpoint_of_a_model_is_always_tried() -> None:
-    """Its breaker is open, and yet each request reaches it: it is the only chance."""
+    """Each request is sent although the breaker is open: no other endpoint has the model."""
     async with Fleet({"only": (MODEL,)}, WITH_ADMIN) as fleet, aiohttp.ClientSession() as session:
         await warm(session, fleet)
         fleet.nodes["only"].faults.set("status", Fault(status=500, count=8))
@@ -77,8 +77,8 @@ async def test_the_last_endpoint_of_a_model_is_always_tried() -> None:
         assert (await ask(session, fleet))[0] == 200
 
 
-async def test_an_endpoint_that_comes_back_starts_slowly() -> None:
-    """Of forty requests at once it gets no more than two at first, and its share later."""
+async def test_a_recovered_endpoint_ramps_up_slowly() -> None:
+    """Of forty concurrent requests it gets at most two at first, and its full share later."""
     nodes = {"a": (MODEL,), "b": (MODEL,)}
     extra = WITH_ADMIN + "proxy: {load_balancer: least-connections}\n"
     async with (

@@ -1,4 +1,4 @@
-"""A client that hangs up stops the work on the node, wherever the request is."""
+"""A client that hangs up frees the node's slot, in whichever state its request is."""
 
 import asyncio
 import json
@@ -6,22 +6,13 @@ import json
 import pytest
 
 from tests.routers import MANAGE, Fleet
+from tests.waiting import until
 
 MODEL = "llama3.2:latest"
 
 
-async def until(condition, seconds: float = 5.0) -> float:  # type: ignore[no-untyped-def]
-    """Wait for a condition; returns how long that took (seconds)."""
-    loop = asyncio.get_running_loop()
-    begun = loop.time()
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.005)
-    return loop.time() - begun
-
-
 def request(stream: bool) -> bytes:
-    """A generate request."""
+    """Build a generate request."""
     body = json.dumps({"model": MODEL, "prompt": "a long story", "stream": stream}).encode()
     return b"POST /api/generate HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (
         len(body),
@@ -31,7 +22,7 @@ def request(stream: bool) -> bytes:
 
 @pytest.mark.parametrize("stream", [True, False], ids=["streaming", "not streaming"])
 async def test_hanging_up_stops_generation_within_a_second(stream: bool) -> None:
-    """The node's slot is free again, and neither lease nor connection is left behind."""
+    """The node's slot is free again, and no lease or connection leaks."""
     async with Fleet({"only": (MODEL,)}, time_scale=0.2, load_bandwidth=1e12) as fleet:
         node = fleet.nodes["only"]
         reader, writer = await asyncio.open_connection("127.0.0.1", port_of(fleet))
@@ -49,8 +40,8 @@ async def test_hanging_up_stops_generation_within_a_second(stream: bool) -> None
         await fleet.check_clean()
 
 
-async def test_hanging_up_during_a_load_gives_up_the_place_and_not_the_load() -> None:
-    """Olla owns the load: an impatient client cannot keep a model cold for ever."""
+async def test_hanging_up_during_a_load_frees_the_queue_place_and_keeps_the_load() -> None:
+    """olla owns the load: an impatient client cannot keep a model cold forever."""
     async with Fleet({"only": (MODEL,)}, time_scale=1.0, load_bandwidth=4e9) as fleet:
         node = fleet.nodes["only"].executor.node
         _, writer = await asyncio.open_connection("127.0.0.1", port_of(fleet))
@@ -65,9 +56,9 @@ async def test_hanging_up_during_a_load_gives_up_the_place_and_not_the_load() ->
         await fleet.check_clean()
 
 
-async def test_a_load_is_given_up_when_its_only_client_has_left_for_the_grace() -> None:
-    """After `routing.load_grace` olla hangs up, the node aborts the load, and the next client's
-    request has one begun for it."""
+async def test_a_load_without_clients_is_canceled_after_the_grace_period() -> None:
+    """After `routing.load_grace` olla closes the connection and the node aborts the load. The next
+    client's request starts a new one."""
     extra = "routing: {load_grace: 2s}\n"
     async with Fleet({"only": (MODEL,)}, extra, time_scale=1.0, load_bandwidth=1e6) as fleet:
         node, dispatcher = fleet.nodes["only"].executor.node, fleet.app.dispatcher
@@ -88,8 +79,8 @@ async def test_a_load_is_given_up_when_its_only_client_has_left_for_the_grace() 
         await fleet.check_clean()
 
 
-async def test_many_clients_that_leave_leak_nothing() -> None:
-    """A hundred clients that hang up at different points leave no lease and no connection."""
+async def test_many_clients_that_hang_up_leak_nothing() -> None:
+    """After a hundred clients hang up at different points, no lease or connection is left."""
     async with Fleet({"only": (MODEL,)}, time_scale=0.02, num_parallel=8) as fleet:
         node = fleet.nodes["only"]
 
@@ -107,8 +98,8 @@ async def test_many_clients_that_leave_leak_nothing() -> None:
         await fleet.check_clean()
 
 
-async def test_a_client_that_leaves_is_no_failure_of_the_endpoint() -> None:
-    """Impatient clients do not make a good endpoint look bad."""
+async def test_a_client_that_hangs_up_is_not_an_endpoint_failure() -> None:
+    """Impatient clients do not open the endpoint's breaker."""
     async with Fleet({"only": (MODEL,)}, time_scale=0.2, load_bandwidth=1e12) as fleet:
         node = fleet.nodes["only"]
         for _ in range(8):
@@ -133,12 +124,13 @@ async def test_a_client_that_leaves_is_no_failure_of_the_endpoint() -> None:
     ],
     ids=["body with a length", "body in chunks", "blob", "head"],
 )
-async def test_hanging_up_in_mid_request_leaves_nothing(head: bytes) -> None:
-    """Half a request reaches no node as a whole one, and is no error of the router's."""
+async def test_hanging_up_within_a_request_leaks_nothing(head: bytes) -> None:
+    """A partial request is never forwarded as a whole one, and does not count as a router error."""
     async with Fleet({"only": (MODEL,)}, MANAGE) as fleet:
         _, writer = await asyncio.open_connection("127.0.0.1", port_of(fleet))
         writer.write(head + b"half")
         await until(lambda: fleet.app.downstream.connections == 1)
+        # A partial head has no visible effect to wait for: give the router time to read it.
         await asyncio.sleep(0.02)
         writer.close()
         await until(lambda: fleet.app.downstream.connections == 0)
@@ -150,5 +142,5 @@ async def test_hanging_up_in_mid_request_leaves_nothing(head: bytes) -> None:
 
 
 def port_of(fleet: Fleet) -> int:
-    """The router's port."""
+    """Return the router's port."""
     return int(fleet.url.rsplit(":", 1)[1])

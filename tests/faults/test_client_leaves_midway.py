@@ -1,24 +1,25 @@
-"""A client that leaves while it waits, while it is tried again, while it sends."""
+"""A client hangs up while its request is queued, retried or uploaded."""
 
 import asyncio
 import json
 
 from olla.simulation.faults import Fault
-from tests.faults.test_client_leaves import port_of, until
+from tests.faults.test_client_leaves import port_of
 from tests.routers import MANAGE, Fleet
+from tests.waiting import until
 
 MODEL = "llama3.2:latest"
 
 
 def request(path: str = "/api/generate", **more: object) -> bytes:
-    """A request."""
+    """Build a request."""
     raw = json.dumps({"model": MODEL, "prompt": "x", **more}).encode()
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(raw)}\r\n\r\n"
     return head.encode() + raw
 
 
-async def test_leaving_the_queue_frees_the_place_at_once() -> None:
-    """And the node never hears of it."""
+async def test_hanging_up_in_the_queue_frees_the_place_at_once() -> None:
+    """The node never receives the queued request."""
     async with Fleet({"only": (MODEL,)}, time_scale=1.0, load_bandwidth=1e12) as fleet:
         node = fleet.nodes["only"]
         _, first = await asyncio.open_connection("127.0.0.1", port_of(fleet))
@@ -34,13 +35,14 @@ async def test_leaving_the_queue_frees_the_place_at_once() -> None:
         assert took < 1.0
         first.close()
         await until(lambda: fleet.app.dispatcher.leases == 0)
-        asked = [each for each in node.seen if each.target == "/api/generate"]
-        assert len(asked) <= 3  # the load, the first, and one that tried out a second slot
+        received = [each for each in node.seen if each.target == "/api/generate"]
+        assert len(received) <= 3  # the load, the first, and one that probed for a second slot
         await fleet.check_clean()
 
 
-async def test_leaving_while_tried_again_hangs_up_on_the_second_node() -> None:
-    """The first has failed; the second is working on it when the client goes."""
+async def test_hanging_up_during_a_retry_closes_the_second_connection() -> None:
+    """The first node has failed, and the second is working on the request when the client hangs
+    up."""
     nodes = {"a": (MODEL,), "b": (MODEL,)}
     extra = "proxy: {load_balancer: priority}\n"
     async with Fleet(nodes, extra, time_scale=0.5, load_bandwidth=1e12) as fleet:
@@ -50,9 +52,9 @@ async def test_leaving_while_tried_again_hangs_up_on_the_second_node() -> None:
         fleet.nodes["b"].faults.set("slow", Fault(seconds=60.0))
         _, writer = await asyncio.open_connection("127.0.0.1", port_of(fleet))
         writer.write(request(stream=False))
-        second = fleet.app.dispatcher.twins
-        await until(lambda: second.on("b") == 1 or second.on("a") == 1)
-        await until(lambda: fleet.app.dispatcher.retries.made == 1 or second.on("b") == 1)
+        twins = fleet.app.dispatcher.twins
+        await until(lambda: twins.on("b") == 1 or twins.on("a") == 1)
+        await until(lambda: fleet.app.dispatcher.retries.made == 1 or twins.on("b") == 1)
         writer.close()
         await until(lambda: fleet.app.dispatcher.leases == 0)
         await until(lambda: fleet.app.pool.open == fleet.app.pool.idle)
@@ -60,8 +62,8 @@ async def test_leaving_while_tried_again_hangs_up_on_the_second_node() -> None:
         await fleet.check_clean()
 
 
-async def test_leaving_in_the_middle_of_a_blob_leaves_no_blob() -> None:
-    """The node does not take a part for the whole, and its connection is hung up."""
+async def test_hanging_up_within_a_blob_upload_stores_no_blob() -> None:
+    """The node does not accept a part as the whole blob, and its connection is closed."""
     async with Fleet({"only": (MODEL,)}, MANAGE) as fleet:
         _, writer = await asyncio.open_connection("127.0.0.1", port_of(fleet))
         head = "POST /api/blobs/sha256:{} HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000\r\n\r\n"

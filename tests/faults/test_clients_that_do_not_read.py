@@ -1,4 +1,4 @@
-"""A client that asks and does not read gives back what it holds."""
+"""A client that sends requests and does not read releases its resources after a timeout."""
 
 import asyncio
 import json
@@ -13,12 +13,13 @@ from olla.failures import Kind
 from olla.proxy.server.aiohttp_internals import Connection
 from olla.proxy.server.server import ProxyServer
 from tests.scripted_ollama import scripted
+from tests.waiting import unchanged, until
 from tests.wire.conftest import MODEL, MakeRouter, Router, post
 
 BODY = b'{"model":"%b","stream":false}' % MODEL.encode()
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
-LONG = 64 << 20
-"""Bytes: more than the kernel's buffers take."""
+LONG_BYTES = 64 << 20
+"""More than the kernel's socket buffers hold."""
 
 
 @asynccontextmanager
@@ -33,42 +34,41 @@ async def ask(port: int, data: bytes) -> AsyncIterator[socket.socket]:
         yield sock
 
 
-async def connection_of(downstream: ProxyServer) -> Connection:
-    """The router's end of the only connection, once the client does not take what it has."""
-    async with asyncio.timeout(10):
-        while True:
-            for connection in downstream.server.connections:
-                assert isinstance(connection, Connection)
-                if connection.paused:
-                    return connection
-            await asyncio.sleep(0.005)
+def paused_connections(downstream: ProxyServer) -> list[Connection]:
+    """Return the router's connections whose client does not read."""
+    connections = downstream.server.connections
+    return [each for each in connections if isinstance(each, Connection) and each.paused]
+
+
+async def paused_connection(downstream: ProxyServer) -> Connection:
+    """Wait until the client's unread data pauses the only connection, and return it."""
+    await until(lambda: paused_connections(downstream))
+    (connection,) = paused_connections(downstream)
+    return connection
 
 
 async def endless(_: bytes, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """An answer that does not end while anybody takes it."""
-    writer.write(HEAD + b"Content-Length: %d\r\n\r\n" % LONG)
-    for _ in range(LONG // 65536):
+    """Write a long response for as long as the client reads."""
+    writer.write(HEAD + b"Content-Length: %d\r\n\r\n" % LONG_BYTES)
+    for _ in range(LONG_BYTES // 65536):
         writer.write(b" " * 65536)
         await writer.drain()
 
 
 async def until_recorded(router: Router, count: int = 1) -> None:
-    """Wait for so many ends."""
-    async with asyncio.timeout(10):
-        while len(router.records) < count:
-            await asyncio.sleep(0.005)
+    """Wait until the router has recorded `count` requests."""
+    await until(lambda: len(router.records) >= count)
 
 
-async def test_a_client_that_never_reads_gives_its_slot_back(make_router: MakeRouter) -> None:
-    """Its endpoint stops working for it, and the record says whose fault it was."""
+async def test_a_client_that_never_reads_loses_its_slot(make_router: MakeRouter) -> None:
+    """The endpoint stops working for it, and the record blames the client."""
     router = await make_router(send_timeout=0.3, min_rate=1e9)
     router.endpoints[0].script = endless
     async with ask(router.port, post("/api/generate", BODY)):
         await until_recorded(router)
         async with asyncio.timeout(10):
             await router.endpoints[0].lost.wait()
-            while router.downstream.connections:
-                await asyncio.sleep(0.005)
+        await until(lambda: not router.downstream.connections)
     (record,) = router.records
     assert record.failure is not None
     assert record.failure.kind is Kind.CLIENT_STALLED
@@ -78,8 +78,8 @@ async def test_a_client_that_never_reads_gives_its_slot_back(make_router: MakeRo
     assert router.fleet.observed == []
 
 
-async def test_last_bytes_that_nobody_takes_hold_no_connection(make_router: MakeRouter) -> None:
-    """The answer is over, and its slot free, while its end still waits in the router's memory."""
+async def test_unread_last_bytes_do_not_hold_a_connection(make_router: MakeRouter) -> None:
+    """The request ends and frees its slot while the last bytes wait in the router's buffer."""
     router = await make_router(send_timeout=0.3, min_rate=1e9)
 
     answer = HEAD + b"Content-Length: 100000\r\n\r\n[" + b" " * 99_998 + b"]"
@@ -93,21 +93,19 @@ async def test_last_bytes_that_nobody_takes_hold_no_connection(make_router: Make
 
     router.endpoints[0].script = script
     async with ask(router.port, post("/api/generate", BODY)):
-        await connection_of(router.downstream)
+        await paused_connection(router.downstream)
         await until_recorded(router)
         assert router.downstream.connections == 1
-        async with asyncio.timeout(10):
-            while router.downstream.connections:
-                await asyncio.sleep(0.005)
+        await until(lambda: not router.downstream.connections)
         assert router.records[0].failure is None
         assert router.dispatcher.leases == 0
 
 
 @pytest.mark.parametrize("requests", [200])
-async def test_a_client_that_asks_on_without_reading_fills_no_memory(
+async def test_pipelined_requests_without_reading_do_not_fill_memory(
     make_router: MakeRouter, requests: int
 ) -> None:
-    """The next of its requests is not taken while the last answer waits for it."""
+    """The router does not read the next request while the last response waits for the client."""
     router = await make_router(send_timeout=30.0)
     large = b"[" + b"0," * 100_000 + b"0]"
 
@@ -116,20 +114,14 @@ async def test_a_client_that_asks_on_without_reading_fills_no_memory(
 
     router.endpoints[0].script = script
     async with ask(router.port, post("/api/generate", BODY, close=False) * requests):
-        connection = await connection_of(router.downstream)
-        while True:
-            before = len(router.endpoints[0].requests)
-            for _ in range(50):
-                await asyncio.sleep(0.002)
-            if len(router.endpoints[0].requests) == before:
-                break
-        assert before < requests
+        connection = await paused_connection(router.downstream)
+        assert await unchanged(lambda: len(router.endpoints[0].requests)) < requests
         assert connection.transport is not None
         assert connection.transport.get_write_buffer_size() < 2 * len(large)
 
 
-async def test_a_client_that_reads_in_the_end_gets_everything(make_router: MakeRouter) -> None:
-    """A pause shorter than the limit costs nothing, and what comes afterwards is answered."""
+async def test_a_client_that_reads_late_gets_everything(make_router: MakeRouter) -> None:
+    """A pause shorter than the limit costs nothing, and the next request is answered."""
     router = await make_router(send_timeout=30.0)
     size = 16 << 20
 
@@ -141,7 +133,7 @@ async def test_a_client_that_reads_in_the_end_gets_everything(make_router: MakeR
 
     router.endpoints[0].script = script
     async with ask(router.port, post("/api/generate", BODY, close=False) * 2) as sock:
-        await connection_of(router.downstream)
+        await paused_connection(router.downstream)
         reader, writer = await asyncio.open_connection(sock=sock)
         for _ in range(2):
             head = await reader.readuntil(b"\r\n\r\n")
@@ -155,8 +147,8 @@ async def test_a_client_that_reads_in_the_end_gets_everything(make_router: MakeR
 CHAT_LINE = json.dumps({"model": "m", "response": "word " * 10_000, "done": False}).encode() + b"\n"
 
 
-async def words_without_end(writer: asyncio.StreamWriter) -> None:
-    """A stream that does not end while anybody takes it."""
+async def endless_stream(writer: asyncio.StreamWriter) -> None:
+    """Stream records for as long as the client reads."""
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n\r\n")
     while True:
         writer.write(CHAT_LINE)
@@ -164,28 +156,24 @@ async def words_without_end(writer: asyncio.StreamWriter) -> None:
 
 
 @pytest.mark.parametrize("path", ["/chat/stream", "/api/tags"])
-async def test_ollas_own_answers_are_bound_too(path: str) -> None:
-    """Streams of the gateways' surfaces, and lists that are asked for again and again."""
+async def test_the_send_timeout_covers_ollas_internal_routes(path: str) -> None:
+    """Streams of the gateway APIs and repeated lists are cut as well."""
     if path == "/chat/stream":
         data = post(path, b'{"message": "hi", "model": "smollm"}').replace(b"olla", b"x", 1)
     else:
         data = b"GET /api/tags HTTP/1.1\r\nHost: localhost\r\n\r\n" * 2000
     server = "send_timeout: 300ms, min_rate: 100MB"
-    async with scripted(words_without_end, server=server) as (app, _):
+    async with scripted(endless_stream, server=server) as (app, _):
         port = int(app.url.rpartition(":")[2])
         async with ask(port, b"") as sock:
             loop = asyncio.get_running_loop()
-            async with asyncio.timeout(10):
-                while not app.downstream.connections:
-                    await asyncio.sleep(0.005)
+            await until(lambda: app.downstream.connections)
             (connection,) = app.downstream.server.connections
             kernel = connection.transport.get_extra_info("socket")
             kernel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
             sending = asyncio.ensure_future(loop.sock_sendall(sock, data))
-            await connection_of(app.downstream)
-            async with asyncio.timeout(10):
-                while app.downstream.connections or app.downstream.active:
-                    await asyncio.sleep(0.005)
+            await paused_connection(app.downstream)
+            await until(lambda: not (app.downstream.connections or app.downstream.active))
             await asyncio.wait([sending])
             assert sending.exception() is None or isinstance(sending.exception(), OSError)
         assert app.dispatcher.leases == 0

@@ -1,4 +1,4 @@
-"""Answers without end on olla's own surfaces: a bound, an error, and the endpoint is let go."""
+"""Endless responses on olla's internal APIs end in an error that releases the endpoint."""
 
 import asyncio
 import json
@@ -20,13 +20,13 @@ MESSAGES = {"messages": [{"role": "user", "content": "hi"}], "model": MODEL}
 
 @pytest.fixture(autouse=True)
 def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bounds that are reached soon."""
+    """Lower the bounds, so that tests reach them soon."""
     monkeypatch.setattr(subrequest, "ANSWER_MAX", 300_000)
     monkeypatch.setattr(subrequest, "LINE_MAX", 100_000)
 
 
 class Endless:
-    """A script that writes for ever, and notices when it is hung up on."""
+    """A script that writes forever, and records when the router hangs up."""
 
     def __init__(self, type: bytes, start: bytes, piece: bytes) -> None:
         self._start = HEAD % type + start
@@ -55,10 +55,11 @@ class Endless:
         ("/olla/management/chat", MESSAGES, b'{"choices":[', b"{}," * 300),
     ],
 )
-async def test_an_answer_without_end_is_502_and_the_endpoint_is_let_go(
+async def test_an_endless_response_is_502_and_releases_the_endpoint(
     path: str, body: dict[str, Any], start: bytes, piece: bytes
 ) -> None:
-    """In the surface's dialect, whether its lines or its one line are without end."""
+    """The error has the API's dialect, whether the response has endless lines or one endless
+    line."""
     endless = Endless(JSON, start, piece)
     async with scripted(endless) as (app, _), aiohttp.ClientSession() as session:
         async with session.post(app.url + path, json=body) as response:
@@ -74,8 +75,8 @@ async def test_an_answer_without_end_is_502_and_the_endpoint_is_let_go(
         assert view.routable
 
 
-async def test_an_error_without_end_is_502_too() -> None:
-    """An endpoint's own error is gathered like an answer."""
+async def test_an_endless_error_response_is_502() -> None:
+    """An endpoint's error is bounded like any other response."""
 
     async def script(writer: asyncio.StreamWriter) -> None:
         writer.write(HEAD.replace(b"200 OK", b"400 Bad") % JSON + b'{"error":"')
@@ -90,8 +91,8 @@ async def test_an_error_without_end_is_502_too() -> None:
                 assert (await response.json())["error"]["code"] == "answer_too_large"
 
 
-async def test_a_line_without_end_ends_a_stream_with_an_error() -> None:
-    """What came before it is passed on; clients see that the stream broke."""
+async def test_an_endless_line_ends_a_stream_with_an_error() -> None:
+    """The lines before it are forwarded, and clients see that the stream broke."""
     endless = Endless(NDJSON, PIECE, b"x" * 1000)
     async with scripted(endless) as (app, _), aiohttp.ClientSession() as session:
         async with session.post(f"{app.url}/chat/stream", json=CHAT) as response:
@@ -105,8 +106,8 @@ async def test_a_line_without_end_ends_a_stream_with_an_error() -> None:
         assert app.dispatcher.leases == 0
 
 
-async def test_a_stream_without_end_goes_on_as_long_as_it_is_read() -> None:
-    """A bound on what is gathered is none on what is passed on."""
+async def test_an_endless_stream_is_forwarded_as_long_as_it_is_read() -> None:
+    """The bound applies to buffered responses, not to forwarded streams."""
     endless = Endless(NDJSON, b"", PIECE)
     async with scripted(endless) as (app, _), aiohttp.ClientSession() as session:
         async with session.post(f"{app.url}/chat/stream", json=CHAT) as response:
@@ -126,8 +127,8 @@ async def test_a_stream_without_end_goes_on_as_long_as_it_is_read() -> None:
         b'{"choices":[{"message":{"content":"yes"}}],"usage":{"prompt_tokens":"3"},"created":"x"}',
     ],
 )
-async def test_an_odd_answer_is_shown_as_far_as_it_is_sound(answer: bytes) -> None:
-    """What has another type than it should is as if it were not there."""
+async def test_response_fields_of_a_wrong_type_are_ignored(answer: bytes) -> None:
+    """They get the same defaults as missing fields."""
 
     async def script(writer: asyncio.StreamWriter) -> None:
         writer.write(over(200, answer.decode()))
@@ -135,11 +136,11 @@ async def test_an_odd_answer_is_shown_as_far_as_it_is_sound(answer: bytes) -> No
     async with scripted(script) as (app, _), aiohttp.ClientSession() as session:
         response = await session.post(f"{app.url}/olla/management/chat", json=MESSAGES)
         assert response.status == 200, await response.text()
-        found = await response.json()
-    (choice,) = found["choices"]
+        body = await response.json()
+    (choice,) = body["choices"]
     assert choice["message"]["content"] == "yes"
     assert choice["message"]["role"] == "assistant"
     assert choice["finish_reason"] == "stop"
-    assert isinstance(found["id"], str)
-    assert isinstance(found["created"], int)
-    assert found["usage"]["prompt_tokens"] == 0
+    assert isinstance(body["id"], str)
+    assert isinstance(body["created"], int)
+    assert body["usage"]["prompt_tokens"] == 0

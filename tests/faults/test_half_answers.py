@@ -1,4 +1,4 @@
-"""An answer that is no stream has no end of its own but its JSON text's."""
+"""A JSON response without a length is complete only when its JSON text is."""
 
 import json
 
@@ -13,7 +13,7 @@ WHOLE = b'{"response": "hello", "done": true}'
 
 
 def chunked(payload: bytes) -> bytes:
-    """A whole answer in one chunk."""
+    """Build a response with one chunk."""
     return HEAD + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (
         len(payload),
         payload,
@@ -21,11 +21,11 @@ def chunked(payload: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("cut", [1, 10, len(WHOLE) - 1])
-async def test_half_a_json_text_is_not_passed_on_as_a_whole(
+async def test_half_a_json_text_is_not_forwarded_as_complete(
     make_router: MakeRouter, cut: int
 ) -> None:
-    """The chunks end without an end, and the endpoint is told apart from those that are well: once
-    the half has gone to the client, nothing else can be done."""
+    """Part of it may have reached the client before it breaks off. The chunked body then gets no
+    last chunk, and the endpoint's failure is recorded."""
     router = await make_router()
     half, end = chunked(WHOLE[:cut])[:-5], b"0\r\n\r\n"
     router.endpoints[0].script = answer(half, end)
@@ -37,8 +37,9 @@ async def test_half_a_json_text_is_not_passed_on_as_a_whole(
     assert failure.kind is Kind.STREAM_INCOMPLETE
 
 
-async def test_what_has_its_length_leaves_the_connection_open(make_router: MakeRouter) -> None:
-    """The client has all that was promised and may have asked again: closing would cost it that."""
+async def test_a_response_with_a_length_leaves_the_connection_open(make_router: MakeRouter) -> None:
+    """The client has all the bytes that were announced and may have sent its next request: closing
+    would cost it the next response."""
     router = await make_router()
     half = HEAD + b"Content-Length: 10\r\n\r\n" + WHOLE[:10]
     router.endpoints[0].script = answer(half[:-5], half[-5:])
@@ -51,8 +52,8 @@ async def test_what_has_its_length_leaves_the_connection_open(make_router: MakeR
 
 
 @pytest.mark.parametrize("payload", [WHOLE, WHOLE + b"\n", b"[]", b'{"a": "}'[:5] + b'"}'])
-async def test_a_whole_json_text_is(make_router: MakeRouter, payload: bytes) -> None:
-    """With a line end or without."""
+async def test_a_complete_json_text_ends_cleanly(make_router: MakeRouter, payload: bytes) -> None:
+    """A trailing newline makes no difference."""
     router = await make_router()
     router.endpoints[0].script = answer(chunked(payload))
     _, body = split(await router.exchange(post("/api/generate", BODY)))

@@ -1,5 +1,4 @@
-"""Requests that could be read in two ways are refused, and what is not refused is passed on in no
-other meaning than it was read."""
+"""Ambiguous requests are rejected; accepted ones are forwarded with the meaning olla parsed."""
 
 import asyncio
 import json
@@ -21,11 +20,11 @@ def request(
     fields: bytes = HOST + LENGTH,
     body: bytes = BODY,
 ) -> bytes:
-    """A request with one thing out of order."""
+    """Build a request, of which the caller makes one part malformed."""
     return line + b"\r\n" + fields + b"\r\n" + body
 
 
-REFUSED = {
+AMBIGUOUS = {
     "chunks beside a length": request(fields=CHUNKED + LENGTH, body=CHUNKS),
     "a length before chunks": request(
         fields=HOST + LENGTH + b"Transfer-Encoding: chunked\r\n", body=CHUNKS
@@ -38,10 +37,10 @@ REFUSED = {
     "a hexadecimal length": request(fields=HOST + b"Content-Length: 0x1f\r\n"),
     "a length with an underscore": request(fields=HOST + b"Content-Length: 3_1\r\n"),
     "an unknown coding": request(fields=HOST + b"Transfer-Encoding: xchunked\r\n", body=CHUNKS),
-    "chunks that are not last": request(
+    "chunked, but not as the last coding": request(
         fields=HOST + b"Transfer-Encoding: chunked, identity\r\n", body=CHUNKS
     ),
-    "a coding under the chunks": request(
+    "another coding before chunked": request(
         fields=HOST + b"Transfer-Encoding: gzip, chunked\r\n", body=CHUNKS
     ),
     "chunks twice": request(fields=CHUNKED + b"Transfer-Encoding: chunked\r\n", body=CHUNKS),
@@ -49,10 +48,10 @@ REFUSED = {
     "a folded field": request(fields=HOST + b"X-A: 1\r\n 2\r\n" + LENGTH),
     "a folded length": request(fields=HOST + b"Content-Length:\r\n 31\r\n"),
     "one bare LF": request().replace(b"\r\n", b"\n", 1),
-    "nothing but LF": request().replace(b"\r\n", b"\n"),
+    "only bare LFs": request().replace(b"\r\n", b"\n"),
     "a bare CR": request(fields=HOST + b"X-A: a\rTransfer-Encoding: chunked\r\n" + LENGTH),
-    "NUL in a value": request(fields=HOST + b"X-A: a\0b\r\n" + LENGTH),
-    "NUL in a name": request(fields=HOST + b"X\0A: b\r\n" + LENGTH),
+    "a NUL in a value": request(fields=HOST + b"X-A: a\0b\r\n" + LENGTH),
+    "a NUL in a name": request(fields=HOST + b"X\0A: b\r\n" + LENGTH),
     "a field without a name": request(fields=HOST + b": b\r\n" + LENGTH),
     "a chunk of negative size": request(fields=CHUNKED, body=b"-5\r\n"),
     "a chunk's size with a sign": request(fields=CHUNKED, body=b"+" + CHUNKS),
@@ -71,7 +70,7 @@ REFUSED = {
     "a Host with a path": request(fields=b"Host: x/y\r\n" + LENGTH),
     "a Host with a user": request(fields=b"Host: a@x\r\n" + LENGTH),
     "a list of Hosts": request(fields=b"Host: x, y\r\n" + LENGTH),
-    "a Host with a blank": request(fields=b"Host: x y\r\n" + LENGTH),
+    "a Host with a space": request(fields=b"Host: x y\r\n" + LENGTH),
     "an empty Host": request(fields=b"Host:\r\n" + LENGTH),
     "a Host with a bad port": request(fields=b"Host: x:99999\r\n" + LENGTH),
     "a Host in another alphabet": request(fields="Host: \u00fc\r\n".encode() + LENGTH),
@@ -89,28 +88,28 @@ REFUSED = {
     "HTTP/2.0": request(line=b"POST /api/generate HTTP/2.0"),
     "the preface of HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "TRACE": b"TRACE /api/tags HTTP/1.1\r\nHost: x\r\n\r\n",
-    "a body that is not as compressed as it says": request(
+    "a body without the announced compression": request(
         fields=HOST + b"Content-Encoding: gzip\r\n" + LENGTH
     ),
     "a body compressed twice": request(
         fields=HOST + b"Content-Encoding: gzip\r\nContent-Encoding: gzip\r\n" + LENGTH
     ),
-    "a compressed body that says first that it is none": request(
+    "a body with the codings identity and gzip": request(
         fields=HOST + b"Content-Encoding: identity\r\nContent-Encoding: gzip\r\n" + LENGTH
     ),
-    "a step upward": request(line=b"POST /api/x/../generate HTTP/1.1"),
-    "an escaped step upward": request(line=b"POST /api/%2e%2e/generate HTTP/1.1"),
+    "a dot segment": request(line=b"POST /api/x/../generate HTTP/1.1"),
+    "an escaped dot segment": request(line=b"POST /api/%2e%2e/generate HTTP/1.1"),
     "an escaped slash": request(line=b"POST /api%2fgenerate HTTP/1.1"),
     "an escape within an escape": request(line=b"POST /api/%252e%252e/x HTTP/1.1"),
     "a backslash": request(line=b"POST /api\\generate HTTP/1.1"),
-    "NUL in the target": request(line=b"POST /api/generate%00 HTTP/1.1"),
+    "a NUL in the target": request(line=b"POST /api/generate%00 HTTP/1.1"),
     "two models": request(
         fields=HOST + b"Content-Length: 26\r\n", body=b'{"model":"m","model":"n"} '
     ),
     "two models, one in another case": request(
         fields=HOST + b"Content-Length: 26\r\n", body=b'{"model":"m","Model":"n"} '
     ),
-    "a model with a line end": request(
+    "a model name with a line break": request(
         fields=HOST + b"Content-Length: 23\r\n", body=b'{"model":"m\\r\\nX-A: b"}'
     ),
 }
@@ -118,14 +117,14 @@ REFUSED = {
 
 @pytest.fixture
 async def router(make_router: MakeRouter) -> Router:
-    """A router over an endpoint that answers everything."""
+    """Provide a router over an endpoint that answers every request."""
     made = await make_router(read_timeout=0.5, read_header_timeout=0.5, idle_timeout=0.5)
     made.endpoints[0].script = answer(OK)
     return made
 
 
 async def first_answer(router: Router, raw: bytes) -> bytes:
-    """The head of the first answer to these bytes."""
+    """Send the bytes, and return the head of the first response."""
     reader, writer = await asyncio.open_connection("127.0.0.1", router.port)
     try:
         writer.write(raw)
@@ -135,17 +134,19 @@ async def first_answer(router: Router, raw: bytes) -> bytes:
         writer.close()
 
 
-@pytest.mark.parametrize("raw", REFUSED.values(), ids=list(REFUSED))
-async def test_what_could_be_read_in_two_ways_is_refused(router: Router, raw: bytes) -> None:
-    """With a 4xx, on both ways in; no endpoint sees a byte of it."""
+@pytest.mark.parametrize("raw", AMBIGUOUS.values(), ids=list(AMBIGUOUS))
+async def test_ambiguous_requests_are_rejected(router: Router, raw: bytes) -> None:
+    """They get a 4xx on both request paths, and no endpoint receives any of it."""
     head = await first_answer(router, raw)
     assert 400 <= int(head.split()[1]) < 500
     assert router.endpoints[0].requests == []
 
 
-@pytest.mark.parametrize("raw", REFUSED.values(), ids=list(REFUSED))
-async def test_it_does_not_become_one_after_a_good_request(router: Router, raw: bytes) -> None:
-    """Behind another request on one connection, where an attacker would put it."""
+@pytest.mark.parametrize("raw", AMBIGUOUS.values(), ids=list(AMBIGUOUS))
+async def test_ambiguous_requests_are_rejected_behind_a_valid_one(
+    router: Router, raw: bytes
+) -> None:
+    """The ambiguous request follows on the same connection, as in request smuggling."""
     reader, writer = await asyncio.open_connection("127.0.0.1", router.port)
     writer.write(request() + raw)
     async with asyncio.timeout(5):
@@ -157,7 +158,7 @@ async def test_it_does_not_become_one_after_a_good_request(router: Router, raw: 
 
 
 NEUTRAL = {
-    "a Host that is not ours": (request(fields=b"Host: evil.example\r\n" + LENGTH), b"evil"),
+    "a foreign Host": (request(fields=b"Host: evil.example\r\n" + LENGTH), b"evil"),
     "an upgrade to HTTP/2": (
         request(
             fields=HOST
@@ -166,23 +167,23 @@ NEUTRAL = {
         ),
         b"pgrade",
     ),
-    "the length as hop-by-hop": (
+    "Content-Length as a hop-by-hop field": (
         request(fields=HOST + b"Connection: Content-Length, Host\r\n" + LENGTH),
         b"Connection",
     ),
-    "an id with blanks": (
+    "an ID with spaces": (
         request(fields=HOST + b"X-Olla-Request-ID: a b\tc\r\n" + LENGTH),
         b"a b\tc",
     ),
-    "chunks in name only": (
+    "Transfer_Encoding with an underscore": (
         request(fields=HOST + b"Transfer_Encoding: chunked\r\n" + LENGTH),
         b"chunked",
     ),
-    "a length in name only": (
+    "Content_Length with an underscore": (
         request(fields=HOST + b"Content_Length: 5\r\n" + LENGTH),
         b"Content_Length",
     ),
-    "an extension of a chunk": (
+    "a chunk extension": (
         request(fields=CHUNKED, body=CHUNKS.replace(b"\r\n", b";a=b\r\n", 1)),
         b"a=b",
     ),
@@ -192,10 +193,9 @@ NEUTRAL = {
 
 
 @pytest.mark.parametrize(("raw", "gone"), NEUTRAL.values(), ids=list(NEUTRAL))
-async def test_what_is_harmless_arrives_as_it_was_read(
-    router: Router, raw: bytes, gone: bytes
-) -> None:
-    """One plain request with a length of olla's own; what was odd about it has no effect."""
+async def test_harmless_oddities_are_normalized(router: Router, raw: bytes, gone: bytes) -> None:
+    """The endpoint gets one plain request with a length that olla wrote; the oddity has no
+    effect."""
     assert (await first_answer(router, raw)).startswith(b"HTTP/1.1 200 ")
     (seen,) = router.endpoints[0].requests
     head, body = split(seen)
@@ -208,36 +208,36 @@ async def test_what_is_harmless_arrives_as_it_was_read(
     assert gone not in without
 
 
-async def test_a_models_name_cannot_write_headers(make_router: MakeRouter) -> None:
-    """What is not printable ASCII is percent-encoded in the answer's fields."""
+async def test_a_model_name_cannot_inject_headers(make_router: MakeRouter) -> None:
+    """Characters outside printable ASCII are percent-encoded in the response headers."""
     router = await make_router()
     body = json.dumps({"model": "ü\u00a0model: x", "stream": False}).encode()
-    head, told = split(await router.exchange(post("/api/generate", body)))
+    head, error = split(await router.exchange(post("/api/generate", body)))
     assert head.startswith(b"HTTP/1.1 404 ")
     assert head.isascii()
     assert b"X-Olla-Model: " not in head or b"%C3%BC" in head
-    assert json.loads(told)["error"]
+    assert json.loads(error)["error"]
 
 
-async def test_very_many_keys_hold_nobody_up(make_router: MakeRouter) -> None:
-    """A long body of nothing but keys is refused before they are read one by one."""
+async def test_a_body_with_very_many_keys_is_rejected_early(make_router: MakeRouter) -> None:
+    """A long body of keys is rejected before they are parsed one by one."""
     router = await make_router()
     keys = b",".join(b'"k%d":1' % number for number in range(60_000))
     body = b'{"model":"%b",%b}' % (MODEL.encode(), keys)
-    head, told = split(await router.exchange(post("/api/generate", body)))
+    head, error = split(await router.exchange(post("/api/generate", body)))
     assert head.startswith(b"HTTP/1.1 400 ")
-    assert b"keys" in told
+    assert b"keys" in error
     assert router.endpoints[0].requests == []
 
 
 @pytest.mark.parametrize("make_router", ["fast path"], indirect=True)
-async def test_both_ways_in_answer_all_of_these_alike(make_router: MakeRouter) -> None:
-    """The same status, and as many requests at the endpoint: no byte is read in two ways."""
+async def test_both_request_paths_treat_all_of_these_alike(make_router: MakeRouter) -> None:
+    """They return the same status and forward the same number of requests."""
     fast, slow = await make_router(read_timeout=0.2), await make_router(read_timeout=0.2)
     slow.downstream.server.fast_path = None
     for router in (fast, slow):
         router.endpoints[0].script = answer(OK)
-    for name, raw in {**REFUSED, **{name: raw for name, (raw, _) in NEUTRAL.items()}}.items():
+    for name, raw in {**AMBIGUOUS, **{name: raw for name, (raw, _) in NEUTRAL.items()}}.items():
         outcomes = []
         for router in (fast, slow):
             head = await first_answer(router, raw)

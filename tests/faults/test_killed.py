@@ -1,4 +1,4 @@
-"""A router that is killed in the middle of an answer."""
+"""A router is killed while it streams a response."""
 
 import asyncio
 import json
@@ -17,8 +17,9 @@ MODEL = "llama3.2:latest"
 
 
 @pytest.mark.timeout(60)
-async def test_a_router_that_is_killed_ends_no_answer(tmp_path: Path) -> None:
-    """Where the close of the connection is the end, the system resets it: nobody else is left."""
+async def test_a_killed_router_does_not_end_a_response_cleanly(tmp_path: Path) -> None:
+    """An HTTP/1.0 response ends when its connection closes; the operating system must reset it
+    here."""
     node = SimulatedNode(node_options("only", (MODEL,), time_scale=1.0, load_bandwidth=1e12))
     await node.start("127.0.0.1", 0)
     config = tmp_path / "olla.yaml"

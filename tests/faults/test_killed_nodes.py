@@ -1,4 +1,4 @@
-"""A node that is killed while it loads: whatever waits for the model is answered at once."""
+"""Requests that wait for a model are answered at once when the node that loads it is killed."""
 
 import asyncio
 import json
@@ -8,15 +8,16 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from tests.faults.test_client_leaves import port_of, request, until
+from tests.faults.test_client_leaves import port_of, request
 from tests.routers import Fleet
+from tests.waiting import until
 
 MODEL = "llama3.2:latest"
 
 
 @asynccontextmanager
 async def slow_node() -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
-    """A node in a process of its own that loads for minutes: its URL, and the process."""
+    """Run a node in its own process that takes minutes to load; yields its URL and the process."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "olla", "simulate-node", "--port", "0"),
         *("--model", MODEL, "--time-scale", "100"),
@@ -33,7 +34,7 @@ async def slow_node() -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
 
 
 async def answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
-    """Status and body of the next answer on a connection."""
+    """Read the next response on a connection; returns its status and body."""
     head = await reader.readuntil(b"\r\n\r\n")
     fields = dict(line.lower().split(b": ", 1) for line in head.splitlines()[1:] if line)
     body = await reader.readexactly(int(fields[b"content-length"]))
@@ -41,7 +42,7 @@ async def answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
 
 
 @pytest.mark.parametrize(
-    ("strategy", "fallback", "status", "told"),
+    ("strategy", "fallback", "status", "message"),
     [
         ("strict", "compatible_only", 502, "closed the connection"),
         ("discovery", "compatible_only", 502, "closed the connection"),
@@ -50,10 +51,10 @@ async def answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
         ("optimistic", "all", 404, "not found"),
     ],
 )
-async def test_all_that_wait_for_a_load_are_answered_when_its_node_is_killed(
-    strategy: str, fallback: str, status: int, told: str
+async def test_requests_waiting_for_a_load_are_answered_when_the_node_is_killed(
+    strategy: str, fallback: str, status: int, message: str
 ) -> None:
-    """With the failure, or with what the endpoint says that they fall back to."""
+    """They get the failure, or the response of the endpoint that they fall back to."""
     extra = (
         "routing: {queue_timeout: 10m, prewarm: false}\n"
         "model_registry:\n  routing_strategy:\n"
@@ -78,5 +79,5 @@ async def test_all_that_wait_for_a_load_are_answered_when_its_node_is_killed(
                 writer.close()
         assert [found for found, _ in answers] == [status, status]
         for _, body in answers:
-            assert told in body["error"]
+            assert message in body["error"]
         assert dispatcher.waiting == dispatcher.leases == dispatcher.loads == 0

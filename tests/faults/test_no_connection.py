@@ -1,4 +1,4 @@
-"""A connection that cannot be made costs nothing but a try, whatever keeps it from being made."""
+"""A connection that fails for any reason costs one attempt, and the request fails over."""
 
 import asyncio
 import socket
@@ -26,8 +26,8 @@ TROUBLES: dict[Kind, Fail] = {
 
 
 def break_connecting(router: Router, monkeypatch: pytest.MonkeyPatch, fail: Fail) -> None:
-    """Let no connection to the first endpoint be made. What the network answers is the edge of
-    the world here: not each of these can be had on a loopback interface."""
+    """Make every connection to the first endpoint fail. The network is replaced here because a
+    loopback interface cannot produce each of these errors."""
     loop, real = router.pool.loop, router.pool.loop.create_connection
     port = router.endpoints[0].port
 
@@ -40,10 +40,11 @@ def break_connecting(router: Router, monkeypatch: pytest.MonkeyPatch, fail: Fail
 
 
 @pytest.mark.parametrize(("kind", "fail"), TROUBLES.items(), ids=[kind.value for kind in TROUBLES])
-async def test_whatever_keeps_a_connection_from_being_made_goes_elsewhere(
+async def test_a_connection_failure_fails_over(
     make_router: MakeRouter, monkeypatch: pytest.MonkeyPatch, kind: Kind, fail: Fail
 ) -> None:
-    """With its own name in what is observed; and without anybody else, the client is told."""
+    """The observed failure names its kind. Without another endpoint, the client gets an error that
+    names the endpoint."""
     router = await make_router(2)
     router.endpoints[1].script = answer(OK)
     with monkeypatch.context() as patched:
@@ -61,7 +62,7 @@ async def test_whatever_keeps_a_connection_from_being_made_goes_elsewhere(
 
 
 async def test_a_connection_that_is_never_accepted_times_out(make_router: MakeRouter) -> None:
-    """For real: a listener whose backlog is full drops what comes."""
+    """A real listener whose backlog is full drops new connections."""
     router = await make_router(2)
     router.endpoints[1].script = answer(OK)
     router.pool.connect_timeout = 0.2
@@ -73,8 +74,10 @@ async def test_a_connection_that_is_never_accepted_times_out(make_router: MakeRo
         try:
             for each in fillers:
                 each.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(fillers[0], ("127.0.0.1", port))
+            for each in fillers[1:]:
                 each.connect_ex(("127.0.0.1", port))
-            await asyncio.sleep(0.05)
             first, second = router.fleet.snapshot.endpoints
             spec = EndpointSpec(
                 name="e0", host="127.0.0.1", port=port, authority="x", type="ollama"

@@ -1,4 +1,4 @@
-"""Too much of everything: new work is refused with a clear answer, what runs goes on."""
+"""Under overload, new work is rejected with a clear error and running work continues."""
 
 import asyncio
 import json
@@ -15,6 +15,7 @@ import pytest
 from olla.proxy.bounds.body_budget import STEP
 from olla.simulation.server import SimulatedNode
 from tests.routers import node_options, settings_text
+from tests.waiting import until
 from tests.wire.conftest import MODEL, MakeRouter, Router, answer, post, split
 
 BODY = json.dumps({"model": MODEL, "stream": False}).encode()
@@ -23,10 +24,10 @@ FILES_MAX = 160
 
 
 @pytest.mark.parametrize("path", ["/api/generate", "/v1/completions"])
-async def test_a_connection_too_many_is_told_in_the_dialect(
+async def test_a_connection_over_the_limit_is_rejected_in_the_dialect(
     make_router: MakeRouter, path: str
 ) -> None:
-    """503 with when to come again; as soon as another one closes there is room."""
+    """It gets 503 with Retry-After; as soon as another connection closes, a new one is accepted."""
     router = await make_router(connections_max=3)
     router.endpoints[0].script = answer(OK)
     others = [await asyncio.open_connection("127.0.0.1", router.port) for _ in range(3)]
@@ -38,16 +39,14 @@ async def test_a_connection_too_many_is_told_in_the_dialect(
     assert b"Retry-After: 1" in head
     assert b"server.max_connections" in body
     others[0][1].close()
-    async with asyncio.timeout(5):
-        while router.downstream.connections > 2:
-            await asyncio.sleep(0.005)
+    await until(lambda: router.downstream.connections <= 2)
     assert (await router.exchange(post(path, BODY))).startswith(b"HTTP/1.1 200 ")
     for _, writer in others:
         writer.close()
 
 
 def long_request(size: int, framing: str) -> bytes:
-    """A request whose body has about so many bytes."""
+    """Build a request whose body has about `size` bytes."""
     body = json.dumps({"model": MODEL, "stream": False, "prompt": "x" * size}).encode()
     if framing == "length":
         return post("/api/generate", body, close=False)
@@ -55,31 +54,30 @@ def long_request(size: int, framing: str) -> bytes:
     return head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
 
 
-async def until_held(router: Router, size: int) -> None:
-    """Wait until request bodies hold so many bytes of memory."""
-    async with asyncio.timeout(10):
-        while router.services.body_budget.taken != size:
-            await asyncio.sleep(0.005)
+async def until_budgeted(router: Router, size: int) -> None:
+    """Wait until request bodies take exactly `size` bytes of the budget."""
+    await until(lambda: router.services.body_budget.taken == size)
 
 
 @pytest.mark.parametrize("framing", ["length", "chunks"])
-async def test_bodies_have_a_ceiling_all_together(make_router: MakeRouter, framing: str) -> None:
-    """One more gets 503, and there is room again when one has been passed on or has left."""
+async def test_all_bodies_together_are_bounded(make_router: MakeRouter, framing: str) -> None:
+    """A body over the budget gets 503. The budget is free again once another body has been
+    forwarded or its client has hung up."""
     router = await make_router(bodies_max=300_000)
     router.endpoints[0].script = answer(OK)
     whole = long_request(200_000, framing)
     _, first = await asyncio.open_connection("127.0.0.1", router.port)
     first.write(whole[:-10])
-    await until_held(router, 3 * STEP)
+    await until_budgeted(router, 3 * STEP)
     reader, second = await asyncio.open_connection("127.0.0.1", router.port)
     second.write(whole)
-    told = await reader.readuntil(b"}")
-    assert told.startswith(b"HTTP/1.1 503 ")
-    assert b"server.request_limits.max_buffered_size" in told
+    response = await reader.readuntil(b"}")
+    assert response.startswith(b"HTTP/1.1 503 ")
+    assert b"server.request_limits.max_buffered_size" in response
     second.close()
     assert (await router.exchange(post("/api/generate", BODY))).startswith(b"HTTP/1.1 200 ")
     first.close()
-    await until_held(router, 0)
+    await until_budgeted(router, 0)
     close = whole.replace(b"Host: x", b"Host: x\r\nConnection: close", 1)
     close = close.replace(b"Host: olla", b"Host: olla\r\nConnection: close", 1)
     assert (await router.exchange(close)).startswith(b"HTTP/1.1 200 ")
@@ -87,57 +85,53 @@ async def test_bodies_have_a_ceiling_all_together(make_router: MakeRouter, frami
 
 
 @pytest.mark.parametrize("framing", ["length", "chunks"])
-async def test_announced_bodies_keep_nobody_out(make_router: MakeRouter, framing: str) -> None:
-    """Connections that announce more than there is room for, and send a byte of it."""
+async def test_announced_bodies_reserve_no_budget(make_router: MakeRouter, framing: str) -> None:
+    """Connections that announce more than the budget and send one byte do not block others."""
     router = await make_router(bodies_max=2 << 20)
     router.endpoints[0].script = answer(OK)
     start = long_request(1_000_000, framing).partition(b"{")[0] + b"{"
     idle = [await asyncio.open_connection("127.0.0.1", router.port) for _ in range(11)]
     for _, writer in idle:
         writer.write(start)
-    async with asyncio.timeout(10):
-        while router.downstream.active < len(idle):
-            await asyncio.sleep(0.005)
+    await until(lambda: router.downstream.active >= len(idle))
     long = long_request(900_000, "length").replace(b"Host: olla", b"Host: x\r\nConnection: close")
     assert (await router.exchange(long)).startswith(b"HTTP/1.1 200 ")
     for _, writer in idle:
         writer.close()
-    async with asyncio.timeout(10):
-        while router.downstream.active:
-            await asyncio.sleep(0.005)
+    await until(lambda: not router.downstream.active)
     assert router.services.body_budget.taken == 0
 
 
 @pytest.mark.parametrize("framing", ["length", "chunks"])
-async def test_a_client_reads_why_its_body_is_refused(
+async def test_a_client_reads_why_its_body_is_rejected(
     make_router: MakeRouter, framing: str
 ) -> None:
-    """Also one that reads nothing until it has sent everything: the rest is taken and thrown
-    away, and then the connection is closed."""
+    """This holds also for a client that reads nothing until it has sent everything: the rest of the
+    body is discarded, and then the connection is closed."""
     router = await make_router(bodies_max=100_000)
     whole = long_request(900_000, framing)
     reader, writer = await asyncio.open_connection("127.0.0.1", router.port)
     for at in range(0, len(whole), 65536):
         writer.write(whole[at : at + 65536])
         await writer.drain()
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
     async with asyncio.timeout(10):
-        told = await reader.read()
-    assert told.startswith(b"HTTP/1.1 503 ")
-    assert b"Connection: close" in told
+        response = await reader.read()
+    assert response.startswith(b"HTTP/1.1 503 ")
+    assert b"Connection: close" in response
     assert router.endpoints[0].requests == []
     assert router.services.body_budget.taken == 0
     writer.close()
 
 
 def few_files() -> None:
-    """Let the process open only so many files, and not raise that."""
+    """Limit how many files the process may open."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (FILES_MAX, FILES_MAX))
 
 
-async def test_when_files_run_out_streams_go_on_and_endpoints_stay_healthy(tmp_path: Path) -> None:
-    """Hundreds of clients on a process that may open a few files: none of it is the endpoint's
-    fault, and afterwards all is as before."""
+async def test_running_out_of_files_keeps_streams_and_endpoints_healthy(tmp_path: Path) -> None:
+    """Hundreds of clients connect to a process that may open few files. No endpoint is marked as
+    failed, and afterwards the router works as before."""
     options = node_options("a", (MODEL,), time_scale=1.0, load_bandwidth=1e12)
     config = tmp_path / "olla.yaml"
     async with SimulatedNode(options) as node:
@@ -165,7 +159,8 @@ async def test_when_files_run_out_streams_go_on_and_endpoints_stay_healthy(tmp_p
 
 
 async def flood(url: str) -> None:
-    """A stream is running; hundreds connect; the stream goes on, and later all is well."""
+    """Open hundreds of connections during a stream; check that the stream ends and the router
+    recovers."""
     port = int(url.rsplit(":", 1)[1])
     body = {"model": MODEL, "prompt": "a story", "options": {"num_predict": 120}}
     async with aiohttp.ClientSession() as session:
@@ -173,21 +168,21 @@ async def flood(url: str) -> None:
             first = await stream.content.readline()
             assert b'"done":false' in first
             waiting = [asyncio.create_task(connect_and_ask(port)) for _ in range(300)]
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.5)  # time for the clients to use up the files of the process
             rest = await stream.content.read()
             assert b'"done":true' in rest
         for each in waiting:
             each.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
-        async with asyncio.timeout(15):
-            while True:  # whoever accepts may pause for a second
-                try:
-                    async with session.get(f"{url}/internal/ready") as response:
-                        if response.status == 200:
-                            break
-                except aiohttp.ClientError:
-                    pass
-                await asyncio.sleep(0.1)
+
+        async def ready() -> bool:
+            try:
+                async with session.get(f"{url}/internal/ready") as response:
+                    return response.status == 200
+            except aiohttp.ClientError:
+                return False
+
+        await until(ready, 15)  # asyncio pauses accepting for a second
         body["options"] = {"num_predict": 2}
         async with session.post(f"{url}/api/generate", json=body) as response:
             assert response.status == 200
@@ -195,7 +190,7 @@ async def flood(url: str) -> None:
 
 
 async def connect_and_ask(port: int) -> None:
-    """A client that asks and stays."""
+    """Send a request and keep the connection open."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(post("/api/generate", BODY, close=False))

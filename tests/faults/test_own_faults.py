@@ -1,4 +1,4 @@
-"""Faults in olla's own code: a client gets an answer all the same, and everything is given back."""
+"""After a fault in olla's code the client gets an error, and every resource is released."""
 
 import asyncio
 import json
@@ -12,6 +12,7 @@ from olla.access.limiter import Account, Charge
 from olla.access.policy import AccessPolicy
 from olla.proxy.exchange.attempt import Timeouts
 from tests.gates import open_authenticator
+from tests.waiting import until
 from tests.wire.conftest import MODEL, MakeRouter, Router, answer, post, split
 
 BODY = json.dumps({"model": MODEL, "stream": False, "prompt": "p"}).encode()
@@ -20,17 +21,18 @@ UNKNOWN = f"Authorization: Bearer {KEY_PREFIX}{'0' * 40}"
 
 
 async def broken(*_: object) -> None:
-    """A step with a fault that nobody has thought of."""
+    """Fail as an unexpected fault would, in a coroutine."""
     raise RuntimeError("a fault in olla")
 
 
 def broken_now(*_: object) -> None:
-    """The same, where nobody waits for it."""
+    """Fail as an unexpected fault would, in a plain function."""
     raise RuntimeError("a fault in olla")
 
 
-async def is_500(router: Router, request: bytes, logged: str | None = None) -> None:
-    """The client is told in its dialect, the log has the traceback, and nothing is held."""
+async def assert_500(router: Router, request: bytes, logged: str | None = None) -> None:
+    """Check that the client gets a 500 in its dialect, the log has the traceback, and nothing
+    leaks."""
     async with asyncio.timeout(10):
         head, body = split(await router.exchange(request))
     assert head.startswith(b"HTTP/1.1 500 ")
@@ -49,11 +51,11 @@ async def is_500(router: Router, request: bytes, logged: str | None = None) -> N
 async def test_a_fault_while_connecting_is_a_500(
     make_router: MakeRouter, monkeypatch: pytest.MonkeyPatch, body: bytes
 ) -> None:
-    """The lease goes back, and the next request is served."""
+    """The lease is released, and the next request is served."""
     router = await make_router(1)
     monkeypatch.setattr(router.pool._resolver, "addresses", broken)
-    await is_500(router, post("/api/generate", body))
-    await is_500(router, post("/v1/completions", body))
+    await assert_500(router, post("/api/generate", body))
+    await assert_500(router, post("/v1/completions", body))
     monkeypatch.undo()
     head, _ = split(await router.exchange(post("/api/generate", body)))
     assert head.startswith(b"HTTP/1.1 200 ")
@@ -63,14 +65,14 @@ async def test_a_fault_while_connecting_is_a_500(
 async def test_a_fault_while_a_key_is_looked_up_is_a_500(
     make_router: MakeRouter, body: bytes
 ) -> None:
-    """Whichever way the request came in."""
+    """This holds on both request paths."""
     router = await make_router(1)
     router.services.authenticator.renew = broken
-    await is_500(router, post("/api/generate", body, UNKNOWN))
+    await assert_500(router, post("/api/generate", body, UNKNOWN))
 
 
 async def test_a_fault_while_shared_limits_are_charged_is_a_500(make_router: MakeRouter) -> None:
-    """The limits are not known, so the request may not pass."""
+    """The limits are unknown, so the request is not forwarded."""
     router = await make_router(1)
     authenticator = router.services.authenticator = open_authenticator(
         AccessPolicy(categories={"generation": (Limit("g", LimitKind.REQUESTS, 10, 10),)}),
@@ -88,15 +90,15 @@ async def test_a_fault_while_shared_limits_are_charged_is_a_500(make_router: Mak
     authenticator.shared = Shared()
     loop = asyncio.get_running_loop()
     reported: list[str] = []
-    loop.set_exception_handler(lambda _, told: reported.append(repr(told["exception"])))
+    loop.set_exception_handler(lambda _, context: reported.append(repr(context["exception"])))
     request = post("/api/generate", BODY)
-    await is_500(router, request, "a fault in olla")
+    await assert_500(router, request, "a fault in olla")
     assert len(reported) == 1
     assert router.endpoints[0].requests == []
 
 
-async def test_a_fault_while_a_request_is_let_in_is_a_500(make_router: MakeRouter) -> None:
-    """On the fast path too, where no task is there to fail."""
+async def test_a_fault_while_authorizing_is_a_500(make_router: MakeRouter) -> None:
+    """This holds on the fast path too, where the fault is not raised in a task."""
     router = await make_router(1)
 
     class Broken:
@@ -104,13 +106,13 @@ async def test_a_fault_while_a_request_is_let_in_is_a_500(make_router: MakeRoute
             broken_now()
 
     router.services.authenticator._policy = Broken()  # type: ignore[assignment]
-    await is_500(router, post("/api/generate", BODY, UNKNOWN))
+    await assert_500(router, post("/api/generate", BODY, UNKNOWN))
 
 
-async def test_a_fault_at_a_time_out_is_a_500(
+async def test_a_fault_in_a_timeout_handler_is_a_500(
     make_router: MakeRouter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever waits for an endpoint that says nothing does not wait for ever."""
+    """A client of an endpoint that does not answer does not wait forever."""
     router = await make_router(1, timeouts=Timeouts(first_byte=0.1))
 
     async def hang(_: bytes, reader: asyncio.StreamReader, __: object) -> None:
@@ -118,14 +120,14 @@ async def test_a_fault_at_a_time_out_is_a_500(
 
     router.endpoints[0].script = hang
     monkeypatch.setattr("olla.proxy.exchange.attempt.Failure", broken_now)
-    await is_500(router, post("/api/generate", BODY))
+    await assert_500(router, post("/api/generate", BODY))
     await router.endpoints[0].lost.wait()
 
 
-async def test_a_client_that_left_before_the_fault_is_told_nothing(
+async def test_a_fault_after_the_client_hung_up_releases_nothing_twice(
     make_router: MakeRouter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is over already: nothing is given back twice."""
+    """The request is recorded once, with status 499."""
     router = await make_router(1)
     connecting, may_fail = asyncio.Event(), asyncio.Event()
 
@@ -141,9 +143,7 @@ async def test_a_client_that_left_before_the_fault_is_told_nothing(
     writer.write(post("/api/generate", BODY))
     await connecting.wait()
     writer.close()
-    async with asyncio.timeout(10):
-        while router.downstream.active:
-            await asyncio.sleep(0)
+    await until(lambda: not router.downstream.active)
     monkeypatch.undo()
     assert [record.status for record in router.records] == [499]
     router.endpoints[0].script = answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")

@@ -1,4 +1,4 @@
-"""Waiting in olla, seen by clients: told, bounded, refused with advice, explained."""
+"""Queueing as clients see it: reported in headers, bounded, rejected with advice, explained."""
 
 import asyncio
 from typing import Any
@@ -7,12 +7,13 @@ import aiohttp
 import pytest
 
 from tests.routers import Fleet
+from tests.waiting import until
 
 MODEL = "llama3.2:latest"
 
 
 async def ask(fleet: Fleet, **more: Any) -> tuple[int, dict[str, str], Any]:
-    """One whole answer."""
+    """Send a request; return the status, headers and body of the response."""
     headers = more.pop("headers", {})
     body = {"model": MODEL, "prompt": "Why?", "stream": False, **more}
     async with (
@@ -22,8 +23,8 @@ async def ask(fleet: Fleet, **more: Any) -> tuple[int, dict[str, str], Any]:
         return answer.status, dict(answer.headers), await answer.json()
 
 
-async def test_a_request_that_waited_says_how_long() -> None:
-    """In a header, with the reason; one that did not wait says nothing."""
+async def test_a_queued_request_reports_its_queue_time() -> None:
+    """The headers have the time and the reason; they are absent when the request did not wait."""
     extra = "routing: {prewarm: false}\n"
     async with Fleet({"only": (MODEL,)}, extra, time_scale=0.02) as fleet:
         status, headers, _ = await ask(fleet)
@@ -38,8 +39,8 @@ async def test_a_request_that_waited_says_how_long() -> None:
         await fleet.check_clean()
 
 
-async def test_a_full_queue_is_a_503_that_says_when_to_come_back() -> None:
-    """In whole seconds; what waits already is served."""
+async def test_a_full_queue_is_a_503_with_retry_after() -> None:
+    """Retry-After is in whole seconds; requests that are already queued are served."""
     extra = "routing: {max_queue: 1, prewarm: false}\n"
     async with Fleet({"only": (MODEL,)}, extra, time_scale=0.05) as fleet:
         await ask(fleet)
@@ -53,8 +54,8 @@ async def test_a_full_queue_is_a_503_that_says_when_to_come_back() -> None:
         await fleet.check_clean()
 
 
-async def test_a_wait_that_is_too_long_is_refused() -> None:
-    """At once, because it can be foreseen: loading takes longer than one may wait."""
+async def test_a_request_with_too_long_an_expected_wait_is_rejected() -> None:
+    """It is rejected at once, because loading is expected to take longer than the queue timeout."""
     extra = "routing: {queue_timeout: 1s}\n"
     async with Fleet({"only": (MODEL,)}, extra, time_scale=1.0) as fleet:
         status, headers, body = await ask(fleet)
@@ -64,8 +65,8 @@ async def test_a_wait_that_is_too_long_is_refused() -> None:
         await fleet.check_clean()
 
 
-async def test_an_explanation_names_every_endpoint_with_its_delay() -> None:
-    """And afterwards what was predicted against what was observed."""
+async def test_an_explanation_lists_every_endpoint_with_its_delay() -> None:
+    """It also has the predicted and the observed times."""
     nodes = {"a": (MODEL,), "b": (MODEL,), "c": ("mistral:latest",)}
     async with Fleet(nodes) as fleet:
         _, headers, _ = await ask(fleet, headers={"X-Olla-Explain": "1"})
@@ -77,22 +78,22 @@ async def test_an_explanation_names_every_endpoint_with_its_delay() -> None:
         assert any(part.startswith("observed=") for part in shown)
         _, headers, _ = await ask(fleet)
         assert "X-Olla-Explanation" not in headers
-        assert fleet.log.getvalue().count('"candidates"') == 2  # at the level debug, for each
+        assert fleet.log.getvalue().count('"candidates"') == 2  # one debug line per request
 
 
-@pytest.mark.parametrize("told", ["max: 4096", "round_to: 4096, max: 8192"])
-async def test_a_context_is_made_to_fit_where_that_is_configured(told: str) -> None:
-    """The node loads the model with it, and the log says so."""
-    async with Fleet({"only": (MODEL,)}, f"routing: {{num_ctx: {{{told}}}}}\n") as fleet:
+@pytest.mark.parametrize("rule", ["max: 4096", "round_to: 4096, max: 8192"])
+async def test_num_ctx_is_rewritten_as_configured(rule: str) -> None:
+    """The node loads the model with the rewritten context length, and the log reports it."""
+    async with Fleet({"only": (MODEL,)}, f"routing: {{num_ctx: {{{rule}}}}}\n") as fleet:
         await ask(fleet, options={"num_ctx": 100_000})
         (resident,) = fleet.nodes["only"].executor.node.resident(0.0)
-        assert resident.context_length == (4096 if "round" not in told else 8192)
+        assert resident.context_length == (4096 if "round" not in rule else 8192)
         await fleet.settled()
         assert '"rewritten":"num_ctx 100000 -> ' in fleet.log.getvalue()
 
 
-async def test_unloading_loads_nothing() -> None:
-    """It goes to a node that has the model in memory, and to any when none has."""
+async def test_an_unload_request_does_not_load_the_model() -> None:
+    """It goes to a node where the model is resident, or to any node if it is resident nowhere."""
     async with Fleet({"a": (MODEL,), "b": (MODEL,)}) as fleet:
         schedulers = [node.executor.node for node in fleet.nodes.values()]
         status, _, body = await ask(fleet, prompt="", keep_alive=0)
@@ -105,15 +106,13 @@ async def test_unloading_loads_nothing() -> None:
         await fleet.check_clean()
 
 
-async def test_a_node_that_dies_gives_back_what_waits_for_it() -> None:
-    """Requests that have not begun are answered by the other one."""
+async def test_requests_queued_for_a_node_that_dies_go_elsewhere() -> None:
+    """The other endpoint answers the requests that have not begun."""
     async with Fleet({"a": (MODEL,), "b": (MODEL,)}, time_scale=0.05) as fleet:
         _, headers, _ = await ask(fleet)
         first = headers["X-Olla-Endpoint"]
         waiting = [asyncio.create_task(ask(fleet)) for _ in range(8)]
-        async with asyncio.timeout(5):
-            while not fleet.app.dispatcher.waiting:
-                await asyncio.sleep(0.001)
+        await until(lambda: fleet.app.dispatcher.waiting)
         await fleet.nodes[first].refuse()
         answers = await asyncio.gather(*waiting)
         assert sum(status == 200 for status, _, _ in answers) >= 7

@@ -1,4 +1,5 @@
-"""New settings while it runs: all at once, nothing lost, and a bad file changes nothing."""
+"""A reload applies new settings atomically and loses no request; an invalid file changes
+nothing."""
 
 import asyncio
 import json
@@ -8,10 +9,11 @@ import aiohttp
 import pytest
 import yaml
 
-from olla.app import App
+from olla.app import App, process
 from olla.app.process import follow_settings
 from olla.settings import LoadedSettings, SettingsError, load, parse
 from tests.routers import ADMIN, WITH_ADMIN, Fleet, settings_text
+from tests.waiting import until
 
 MODEL, OTHER = "llama3.2:latest", "mistral:latest"
 
@@ -19,7 +21,7 @@ MODEL, OTHER = "llama3.2:latest", "mistral:latest"
 async def generate(
     session: aiohttp.ClientSession, fleet: Fleet, count: int = 3, model: str = MODEL, **headers: str
 ) -> tuple[int, str, str | None]:
-    """Status, body and endpoint of a stream of so many words."""
+    """Stream `count` tokens; return the status, the body and the endpoint."""
     body = {"model": model, "prompt": "a story", "options": {"num_predict": count}}
     url = f"{fleet.url}/api/generate"
     async with session.post(url, json=body, headers=headers) as response:
@@ -27,16 +29,16 @@ async def generate(
 
 
 def settings(fleet: Fleet, *names: str, extra: str = "") -> LoadedSettings:
-    """Settings over some of the fleet's nodes, which may be slow to answer probes: all of this is
-    one busy loop."""
+    """Build settings over some of the fleet's nodes, with a long probe timeout: nodes, router and
+    clients share one busy event loop."""
     text = settings_text({name: fleet.nodes[name].url for name in names}, extra)
     hasty, patient = "check_interval: 1s, check_timeout: 500ms", "check_timeout: 4s"
     assert hasty in text
     return parse(text.replace(hasty, patient), {})
 
 
-async def test_an_endpoint_that_is_added_is_used_at_once() -> None:
-    """It has been asked before it is let in, so the very next request can go there."""
+async def test_an_added_endpoint_is_used_at_once() -> None:
+    """It is probed before it is added, so the next request can already go there."""
     nodes = {"a": (MODEL,), "b": (OTHER,)}
     async with Fleet(nodes) as fleet, aiohttp.ClientSession() as session:
         await fleet.app.reload(settings(fleet, "a"))
@@ -46,8 +48,8 @@ async def test_an_endpoint_that_is_added_is_used_at_once() -> None:
         assert (status, endpoint) == (200, "b")
 
 
-async def test_an_endpoint_that_is_removed_drains() -> None:
-    """What streams from it comes to its end; nothing new goes there."""
+async def test_a_removed_endpoint_drains() -> None:
+    """Its running stream completes; new requests go elsewhere."""
     nodes = {"a": (MODEL,), "b": (MODEL,)}
     async with (
         Fleet(nodes, WITH_ADMIN, time_scale=0.5, load_bandwidth=1e12) as fleet,
@@ -55,9 +57,7 @@ async def test_an_endpoint_that_is_removed_drains() -> None:
     ):
         pinned = {**ADMIN, "X-Olla-Endpoint": "a"}
         running = asyncio.create_task(generate(session, fleet, 60, **pinned))
-        async with asyncio.timeout(5):
-            while not fleet.nodes["a"].executor.running:
-                await asyncio.sleep(0.002)
+        await until(lambda: fleet.nodes["a"].executor.running)
         await fleet.app.reload(settings(fleet, "b"))
         assert not running.done()
         assert [(await generate(session, fleet))[2] for _ in range(3)] == ["b"] * 3
@@ -68,27 +68,26 @@ async def test_an_endpoint_that_is_removed_drains() -> None:
         await fleet.check_clean()
 
 
-async def test_who_waits_for_an_endpoint_that_is_removed_goes_elsewhere() -> None:
-    """A place in the queue is not bound to where it was meant for."""
+async def test_requests_queued_for_a_removed_endpoint_go_elsewhere() -> None:
+    """A queued request is not bound to the endpoint that it was expected to run on."""
     nodes = {"a": (MODEL,), "b": (MODEL,)}
     async with (
         Fleet(nodes, time_scale=0.02, num_parallel=1) as fleet,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
     ):
         await fleet.app.reload(settings(fleet, "a"))
-        asking = [asyncio.create_task(generate(session, fleet, 20)) for _ in range(100)]
+        pending = [asyncio.create_task(generate(session, fleet, 20)) for _ in range(100)]
+        await until(lambda: fleet.app.dispatcher.waiting >= 90)
         async with asyncio.timeout(10):
-            while fleet.app.dispatcher.waiting < 90:
-                await asyncio.sleep(0.002)
             await fleet.app.reload(settings(fleet, "b"))
-            answers = await asyncio.gather(*asking)
+            answers = await asyncio.gather(*pending)
         assert {status for status, _, _ in answers} == {200}
         assert sum(endpoint == "b" for _, _, endpoint in answers) >= 90
         await fleet.check_clean()
 
 
-async def test_reloading_under_load_loses_nothing() -> None:
-    """Endpoints come, go and change their settings; every answer is whole."""
+async def test_reloading_under_load_loses_no_request() -> None:
+    """Endpoints are added, removed and changed; every response is complete."""
     nodes = {"a": (MODEL,), "b": (MODEL,), "c": (MODEL,)}
     async with (
         Fleet(nodes) as fleet,
@@ -106,7 +105,8 @@ async def test_reloading_under_load_loses_nothing() -> None:
             for policy in ("least-connections", "shortest-expected-delay"):
                 extra = f"proxy: {{load_balancer: {policy}}}\n"
                 await fleet.app.reload(settings(fleet, *names, extra=extra))
-                await asyncio.sleep(0.03)
+                before = len(answers)
+                await until(lambda before=before: len(answers) >= before + 10)
         stopping.set()
         await asyncio.gather(*clients)
         assert len(answers) > 100
@@ -117,16 +117,14 @@ async def test_reloading_under_load_loses_nothing() -> None:
         await fleet.check_clean()
 
 
-async def test_limits_aliases_and_paths_follow_the_settings() -> None:
-    """And what was under way keeps those it began with."""
+async def test_a_reload_changes_limits_aliases_and_paths() -> None:
+    """Running requests keep the settings that they began with."""
     async with (
         Fleet({"a": (MODEL,)}, time_scale=0.2, load_bandwidth=1e12) as fleet,
         aiohttp.ClientSession() as session,
     ):
         running = asyncio.create_task(generate(session, fleet, 2000))
-        async with asyncio.timeout(5):
-            while not fleet.nodes["a"].executor.running:
-                await asyncio.sleep(0.002)
+        await until(lambda: fleet.nodes["a"].executor.running)
         extra = (
             "model_aliases: {chat: [llama3.2]}\nsurfaces: {root: {enabled: false}}\n"
             "proxy: {response_timeout: 60ms}\n"
@@ -149,10 +147,10 @@ async def test_limits_aliases_and_paths_follow_the_settings() -> None:
     "text",
     ["", "server: {port: none}", "discovery: {static: {endpoints: [{url: 'gopher://x'}]}}", "- ["],
 )
-async def test_a_file_with_problems_changes_nothing_and_the_log_tells_them(
-    tmp_path: Path, text: str
+async def test_an_invalid_file_changes_nothing_and_its_problems_are_logged(
+    tmp_path: Path, stamps: list[object], text: str
 ) -> None:
-    """On SIGHUP and on a change of the file; the router goes on as it was."""
+    """This holds on SIGHUP and when the file changes; the router keeps its settings."""
     file = tmp_path / "olla.yaml"
     async with Fleet({"a": (MODEL,)}) as fleet, aiohttp.ClientSession() as session:
         file.write_text(settings_text({"a": fleet.nodes["a"].url}))
@@ -160,34 +158,49 @@ async def test_a_file_with_problems_changes_nothing_and_the_log_tells_them(
         following = asyncio.create_task(
             follow_settings(fleet.app, lambda: load(file, {}), file, hangup, poll=0.02)
         )
-        await asyncio.sleep(0.01)
+        await until(lambda: stamps)
         before = fleet.app.prober.snapshot
         file.write_text(text)
-        async with asyncio.timeout(5):
-            while "settings not loaded" not in fleet.log.getvalue():
-                await asyncio.sleep(0.01)
-            hangup.set()
-            while fleet.log.getvalue().count("settings not loaded") < 2:
-                await asyncio.sleep(0.01)
+        await until(lambda: "settings not loaded" in fleet.log.getvalue())
+        hangup.set()
+        await until(lambda: fleet.log.getvalue().count("settings not loaded") >= 2)
         assert "olla.yaml" in fleet.log.getvalue()
         assert fleet.app.prober.snapshot.by_name.keys() == before.by_name.keys()
         assert (await generate(session, fleet))[0] == 200
         file.write_text(settings_text({"b": fleet.nodes["a"].url}))
-        async with asyncio.timeout(5):
-            while "b" not in fleet.app.prober.snapshot.by_name:
-                await asyncio.sleep(0.01)
-            told = ""
-            while 'olla_config_reloads_total{outcome="ok"}' not in told:
-                async with session.get(f"{fleet.url}/metrics") as response:
-                    told = await response.text()
-        assert reloads(told, 'outcome="ok"') >= 1
-        assert reloads(told, 'outcome="failed"') >= 2
+        await until(lambda: "b" in fleet.app.prober.snapshot.by_name)
+
+        async def metrics() -> str:
+            async with session.get(f"{fleet.url}/metrics") as response:
+                return await response.text()
+
+        async def counted() -> bool:
+            return 'olla_config_reloads_total{outcome="ok"}' in await metrics()
+
+        await until(counted)
+        text = await metrics()
+        assert reloads(text, 'outcome="ok"') >= 1
+        assert reloads(text, 'outcome="failed"') >= 2
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
 
 
+@pytest.fixture
+def stamps(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Collect the stamps that olla takes of the configuration file."""
+    taken: list[object] = []
+    take = process._stamp
+
+    def stamp(file: Path) -> tuple[int, int, int] | None:
+        taken.append(found := take(file))
+        return found
+
+    monkeypatch.setattr(process, "_stamp", stamp)
+    return taken
+
+
 def reloads(metrics: str, label: str) -> float:
-    """The value of the reloads with a label."""
+    """Return the reload counter with a label."""
     (line,) = [
         line
         for line in metrics.splitlines()
@@ -196,8 +209,10 @@ def reloads(metrics: str, label: str) -> float:
     return float(line.rsplit(" ", 1)[1])
 
 
-async def test_a_file_is_read_only_once_it_has_stayed_as_it_is(tmp_path: Path) -> None:
-    """Whoever writes it may be in the middle of it."""
+async def test_a_changed_file_is_read_once_it_is_stable(
+    tmp_path: Path, stamps: list[object]
+) -> None:
+    """An editor may be in the middle of writing it."""
     file = tmp_path / "olla.yaml"
     read: list[str] = []
     async with Fleet({"a": (MODEL,)}) as fleet:
@@ -211,21 +226,19 @@ async def test_a_file_is_read_only_once_it_has_stayed_as_it_is(tmp_path: Path) -
         following = asyncio.create_task(
             follow_settings(fleet.app, reload, file, asyncio.Event(), poll=0.1)
         )
-        await asyncio.sleep(0.01)
+        await until(lambda: stamps)
         for size in range(0, len(whole), len(whole) // 20):
             file.write_text(whole[:size])
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.02)  # several writes within each poll
         file.write_text(whole + "\n")
-        async with asyncio.timeout(5):
-            while not read:
-                await asyncio.sleep(0.01)
+        await until(lambda: read)
         assert read == [whole + "\n"]
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
 
 
-async def test_what_takes_a_restart_is_said() -> None:
-    """The key by its name; the rest of the file is in force."""
+async def test_a_setting_that_takes_a_restart_is_logged() -> None:
+    """The log names the key; the other settings of the file take effect."""
     async with Fleet({"a": (MODEL,)}) as fleet:
         text = settings_text({"b": fleet.nodes["a"].url}).replace("port: 0", "port: 1")
         await fleet.app.reload(parse(text, {}))
@@ -234,11 +247,11 @@ async def test_what_takes_a_restart_is_said() -> None:
         assert json.loads(line)["setting"] == "server.port"
         fleet.log.clear()
         await fleet.app.reload(parse(text.replace("port: 1", "port: 0"), {}))
-        assert "needs a restart" not in fleet.log.getvalue()  # what runs has this port
+        assert "needs a restart" not in fleet.log.getvalue()  # the port in use
 
 
-async def test_secrets_that_cannot_be_read_change_nothing(tmp_path: Path) -> None:
-    """A token's file that has gone is a problem like any other."""
+async def test_an_unreadable_secret_changes_nothing(tmp_path: Path) -> None:
+    """A missing token file is a problem like any other."""
     async with Fleet({"a": (MODEL,)}) as fleet:
         token = tmp_path / "token"
         token.write_text("secret")
@@ -252,10 +265,10 @@ async def test_secrets_that_cannot_be_read_change_nothing(tmp_path: Path) -> Non
         assert set(fleet.app.prober.snapshot.by_name) == {"a"}
 
 
-def in_force(app: App) -> dict[str, object]:
-    """Everything that a reload changes, as it is now."""
+def effective_state(app: App) -> dict[str, object]:
+    """Return everything that a reload changes, as it is now."""
     config, server, dispatcher = app.config, app.downstream.server, app.dispatcher
-    own = app.downstream.internal_routes.paths
+    paths = app.downstream.internal_routes.paths
     limits = (
         "timeouts",
         "max_body",
@@ -276,14 +289,14 @@ def in_force(app: App) -> dict[str, object]:
         "config": [getattr(config, name) for name in limits],
         "bodies": (app.services.body_budget.limit, config.max_body),
         "served by": app.downstream._config is config,
-        "paths": sorted(own),
+        "paths": sorted(paths),
         "root": app.downstream._paths._root is not None,
         "access": app.access.authenticator.policy,
         "keys": sorted(caller.id for caller in app.access.keyring.callers()),
         "server": (server.head_max, server.timeouts),
         "connections": server.connections_max,
         "fast path": server.fast_path is not None,
-        "told": (app.status._settings, app.status._policy),
+        "status": (app.status._settings, app.status._policy),
         "endpoints": [(view.name, view.spec) for view in app.prober.snapshot.endpoints],
         "watched": {name: watch.spec for name, watch in app.prober._watches.items()},
     }
@@ -305,18 +318,18 @@ surfaces: {root: {enabled: false}, management: {enabled: false}}
 
 
 @pytest.mark.parametrize("step", [*STEPS, "access_policy", "describe"])
-async def test_a_reload_that_fails_half_way_changes_nothing(
+async def test_a_reload_that_fails_halfway_changes_nothing(
     monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    """Whichever step it is that fails: settings, limits, keys, paths and endpoints are those from
-    before, nothing is left behind, and the next reload is as good as any."""
+    """Whichever step fails, the settings, limits, keys, paths and endpoints stay as they were,
+    nothing leaks, and the next reload works."""
     nodes = {"a": (MODEL,), "b": (MODEL,)}
     async with Fleet(nodes) as fleet, aiohttp.ClientSession() as session:
         app = fleet.app
         await app.reload(settings(fleet, "a"))
-        before = in_force(app)
+        before = effective_state(app)
         text = settings_text({"b": fleet.nodes["b"].url})
-        # Words stay words: YAML 1.1 takes `off` for a truth value, and writes it as `false`.
+        # Keep scalars as strings: YAML 1.1 reads `off` as a boolean and writes it as `false`.
         merged = yaml.load(text, yaml.BaseLoader)
         for key, value in yaml.load(CHANGED, yaml.BaseLoader).items():
             merged.setdefault(key, {}).update(value)
@@ -334,11 +347,11 @@ async def test_a_reload_that_fails_half_way_changes_nothing(
                 faulty.setattr(f"olla.app.composition.{step}", broken)
             with pytest.raises(RuntimeError, match="a fault in olla"):
                 await app.reload(loaded)
-        assert in_force(app) == before
+        assert effective_state(app) == before
         assert (await generate(session, fleet))[::2] == (200, "a")
         await app.reload(loaded)
-        after = in_force(app)
-        same = {"fast path", "served by", "connections", "server", "bodies", "context"}
-        assert {name for name in before if after[name] == before[name]} <= same
+        after = effective_state(app)
+        unchanged = {"fast path", "served by", "connections", "server", "bodies", "context"}
+        assert {name for name in before if after[name] == before[name]} <= unchanged
         assert (await generate(session, fleet))[0] == 404
         await app.reload(settings(fleet, "a"))

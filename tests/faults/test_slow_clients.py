@@ -1,4 +1,4 @@
-"""A client that stops in the middle of its request does not hold its connection for ever."""
+"""A client that stalls within its request does not hold its connection forever."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ LIMITS = {"read_header_timeout": 0.2, "read_timeout": 0.2}
 
 
 async def rest_of(router: object, data: bytes) -> bytes:
-    """What comes back until the connection is closed, when nothing follows `data`."""
+    """Send `data` and nothing else; return what the router sends until it closes the connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", router.port)  # type: ignore[attr-defined]
     writer.write(data)
     async with asyncio.timeout(5):
@@ -23,10 +23,8 @@ async def rest_of(router: object, data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("cut", [1, 4, 30, len(WHOLE) - len(BODY) - 1])
-async def test_a_head_that_does_not_come_to_its_end_is_408(
-    make_router: MakeRouter, cut: int
-) -> None:
-    """Whatever the last byte was; the message names the setting."""
+async def test_an_incomplete_head_is_408(make_router: MakeRouter, cut: int) -> None:
+    """The message names the setting, whatever the last byte was."""
     router = await make_router(**LIMITS)
     head, body = split(await rest_of(router, WHOLE[:cut]))
     assert head.startswith(b"HTTP/1.1 408 ")
@@ -34,8 +32,8 @@ async def test_a_head_that_does_not_come_to_its_end_is_408(
     assert router.endpoints[0].requests == []
 
 
-async def test_dripping_bytes_do_not_prolong_a_head(make_router: MakeRouter) -> None:
-    """The limit is for the whole of it: one byte now and then is the oldest trick."""
+async def test_dripping_bytes_do_not_extend_the_header_timeout(make_router: MakeRouter) -> None:
+    """The limit is for the whole head: sending single bytes (slowloris) does not reset it."""
     router = await make_router(**LIMITS)
     reader, writer = await asyncio.open_connection("127.0.0.1", router.port)
     answer = asyncio.ensure_future(reader.read())
@@ -45,16 +43,17 @@ async def test_dripping_bytes_do_not_prolong_a_head(make_router: MakeRouter) -> 
         writer.write(bytes([byte]))
         await asyncio.wait([answer], timeout=0.02)
     assert answer.done()
-    # A byte that was under way when the connection was closed may cost the client its answer.
+    # A byte in flight when the connection closes causes a reset, which may discard the response.
     assert answer.exception() is not None or answer.result().startswith(b"HTTP/1.1 408 ")
     assert router.records[0].status == 408
     writer.close()
 
 
-@pytest.mark.parametrize("sent", [0, 5], ids=["nothing of it", "a part"])
+@pytest.mark.parametrize("sent", [0, 5], ids=["nothing", "part"])
 @pytest.mark.parametrize("framing", ["length", "chunks", "blob"])
 async def test_a_body_that_stops_is_408(make_router: MakeRouter, framing: str, sent: int) -> None:
-    """On either way in, and while it is passed on; no endpoint takes the part for the whole."""
+    """This holds on both request paths and while the body is forwarded; no endpoint takes the part
+    for the whole."""
     router = await make_router(**LIMITS)
     if framing == "length":
         data = WHOLE[: len(WHOLE) - len(BODY) + sent]
@@ -77,33 +76,31 @@ BLOB = b"POST /api/blobs/sha256:%b HTTP/1.1\r\nHost: x\r\nContent-Length: 100000
 )
 
 
-@pytest.mark.parametrize("first", [0, 300_000], ids=["from the start", "after a large piece"])
+@pytest.mark.parametrize("first", [0, 300_000], ids=["from the start", "after a large part"])
 @pytest.mark.parametrize("framing", ["length", "chunks", "blob"])
-async def test_a_body_that_dribbles_is_408(
-    make_router: MakeRouter, framing: str, first: int
-) -> None:
-    """A byte now and then does not hold a connection, nor memory, however much came before."""
+async def test_a_body_that_drips_is_408(make_router: MakeRouter, framing: str, first: int) -> None:
+    """Single bytes do not hold a connection or memory, however much was sent before."""
     router = await make_router(body_timeout=0.4, min_rate=10_000)
-    head, piece = {
+    head, template = {
         "length": (post("/api/generate", b"x" * 1_000_000, close=False)[:-1_000_000], b"%b"),
         "chunks": (CHUNKED, b"%x\r\n%b\r\n"),
         "blob": (BLOB, b"%b"),
     }[framing]
 
-    def formed(data: bytes) -> bytes:
-        return piece % ((len(data), data) if framing == "chunks" else data)
+    def framed(data: bytes) -> bytes:
+        return template % ((len(data), data) if framing == "chunks" else data)
 
     reader, writer = await asyncio.open_connection("127.0.0.1", router.port)
     answer = asyncio.ensure_future(reader.readuntil(b"}"))
-    writer.write(head + (formed(b"x" * first) if first else b""))
+    writer.write(head + (framed(b"x" * first) if first else b""))
     async with asyncio.timeout(10):
         while not answer.done():
-            writer.write(formed(b"x"))
+            writer.write(framed(b"x"))
             await asyncio.wait([answer], timeout=0.02)
-    told = answer.result()
-    assert told.startswith(b"HTTP/1.1 408 ")
-    assert b"server.min_rate" in told
-    assert b"server.body_timeout" in told
+    response = answer.result()
+    assert response.startswith(b"HTTP/1.1 408 ")
+    assert b"server.min_rate" in response
+    assert b"server.body_timeout" in response
     (record,) = router.records
     assert record.failure is not None
     assert record.failure.kind is Kind.REQUEST_TIMEOUT
@@ -112,15 +109,16 @@ async def test_a_body_that_dribbles_is_408(
     writer.close()
 
 
-async def test_a_slow_endpoint_is_not_held_against_an_upload(make_router: MakeRouter) -> None:
-    """While the endpoint takes nothing, its client cannot send: only waiting for it counts."""
+async def test_an_upload_to_a_slow_endpoint_does_not_time_out(make_router: MakeRouter) -> None:
+    """The client cannot send while the endpoint does not read: only time spent waiting for the
+    client counts."""
     router = await make_router(body_timeout=0.3, read_timeout=0.3, min_rate=1e9)
-    slowly = asyncio.Event()
+    reading = asyncio.Event()
     size = 12 << 20
 
     async def read_late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        await slowly.wait()
+        await reading.wait()
         await reader.readexactly(size)
         writer.write(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
         await writer.drain()
@@ -135,13 +133,13 @@ async def test_a_slow_endpoint_is_not_held_against_an_upload(make_router: MakeRo
     answer = asyncio.ensure_future(reader.readline())
     await asyncio.wait([answer], timeout=1.0)
     assert not answer.done()
-    slowly.set()
+    reading.set()
     assert (await answer).startswith(b"HTTP/1.1 201 ")
     writer.close()
 
 
-async def test_a_body_that_comes_slowly_but_steadily_is_taken(make_router: MakeRouter) -> None:
-    """The limit is for silence."""
+async def test_a_slow_but_steady_body_is_accepted(make_router: MakeRouter) -> None:
+    """The read timeout limits silence, not duration."""
     router = await make_router(**LIMITS)
     reader, writer = await asyncio.open_connection("127.0.0.1", router.port)
     writer.write(WHOLE[: -len(BODY)])
@@ -152,19 +150,19 @@ async def test_a_body_that_comes_slowly_but_steadily_is_taken(make_router: MakeR
     writer.close()
 
 
-async def test_a_connection_that_never_asks_is_closed(make_router: MakeRouter) -> None:
-    """In silence: there is nothing to answer."""
+async def test_an_idle_connection_is_closed(make_router: MakeRouter) -> None:
+    """It is closed without a response, since there was no request."""
     router = await make_router(idle_timeout=0.2)
     assert await rest_of(router, b"") == b""
     assert router.downstream.connections == 0
 
 
-async def test_a_long_answer_is_not_bound_by_the_clients_limits(make_router: MakeRouter) -> None:
-    """A client that waits for an answer is silent, and that is as it should be."""
+async def test_client_timeouts_do_not_apply_during_the_response(make_router: MakeRouter) -> None:
+    """A client is normally silent while it waits for its response."""
     router = await make_router(**LIMITS)
 
     async def late(_: bytes, __: object, writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(0.6)
+        await asyncio.sleep(0.6)  # three times the limits
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
 
     router.endpoints[0].script = late

@@ -1,4 +1,4 @@
-"""A log whose reader stalls, has gone or has no room: the router goes on, and its end is clean."""
+"""A log whose reader stalls or exits, or whose disk is full, does not block the router."""
 
 import fcntl
 import http.client
@@ -22,27 +22,28 @@ from tests.routers import ThreadedFleet, settings_text, threaded_fleet
 
 MODEL = "llama3.2:latest"
 ASK = json.dumps({"model": MODEL, "prompt": "x", "stream": False, "options": {"num_predict": 1}})
-FEW = 500
+BATCH = 500
+"""Requests per flood."""
 STOPS_SECONDS_MAX = 20
-"""In which a router must have ended that was told to: its own limits are some seconds."""
+"""Limit for a router to exit after SIGTERM; its own limits are a few seconds."""
 
 
 @pytest.fixture(scope="module")
 def fleet() -> Iterator[ThreadedFleet]:
-    """A node to be fronted."""
+    """Provide a node for the routers of these tests."""
     with threaded_fleet({"a": (MODEL,)}) as running:
         yield running
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """No settings from outside, and a store of its own."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("OLLA_")}
-    return {**kept, "OLLA_HOME": str(folder / "home")}
+    """Return an environment without olla settings and with an empty store."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("OLLA_")}
+    return {**inherited, "OLLA_HOME": str(folder / "home")}
 
 
 @pytest.fixture
 def configure(fleet: ThreadedFleet, tmp_path: Path) -> Callable[..., str]:
-    """Writes a configuration over the node."""
+    """Provide a function that writes a configuration over the node."""
 
     def write(more: str = "", output: str = "stdout") -> str:
         text = settings_text({"a": fleet.fleet.nodes["a"].url}, more)
@@ -55,14 +56,14 @@ def configure(fleet: ThreadedFleet, tmp_path: Path) -> Callable[..., str]:
 
 
 class Reader:
-    """The other end of a log: reads when it is told to."""
+    """The reading end of a log; it reads only on demand."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self.text = ""
 
     def until(self, wanted: str) -> str:
-        """Read until a text has come; returns the line that holds it first."""
+        """Read until a text appears; returns the first line that contains it."""
         while wanted not in self.text or not self.text.endswith("\n"):
             ready, _, _ = select.select([self.descriptor], [], [], 15)
             data = os.read(self.descriptor, 65536) if ready else b""
@@ -71,7 +72,7 @@ class Reader:
         return next(line for line in self.text.splitlines() if wanted in line)
 
     def rest(self) -> str:
-        """Everything to the end."""
+        """Read everything to the end."""
         while data := os.read(self.descriptor, 65536):
             self.text += data.decode()
         return self.text
@@ -82,8 +83,7 @@ Started = tuple["subprocess.Popen[bytes]", Reader]
 
 @contextmanager
 def started(*arguments: str, cwd: Path, stream: str = "stdout") -> Iterator[Started]:
-    """A router whose log goes into a pipe that holds little, and that nobody reads but who says
-    so."""
+    """Run a router that logs to a small pipe, which only the returned reader reads."""
     read_end, write_end = os.pipe()
     if hasattr(fcntl, "F_SETPIPE_SZ"):
         fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, 4096)
@@ -107,16 +107,16 @@ def started(*arguments: str, cwd: Path, stream: str = "stdout") -> Iterator[Star
             os.close(read_end)
 
 
-def listening(reader: Reader, words: str = '"listening"') -> int:
-    """The port, once the router listens."""
-    told = reader.until(words)
-    match = re.search(r"http://127\.0\.0\.1:(\d+)", told)
+def listening(reader: Reader, text: str = '"listening"') -> int:
+    """Wait until the router listens; returns its port."""
+    line = reader.until(text)
+    match = re.search(r"http://127\.0\.0\.1:(\d+)", line)
     assert match is not None
     return int(match[1])
 
 
 def get(port: int, path: str) -> str:
-    """The body of a GET's good answer."""
+    """Send a GET; returns the body of its 200 response."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
         connection.request("GET", path)
@@ -128,7 +128,7 @@ def get(port: int, path: str) -> str:
 
 
 def ask(port: int, times: int = 1) -> None:
-    """Ask the node for a word, one request after the other."""
+    """Send requests for one token each, one after the other."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     for _ in range(times):
         connection.request("POST", "/api/generate", ASK)
@@ -139,10 +139,10 @@ def ask(port: int, times: int = 1) -> None:
 
 
 def flood(port: int) -> None:
-    """Send rejected requests that make long lines, one right after the other."""
+    """Pipeline rejected requests that write long log lines."""
     one = b"GET /nothing%b HTTP/1.1\r\nHost: localhost\r\n\r\n" % (b"y" * 300)
     with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
-        for _ in range(FEW // 50):
+        for _ in range(BATCH // 50):
             connection.sendall(one * 50)
             got = b""
             while got.count(b"HTTP/1.1 ") < 50 or not got.endswith(b"}}}"):
@@ -152,25 +152,26 @@ def flood(port: int) -> None:
 
 
 def dropped(port: int, log: str) -> float:
-    """How many lines of a log were dropped, as the metrics tell it."""
+    """Return how many lines of a log were dropped, according to the metrics."""
     name = rf'olla_log_lines_dropped_total{{log="{log}"}}'
     lines = [line for line in get(port, "/metrics").splitlines() if line.startswith(name)]
     return float(lines[0].rsplit(" ", 1)[1]) if lines else 0.0
 
 
 def stop(process: "subprocess.Popen[bytes]") -> int:
-    """Tell it to end; its exit status."""
+    """Send SIGTERM; returns the exit status."""
     process.send_signal(signal.SIGTERM)
     return process.wait(STOPS_SECONDS_MAX)
 
 
 @pytest.mark.timeout(90)
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
-def test_a_reader_that_stalls_costs_lines_and_not_requests(
+def test_a_stalled_log_reader_loses_lines_but_no_requests(
     configure: Callable[..., str], tmp_path: Path, stream: str
 ) -> None:
-    """With a full pipe requests are answered and health is told; lines are dropped and counted,
-    and once the reader goes on the log says how many. All other lines are whole."""
+    """With a full pipe, requests and health checks are answered, and log lines are dropped and
+    counted. Once the reader continues, the log says how many were dropped. All other lines are
+    complete."""
     serve = "serve", "--config", configure(output=stream)
     with started(*serve, cwd=tmp_path, stream=stream) as (process, reader):
         port = listening(reader)
@@ -178,8 +179,8 @@ def test_a_reader_that_stalls_costs_lines_and_not_requests(
             flood(port)
             ask(port)
             assert get(port, "/internal/health")
-        told = json.loads(reader.until("lines were dropped"))
-        assert (told["level"], told["log"]) == ("warning", "requests")
+        notice = json.loads(reader.until("lines were dropped"))
+        assert (notice["level"], notice["log"]) == ("warning", "requests")
         ask(port)
         process.send_signal(signal.SIGTERM)
         lines = [json.loads(line) for line in reader.rest().splitlines()]
@@ -187,14 +188,14 @@ def test_a_reader_that_stalls_costs_lines_and_not_requests(
     assert lines[-1]["message"] == "stopped"
     notices = [line["lines"] for line in lines if line.get("message") == "lines were dropped"]
     written = sum("duration_ms" in line for line in lines)
-    assert (written + sum(notices)) % FEW in range(1, 20)  # every request is one or the other
+    assert (written + sum(notices)) % BATCH in range(1, 20)  # each request is written or counted
 
 
 @pytest.mark.timeout(90)
-def test_a_stalled_reader_does_not_keep_the_router_from_its_end(
+def test_a_stalled_log_reader_does_not_delay_shutdown(
     configure: Callable[..., str], tmp_path: Path
 ) -> None:
-    """SIGTERM with a full pipe: what nobody takes is given up after some seconds."""
+    """After SIGTERM with a full pipe, unread lines are discarded after some seconds."""
     with started("serve", "--config", configure(), cwd=tmp_path) as (process, reader):
         port = listening(reader)
         flood(port)
@@ -204,8 +205,8 @@ def test_a_stalled_reader_does_not_keep_the_router_from_its_end(
 
 
 @pytest.mark.timeout(90)
-def test_the_demo_goes_on_as_well(tmp_path: Path) -> None:
-    """And it ends."""
+def test_a_stalled_log_reader_does_not_block_the_demo(tmp_path: Path) -> None:
+    """The demo serves, and exits with status 0."""
     demo = "demo", "--port", "0", "--time-scale", "0.001"
     with started(*demo, cwd=tmp_path) as (process, reader):
         port = listening(reader, "olla is at ")
@@ -217,10 +218,10 @@ def test_the_demo_goes_on_as_well(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(90)
-def test_a_pipe_that_is_full_from_the_start_holds_nothing_up(
+def test_a_pipe_that_is_full_at_startup_does_not_block(
     fleet: ThreadedFleet, configure: Callable[..., str], tmp_path: Path, free_port: int
 ) -> None:
-    """Somebody else's words fill it: the router listens all the same, and the demo too."""
+    """Another process has filled the pipe; `serve` and `demo` start listening regardless."""
     for arguments in (
         ("serve", "--config", configure(), "--port", str(free_port)),
         ("demo", "--port", str(free_port), "--time-scale", "0.001"),
@@ -243,7 +244,7 @@ def test_a_pipe_that_is_full_from_the_start_holds_nothing_up(
                     with suppress(ConnectionRefusedError):
                         ask(free_port)
                         break
-                    time.sleep(0.1)
+                    time.sleep(0.1)  # the blocked pipe cannot report the start
                 assert get(free_port, "/internal/health")
                 assert stop(process) == 0
             finally:
@@ -252,10 +253,10 @@ def test_a_pipe_that_is_full_from_the_start_holds_nothing_up(
 
 
 @pytest.mark.timeout(90)
-def test_a_reader_that_has_gone_costs_lines_only(
+def test_a_log_reader_that_exits_costs_lines_only(
     configure: Callable[..., str], tmp_path: Path
 ) -> None:
-    """The pipe is closed at its other end: `olla serve | head -1`."""
+    """The pipe's reading end is closed, as by `olla serve | head -1`."""
     with started("serve", "--config", configure(), cwd=tmp_path) as (process, reader):
         port = listening(reader)
         os.close(reader.descriptor)
@@ -266,10 +267,11 @@ def test_a_reader_that_has_gone_costs_lines_only(
 
 
 @pytest.mark.timeout(90)
-def test_a_full_disk_under_the_decision_log_is_said_once_and_ends_clean(
+def test_a_full_disk_under_the_decision_log_is_logged_once(
     configure: Callable[..., str], tmp_path: Path
 ) -> None:
-    """The log of decisions loses its lines, which are counted; exit status 0 and no traceback."""
+    """The decision log loses its lines, which are counted; the router exits with status 0 and no
+    traceback."""
     config = configure("routing: {decision_log: /dev/full}\n")
     with started("serve", "--config", config, cwd=tmp_path) as (process, reader):
         port = listening(reader)
@@ -286,10 +288,11 @@ def test_a_full_disk_under_the_decision_log_is_said_once_and_ends_clean(
 
 
 @pytest.mark.timeout(90)
-def test_a_decision_log_that_nobody_reads_holds_nothing_up(
+def test_an_unread_decision_log_does_not_block(
     configure: Callable[..., str], tmp_path: Path
 ) -> None:
-    """A FIFO: opened without a reader, and full later on. Its reader gets whole lines."""
+    """The log is a FIFO that is opened without a reader and fills up later. Its reader gets
+    complete lines."""
     fifo = tmp_path / "decisions"
     os.mkfifo(fifo)
     config = configure(f"routing: {{decision_log: {fifo}}}\n")

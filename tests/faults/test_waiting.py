@@ -1,4 +1,4 @@
-"""Waiting can be made visible to who stands between: comments before a stream's first event."""
+"""SSE comments keep a connection alive while a request waits for its first event."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ FRAMINGS = {
 
 
 def late(data: bytes, seconds: float = 0.35, *, close: bool = False) -> Script:
-    """A script that answers after a while."""
+    """Return a script that answers after a delay in seconds."""
 
     async def script(_: bytes, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(seconds)
@@ -33,7 +33,7 @@ def late(data: bytes, seconds: float = 0.35, *, close: bool = False) -> Script:
 
 
 def unchunked(body: bytes) -> tuple[bytes, bool]:
-    """The payload of a chunked body, and whether it came to its end."""
+    """Return the payload of a chunked body, and whether its last chunk was received."""
     payload = b""
     while body:
         size, _, body = body.partition(b"\r\n")
@@ -46,10 +46,10 @@ def unchunked(body: bytes) -> tuple[bytes, bool]:
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
 @pytest.mark.parametrize("framing", FRAMINGS)
-async def test_a_stream_that_is_waited_for_begins_with_comments(
+async def test_a_stream_that_starts_late_begins_with_comments(
     make_router: MakeRouter, path: str, framing: str
 ) -> None:
-    """Its events follow unchanged, and it ends as it would have."""
+    """Its events follow unchanged, with the usual end."""
     router = await make_router(wait_keepalive=0.1)
     router.endpoints[0].script = late(FRAMINGS[framing], close=framing == "until it closes")
     head, body = split(await router.exchange(post(path, BODY)))
@@ -65,8 +65,8 @@ async def test_a_stream_that_is_waited_for_begins_with_comments(
     assert complete
 
 
-async def test_who_answers_in_time_is_not_announced(make_router: MakeRouter) -> None:
-    """The answer is the endpoint's own, from its head on."""
+async def test_a_stream_that_starts_in_time_has_no_comments(make_router: MakeRouter) -> None:
+    """The response is the endpoint's, including its head."""
     router = await make_router(wait_keepalive=5.0)
     router.endpoints[0].script = answer(FRAMINGS["chunks"])
     _, body = split(await router.exchange(post("/v1/chat/completions", BODY)))
@@ -92,7 +92,7 @@ async def test_formats_without_comments_are_left_alone(
     assert got == b'{"done":true}'
 
 
-TROUBLE = {
+FAILURES = {
     "closed": (late(b"", close=True), Kind.RESET),
     "500": (late(b"HTTP/1.1 500 X\r\nContent-Length: 2\r\n\r\n{}"), Kind.UPSTREAM_STATUS),
     "400": (late(b"HTTP/1.1 400 X\r\nContent-Length: 2\r\n\r\n{}"), Kind.UPSTREAM_STATUS),
@@ -103,11 +103,11 @@ TROUBLE = {
 }
 
 
-@pytest.mark.parametrize(("trouble", "kind"), TROUBLE.values(), ids=list(TROUBLE))
-async def test_what_fails_after_that_is_told_within_the_stream(
+@pytest.mark.parametrize(("trouble", "kind"), FAILURES.values(), ids=list(FAILURES))
+async def test_a_failure_after_comments_is_an_error_event(
     make_router: MakeRouter, trouble: Script, kind: Kind
 ) -> None:
-    """An error event, and then the connection closes without an end."""
+    """The connection then closes without a clean end."""
     router = await make_router(wait_keepalive=0.1)
     router.endpoints[0].script = trouble
     request = post("/v1/chat/completions", BODY, close=False)
@@ -121,10 +121,11 @@ async def test_what_fails_after_that_is_told_within_the_stream(
     assert failure.kind is kind
 
 
-async def test_another_endpoint_may_still_answer(make_router: MakeRouter) -> None:
-    """A comment is no answer: what fails before the first event is tried elsewhere."""
+async def test_a_request_still_fails_over_after_comments(make_router: MakeRouter) -> None:
+    """Comments are not part of the response: a failure before the first event is retried
+    elsewhere."""
     router = await make_router(2, wait_keepalive=0.1)
-    router.endpoints[0].script = TROUBLE["500"][0]
+    router.endpoints[0].script = FAILURES["500"][0]
     router.endpoints[1].script = late(FRAMINGS["chunks"])
     _, body = split(await router.exchange(post("/v1/chat/completions", BODY)))
     payload, complete = unchunked(body)
@@ -132,8 +133,8 @@ async def test_another_endpoint_may_still_answer(make_router: MakeRouter) -> Non
     assert complete
 
 
-async def test_a_client_of_http_1_0_gets_no_chunks(make_router: MakeRouter) -> None:
-    """The stream ends with the connection."""
+async def test_an_http_1_0_client_gets_comments_without_chunks(make_router: MakeRouter) -> None:
+    """The stream ends when the connection closes."""
     router = await make_router(wait_keepalive=0.1)
     router.endpoints[0].script = late(FRAMINGS["chunks"])
     head, body = split(await router.exchange(post("/v1/chat/completions", BODY, version="1.0")))

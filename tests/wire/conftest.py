@@ -1,4 +1,4 @@
-"""A router over endpoints that speak scripted bytes: real sockets, no probes."""
+"""Run a router over endpoints that send scripted bytes: real sockets, no probes."""
 
 import asyncio
 import io
@@ -44,7 +44,7 @@ Script = Callable[[bytes, asyncio.StreamReader, asyncio.StreamWriter], Awaitable
 
 
 class StaticFleet:
-    """A fleet that is as it is; remembers what traffic told."""
+    """A fleet that does not change; it records observed failures and requested probes."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
@@ -69,7 +69,7 @@ class ScriptedEndpoint:
         self.requests: list[bytes] = []
         self.connections = 0
         self.lost = asyncio.Event()
-        """A client hung up."""
+        """Set when a client closes its connection."""
         self.script: Script = answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -108,7 +108,7 @@ class ScriptedEndpoint:
 
 
 async def read_body(head: bytes, reader: asyncio.StreamReader) -> bytes:
-    """The body that a head announces, framing included."""
+    """Read the body that a head announces, framing included."""
     lower = head.lower()
     if b"\r\ntransfer-encoding: chunked" in lower:
         body = b""
@@ -122,7 +122,7 @@ async def read_body(head: bytes, reader: asyncio.StreamReader) -> bytes:
 
 
 def answer(*pieces: bytes, close: bool = False) -> Script:
-    """A script that sends `pieces` one by one, each in a read of its own as far as TCP allows."""
+    """Return a script that sends `pieces` one by one, each in its own read as far as TCP allows."""
 
     async def script(_: bytes, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for piece in pieces:
@@ -249,7 +249,7 @@ class Router:
         await self._server.wait_closed()
 
     async def exchange(self, request: bytes) -> bytes:
-        """Send a request that asks for `Connection: close`, and read until the end."""
+        """Send a request with `Connection: close`, and read until the connection closes."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             writer.write(request)
@@ -259,8 +259,7 @@ class Router:
             writer.close()
 
     def check_clean(self) -> None:
-        """No lease, no time-out that nobody needs, no failure of the router's own, and nothing in
-        its log."""
+        """Check that no lease and no timer leaks, and that nothing was logged."""
         assert self.dispatcher.leases == 0
         assert len(self.downstream.server.deadlines) == 0
         assert self.log.getvalue() == ""
@@ -271,7 +270,10 @@ MakeRouter = Callable[..., Awaitable[Router]]
 
 @pytest.fixture(params=["fast path", "aiohttp"])
 async def make_router(request: pytest.FixtureRequest) -> AsyncIterator[MakeRouter]:
-    """Makes a router over so many scripted endpoints; every test runs on both ways in."""
+    """Provide a function that makes a router over `count` scripted endpoints.
+
+    Every test runs on both request paths: the fast path and aiohttp.
+    """
     made: list[Router] = []
 
     async def make(count: int = 1, **options: object) -> Router:
@@ -295,7 +297,7 @@ async def make_router(request: pytest.FixtureRequest) -> AsyncIterator[MakeRoute
 
 
 def post(path: str, body: bytes, *extra: str, version: str = "1.1", close: bool = True) -> bytes:
-    """A POST with a JSON body."""
+    """Build a POST request with a JSON body."""
     lines = [f"POST {path} HTTP/{version}", "Host: olla", f"Content-Length: {len(body)}"]
     lines += extra
     if close:
@@ -310,11 +312,11 @@ async def ended(
     *,
     half_close: bool = False,
 ) -> tuple[bytes, bool]:
-    """All that comes in answer to a request, and whether it ended with an end: not with a reset.
+    """Return everything received in response to a request, and whether it ended without a reset.
 
-    `begun` is called when there is something of the answer's body; `half_close` closes the
-    client's side after the request. On a socket of its own: the streams of asyncio drop what came
-    before a reset.
+    `begun` is called on each read once a part of the body has been received. `half_close` closes
+    the client's side after the request. This uses its own socket, because asyncio's streams drop
+    the data that precedes a reset.
     """
     loop = asyncio.get_running_loop()
     received = b""
@@ -338,6 +340,6 @@ async def ended(
 
 
 def split(response: bytes) -> tuple[bytes, bytes]:
-    """Head and the rest."""
+    """Split a response into head and body."""
     head, _, rest = response.partition(b"\r\n\r\n")
     return head, rest

@@ -1,4 +1,4 @@
-"""What browsers are told of an answer, byte by byte: the router's policy, whoever answers."""
+"""Responses carry the router's CORS headers, whichever component answers."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from tests.wire.conftest import MODEL, MakeRouter, Router, answer, post, split
 
 LOCAL, EVIL = "http://localhost:3000", "https://evil.example"
 POLICY = CorsPolicy(["http://localhost:*"], methods=["GET", "HEAD", "POST"])
-TOLD = POLICY.answer(LOCAL)
+CORS_HEADERS = POLICY.answer(LOCAL)
 BODY = json.dumps({"model": MODEL, "prompt": "x", "stream": False}).encode()
 STREAM = json.dumps({"model": MODEL, "stream": True, "messages": []}).encode()
 MakeGuarded = Callable[..., Awaitable[Router]]
@@ -22,7 +22,7 @@ MakeGuarded = Callable[..., Awaitable[Router]]
 
 @pytest.fixture
 def make_guarded(make_router: MakeRouter) -> MakeGuarded:
-    """Makes a router with a policy, that answers to local names and to `olla`."""
+    """Provide a function that makes a router with a CORS policy, for local names and `olla`."""
 
     async def make(**options: object) -> Router:
         guard = BrowserGuard(POLICY, AllowedHosts(["olla"], guarded=True))
@@ -32,15 +32,15 @@ def make_guarded(make_router: MakeRouter) -> MakeGuarded:
 
 
 def fields(head: bytes, name: bytes) -> list[bytes]:
-    """The values of a field."""
+    """Return the values of a header field."""
     start = b"\r\n" + name.lower() + b": "
     found = (b"\r\n" + line for line in head.split(b"\r\n"))
     return [line[len(start) :] for line in found if line.lower().startswith(start)]
 
 
 async def first_answer(router: Router, request: bytes) -> tuple[bytes, bytes]:
-    """Head and body of the answer, without waiting for the connection's end: the router lingers
-    on one whose request is not whole."""
+    """Read one response, without waiting for the connection to close: the router keeps reading
+    after a request that is incomplete."""
     reader, writer = await asyncio.open_connection("127.0.0.1", router.port)
     try:
         writer.write(request)
@@ -51,8 +51,9 @@ async def first_answer(router: Router, request: bytes) -> tuple[bytes, bytes]:
         writer.close()
 
 
-async def test_an_endpoints_own_policy_ends_at_the_router(make_guarded: MakeGuarded) -> None:
-    """Its fields are dropped and the router's are there, once; it never hears of the page."""
+async def test_an_endpoints_cors_headers_are_replaced(make_guarded: MakeGuarded) -> None:
+    """The response has the router's CORS headers once, and the endpoint does not receive the
+    Origin."""
     router = await make_guarded()
     router.endpoints[0].script = answer(
         b"HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: *\r\nVary: Accept-Encoding\r\n"
@@ -60,17 +61,17 @@ async def test_an_endpoints_own_policy_ends_at_the_router(make_guarded: MakeGuar
     )
     head, body = split(await router.exchange(post("/api/generate", BODY, f"Origin: {LOCAL}")))
     assert body == b"{}"
-    assert TOLD in head + b"\r\n"
+    assert CORS_HEADERS in head + b"\r\n"
     assert fields(head, b"Access-Control-Allow-Origin") == [LOCAL.encode()]
     assert fields(head, b"Access-Control-Allow-Credentials") == []
     assert fields(head, b"Vary") == [b"Accept-Encoding", b"Origin"]
     assert b"origin" not in router.endpoints[0].requests[0].lower()
 
 
-async def test_without_an_origin_an_answer_tells_browsers_nothing(
+async def test_a_request_without_an_origin_gets_no_cors_headers(
     make_guarded: MakeGuarded,
 ) -> None:
-    """What the endpoint says of them is dropped all the same."""
+    """The endpoint's CORS headers are dropped as well."""
     router = await make_guarded()
     script = answer(
         b"HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: *\r\nContent-Length: 2\r\n\r\n{}"
@@ -97,10 +98,11 @@ async def test_without_an_origin_an_answer_tells_browsers_nothing(
     ("path", "kind"),
     [("/api/generate", "error"), ("/v1/chat/completions", "error"), ("/v1/messages", "type")],
 )
-async def test_a_foreign_page_is_refused_before_its_body_is_read(
+async def test_a_foreign_origin_is_rejected_before_its_body_is_read(
     make_guarded: MakeGuarded, lines: tuple[str, ...], path: str, kind: str
 ) -> None:
-    """In the dialect of the path; no endpoint sees a byte, and the page may not read it."""
+    """The error has the path's dialect, nothing is forwarded, and the page cannot read the
+    response."""
     router = await make_guarded()
     announced = post(path, b"", *lines).replace(b"Content-Length: 0", b"Content-Length: 99999999")
     head, body = await first_answer(router, announced)
@@ -116,10 +118,10 @@ async def test_a_foreign_page_is_refused_before_its_body_is_read(
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:40114", "attacker", "8.8.8.8"])
 @pytest.mark.parametrize("origin", [None, "http://evil.example", LOCAL])
-async def test_a_foreign_host_is_refused(
+async def test_a_foreign_host_is_rejected(
     make_guarded: MakeGuarded, host: str, origin: str | None
 ) -> None:
-    """DNS rebinding: the page's own name leads here, so its origin says nothing."""
+    """With DNS rebinding the page's name resolves to the router, so its Origin proves nothing."""
     router = await make_guarded()
     lines = () if origin is None else (f"Origin: {origin}",)
     request = post("/api/generate", BODY, *lines).replace(b"Host: olla", b"Host: " + host.encode())
@@ -130,8 +132,10 @@ async def test_a_foreign_host_is_refused(
     assert router.endpoints[0].requests == []
 
 
-async def test_a_page_may_be_refused_and_then_another_answered(make_guarded: MakeGuarded) -> None:
-    """On one connection, in any order: nothing is remembered of the wrong one."""
+async def test_each_request_on_a_connection_is_judged_by_its_origin(
+    make_guarded: MakeGuarded,
+) -> None:
+    """Allowed and foreign origins may alternate in any order; no state carries over."""
     router = await make_guarded()
     reader, writer = await asyncio.open_connection("127.0.0.1", router.port)
     try:
@@ -151,15 +155,15 @@ async def test_a_page_may_be_refused_and_then_another_answered(make_guarded: Mak
         writer.close()
 
 
-async def test_a_stream_that_is_waited_for_tells_browsers_at_once(
+async def test_a_stream_that_starts_early_has_cors_headers(
     make_guarded: MakeGuarded,
 ) -> None:
-    """Its head is the router's own, and goes out before any endpoint has said a word."""
+    """The router sends this head before any endpoint has answered."""
     router = await make_guarded(wait_keepalive=0.05)
-    asked = asyncio.Event()
+    released = asyncio.Event()
 
     async def script(_: bytes, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await asked.wait()
+        await released.wait()
         writer.close()
 
     router.endpoints[0].script = script
@@ -167,15 +171,15 @@ async def test_a_stream_that_is_waited_for_tells_browsers_at_once(
     try:
         writer.write(post("/v1/chat/completions", STREAM, f"Origin: {LOCAL}"))
         head = await reader.readuntil(b"\r\n\r\n")
-        assert TOLD in head
-        asked.set()
+        assert CORS_HEADERS in head
+        released.set()
         assert b"error" in await reader.read()
     finally:
         writer.close()
 
 
-async def test_a_page_can_read_what_has_gone_wrong(make_guarded: MakeGuarded) -> None:
-    """502 for an endpoint that breaks off, 404 for a path and for a model, 413 for a body."""
+async def test_an_allowed_page_can_read_errors(make_guarded: MakeGuarded) -> None:
+    """This covers 502 for a broken response, 400, 404 for a path and for a model, 405, and 413."""
     router = await make_guarded()
     router.endpoints[0].script = answer(b"nonsense", close=True)
     other = json.dumps({"model": "other", "prompt": "x"}).encode()
@@ -189,7 +193,7 @@ async def test_a_page_can_read_what_has_gone_wrong(make_guarded: MakeGuarded) ->
     ):
         head, _ = split(await router.exchange(post(path, body, f"Origin: {LOCAL}")))
         assert head.split()[1] == status, path
-        assert TOLD in head + b"\r\n"
+        assert CORS_HEADERS in head + b"\r\n"
 
 
 @pytest.mark.parametrize(
@@ -200,19 +204,20 @@ async def test_a_page_can_read_what_has_gone_wrong(make_guarded: MakeGuarded) ->
         (b"GET /api/tags HTTP/1.1\r\nHost: olla\r\nOrigin: %b\r\nX: " + b"x" * 70_000, 431),
     ],
 )
-async def test_a_page_can_read_what_the_parser_refuses(
+async def test_an_allowed_page_can_read_parse_errors(
     make_guarded: MakeGuarded, request_: bytes, status: int
 ) -> None:
-    """As far as the head can be read; another page cannot."""
+    """The Origin is taken from the part of the head that can be parsed; a foreign page gets no
+    access."""
     router = await make_guarded()
     for origin in (LOCAL, EVIL):
         raw = request_.replace(b"%b", origin.encode())
         head, _ = split(await router.exchange(raw))
         assert int(head.split()[1]) == status
-        assert (TOLD in head + b"\r\n") is (origin == LOCAL)
+        assert (CORS_HEADERS in head + b"\r\n") is (origin == LOCAL)
 
 
-async def test_an_origin_in_a_body_is_none(make_guarded: MakeGuarded) -> None:
+async def test_an_origin_in_a_body_is_ignored(make_guarded: MakeGuarded) -> None:
     """Only the head counts."""
     router = await make_guarded()
     raw = (
@@ -223,17 +228,17 @@ async def test_an_origin_in_a_body_is_none(make_guarded: MakeGuarded) -> None:
     assert b"access-control" not in head.lower()
 
 
-async def test_a_page_can_read_that_its_body_was_too_slow(make_guarded: MakeGuarded) -> None:
-    """408, with half a body."""
+async def test_an_allowed_page_can_read_a_408(make_guarded: MakeGuarded) -> None:
+    """The body stopped halfway."""
     router = await make_guarded(read_timeout=0.2)
     request = post("/api/generate", BODY, f"Origin: {LOCAL}")
     head, _ = await first_answer(router, request[:-10])
     assert head.startswith(b"HTTP/1.1 408 ")
-    assert TOLD in head + b"\r\n"
+    assert CORS_HEADERS in head + b"\r\n"
 
 
 async def test_a_preflight_is_answered_without_an_endpoint(make_guarded: MakeGuarded) -> None:
-    """And the connection stays open for the request that it was for."""
+    """The connection stays open for the request that follows."""
     router = await make_guarded()
     reader, writer = await asyncio.open_connection("127.0.0.1", router.port)
     try:
@@ -263,10 +268,10 @@ async def test_a_preflight_is_answered_without_an_endpoint(make_guarded: MakeGua
         (f"Origin: {LOCAL}", "Access-Control-Request-Method: POST", "Content-Length: 2"),
     ],
 )
-async def test_another_options_is_a_request_like_any_other(
+async def test_options_without_a_preflight_is_forwarded(
     make_guarded: MakeGuarded, lines: tuple[str, ...]
 ) -> None:
-    """Without an origin, without a question, or with a body: it goes to an endpoint."""
+    """A preflight has an Origin and a requested method, and no body."""
     router = await make_guarded()
     head = "\r\n".join(["OPTIONS /api/generate HTTP/1.1", "Host: olla", *lines])
     raw = f"{head}\r\nConnection: close\r\n\r\n".encode()

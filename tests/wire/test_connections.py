@@ -1,12 +1,12 @@
-"""One client connection, many requests: order, pipelining, idleness, both ways in mixed."""
+"""Many requests on one client connection: order, pipelining, idle time, mixed request paths."""
 
 import asyncio
 import re
-from collections.abc import Callable
 
 import pytest
 
 from olla.failures import Kind
+from tests.waiting import until
 from tests.wire.conftest import MODEL, MakeRouter, Router, Script, answer, post, split
 
 BODY = b'{"model":"%b","stream":false,"prompt":"%d"}'
@@ -14,12 +14,12 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r
 
 
 def body(number: int) -> bytes:
-    """A body that can be told apart."""
+    """Build a body with a number, so that tests can tell responses apart."""
     return BODY % (MODEL.encode(), number)
 
 
 def request(number: int) -> bytes:
-    """A request that leaves the connection open."""
+    """Build a request that leaves the connection open."""
     return post("/api/generate", body(number), close=False)
 
 
@@ -27,47 +27,47 @@ async def echo(raw: bytes, _: asyncio.StreamReader, writer: asyncio.StreamWriter
     """Answer with the prompt."""
     match = re.search(rb'"prompt":"(\d+)"', raw)
     assert match is not None
-    said = b'{"response":"%b","done":true}' % match[1]
-    writer.write(OK % (len(said), said))
+    text = b'{"response":"%b","done":true}' % match[1]
+    writer.write(OK % (len(text), text))
 
 
 async def answers(reader: asyncio.StreamReader, count: int) -> list[bytes]:
-    """The bodies of so many answers."""
-    found = []
+    """Read `count` responses; returns their bodies."""
+    bodies = []
     for _ in range(count):
         head = await reader.readuntil(b"\r\n\r\n")
         match = re.search(rb"\r\nContent-Length: (\d+)\r\n", head)
         assert match is not None
-        found.append(await reader.readexactly(int(match[1])))
-    return found
+        bodies.append(await reader.readexactly(int(match[1])))
+    return bodies
 
 
 async def connected(router: Router) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A client's connection."""
+    """Open a client connection."""
     return await asyncio.open_connection("127.0.0.1", router.port)
 
 
 async def test_pipelined_requests_are_answered_in_order(make_router: MakeRouter) -> None:
-    """Fifty in one write, more than one read can hold."""
+    """Fifty requests in one write are more than one read returns."""
     router = await make_router()
     router.endpoints[0].script = echo
     reader, writer = await connected(router)
     writer.write(b"".join(request(number) for number in range(50)))
-    for number, said in enumerate(await answers(reader, 50)):
-        assert said == b'{"response":"%d","done":true}' % number
+    for number, received in enumerate(await answers(reader, 50)):
+        assert received == b'{"response":"%d","done":true}' % number
     writer.close()
 
 
-async def test_a_thousand_pipelined_requests_that_are_refused_at_once_are_all_answered(
+async def test_a_thousand_pipelined_invalid_requests_are_all_answered(
     make_router: MakeRouter,
 ) -> None:
-    """However soon each is over: no recursion, no lost one."""
+    """Each ends immediately; none is lost and nothing recurses."""
     router = await make_router()
     reader, writer = await connected(router)
     bad = post("/api/generate", b"no json", close=False)
     writer.write(bad * 1000)
-    for said in await answers(reader, 1000):
-        assert b"not valid JSON" in said or b"JSON" in said
+    for received in await answers(reader, 1000):
+        assert b"not valid JSON" in received or b"JSON" in received
     writer.close()
     assert len(router.records) == 1000
     assert {record.failure and record.failure.kind for record in router.records} == {
@@ -75,8 +75,8 @@ async def test_a_thousand_pipelined_requests_that_are_refused_at_once_are_all_an
     }
 
 
-async def test_requests_of_both_kinds_mix_on_one_connection(make_router: MakeRouter) -> None:
-    """A plain POST, a list, one in chunks, a plain POST: in order, all answered."""
+async def test_both_request_paths_mix_on_one_connection(make_router: MakeRouter) -> None:
+    """A plain POST, a chunked POST, an unknown path and a plain POST are answered in order."""
     router = await make_router()
     router.endpoints[0].script = echo
     reader, writer = await connected(router)
@@ -87,15 +87,15 @@ async def test_requests_of_both_kinds_mix_on_one_connection(make_router: MakeRou
     unknown = b"GET /nothing/here HTTP/1.1\r\nHost: x\r\n\r\n"
     for _ in range(3):
         writer.write(request(0) + chunked + unknown + request(2))
-        said = await answers(reader, 4)
-        assert [b'"0"' in said[0], b'"1"' in said[1], b'"2"' in said[3]] == [True] * 3
-        assert b"error" in said[2]
+        received = await answers(reader, 4)
+        assert [b'"0"' in received[0], b'"1"' in received[1], b'"2"' in received[3]] == [True] * 3
+        assert b"error" in received[2]
     writer.close()
 
 
 @pytest.mark.parametrize("size", [1, 7, 50])
-async def test_requests_may_come_in_any_pieces(make_router: MakeRouter, size: int) -> None:
-    """Cut within heads and bodies, over the borders of requests."""
+async def test_requests_may_be_split_anywhere(make_router: MakeRouter, size: int) -> None:
+    """The splits fall within heads and bodies and across requests."""
     router = await make_router()
     router.endpoints[0].script = echo
     reader, writer = await connected(router)
@@ -103,13 +103,13 @@ async def test_requests_may_come_in_any_pieces(make_router: MakeRouter, size: in
     for at in range(0, len(raw), size):
         writer.write(raw[at : at + size])
         await asyncio.sleep(0)
-    for number, said in enumerate(await answers(reader, 4)):
-        assert said == b'{"response":"%d","done":true}' % number
+    for number, received in enumerate(await answers(reader, 4)):
+        assert received == b'{"response":"%d","done":true}' % number
     writer.close()
 
 
 async def test_garbage_after_a_request_does_not_spoil_its_answer(make_router: MakeRouter) -> None:
-    """The garbage gets an answer of its own, and the connection is closed."""
+    """The garbage gets a separate 400, and the connection is closed."""
     router = await make_router()
     router.endpoints[0].script = echo
     reader, writer = await connected(router)
@@ -121,20 +121,21 @@ async def test_garbage_after_a_request_does_not_spoil_its_answer(make_router: Ma
     writer.close()
 
 
-async def test_the_connection_closes_when_the_client_asked_for_it(make_router: MakeRouter) -> None:
-    """After the answer, without waiting for more."""
+async def test_connection_close_is_honored(make_router: MakeRouter) -> None:
+    """The router closes the connection right after the response."""
     router = await make_router()
     router.endpoints[0].script = echo
     raw = await router.exchange(post("/api/generate", body(3)))
-    head, said = split(raw)
+    head, received = split(raw)
     assert b"Connection: close" in head
-    assert said == b'{"response":"3","done":true}'
+    assert received == b'{"response":"3","done":true}'
 
 
-async def test_whatever_follows_the_last_request_does_not_cost_its_answer(
+async def test_data_after_the_last_request_does_not_cost_its_answer(
     make_router: MakeRouter,
 ) -> None:
-    """A request that says `Connection: close`, and another one while it is answered."""
+    """The client sends `Connection: close`, and then another request while the first is
+    processed."""
     router = await make_router()
     released = asyncio.Event()
 
@@ -145,37 +146,29 @@ async def test_whatever_follows_the_last_request_does_not_cost_its_answer(
     router.endpoints[0].script = late
     reader, writer = await connected(router)
     writer.write(post("/api/generate", body(3)))
-    while not router.endpoints[0].requests:
-        await asyncio.sleep(0.001)
+    await until(lambda: router.endpoints[0].requests)
     writer.write(request(4))
     await writer.drain()
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0.01)  # reading it has no visible effect to wait for
     released.set()
-    head, said = split(await reader.read())
+    head, received = split(await reader.read())
     assert head.startswith(b"HTTP/1.1 200 OK")
-    assert said.startswith(b'{"response":"3","done":true}')
+    assert received.startswith(b'{"response":"3","done":true}')
     assert len(router.endpoints[0].requests) == 1
     writer.close()
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition."""
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.001)
-
-
 @pytest.mark.parametrize("sent", [5, -5], ids=["head", "body"])
-async def test_a_client_that_leaves_in_the_middle_of_its_request_leaves_nothing(
+async def test_a_client_that_hangs_up_within_its_request_leaks_nothing(
     make_router: MakeRouter, sent: int
 ) -> None:
-    """No endpoint hears of it, and the time-out of what was to come is forgotten at once: a
-    hundred thousand such clients must not fill the memory for `server.read_timeout`."""
+    """Nothing is forwarded, and the read timer is removed at once: a hundred thousand such clients
+    must not hold memory until `server.read_timeout` expires."""
     router = await make_router()
     deadlines = router.downstream.server.deadlines
     _, writer = await connected(router)
     writer.write(request(1)[:sent])
-    # What aiohttp reads of a body has a time-out of asyncio's own.
+    # While aiohttp reads a body, asyncio times it out, not the timer wheel.
     await until(lambda: len(deadlines) + router.downstream.active > 0)
     writer.close()
     await until(lambda: not router.downstream.connections)
@@ -183,12 +176,12 @@ async def test_a_client_that_leaves_in_the_middle_of_its_request_leaves_nothing(
     assert router.endpoints[0].requests == []
 
 
-def waiting(begun: bytes, asked: asyncio.Event) -> Script:
-    """A script that begins to answer and waits for the client to hang up."""
+def answer_partly(begun: bytes, forwarded: asyncio.Event) -> Script:
+    """Return a script that begins to answer and then waits for the router to hang up."""
 
     async def script(_: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(begun)
-        asked.set()
+        forwarded.set()
         await reader.read()
 
     return script
@@ -199,19 +192,20 @@ HALF = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nContent-Length
 
 @pytest.mark.parametrize("begun", [b"", HALF], ids=["waiting", "streaming"])
 @pytest.mark.parametrize("cut", [0, 5, -5], ids=["whole", "head in two", "body in two"])
-async def test_a_request_has_one_time_out_and_a_client_that_leaves_none(
+async def test_a_request_has_one_timer_and_a_client_that_hung_up_has_none(
     make_router: MakeRouter, cut: int, begun: bytes
 ) -> None:
-    """Once a request is there, only the attempt is timed; with its client that ends too."""
+    """Once the request has been read only the attempt is timed; when the client hangs up, its timer
+    is removed too."""
     router = await make_router()
-    deadlines, asked = router.downstream.server.deadlines, asyncio.Event()
-    router.endpoints[0].script = waiting(begun, asked)
+    deadlines, forwarded = router.downstream.server.deadlines, asyncio.Event()
+    router.endpoints[0].script = answer_partly(begun, forwarded)
     reader, writer = await connected(router)
     if cut:
         writer.write(request(1)[:cut])
         await until(lambda: len(deadlines) + router.downstream.active > 0)
     writer.write(request(1)[cut:])
-    await asked.wait()
+    await forwarded.wait()
     if begun:
         await reader.readuntil(b"{}\n")
     assert len(deadlines) == 1
@@ -220,10 +214,10 @@ async def test_a_request_has_one_time_out_and_a_client_that_leaves_none(
     assert len(deadlines) == 0
 
 
-async def test_an_idle_connection_is_closed_and_a_busy_one_is_not(
+async def test_only_an_idle_connection_is_closed(
     make_router: MakeRouter,
 ) -> None:
-    """Idle: between requests. An answer may take longer than that."""
+    """A connection is idle between requests. A response may take longer than the idle timeout."""
     router = await make_router(idle_timeout=0.3)
     released = asyncio.Event()
 
@@ -243,8 +237,8 @@ async def test_an_idle_connection_is_closed_and_a_busy_one_is_not(
     idle_writer.close()
 
 
-async def test_an_answer_that_fails_leaves_the_connection_usable(make_router: MakeRouter) -> None:
-    """Where nothing of it has gone out."""
+async def test_a_failed_request_leaves_the_connection_usable(make_router: MakeRouter) -> None:
+    """This requires that no part of a response was sent."""
     router = await make_router()
     router.endpoints[0].script = answer(b"rubbish\r\n\r\n", close=True)
     reader, writer = await connected(router)

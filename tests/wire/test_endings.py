@@ -1,7 +1,7 @@
-"""How an answer ends that will not be complete: in a way that no client takes for its end.
+"""An incomplete response ends so that no client takes it for complete.
 
-A chunked answer lacks its last chunk, one with a length stays short. Where the close of the
-connection is the end (HTTP/1.0, answers without framing) it is a reset.
+A chunked response lacks its last chunk, and one with a length stays short. Where closing the
+connection marks the end (HTTP/1.0, responses without framing) the connection is reset.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ import pytest
 
 from olla.proxy.exchange.attempt import Timeouts
 from olla.proxy.server import aiohttp_internals
+from tests.waiting import until
 from tests.wire.conftest import MODEL, MakeRouter, Script, answer, ended, post, split
 from tests.wire.test_failover import CUT, NDJSON_HEAD, RECORD, chunk, hang
 
@@ -22,7 +23,7 @@ JSON_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
 
 async def reset_after(_: bytes, __: object, writer: asyncio.StreamWriter) -> None:
-    """A script that drops the connection in the middle of an answer without framing."""
+    """Send a part of a response without framing, then reset the connection."""
     writer.write(PLAIN_HEAD + RECORD)
     await writer.drain()
     await asyncio.sleep(0.05)
@@ -32,13 +33,14 @@ async def reset_after(_: bytes, __: object, writer: asyncio.StreamWriter) -> Non
 async def silent_after(
     request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> None:
-    """A script that says nothing more."""
+    """Send a first record, then nothing more."""
     await answer(NDJSON_HEAD + chunk(RECORD))(request, reader, writer)
     await hang(request, reader, writer)
 
 
-def apart(*pieces: bytes) -> Script:
-    """A script whose answer has begun when its end comes: until then it would be tried again."""
+def in_parts(*pieces: bytes) -> Script:
+    """Return a script that sends its pieces with pauses: a failure before the first byte was
+    forwarded would be retried."""
 
     async def script(_: bytes, __: object, writer: asyncio.StreamWriter) -> None:
         for piece in pieces:
@@ -50,16 +52,16 @@ def apart(*pieces: bytes) -> Script:
 
 
 BROKEN: dict[str, tuple[Script, bytes]] = {
-    **{name: (apart(*pieces), STREAM) for name, pieces in CUT.items()},
+    **{name: (in_parts(*pieces), STREAM) for name, pieces in CUT.items()},
     "silence": (silent_after, STREAM),
-    "an error of the endpoint's own": (
+    "the endpoint's error record": (
         answer(NDJSON_HEAD + chunk(b'{"error":"no"}\n') + b"0\r\n\r\n"),
         STREAM,
     ),
     "no framing, no last record": (answer(PLAIN_HEAD + RECORD, close=True), STREAM),
     "no framing, a reset": (reset_after, STREAM),
     "half a JSON text in chunks": (
-        apart(
+        in_parts(
             JSON_HEAD + b'Transfer-Encoding: chunked\r\n\r\n2\r\n{"\r\n', b'3\r\na":\r\n0\r\n\r\n'
         ),
         BODY,
@@ -73,10 +75,11 @@ BROKEN: dict[str, tuple[Script, bytes]] = {
 
 
 @pytest.mark.parametrize(("script", "body"), BROKEN.values(), ids=list(BROKEN))
-async def test_a_broken_answer_to_http_1_0_ends_with_a_reset(
+async def test_a_broken_response_to_http_1_0_is_reset(
     make_router: MakeRouter, script: Script, body: bytes
 ) -> None:
-    """All that came before is there, the error in a stream too; an end would read as success."""
+    """The client gets everything before the failure, and for a stream the error; a clean end would
+    read as success."""
     router = await make_router(timeouts=Timeouts(silence=0.2))
     router.endpoints[0].script = script
     raw, clean = await ended(router.port, post("/api/generate", body, version="1.0"))
@@ -96,10 +99,11 @@ UNFRAMED = [name for name in BROKEN if "no framing" in name or "without framing"
 
 
 @pytest.mark.parametrize("name", list(BROKEN))
-async def test_a_broken_answer_to_http_1_1_is_reset_where_nothing_else_can_tell(
+async def test_a_broken_response_to_http_1_1_is_reset_only_without_framing(
     make_router: MakeRouter, name: str
 ) -> None:
-    """Where there are chunks, the last one is missing, and nothing that came is put at risk."""
+    """A chunked response lacks its last chunk instead, so that a reset cannot discard what was
+    sent."""
     router = await make_router(timeouts=Timeouts(silence=0.2))
     script, body = BROKEN[name]
     router.endpoints[0].script = script
@@ -123,10 +127,10 @@ WHOLE = {
 
 @pytest.mark.parametrize("raw", WHOLE.values(), ids=list(WHOLE))
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
-async def test_a_whole_answer_ends_with_an_end(
+async def test_a_complete_response_ends_cleanly(
     make_router: MakeRouter, raw: bytes, version: str
 ) -> None:
-    """Never with a reset, however it is framed."""
+    """It is never reset, whatever its framing."""
     router = await make_router()
     router.endpoints[0].script = answer(raw, close=True)
     body = STREAM if b"ndjson" in raw else BODY
@@ -137,20 +141,20 @@ async def test_a_whole_answer_ends_with_an_end(
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 @pytest.mark.parametrize("body", [b"{", b'{"model":"other"}', b"{}"], ids=["bad", "404", "none"])
-async def test_an_error_of_the_routers_own_ends_with_an_end(
+async def test_the_routers_errors_end_cleanly(
     make_router: MakeRouter, body: bytes, version: str
 ) -> None:
-    """It is whole."""
+    """They are complete responses."""
     router = await make_router()
     raw, clean = await ended(router.port, post("/api/generate", body, version=version))
     assert clean
     assert b'{"error":' in raw
 
 
-async def test_a_stream_that_is_waited_for_in_vain_ends_with_a_reset(
+async def test_a_stream_with_comments_only_is_reset(
     make_router: MakeRouter,
 ) -> None:
-    """The router has begun it, so it has to end it."""
+    """The router has begun the stream, so it must end it."""
     router = await make_router(wait_keepalive=0.05, timeouts=Timeouts(first_byte=0.3))
     router.endpoints[0].script = hang
     raw, clean = await ended(router.port, post("/v1/chat/completions", STREAM, version="1.0"))
@@ -160,10 +164,10 @@ async def test_a_stream_that_is_waited_for_in_vain_ends_with_a_reset(
     assert b"proxy.response_header_timeout" in body
 
 
-async def test_a_stream_that_was_waited_for_and_came_ends_with_an_end(
+async def test_a_complete_stream_after_comments_ends_cleanly(
     make_router: MakeRouter,
 ) -> None:
-    """As it would have without."""
+    """The comments do not change how it ends."""
     router = await make_router(wait_keepalive=0.05)
     events = b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
     raw = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: %d\r\n\r\n%b"
@@ -179,31 +183,27 @@ async def test_a_stream_that_was_waited_for_and_came_ends_with_an_end(
     assert got.endswith(events)
 
 
-async def test_the_routers_end_does_not_pass_for_the_answers(make_router: MakeRouter) -> None:
-    """A stream that shutting down cuts off: the error first, then a reset."""
+async def test_a_shutdown_does_not_end_a_response_cleanly(make_router: MakeRouter) -> None:
+    """The client gets the error, then a reset."""
     router = await make_router()
     router.endpoints[0].script = silent_after
     request = post("/api/generate", STREAM, version="1.0")
-    asking = asyncio.create_task(ended(router.port, request))
-    async with asyncio.timeout(10):
-        while not (router.records or router.downstream.active):
-            await asyncio.sleep(0.001)
-        while not router.endpoints[0].requests:
-            await asyncio.sleep(0.001)
-    await asyncio.sleep(0.05)
+    begun = asyncio.Event()
+    pending = asyncio.create_task(ended(router.port, request, begun.set))
+    await begun.wait()
     await router.downstream.drain(0.0)
-    raw, clean = await asking
+    raw, clean = await pending
     assert not clean
     assert b"shutting down" in raw
 
 
-@pytest.mark.parametrize("name", ["clean end without the last record", "a whole answer"])
-async def test_a_failure_of_the_routers_own_does_not_end_an_answer(
+@pytest.mark.parametrize("name", ["clean end without the last record", "a complete response"])
+async def test_an_internal_error_does_not_end_an_incomplete_response(
     make_router: MakeRouter, name: str
 ) -> None:
-    """What is not whole is reset however the exchange ends; a whole answer stays one."""
+    """An incomplete response is reset however the exchange ends; a complete one ends cleanly."""
     router = await make_router()
-    whole = name == "a whole answer"
+    whole = name == "a complete response"
     script = answer(WHOLE["chunks"]) if whole else BROKEN[name][0]
 
     def failing(*_: object) -> None:
@@ -217,10 +217,10 @@ async def test_a_failure_of_the_routers_own_does_not_end_an_answer(
     router.log.truncate(0)
 
 
-async def test_a_client_that_does_not_read_does_not_hold_a_broken_answer_for_long(
+async def test_a_client_that_does_not_read_holds_a_broken_response_briefly(
     make_router: MakeRouter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it has not taken by then is lost to it, and it sees that something is."""
+    """It loses what it has not read by then, and the reset shows it."""
     monkeypatch.setattr(aiohttp_internals, "_PARTING_SECONDS_MAX", 0.3)
     router = await make_router()
     size = 16 * 1024 * 1024
@@ -237,9 +237,7 @@ async def test_a_client_that_does_not_read_does_not_hold_a_broken_answer_for_lon
     writer.write(raw)
     await reader.readuntil(b"\r\n\r\n")
     await router.downstream.drain(0.2)
-    async with asyncio.timeout(10):
-        while router.downstream.connections:
-            await asyncio.sleep(0.005)
+    await until(lambda: not router.downstream.connections)
     with pytest.raises(ConnectionResetError):
         await reader.read()
     writer.close()

@@ -1,4 +1,4 @@
-"""Before the first byte another endpoint answers; after it the client is told."""
+"""A request fails over until the first byte of its response; later failures reach the client."""
 
 import asyncio
 import json
@@ -20,24 +20,24 @@ RECORD = b'{"response":"Hel","done":false}\n'
 
 
 def chunk(data: bytes) -> bytes:
-    """One chunk."""
+    """Build one chunk."""
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def status(code: int, phrase: str = "X") -> Script:
-    """A whole answer with that status."""
+    """Return a script that sends a complete response with this status."""
     body = b'{"error":"no"}'
     head = f"HTTP/1.1 {code} {phrase}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     return answer(head + body)
 
 
 async def reset(_: bytes, __: object, writer: object) -> None:
-    """A script that drops the connection."""
+    """Reset the connection."""
     writer.transport.abort()  # type: ignore[attr-defined]
 
 
 def answer_and_reset(data: bytes) -> Script:
-    """A script that resets the connection after these bytes."""
+    """Return a script that sends these bytes and resets the connection."""
 
     async def script(request: bytes, reader: object, writer: object) -> None:
         await answer(data)(request, reader, writer)  # type: ignore[arg-type]
@@ -47,42 +47,42 @@ def answer_and_reset(data: bytes) -> Script:
 
 
 async def hang(_: bytes, reader: object, __: object) -> None:
-    """A script that never answers, until the client has gone."""
+    """Never answer; return once the router hangs up."""
     await reader.read()  # type: ignore[attr-defined]
 
 
 HALF = b'{"response":"Hel'
-BEFORE = {
+EARLY_FAILURES = {
     "closed before a byte": answer(b"", close=True),
     "reset before a byte": reset,
     "half a head": answer(b"HTTP/1.1 200 OK\r\nContent-", close=True),
-    "no HTTP": answer(b"\x16\x03\x01 hello\r\n\r\n", close=True),
+    "not HTTP": answer(b"\x16\x03\x01 hello\r\n\r\n", close=True),
     "two lengths": answer(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n{}"),
     "502": status(502),
     "503 server busy": status(503),
     "504": status(504),
     "500": status(500),
-    "no size of a chunk": answer(NDJSON_HEAD + b"zz\r\n", close=True),
-    "a chunk of another size": answer(NDJSON_HEAD + b"3\r\n" + RECORD + b"\r\n"),
-    "good chunks and a bad one": answer(NDJSON_HEAD + chunk(RECORD) + b"zz\r\n"),
-    "part of a chunk's size": answer(NDJSON_HEAD + b"4", close=True),
-    "part of a chunk's size, reset": answer_and_reset(NDJSON_HEAD + b"4"),
-    "a size of endless digits": answer(NDJSON_HEAD + b"0" * 5000),
-    "a stream of nothing": answer(NDJSON_HEAD + b"0\r\n\r\n"),
-    "a stream without its end": answer(NDJSON_HEAD + chunk(RECORD) + b"0\r\n\r\n"),
-    "half a text": answer(JSON_HEAD % (b"Content-Length: %d" % len(HALF)) + HALF),
-    "half a text in chunks": answer(
+    "an invalid chunk size": answer(NDJSON_HEAD + b"zz\r\n", close=True),
+    "a wrong chunk size": answer(NDJSON_HEAD + b"3\r\n" + RECORD + b"\r\n"),
+    "an invalid chunk after a good one": answer(NDJSON_HEAD + chunk(RECORD) + b"zz\r\n"),
+    "part of a chunk size": answer(NDJSON_HEAD + b"4", close=True),
+    "part of a chunk size, reset": answer_and_reset(NDJSON_HEAD + b"4"),
+    "an endless chunk size": answer(NDJSON_HEAD + b"0" * 5000),
+    "an empty stream": answer(NDJSON_HEAD + b"0\r\n\r\n"),
+    "a stream without its last record": answer(NDJSON_HEAD + chunk(RECORD) + b"0\r\n\r\n"),
+    "half a JSON text": answer(JSON_HEAD % (b"Content-Length: %d" % len(HALF)) + HALF),
+    "half a JSON text in chunks": answer(
         JSON_HEAD % b"Transfer-Encoding: chunked" + chunk(HALF) + b"0\r\n\r\n"
     ),
 }
 
 
-@pytest.mark.parametrize("trouble", BEFORE.values(), ids=list(BEFORE))
-async def test_trouble_before_the_first_byte_goes_to_the_next_endpoint(
+@pytest.mark.parametrize("trouble", EARLY_FAILURES.values(), ids=list(EARLY_FAILURES))
+async def test_a_failure_before_the_first_byte_fails_over(
     make_router: MakeRouter, trouble: Script
 ) -> None:
-    """The client sees one good answer, and how many endpoints were tried: also where the head was
-    good, and what came with it was not."""
+    """The client gets one good response, with the number of attempts. This includes a good head
+    with a broken start of the body in the same read."""
     router = await make_router(2)
     router.endpoints[0].script = trouble
     router.endpoints[1].script = answer(OK)
@@ -100,8 +100,8 @@ async def test_trouble_before_the_first_byte_goes_to_the_next_endpoint(
     assert failure.facts.against_endpoint
 
 
-async def test_a_refused_connection_goes_to_the_next_endpoint(make_router: MakeRouter) -> None:
-    """An endpoint that does not listen costs nothing but a try."""
+async def test_a_refused_connection_fails_over(make_router: MakeRouter) -> None:
+    """An endpoint that does not listen costs one attempt."""
     router = await make_router(2)
     await router.endpoints[0].stop()
     router.endpoints[1].script = answer(OK)
@@ -112,8 +112,8 @@ async def test_a_refused_connection_goes_to_the_next_endpoint(make_router: MakeR
     assert failure.kind is Kind.CONNECT_REFUSED
 
 
-async def test_an_endpoint_that_says_nothing_is_given_up_in_time(make_router: MakeRouter) -> None:
-    """The first-byte time-out goes to the next endpoint, and the silent one is hung up on."""
+async def test_the_first_byte_timeout_fails_over(make_router: MakeRouter) -> None:
+    """The connection to the silent endpoint is closed."""
     router = await make_router(2, timeouts=Timeouts(first_byte=0.1))
     router.endpoints[0].script = hang
     router.endpoints[1].script = answer(OK)
@@ -123,12 +123,12 @@ async def test_an_endpoint_that_says_nothing_is_given_up_in_time(make_router: Ma
 
 
 @pytest.mark.parametrize(
-    "drip", [b"HTTP/1.1 102 Processing\r\n\r\n", b"X"], ids=["1xx for ever", "byte by byte"]
+    "drip", [b"HTTP/1.1 102 Processing\r\n\r\n", b"X"], ids=["endless 1xx", "byte by byte"]
 )
-async def test_an_endpoint_that_never_comes_to_its_answer_is_given_up_in_time(
+async def test_partial_heads_do_not_extend_the_first_byte_timeout(
     make_router: MakeRouter, drip: bytes
 ) -> None:
-    """What it sends before its head is whole does not prolong the first-byte time-out."""
+    """Interim responses and single bytes of a head do not count as the first byte."""
     router = await make_router(2, timeouts=Timeouts(first_byte=0.3))
 
     async def script(_: bytes, __: object, writer: asyncio.StreamWriter) -> None:
@@ -136,7 +136,7 @@ async def test_an_endpoint_that_never_comes_to_its_answer_is_given_up_in_time(
         while not router.endpoints[0].lost.is_set() and not writer.is_closing():
             writer.write(drip)
             await writer.drain()
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # well below the timeout
 
     router.endpoints[0].script = script  # type: ignore[assignment]
     router.endpoints[1].script = answer(OK)
@@ -152,10 +152,10 @@ async def test_an_endpoint_that_never_comes_to_its_answer_is_given_up_in_time(
     [(reset, 502), (hang, 504), (answer(b"rubbish\r\n\r\n", close=True), 502)],
     ids=["reset", "silent", "rubbish"],
 )
-async def test_when_no_endpoint_is_left_the_error_speaks_the_paths_dialect(
+async def test_without_another_endpoint_the_error_has_the_paths_dialect(
     make_router: MakeRouter, trouble: Script, expected: int
 ) -> None:
-    """502 or 504 with a message that names the endpoint, as Ollama and as OpenAI write errors."""
+    """It is a 502 or 504 whose message names the endpoint, in Ollama's and OpenAI's format."""
     router = await make_router(1, timeouts=Timeouts(first_byte=0.1))
     router.endpoints[0].script = trouble
     head, body = split(await router.exchange(post("/api/generate", BODY)))
@@ -167,10 +167,10 @@ async def test_when_no_endpoint_is_left_the_error_speaks_the_paths_dialect(
     assert len(router.endpoints[0].requests) == 2
 
 
-async def test_an_endpoints_own_503_is_relayed_when_no_other_can_serve(
+async def test_the_last_endpoints_503_is_relayed(
     make_router: MakeRouter,
 ) -> None:
-    """The client gets what the endpoint said rather than a text of the router's."""
+    """The client gets the endpoint's error rather than the router's."""
     router = await make_router(2)
     for endpoint in router.endpoints:
         endpoint.script = status(503, "Service Unavailable")
@@ -189,10 +189,10 @@ async def test_an_endpoints_own_503_is_relayed_when_no_other_can_serve(
         (429, Kind.UPSTREAM_LIMITED),
     ],
 )
-async def test_what_is_the_matter_with_one_endpoint_only_goes_to_the_next(
+async def test_an_endpoint_specific_error_fails_over(
     make_router: MakeRouter, code: int, kind: Kind
 ) -> None:
-    """Olla's key refused, a limit, a model that has gone: none of it is the client's doing."""
+    """A rejected key of olla's, a rate limit and a missing model are not the client's fault."""
     router = await make_router(2)
     router.endpoints[0].script = status(code)
     router.endpoints[1].script = answer(OK)
@@ -205,8 +205,8 @@ async def test_what_is_the_matter_with_one_endpoint_only_goes_to_the_next(
     assert router.fleet.probed == (["e0"] if code == 404 else [])
 
 
-async def test_a_key_of_the_clients_own_is_refused_once(make_router: MakeRouter) -> None:
-    """Where an endpoint is to have the client's key, its 401 is the answer."""
+async def test_a_rejected_client_key_does_not_fail_over(make_router: MakeRouter) -> None:
+    """If the endpoint receives the client's key, its 401 is the response."""
     router = await make_router(2, forward_authorization=True)
     router.endpoints[0].script = status(401)
     head, _ = split(await router.exchange(post("/api/generate", BODY, "Authorization: Bearer x")))
@@ -214,8 +214,8 @@ async def test_a_key_of_the_clients_own_is_refused_once(make_router: MakeRouter)
     assert router.endpoints[1].requests == []
 
 
-async def test_other_errors_are_the_endpoints_answer(make_router: MakeRouter) -> None:
-    """400, 413, 422 and 501 are relayed from the first endpoint: another would say the same."""
+async def test_other_client_errors_are_relayed(make_router: MakeRouter) -> None:
+    """400, 413, 422 and 501 come from the first endpoint: any other would answer the same."""
     router = await make_router(2)
     for code in (400, 413, 422, 501):
         router.endpoints[0].script = status(code)
@@ -237,10 +237,10 @@ CUT = {
 
 
 @pytest.mark.parametrize("pieces", CUT.values(), ids=list(CUT))
-async def test_a_stream_that_breaks_off_ends_with_an_error_and_no_end(
+async def test_a_broken_stream_ends_with_an_error_and_no_clean_end(
     make_router: MakeRouter, pieces: tuple[bytes, ...]
 ) -> None:
-    """What came is passed on, then an error record, then a closed connection without an end."""
+    """The client gets the records so far, then an error record, then a closed connection."""
     router = await make_router(2)
     router.endpoints[0].script = answer(*pieces, close=True)
     head, body = split(await router.exchange(post("/api/generate", STREAM)))
@@ -254,7 +254,7 @@ async def test_a_stream_that_breaks_off_ends_with_an_error_and_no_end(
 
 
 def payload_of(body: bytes) -> bytes:
-    """The payload of chunks, as far as they go, as a client reads it."""
+    """Decode a chunked body as far as it goes, as a client would."""
     payload = b""
     while body:
         size, _, rest = body.partition(b"\r\n")
@@ -266,14 +266,15 @@ def payload_of(body: bytes) -> bytes:
 
 @pytest.mark.parametrize(
     "trouble",
-    [name for name in BEFORE if name not in ("502", "503 server busy", "504", "500")],
+    [name for name in EARLY_FAILURES if name not in ("502", "503 server busy", "504", "500")],
 )
-async def test_trouble_before_the_first_byte_is_a_502_when_no_endpoint_is_left(
+async def test_a_failure_before_the_first_byte_is_a_502_without_another_endpoint(
     make_router: MakeRouter, trouble: str
 ) -> None:
-    """A whole error in the path's dialect, never a 200 that breaks; the endpoint is charged."""
+    """It is a complete error in the path's dialect, never a broken 200, and it counts against the
+    endpoint."""
     router = await make_router(1)
-    router.endpoints[0].script = BEFORE[trouble]
+    router.endpoints[0].script = EARLY_FAILURES[trouble]
     head, body = split(await router.exchange(post("/api/generate", STREAM)))
     assert head.startswith(b"HTTP/1.1 502 ")
     assert "e0" in json.loads(body)["error"]
@@ -283,8 +284,8 @@ async def test_trouble_before_the_first_byte_is_a_502_when_no_endpoint_is_left(
     assert failure.facts.phase is Phase.HEAD
 
 
-async def test_an_error_of_the_endpoints_own_that_breaks_is_a_502(make_router: MakeRouter) -> None:
-    """A 503 is relayed when no other can serve: only if all of it that came is good."""
+async def test_a_broken_error_response_is_a_502(make_router: MakeRouter) -> None:
+    """The last endpoint's 503 is relayed only if it is well-formed."""
     router = await make_router(2)
     for endpoint in router.endpoints:
         endpoint.script = answer(
@@ -296,9 +297,8 @@ async def test_an_error_of_the_endpoints_own_that_breaks_is_a_502(make_router: M
     assert [len(endpoint.requests) for endpoint in router.endpoints] == [1, 1]
 
 
-async def test_a_head_that_comes_alone_is_passed_on_at_once(make_router: MakeRouter) -> None:
-    """Before there is any body: a client may wait for it with a limit of its own. From then on
-    nothing is tried again."""
+async def test_a_head_without_a_body_is_forwarded_at_once(make_router: MakeRouter) -> None:
+    """A client may have a timeout for the head. From then on the request is not retried."""
     router = await make_router(2)
     seen = asyncio.Event()
 
@@ -320,32 +320,34 @@ async def test_a_head_that_comes_alone_is_passed_on_at_once(make_router: MakeRou
     assert router.endpoints[1].requests == []
 
 
-async def test_what_changes_a_node_is_not_sent_twice_for_a_broken_answer(
+async def test_a_node_change_is_not_retried_after_a_broken_response(
     make_router: MakeRouter,
 ) -> None:
-    """A pull whose answer broke before its first byte may be under way."""
+    """A pull whose response broke before its first byte may be running."""
     router = await make_router(2)
     for endpoint in router.endpoints:
-        endpoint.script = BEFORE["no size of a chunk"]
+        endpoint.script = EARLY_FAILURES["an invalid chunk size"]
     head, _ = split(await router.exchange(post("/api/pull", STREAM)))
     assert head.startswith(b"HTTP/1.1 502 ")
     assert sorted(len(endpoint.requests) for endpoint in router.endpoints) == [0, 1]
 
 
-async def test_a_broken_first_read_costs_from_the_retry_budget(make_router: MakeRouter) -> None:
-    """It has cost an endpoint work, as any answer that breaks."""
+async def test_a_broken_start_of_a_body_counts_toward_the_retry_budget(
+    make_router: MakeRouter,
+) -> None:
+    """The endpoint has spent work on it, as for any broken response."""
     router = await make_router(2)
-    router.endpoints[0].script = BEFORE["a stream without its end"]
+    router.endpoints[0].script = EARLY_FAILURES["a stream without its last record"]
     router.endpoints[1].script = answer(OK)
     router.dispatcher.retries.share = 0.0
-    while (router.dispatcher.retries.refused) == 0:
+    while router.dispatcher.retries.refused == 0:
         head, body = split(await router.exchange(post("/api/generate", BODY)))
     assert head.startswith(b"HTTP/1.1 502 ")
     assert json.loads(body)["error"]
 
 
-async def test_silence_in_mid_stream_ends_it_with_an_error(make_router: MakeRouter) -> None:
-    """The read time-out is told in-band, by name, and the endpoint is hung up on."""
+async def test_silence_within_a_stream_ends_it_with_an_error(make_router: MakeRouter) -> None:
+    """The in-band error names the read timeout, and the connection to the endpoint is closed."""
     router = await make_router(1, timeouts=Timeouts(silence=0.1))
 
     async def script(request: bytes, reader: object, writer: object) -> None:
@@ -358,10 +360,11 @@ async def test_silence_in_mid_stream_ends_it_with_an_error(make_router: MakeRout
     await router.endpoints[0].lost.wait()
 
 
-async def test_a_length_that_is_not_reached_closes_the_connection(
+async def test_a_body_shorter_than_its_length_closes_the_connection(
     make_router: MakeRouter,
 ) -> None:
-    """Nothing can be said within a promised length; the client sees it is too short."""
+    """An error cannot be added within the announced length; the client sees that the body is
+    short."""
     router = await make_router(1)
     router.endpoints[0].script = answer(OK[:-3], close=True)
     head, body = split(await router.exchange(post("/api/generate", BODY)))
@@ -370,10 +373,9 @@ async def test_a_length_that_is_not_reached_closes_the_connection(
 
 
 @pytest.mark.parametrize("after", ["the first answer", "a hundred answers"])
-async def test_a_connection_that_was_closed_meanwhile_is_replaced(
-    make_router: MakeRouter, after: str
-) -> None:
-    """An endpoint that closes idle connections costs the client nothing, and no retry shows."""
+async def test_a_closed_pooled_connection_is_replaced(make_router: MakeRouter, after: str) -> None:
+    """An endpoint that closes idle connections costs the client nothing, and no retry is
+    reported."""
     router = await make_router(1)
     endpoint = router.endpoints[0]
 
@@ -393,11 +395,11 @@ async def test_a_connection_that_was_closed_meanwhile_is_replaced(
 
 
 @pytest.mark.parametrize("part", [b"H", b"HTTP/1.1 200 OK\r\nContent-Le"], ids=["a byte", "half"])
-async def test_an_answer_that_had_begun_is_no_reason_to_send_again_to_the_same_endpoint(
+async def test_a_response_that_has_begun_is_not_retried_on_a_new_connection(
     make_router: MakeRouter, part: bytes
 ) -> None:
-    """On a connection that was idle before, too: the endpoint has worked on the request, so
-    another try costs as much as any other, and there is nobody else to ask."""
+    """This holds on a connection that was idle before: the endpoint has worked on the request, so
+    the new attempt would cost as much as any other, and there is no other endpoint."""
     router = await make_router(1)
     endpoint = router.endpoints[0]
 
@@ -414,8 +416,8 @@ async def test_an_answer_that_had_begun_is_no_reason_to_send_again_to_the_same_e
     assert [failure.kind for _, failure in router.fleet.observed if failure] == [Kind.RESET]
 
 
-async def test_what_changes_a_node_is_not_sent_twice(make_router: MakeRouter) -> None:
-    """A delete that may have been seen is not tried elsewhere; one that was never sent is."""
+async def test_a_node_change_is_not_sent_twice(make_router: MakeRouter) -> None:
+    """A delete that the endpoint may have received is not retried; one that was never sent is."""
     router = await make_router(2)
     delete = post("/api/delete", BODY).replace(b"POST", b"DELETE", 1)
     router.endpoints[0].script = reset

@@ -1,4 +1,4 @@
-"""A client that closes its side after its request, as `nc -N` and health scripts do."""
+"""A client closes its sending side after its request, as `nc -N` and health scripts do."""
 
 import asyncio
 import json
@@ -6,6 +6,7 @@ import json
 import pytest
 
 from olla.failures import Kind
+from tests.waiting import until
 from tests.wire.conftest import MODEL, MakeRouter, Router, answer, ended, post, split
 from tests.wire.test_failover import NDJSON_HEAD, RECORD, chunk, hang
 
@@ -14,11 +15,11 @@ STREAM = json.dumps({"model": MODEL, "stream": True, "prompt": "p"}).encode()
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 13\r\n\r\n"
 OK += b'{"done":true}'
 TIMES = 20
-"""It was a race: right now and then."""
+"""Repetitions: the outcome once depended on a race."""
 
 
 def get(path: str, version: str = "1.1") -> bytes:
-    """A GET that does not ask for the connection to be closed."""
+    """Build a GET without `Connection: close`."""
     return f"GET {path} HTTP/{version}\r\nHost: x\r\n\r\n".encode()
 
 
@@ -26,27 +27,27 @@ CHUNKED = (
     b"POST /api/generate HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
     b"1\r\n{\r\n0\r\n\r\n"
 )
-REFUSED = {
-    "no HTTP": (b"\x00\x01\r\n\r\n", 400),
+REJECTED = {
+    "not HTTP": (b"\x00\x01\r\n\r\n", 400),
     "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
     "a bad Host": (get("/").replace(b"x", b"a b"), 400),
     "a long head": (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 70_000 + b"\r\n\r\n", 431),
     "an unknown path": (get("/nothing"), 404),
     "an unknown path in 1.0": (get("/nothing", "1.0"), 404),
     "a wrong method": (get("/api/chat"), 405),
-    "no JSON": (post("/api/generate", b"{", close=False), 400),
-    "no JSON in chunks": (CHUNKED, 400),
-    "no JSON in 1.0": (post("/v1/messages", b"{", version="1.0", close=False), 400),
+    "not JSON": (post("/api/generate", b"{", close=False), 400),
+    "not JSON, in chunks": (CHUNKED, 400),
+    "not JSON, in 1.0": (post("/v1/messages", b"{", version="1.0", close=False), 400),
     "an unknown model": (post("/api/generate", b'{"model":"other"}', close=False), 404),
     "a compressed body": (post("/api/generate", BODY, "Content-Encoding: x", close=False), 415),
 }
 
 
-@pytest.mark.parametrize(("raw", "status"), REFUSED.values(), ids=list(REFUSED))
-async def test_what_the_router_refuses_is_answered_every_time(
+@pytest.mark.parametrize(("raw", "status"), REJECTED.values(), ids=list(REJECTED))
+async def test_rejections_always_reach_a_half_closed_client(
     make_router: MakeRouter, raw: bytes, status: int
 ) -> None:
-    """The close does not overtake the answer, and the connection ends after it."""
+    """The half close does not prevent the response, and the connection closes after it."""
     router = await make_router()
     for _ in range(TIMES):
         got, clean = await ended(router.port, raw, half_close=True)
@@ -57,12 +58,14 @@ async def test_what_the_router_refuses_is_answered_every_time(
     await no_connection(router)
 
 
-async def test_all_that_was_asked_at_once_is_answered(make_router: MakeRouter) -> None:
-    """In order, the last as the first, and what came of one more that is not whole is nothing."""
+async def test_pipelined_requests_before_a_half_close_are_all_answered(
+    make_router: MakeRouter,
+) -> None:
+    """They are answered in order; an incomplete request after them is ignored."""
     router = await make_router()
-    refused = {get("/nothing"): 404, get("/api/chat"): 405}
-    refused[post("/api/generate", b"{", close=False)] = 400
-    first, second, third = refused
+    rejected = {get("/nothing"): 404, get("/api/chat"): 405}
+    rejected[post("/api/generate", b"{", close=False)] = 400
+    first, second, third = rejected
     rests = [b"", b"GET /not", post("/api/chat", BODY)[:-3], CHUNKED[:-5]]
     orders = [(first, third, second, third, third, first), (third,), (third, third), (first,)]
     for rest in rests:
@@ -71,17 +74,18 @@ async def test_all_that_was_asked_at_once_is_answered(make_router: MakeRouter) -
                 got, clean = await ended(router.port, b"".join(order) + rest, half_close=True)
                 assert clean
                 statuses = [int(part.split()[0]) for part in got.split(b"HTTP/1.1 ")[1:]]
-                assert statuses == [refused[request] for request in order], rest
+                assert statuses == [rejected[request] for request in order], rest
     await no_connection(router)
     assert router.endpoints[0].requests == []
 
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunks"])
-async def test_no_endpoint_works_for_a_client_that_may_be_gone(
+async def test_a_half_closed_request_is_not_forwarded(
     make_router: MakeRouter, version: str, chunked: bool
 ) -> None:
-    """It looks like one that has left, and is told so in case it has not: every time the same."""
+    """The client may have hung up. If it has not, it always gets a 499 that says to keep the
+    connection open."""
     router = await make_router()
     router.endpoints[0].script = hang
     raw = post("/api/generate", BODY, version=version, close=False)
@@ -98,16 +102,13 @@ async def test_no_endpoint_works_for_a_client_that_may_be_gone(
         Kind.CLIENT_GONE
     }
     assert not [failure for _, failure in router.fleet.observed if failure is not None]
-    async with asyncio.timeout(5):
-        while router.pool.open:
-            await asyncio.sleep(0.001)
+    await until(lambda: not router.pool.open)
 
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
-async def test_a_stream_ends_when_its_client_may_be_gone(
-    make_router: MakeRouter, version: str
-) -> None:
-    """The endpoint is hung up on at once; what the client may read ends as broken."""
+async def test_a_stream_ends_at_a_half_close(make_router: MakeRouter, version: str) -> None:
+    """The connection to the endpoint is closed at once, and the client's response ends as
+    broken."""
     router = await make_router()
 
     async def begin(
@@ -136,8 +137,8 @@ async def test_a_stream_ends_when_its_client_may_be_gone(
     assert record.failure.kind is Kind.CLIENT_GONE
 
 
-async def test_an_answer_that_is_complete_by_then_is_there(make_router: MakeRouter) -> None:
-    """The close comes after the answer: as with any client that is done."""
+async def test_a_half_close_after_the_response_is_normal(make_router: MakeRouter) -> None:
+    """The client is done, and the record has no failure."""
     router = await make_router()
     router.endpoints[0].script = answer(OK)
     reader, writer = await asyncio.open_connection("127.0.0.1", router.port)
@@ -154,13 +155,15 @@ HALF = {
     "half a line": b"GET /inter",
     "half a head": b"POST /api/generate HTTP/1.1\r\nHost: x\r\n",
     "half a body": post("/api/generate", BODY)[:-3],
-    "half of a body in chunks": CHUNKED[:-5],
+    "half a body in chunks": CHUNKED[:-5],
 }
 
 
 @pytest.mark.parametrize("raw", HALF.values(), ids=list(HALF))
-async def test_half_a_request_is_owed_nothing(make_router: MakeRouter, raw: bytes) -> None:
-    """The connection ends at once, whatever the time-outs are."""
+async def test_an_incomplete_half_closed_request_gets_no_response(
+    make_router: MakeRouter, raw: bytes
+) -> None:
+    """The connection closes at once, whatever the timeouts."""
     router = await make_router()
     for _ in range(5):
         assert await ended(router.port, raw, half_close=True) == (b"", True)
@@ -168,8 +171,8 @@ async def test_half_a_request_is_owed_nothing(make_router: MakeRouter, raw: byte
     assert router.endpoints[0].requests == []
 
 
-async def test_an_idle_connection_ends_when_its_client_closes_it(make_router: MakeRouter) -> None:
-    """After an answer by either way in."""
+async def test_an_idle_connection_closes_at_a_half_close(make_router: MakeRouter) -> None:
+    """This holds after a response on either request path."""
     router = await make_router()
     router.endpoints[0].script = answer(OK)
     for request, end in ((post("/api/generate", BODY, close=False), b"e}"), (get("/x"), b"}}}")):
@@ -184,7 +187,5 @@ async def test_an_idle_connection_ends_when_its_client_closes_it(make_router: Ma
 
 
 async def no_connection(router: Router) -> None:
-    """Wait until the router has none."""
-    async with asyncio.timeout(5):
-        while router.downstream.connections:
-            await asyncio.sleep(0.001)
+    """Wait until the router has no client connection."""
+    await until(lambda: not router.downstream.connections)

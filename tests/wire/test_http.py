@@ -1,10 +1,11 @@
-"""The corners of HTTP/1.1, over raw sockets."""
+"""Corner cases of HTTP/1.1 over raw sockets."""
 
 import asyncio
 import json
 
 import pytest
 
+from tests.waiting import unchanged
 from tests.wire.conftest import MODEL, MakeRouter, answer, post, read_body, split
 
 BODY = json.dumps({"model": MODEL, "stream": False, "prompt": "p"}).encode()
@@ -20,7 +21,7 @@ CHUNKED = (
 async def test_a_client_that_expects_100_continue_gets_it_before_its_body(
     make_router: MakeRouter,
 ) -> None:
-    """The body is only sent after the interim answer, and arrives whole."""
+    """The body is sent after the interim response, and arrives complete."""
     router = await make_router()
     router.endpoints[0].script = answer(OK)
     reader, writer = await asyncio.open_connection("127.0.0.1", router.port)
@@ -33,10 +34,10 @@ async def test_a_client_that_expects_100_continue_gets_it_before_its_body(
     assert b"expect" not in router.endpoints[0].requests[0].lower()
 
 
-async def test_a_body_over_the_limit_is_refused_before_it_is_sent(
+async def test_a_body_over_the_limit_is_rejected_before_it_is_sent(
     make_router: MakeRouter,
 ) -> None:
-    """413 in the dialect, instead of 100 Continue."""
+    """The client gets a 413 in the dialect instead of 100 Continue."""
     router = await make_router()
     request = post("/api/chat", b"", "Expect: 100-continue")
     request = request.replace(b"Content-Length: 0", b"Content-Length: 1048577")
@@ -45,8 +46,8 @@ async def test_a_body_over_the_limit_is_refused_before_it_is_sent(
     assert "max_body_size" in json.loads(body)["error"]
 
 
-async def test_a_chunked_body_over_the_limit_is_refused(make_router: MakeRouter) -> None:
-    """A body without a length is counted as it comes."""
+async def test_a_chunked_body_over_the_limit_is_rejected(make_router: MakeRouter) -> None:
+    """A body without a length is counted while it is read."""
     router = await make_router()
     reader, writer = await asyncio.open_connection("127.0.0.1", router.port)
     writer.write(
@@ -60,7 +61,7 @@ async def test_a_chunked_body_over_the_limit_is_refused(make_router: MakeRouter)
 
 
 async def test_a_chunked_request_arrives_with_a_length(make_router: MakeRouter) -> None:
-    """Clients may send chunks; endpoints get one body with its length."""
+    """Clients may send chunks; endpoints get the body with its length."""
     router = await make_router()
     router.endpoints[0].script = answer(OK)
     chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in BODY) + b"0\r\n\r\n"
@@ -73,8 +74,8 @@ async def test_a_chunked_request_arrives_with_a_length(make_router: MakeRouter) 
     assert b"content-length: %d" % len(BODY) in router.endpoints[0].requests[0].lower()
 
 
-async def test_a_client_of_http_1_0_gets_no_chunks(make_router: MakeRouter) -> None:
-    """The payload, and the end of the connection as the end."""
+async def test_an_http_1_0_client_gets_no_chunks(make_router: MakeRouter) -> None:
+    """It gets the payload, and the connection's close marks the end."""
     router = await make_router()
     router.endpoints[0].script = answer(CHUNKED)
     head, body = split(
@@ -84,8 +85,8 @@ async def test_a_client_of_http_1_0_gets_no_chunks(make_router: MakeRouter) -> N
     assert body == LAST
 
 
-async def test_a_client_of_http_1_0_may_keep_its_connection(make_router: MakeRouter) -> None:
-    """With a length and Connection: keep-alive, the next request is answered too."""
+async def test_an_http_1_0_client_may_keep_its_connection(make_router: MakeRouter) -> None:
+    """With a length and `Connection: keep-alive`, the next request is answered too."""
     router = await make_router()
     router.endpoints[0].script = answer(OK)
     reader, writer = await asyncio.open_connection("127.0.0.1", router.port)
@@ -99,8 +100,8 @@ async def test_a_client_of_http_1_0_may_keep_its_connection(make_router: MakeRou
     writer.close()
 
 
-async def test_requests_sent_at_once_are_answered_in_order(make_router: MakeRouter) -> None:
-    """Pipelining: three requests in one write give three answers, in their order."""
+async def test_pipelined_requests_reach_the_endpoint_in_order(make_router: MakeRouter) -> None:
+    """Three requests in one write get three responses in order, over one endpoint connection."""
     router = await make_router()
 
     async def echo(request: bytes, reader: object, writer: asyncio.StreamWriter) -> None:
@@ -123,7 +124,7 @@ async def test_requests_sent_at_once_are_answered_in_order(make_router: MakeRout
 
 
 async def test_head_has_no_body_and_keeps_the_connection(make_router: MakeRouter) -> None:
-    """A HEAD answer with a length is a head and nothing more, in both directions."""
+    """A HEAD response with a length has no body, in both directions."""
     router = await make_router()
     router.endpoints[0].script = answer(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
     request = b"HEAD /olla/ollama/health HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -137,7 +138,7 @@ async def test_head_has_no_body_and_keeps_the_connection(make_router: MakeRouter
 
 
 @pytest.mark.parametrize("status", [204, 304])
-async def test_answers_that_have_no_body_end_with_their_head(
+async def test_responses_without_a_body_end_after_their_head(
     make_router: MakeRouter, status: int
 ) -> None:
     """204 and 304 keep the connection, whatever their fields say."""
@@ -153,10 +154,10 @@ async def test_answers_that_have_no_body_end_with_their_head(
     assert router.endpoints[0].connections == 1
 
 
-async def test_an_answer_without_framing_ends_with_the_connection(
+async def test_a_response_without_framing_ends_when_the_connection_closes(
     make_router: MakeRouter,
 ) -> None:
-    """Neither length nor chunks: everything up to the end, and a closed connection."""
+    """With neither length nor chunks, the client gets all bytes and a closed connection."""
     router = await make_router()
     router.endpoints[0].script = answer(b"HTTP/1.1 200 OK\r\n\r\nall", b" of it", close=True)
     head, body = split(await router.exchange(post("/api/show", BODY, close=False)))
@@ -164,8 +165,8 @@ async def test_an_answer_without_framing_ends_with_the_connection(
     assert body == b"all of it"
 
 
-async def test_interim_answers_of_endpoints_stay_with_olla(make_router: MakeRouter) -> None:
-    """100 and 103 are not passed on."""
+async def test_interim_responses_are_not_forwarded(make_router: MakeRouter) -> None:
+    """An endpoint's 100 and 103 are dropped."""
     router = await make_router()
     early = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
     router.endpoints[0].script = answer(b"HTTP/1.1 100 Continue\r\n\r\n" + early, OK)
@@ -173,8 +174,8 @@ async def test_interim_answers_of_endpoints_stay_with_olla(make_router: MakeRout
     assert head.startswith(b"HTTP/1.1 200 ")
 
 
-async def test_trailers_pass_and_the_total_time_joins_them(make_router: MakeRouter) -> None:
-    """A client that said TE: trailers gets the endpoint's trailers and the time in all."""
+async def test_trailers_are_forwarded_with_the_response_time(make_router: MakeRouter) -> None:
+    """A client that sent `TE: trailers` gets the endpoint's trailers and the total time."""
     router = await make_router()
     router.endpoints[0].script = answer(CHUNKED[:-2] + b"X-Sum: 1\r\n\r\n")
     head, body = split(await router.exchange(post("/api/generate", STREAM, "TE: trailers")))
@@ -183,8 +184,9 @@ async def test_trailers_pass_and_the_total_time_joins_them(make_router: MakeRout
     assert body.endswith(b"s\r\n\r\n")
 
 
-async def test_what_is_sent_to_the_endpoint(make_router: MakeRouter) -> None:
-    """Its own Host, the forwarding fields, the id; no hop-by-hop field, no credentials."""
+async def test_the_headers_sent_to_the_endpoint(make_router: MakeRouter) -> None:
+    """It gets its own Host, the forwarding fields and the request ID, without hop-by-hop fields or
+    credentials."""
     router = await make_router()
     router.endpoints[0].script = answer(OK)
     extra = (
@@ -212,8 +214,8 @@ async def test_what_is_sent_to_the_endpoint(make_router: MakeRouter) -> None:
     assert b"X-Olla-Request-ID: my-id" in head
 
 
-async def test_every_answer_tells_what_olla_did(make_router: MakeRouter) -> None:
-    """The X-Olla fields on a good answer; what the endpoint says of itself under that name goes."""
+async def test_a_response_has_ollas_headers(make_router: MakeRouter) -> None:
+    """The X-Olla headers are olla's; an endpoint's field with such a name is dropped."""
     router = await make_router()
     router.endpoints[0].script = answer(OK.replace(b"\r\n\r\n", b"\r\nX-Olla-Endpoint: no\r\n\r\n"))
     head, _ = split(await router.exchange(post("/api/generate", BODY)))
@@ -229,7 +231,7 @@ async def test_every_answer_tells_what_olla_did(make_router: MakeRouter) -> None
 
 
 async def test_a_slow_reader_makes_the_endpoint_wait(make_router: MakeRouter) -> None:
-    """An answer of 64 MB to a client that does not read is not gathered in memory."""
+    """A 64 MB response to a client that does not read is not buffered in memory."""
     router = await make_router()
     size = 64 * 1024 * 1024
     piece = b"x" * 65536
@@ -247,20 +249,17 @@ async def test_a_slow_reader_makes_the_endpoint_wait(make_router: MakeRouter) ->
     reader, writer = await asyncio.open_connection("127.0.0.1", router.port, limit=65536)
     writer.write(post("/api/show", BODY))
     await reader.readuntil(b"\r\n\r\n")
-    last = -1
-    while written != last:  # until nothing moves any more
-        last = written
-        await asyncio.sleep(0.05)
-    assert written < size / 2
-    taken = 0
+    assert await unchanged(lambda: written) < size / 2
+    received = 0
     while data := await reader.read(1 << 20):
-        taken += len(data)
-    assert taken == size
+        received += len(data)
+    assert received == size
     writer.close()
 
 
-async def test_a_blob_is_passed_on_without_being_gathered(make_router: MakeRouter) -> None:
-    """64 MB in chunks go through as chunks, and the endpoint sees them before the end."""
+async def test_a_blob_is_streamed_to_the_endpoint(make_router: MakeRouter) -> None:
+    """64 MB in chunks are forwarded as chunks, and the endpoint reads them before the upload
+    ends."""
     router = await make_router()
     digest = "sha256:" + "0" * 64
     begun = asyncio.Event()
@@ -300,17 +299,17 @@ async def test_a_blob_is_passed_on_without_being_gathered(make_router: MakeRoute
     await server.wait_closed()
 
 
-async def test_a_blob_whose_chunks_are_broken_is_400_and_never_whole(
+async def test_a_blob_with_invalid_chunks_is_400(
     make_router: MakeRouter,
 ) -> None:
-    """The endpoint's connection is dropped before it could take the start for the whole."""
+    """The endpoint's connection is closed before it can take the start for the whole blob."""
     router = await make_router()
     endpoint = router.endpoints[0]
-    answered = await router.exchange(
+    response = await router.exchange(
         f"POST /api/blobs/sha256:{'0' * 64} HTTP/1.1\r\nHost: x\r\n"
         "Transfer-Encoding: chunked\r\n\r\n4\r\nblob\r\nzz\r\n".encode()
     )
-    assert answered.startswith(b"HTTP/1.1 400 ")
+    assert response.startswith(b"HTTP/1.1 400 ")
     assert endpoint.requests == []
 
 
@@ -324,11 +323,11 @@ async def test_a_blob_whose_chunks_are_broken_is_400_and_never_whole(
         "POST /api/%b?x",
     ],
 )
-async def test_what_is_kept_of_a_request_is_short_however_long_its_path(
+async def test_a_record_is_short_whatever_the_length_of_the_path(
     make_router: MakeRouter, start: str
 ) -> None:
-    """Records wait for the log and the store, ten thousand of them: a client must not choose how
-    long they are."""
+    """Up to ten thousand records wait for the log and the store, so a client must not choose their
+    size."""
     router = await make_router()
     path = start.encode() % (b"y" * 60_000)
     await router.exchange(b"%b HTTP/1.1\r\nHost: olla\r\nConnection: close\r\n\r\n" % path)

@@ -1,4 +1,4 @@
-"""Long bodies: read in steps, sent on as they came, refused where they are no bodies."""
+"""Long request bodies are parsed in time slices, forwarded unchanged, and rejected if invalid."""
 
 import asyncio
 import json
@@ -8,31 +8,33 @@ import struct
 import pytest
 
 from olla.proxy.exchange.request_parsing import LONG
+from tests.waiting import until
 from tests.wire.conftest import MODEL, MakeRouter, answer, ended, post, split
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 2\r\n\r\n{}"
-MORE = 8 * LONG
-"""More than what is read as it is: long texts are taken out."""
+LONGER = 8 * LONG
+"""Above the length up to which a body is parsed in one piece; long strings are cut out first."""
 
 BODIES = {
-    "a text": b'{"model":"m","stream":false,"prompt":"%b"}' % (b"a text, " * (MORE // 8)),
-    "half surrogates": b'{"model":"m","prompt":"%b","stream":false}' % (b"\\ud83d" * (MORE // 6)),
+    "a text": b'{"model":"m","stream":false,"prompt":"%b"}' % (b"a text, " * (LONGER // 8)),
+    "half surrogates": b'{"model":"m","prompt":"%b","stream":false}' % (b"\\ud83d" * (LONGER // 6)),
     "escapes": b'{"model":"m","stream":false,"prompt":"%b"}' % (b'\\"\\\\\\n' * (LONG // 4)),
     "emoji": '{{"model":"m","stream":false,"prompt":"{}"}}'.format(
-        "\U0001f600" * (MORE // 4)
+        "\U0001f600" * (LONGER // 4)
     ).encode(),
     "messages": json.dumps(
         {"stream": False, "messages": [{"role": "user", "content": "hi"}] * 200_000, "model": "m"}
     ).encode(),
-    "images": b'{ "images" : ["%b"],\n "model" : "m" , "stream":false } ' % (b"QUJD" * (MORE // 4)),
+    "images": b'{ "images" : ["%b"],\n "model" : "m" , "stream":false } '
+    % (b"QUJD" * (LONGER // 4)),
 }
 bodies = pytest.mark.parametrize("body", BODIES.values(), ids=list(BODIES))
 
 
 @bodies
 async def test_a_long_body_arrives_byte_for_byte(make_router: MakeRouter, body: bytes) -> None:
-    """With its length, and what it says was understood."""
+    """It has its length, and olla has parsed its fields."""
     router = await make_router(body_max=1 << 30)
     router.endpoints[0].script = answer(OK)
     assert (await router.exchange(post("/api/chat", body))).startswith(b"HTTP/1.1 200 ")
@@ -46,10 +48,8 @@ async def test_a_long_body_arrives_byte_for_byte(make_router: MakeRouter, body: 
 
 
 @bodies
-async def test_a_long_body_gets_another_model_and_context(
-    make_router: MakeRouter, body: bytes
-) -> None:
-    """Where it has to; every other byte stays."""
+async def test_a_long_body_is_rewritten(make_router: MakeRouter, body: bytes) -> None:
+    """Model and context length change where required; every other byte stays."""
     router = await make_router(body_max=1 << 30, num_ctx_max=4096)
     other = body.replace(b'"m"', b'"alias"').rstrip()[:-1] + b',"options":{"num_ctx": 9999 }}'
     assert (await router.exchange(post("/api/chat", other))).startswith(b"HTTP/1.1 200 ")
@@ -60,9 +60,9 @@ async def test_a_long_body_gets_another_model_and_context(
     assert router.records[0].rewritten == "num_ctx 9999 -> 4096"
 
 
-async def test_a_long_form_gets_another_model(make_router: MakeRouter) -> None:
-    """And arrives as it was otherwise."""
-    file = b"\r\n--b\x00\xff" * (MORE // 8)
+async def test_a_long_form_is_rewritten(make_router: MakeRouter) -> None:
+    """The model changes; every other byte stays."""
+    file = b"\r\n--b\x00\xff" * (LONGER // 8)
     form = (
         b'--b7\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n%b\r\n--b7\r\n'
         b'Content-Disposition: form-data; name="model"\r\n\r\nalias\r\n--b7--\r\n' % file
@@ -76,8 +76,10 @@ async def test_a_long_form_gets_another_model(make_router: MakeRouter) -> None:
 
 
 @bodies
-async def test_a_long_body_is_sent_again_elsewhere(make_router: MakeRouter, body: bytes) -> None:
-    """Whole, and with the other endpoint's own model name."""
+async def test_a_long_body_is_retried_on_another_endpoint(
+    make_router: MakeRouter, body: bytes
+) -> None:
+    """The retry sends the complete body with the model name of the other endpoint."""
     router = await make_router(2, body_max=1 << 30)
     router.endpoints[0].script = answer(BUSY)
     renamed = body.replace(b'"m"', b'"alias"')
@@ -88,55 +90,55 @@ async def test_a_long_body_is_sent_again_elsewhere(make_router: MakeRouter, body
 
 
 @pytest.mark.parametrize(
-    ("body", "words"),
+    ("body", "message"),
     [
-        (b'{"model":"m","prompt":"%b"' % (b"x" * MORE), "truncated"),
-        (b'{"model":"m","prompt":"%b\xff"}' % (b"x" * MORE), "UTF-8"),
-        (b'{"model":"m","prompt":"%b\x01"}' % (b"x" * MORE), "invalid"),
-        (b'{"model":"m","prompt":"%b"}x' % (b"x" * MORE), "follows"),
-        (b'{"model":"m","x":[%b0]}' % (b"[]," * MORE), "arrays and objects"),
+        (b'{"model":"m","prompt":"%b"' % (b"x" * LONGER), "truncated"),
+        (b'{"model":"m","prompt":"%b\xff"}' % (b"x" * LONGER), "UTF-8"),
+        (b'{"model":"m","prompt":"%b\x01"}' % (b"x" * LONGER), "invalid"),
+        (b'{"model":"m","prompt":"%b"}x' % (b"x" * LONGER), "follows"),
+        (b'{"model":"m","x":[%b0]}' % (b"[]," * LONGER), "arrays and objects"),
         (b'{"model":"m",%b"x":1}' % (b'"x":1,' * (LONG // 2)), "keys"),
-        (b'{"model":"m",%b"x":1}' % (b'"x":1,' * MORE), "commas, colons"),
-        (b'{"model":"m","x":%b1}' % (b" " * MORE), "white space"),
-        (b'{"prompt":"%b"}' % (b"x" * MORE), "model is required"),
-        (b'{"model":"%b"}' % (b"x" * MORE), "characters"),
-        (b'{"model":"m","x":"%b","Model":"n"}' % (b"x" * MORE), 'one "model"'),
-        (b'{"model":"m","options":{"num_ctx":1%b}}' % (b"0" * MORE), "options"),
+        (b'{"model":"m",%b"x":1}' % (b'"x":1,' * LONGER), "commas, colons"),
+        (b'{"model":"m","x":%b1}' % (b" " * LONGER), "white space"),
+        (b'{"prompt":"%b"}' % (b"x" * LONGER), "model is required"),
+        (b'{"model":"%b"}' % (b"x" * LONGER), "characters"),
+        (b'{"model":"m","x":"%b","Model":"n"}' % (b"x" * LONGER), 'one "model"'),
+        (b'{"model":"m","options":{"num_ctx":1%b}}' % (b"0" * LONGER), "options"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-async def test_a_long_body_that_cannot_be_used_is_refused(
-    make_router: MakeRouter, body: bytes, words: str
+async def test_an_invalid_long_body_is_rejected(
+    make_router: MakeRouter, body: bytes, message: str
 ) -> None:
-    """With a reason; no endpoint sees any of it, and the connection stays good."""
+    """The error gives the reason, nothing is forwarded, and the connection stays usable."""
     router = await make_router(body_max=1 << 30)
     reader, writer = await asyncio.open_connection("127.0.0.1", router.port)
     writer.write(post("/api/generate", body, close=False) + post("/api/chat", b'{"model":"m"}'))
     answers = await reader.read()
     writer.close()
     assert answers.startswith(b"HTTP/1.1 400 ")
-    told = split(answers)[1].partition(b"HTTP/1.1 200 ")
-    assert words in json.loads(told[0])["error"]
-    assert told[1]
+    error, second, _ = split(answers)[1].partition(b"HTTP/1.1 200 ")
+    assert message in json.loads(error)["error"]
+    assert second
     (seen,) = router.endpoints[0].requests
     assert split(seen)[1] == b'{"model":"m"}'
     assert router.services.body_budget.taken == 0
 
 
-async def test_a_path_that_olla_does_not_know_takes_any_long_body(make_router: MakeRouter) -> None:
-    """What is no JSON object names no model."""
+async def test_an_unknown_path_accepts_any_long_body(make_router: MakeRouter) -> None:
+    """A body that is not a JSON object names no model."""
     router = await make_router(body_max=1 << 30, profile="llamacpp")
-    body = b"\x00{" * MORE
+    body = b"\x00{" * LONGER
     whole = await router.exchange(post("/olla/llamacpp/something", body))
     assert whole.startswith(b"HTTP/1.1 200 ")
     (seen,) = router.endpoints[0].requests
     assert split(seen)[1] == body
 
 
-async def test_a_client_that_leaves_while_its_body_is_read_leaves_nothing(
+async def test_a_client_that_hangs_up_while_its_body_is_parsed_leaks_nothing(
     make_router: MakeRouter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The reading ends there; no endpoint is asked."""
+    """Parsing stops, and nothing is forwarded."""
     router = await make_router(body_max=1 << 30)
     begun, held = asyncio.Event(), asyncio.Event()
     slices = router.services.time_slices
@@ -153,8 +155,7 @@ async def test_a_client_that_leaves_while_its_body_is_read_leaves_nothing(
         client = writer.get_extra_info("socket")
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         writer.transport.abort()  # with a reset
-        while router.downstream.active:
-            await asyncio.sleep(0.001)
+        await until(lambda: not router.downstream.active)
     assert router.endpoints[0].requests == []
     (record,) = router.records
     assert record.status == 499
@@ -162,10 +163,10 @@ async def test_a_client_that_leaves_while_its_body_is_read_leaves_nothing(
 
 
 @pytest.mark.parametrize(("model", "status"), [(b"", b"400"), (b"m", b"499")])
-async def test_a_client_that_closes_its_side_hears_what_needs_no_endpoint(
+async def test_a_half_closed_client_gets_errors_that_need_no_endpoint(
     make_router: MakeRouter, model: bytes, status: bytes
 ) -> None:
-    """Also when its body is still to be read; no endpoint works for it."""
+    """This holds while its body is still being parsed; nothing is forwarded."""
     router = await make_router(body_max=1 << 30)
     body = BODIES["a text"].replace(b'"m"', b'"%b"' % model)
     answers, _ = await ended(router.port, post("/api/generate", body), half_close=True)
@@ -173,8 +174,8 @@ async def test_a_client_that_closes_its_side_hears_what_needs_no_endpoint(
     assert router.endpoints[0].requests == []
 
 
-async def test_an_endpoint_that_answers_early_is_heard(make_router: MakeRouter) -> None:
-    """Before it has read a long body: the client gets what it says, and nothing hangs."""
+async def test_an_early_response_is_relayed(make_router: MakeRouter) -> None:
+    """An endpoint that answers before it has read a long body does not block the request."""
     router = await make_router(body_max=1 << 30)
     early = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 17\r\n\r\n" + b'{"error":"early"}'
 
@@ -197,18 +198,18 @@ async def test_an_endpoint_that_answers_early_is_heard(make_router: MakeRouter) 
     assert router.services.body_budget.taken == 0
 
 
-async def test_others_are_answered_while_a_long_body_is_read(
+async def test_parsing_a_long_body_does_not_block_the_event_loop(
     make_router: MakeRouter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each turn of the loop reads a part of it, and then does what else there is to do."""
-    monkeypatch.setattr("olla.proxy.bounds.time_slices.SLICE", 0.0)  # a step in each turn
+    """Each iteration of the loop parses one part."""
+    monkeypatch.setattr("olla.proxy.bounds.time_slices.SLICE", 0.0)  # one step per iteration
     router = await make_router(body_max=1 << 30)
-    turns = [0]
+    iterations = [0]
     stop = False
 
     async def count() -> None:
         while not stop:
-            turns[0] += 1
+            iterations[0] += 1
             await asyncio.sleep(0)
 
     counting = asyncio.create_task(count())
@@ -217,11 +218,11 @@ async def test_others_are_answered_while_a_long_body_is_read(
     spent: list[int] = []
 
     async def counted(steps: object) -> object:
-        before = turns[0]
+        before = iterations[0]
         try:
             return await run(steps)  # type: ignore[arg-type]
         finally:
-            spent.append(turns[0] - before)
+            spent.append(iterations[0] - before)
 
     monkeypatch.setattr(type(slices), "run", lambda self, steps: counted(steps))
     body = BODIES["half surrogates"]

@@ -1,4 +1,4 @@
-"""Bytes in = bytes out, wherever the network cuts them."""
+"""Bytes are relayed unchanged, wherever the network splits them."""
 
 import json
 
@@ -25,14 +25,14 @@ WHOLE = json.dumps({"model": "m", "stream": False, "prompt": "p", "input": "p"})
 
 
 def chunked(content_type: bytes, records: tuple[bytes, ...]) -> bytes:
-    """A chunked answer with one record a chunk."""
+    """Build a chunked response with one record per chunk."""
     head = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nTransfer-Encoding: chunked\r\n\r\n"
     body = b"".join(b"%x\r\n%b\r\n" % (len(record), record) for record in records)
     return head % content_type + body + b"0\r\n\r\n"
 
 
 def with_length(body: bytes) -> bytes:
-    """An answer with a Content-Length."""
+    """Build a response with a Content-Length."""
     return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (
         len(body),
         body,
@@ -81,7 +81,7 @@ CHANGES = ("pull", "push", "create", "copy", "delete", "blobs", "thing")
 
 
 def request(path: str, body: bytes) -> bytes:
-    """A request for a path, perhaps with a method before it."""
+    """Build a request for a path, which may have a method before it."""
     method, _, path = path.rpartition(" ")
     fields = ["Content-Type: multipart/form-data; boundary=b"] if body is FORM else []
     raw = post(path, body, *fields)
@@ -92,10 +92,10 @@ def request(path: str, body: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("path", "body", "wire"), ROUTES, ids=[f"{r[0]}-{len(r[2])}" for r in ROUTES]
 )
-async def test_relayed_bytes_are_the_endpoints_bytes_wherever_they_are_cut(
+async def test_relayed_bytes_are_unchanged_wherever_they_are_split(
     make_router: MakeRouter, path: str, body: bytes, wire: bytes
 ) -> None:
-    """Head and body split at every possible place give the client the same body, byte for byte."""
+    """Splitting head and body at every possible byte gives the client the same body."""
     router = await make_router()
     endpoint = router.endpoints[0]
     _, sent = split(wire)
@@ -105,7 +105,7 @@ async def test_relayed_bytes_are_the_endpoints_bytes_wherever_they_are_cut(
         assert head.startswith(b"HTTP/1.1 200 OK\r\n"), (cut, head)
         assert received == sent, cut
     assert len(endpoint.requests) == len(wire) - 1
-    # What changes a node, or might, never goes on a connection that was used before.
+    # A request that changes a node, or might, never uses a pooled connection.
     changes_nodes = any(part in path for part in CHANGES)
     assert endpoint.connections == (len(wire) - 1 if changes_nodes else 1)
     assert endpoint.requests[0].endswith(body)
@@ -114,7 +114,7 @@ async def test_relayed_bytes_are_the_endpoints_bytes_wherever_they_are_cut(
 async def test_a_stream_that_arrives_byte_by_byte_is_relayed_unchanged(
     make_router: MakeRouter,
 ) -> None:
-    """Every byte in a read of its own changes nothing."""
+    """Each byte arrives in its own read."""
     router = await make_router()
     wire = chunked(b"application/x-ndjson", NDJSON)
     router.endpoints[0].script = answer(*(wire[at : at + 1] for at in range(len(wire))))

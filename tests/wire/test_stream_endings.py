@@ -1,4 +1,4 @@
-"""Which streams are complete, and how the tokens of those without counts are estimated."""
+"""Which streams count as complete, and how tokens are estimated for streams without counts."""
 
 import json
 
@@ -12,30 +12,31 @@ LAST = b"0\r\n\r\n"
 
 
 def chunk(data: bytes) -> bytes:
-    """One chunk."""
+    """Build one chunk."""
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def event(value: object) -> bytes:
-    """One server-sent event in a chunk of its own."""
+    """Build one server-sent event, in its own chunk."""
     return chunk(b"data: " + json.dumps(value).encode() + b"\n\n")
 
 
 def delta(text: str, finish: str | None = None) -> bytes:
-    """An OpenAI stream's event."""
+    """Build an event of an OpenAI stream."""
     return event({"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": finish}]})
 
 
 def chat(**more: object) -> bytes:
-    """A chat request that streams."""
+    """Build a streaming chat request."""
     return post(
         "/v1/chat/completions",
         json.dumps({"model": MODEL, "messages": [], "stream": True, **more}).encode(),
     )
 
 
-async def test_a_stream_that_ends_with_its_reason_is_complete(make_router: MakeRouter) -> None:
-    """Servers that send no `[DONE]` are not broken, however many such streams there are."""
+async def test_a_stream_with_a_finish_reason_is_complete(make_router: MakeRouter) -> None:
+    """Servers that send no `[DONE]` are not broken, and repeated streams do not open the
+    breaker."""
     router = await make_router()
     router.endpoints[0].script = answer(SSE + delta("hello") + delta("", "stop") + LAST)
     for _ in range(6):
@@ -45,8 +46,8 @@ async def test_a_stream_that_ends_with_its_reason_is_complete(make_router: MakeR
     assert router.fleet.observed == [("e0", None)] * 6
 
 
-async def test_a_clean_end_without_a_reason_is_broken(make_router: MakeRouter) -> None:
-    """Neither a finish reason nor `[DONE]`: the client is told within the stream."""
+async def test_a_stream_without_a_finish_reason_is_broken(make_router: MakeRouter) -> None:
+    """It has neither a finish reason nor `[DONE]`, so the client gets an in-band error."""
     router = await make_router()
     router.endpoints[0].script = answer(SSE + delta("hello"), LAST)
     _, body = split(await router.exchange(chat()))
@@ -57,26 +58,25 @@ async def test_a_clean_end_without_a_reason_is_broken(make_router: MakeRouter) -
     assert failure.kind is Kind.STREAM_INCOMPLETE
 
 
-@pytest.mark.parametrize("most", [100, 200, 500])
-async def test_an_estimate_is_no_more_than_was_asked_for(
-    make_router: MakeRouter, most: int
+@pytest.mark.parametrize("tokens_max", [100, 200, 500])
+async def test_an_estimate_does_not_exceed_max_tokens(
+    make_router: MakeRouter, tokens_max: int
 ) -> None:
-    """A stream of as many records as tokens were allowed is counted by its records, whatever the
-    size of the last ones."""
+    """A stream with as many records as allowed tokens counts its records, whatever their sizes."""
     router = await make_router()
-    tokens = b"".join(delta("a long word " * (3 if n % 2 else 1)) for n in range(most - 2))
+    tokens = b"".join(delta("a long word " * (3 if n % 2 else 1)) for n in range(tokens_max - 2))
     short = delta("x") + delta("y") + delta("", "length") + chunk(b"data: [DONE]\n\n")
     router.endpoints[0].script = answer(SSE + tokens + short + LAST)
-    await router.exchange(chat(max_tokens=most))
+    await router.exchange(chat(max_tokens=tokens_max))
     (record,) = router.records
     assert record.estimated
-    assert record.output_tokens == most
+    assert record.output_tokens == tokens_max
 
 
-async def test_more_records_than_tokens_cost_no_more_than_the_maximum(
+async def test_extra_records_are_not_charged_beyond_max_tokens(
     make_router: MakeRouter,
 ) -> None:
-    """A server that splits tokens into several records does not charge its caller for them."""
+    """Some servers split a token into several records; the caller is not charged for them."""
     router = await make_router()
     end = delta("", "length") + chunk(b"data: [DONE]\n\n")
     router.endpoints[0].script = answer(SSE + delta("x") * 50 + end + LAST)

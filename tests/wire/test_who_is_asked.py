@@ -1,4 +1,4 @@
-"""Whom a request is for: its Host, its target, and names that only look like other names."""
+"""Request targets: Host, absolute targets, and field names that imitate others."""
 
 import asyncio
 import re
@@ -34,21 +34,21 @@ BAD_HOSTS = [
 
 
 def request(host: str, start: str = "POST /api/generate HTTP/1.1", body: bytes = BODY) -> bytes:
-    """A request with this Host."""
+    """Build a request with this Host."""
     fields = f"Host:{host}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     return f"{start}\r\n{fields}".encode() + body
 
 
 @pytest.fixture
 async def router(make_router: MakeRouter) -> Router:
-    """A router over an endpoint that answers everything."""
+    """Provide a router over an endpoint that answers every request."""
     made = await make_router(read_timeout=1.0, read_header_timeout=1.0)
     made.endpoints[0].script = answer(OK)
     return made
 
 
 async def status_of(router: Router, raw: bytes) -> int:
-    """The status of the answer."""
+    """Send a request; returns the response status."""
     async with asyncio.timeout(10):
         head, _ = split(await router.exchange(raw))
     return int(head.split()[1])
@@ -62,8 +62,8 @@ STARTS = {
 
 
 @pytest.mark.parametrize("start", STARTS.values(), ids=list(STARTS))
-async def test_a_host_that_is_none_is_refused(router: Router, start: str) -> None:
-    """400 for each, on every way in; no endpoint hears of it."""
+async def test_an_invalid_host_is_rejected(router: Router, start: str) -> None:
+    """It gets a 400 on both request paths, and nothing is forwarded."""
     for host in BAD_HOSTS:
         assert await status_of(router, request(host, start)) == 400, host
         assert await status_of(router, request(f" {host}", start)) == 400, host
@@ -71,8 +71,8 @@ async def test_a_host_that_is_none_is_refused(router: Router, start: str) -> Non
 
 
 @pytest.mark.parametrize("start", STARTS.values(), ids=list(STARTS))
-async def test_a_host_that_is_one_is_told_to_the_endpoint(router: Router, start: str) -> None:
-    """As it came, in X-Forwarded-Host."""
+async def test_a_valid_host_is_forwarded(router: Router, start: str) -> None:
+    """The endpoint gets it unchanged in X-Forwarded-Host."""
     for host in GOOD_HOSTS:
         assert await status_of(router, request(host, start)) == 200, host
         seen = router.endpoints[0].requests[-1]
@@ -80,8 +80,8 @@ async def test_a_host_that_is_one_is_told_to_the_endpoint(router: Router, start:
 
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
-async def test_only_http_1_0_may_leave_the_host_out(router: Router, version: str) -> None:
-    """And nobody may have two."""
+async def test_only_http_1_0_requests_may_lack_a_host(router: Router, version: str) -> None:
+    """Two Host fields are rejected in either version."""
     start = STARTS["POST"].replace("1.1", version)
     without = request("x", start).replace(b"Host:x\r\n", b"")
     assert await status_of(router, without) == (200 if version == "1.0" else 400)
@@ -106,8 +106,8 @@ FOREIGN = [
 
 
 @pytest.mark.parametrize("method", ["POST", "GET"])
-async def test_an_absolute_target_of_the_routers_own_is_served(router: Router, method: str) -> None:
-    """Its path is taken, and its authority counts, whatever the Host field says."""
+async def test_an_absolute_target_of_the_router_is_served(router: Router, method: str) -> None:
+    """The router uses its path, and its authority takes precedence over the Host field."""
     path = "/api/generate?x=1" if method == "POST" else "/other"
     for authority in OWN:
         own = authority.format(router.port)
@@ -120,8 +120,8 @@ async def test_an_absolute_target_of_the_routers_own_is_served(router: Router, m
             assert b"other.example" not in seen
 
 
-async def test_an_absolute_target_of_anybody_else_is_refused(router: Router) -> None:
-    """400: a router is no forward proxy, whatever Host comes with it."""
+async def test_an_absolute_target_of_another_server_is_rejected(router: Router) -> None:
+    """It gets a 400 with any Host: the router is not a forward proxy."""
     for authority in FOREIGN:
         foreign = authority.format(router.port)
         for host in (foreign, "x", f"localhost:{router.port}"):
@@ -133,8 +133,8 @@ async def test_an_absolute_target_of_anybody_else_is_refused(router: Router) -> 
     assert router.endpoints[0].requests == []
 
 
-async def test_an_absolute_target_may_leave_the_path_out(router: Router) -> None:
-    """Then it is that of the root, and a trick in what follows is refused as ever."""
+async def test_an_absolute_target_may_lack_a_path(router: Router) -> None:
+    """The root path is used; dot segments and similar tricks are rejected as usual."""
     own = f"http://localhost:{router.port}"
     for target in (own, f"{own}/", f"{own}?x"):
         assert await status_of(router, request("x", f"HEAD {target} HTTP/1.1", b"")) == 200
@@ -156,11 +156,9 @@ SHADOWS = [
 
 
 @pytest.mark.parametrize("line", SHADOWS)
-async def test_a_name_that_only_looks_like_another_does_not_reach_an_endpoint(
-    router: Router, line: str
-) -> None:
-    """A server behind CGI or WSGI would take the underscore for a dash, and the field for olla's
-    or HTTP's."""
+async def test_a_field_name_that_imitates_another_is_dropped(router: Router, line: str) -> None:
+    """A CGI or WSGI server would read the underscore as a dash, and take the field for one of
+    olla's or HTTP's."""
     assert await status_of(router, post("/api/generate", BODY, line)) == 200
     (seen,) = router.endpoints[0].requests
     head, body = split(seen)
@@ -169,10 +167,10 @@ async def test_a_name_that_only_looks_like_another_does_not_reach_an_endpoint(
     assert head.lower().count(b"content-length") == 1
 
 
-async def test_a_name_that_shadows_a_field_beside_it_does_not_reach_an_endpoint(
+async def test_a_field_name_that_shadows_another_in_the_request_is_dropped(
     make_router: MakeRouter,
 ) -> None:
-    """Nor one that shadows what the operator has the router say."""
+    """This includes names that shadow the endpoint's configured headers."""
     router = await make_router(headers=(("X-Team-Token", "secret"),))
     lines = ("X-Custom: 1", "X_Custom: 2", "x_team_token: guessed", "X_Team-Token: guessed")
     assert await status_of(router, post("/api/generate", BODY, *lines)) == 200
@@ -184,14 +182,16 @@ async def test_a_name_that_shadows_a_field_beside_it_does_not_reach_an_endpoint(
 
 
 @pytest.mark.parametrize("line", ["session_id: 5", "Conversation_Id: x", "X_Team: a"])
-async def test_other_names_with_an_underscore_pass(router: Router, line: str) -> None:
-    """Clients send some, and nothing else has that name."""
+async def test_other_field_names_with_an_underscore_are_forwarded(
+    router: Router, line: str
+) -> None:
+    """Some clients send them, and they imitate nothing."""
     assert await status_of(router, post("/api/generate", BODY, line)) == 200
     assert f"\r\n{line}\r\n".encode() in router.endpoints[0].requests[0]
 
 
 def corpus(port: int) -> list[bytes]:
-    """All of the above."""
+    """Return all requests of this module."""
     hosts = [*GOOD_HOSTS, *BAD_HOSTS]
     targets = [authority.format(port) for authority in (*OWN, *FOREIGN)]
     return [
@@ -201,26 +201,28 @@ def corpus(port: int) -> list[bytes]:
     ]
 
 
-def told(port: int, raw: bytes) -> bytes:
-    """What does not differ from one request to the next: of an answer, or of what was sent on."""
+def normalized(port: int, raw: bytes) -> bytes:
+    """Remove what differs between runs from a response or a forwarded request."""
     raw = re.sub(rb"\r\n(Date|X-Olla-(Request-ID|Response-Time)): [^\r]*", b"", raw)
     return raw.replace(b":%d" % port, b":PORT")
 
 
 @pytest.mark.parametrize("make_router", ["fast path"], indirect=True)
-async def test_both_ways_in_read_all_of_these_alike(make_router: MakeRouter) -> None:
-    """The same answer to the client, and the same bytes to the endpoint."""
+async def test_both_request_paths_parse_all_of_these_alike(make_router: MakeRouter) -> None:
+    """The client gets the same response, and the endpoint the same bytes."""
     fast, slow = await make_router(), await make_router()
     slow.downstream.server.fast_path = None
     for router in (fast, slow):
         router.endpoints[0].script = answer(OK)
     for one, other in zip(corpus(fast.port), corpus(slow.port), strict=True):
-        answers = [told(fast.port, await fast.exchange(one))]
-        answers += [told(slow.port, await slow.exchange(other))]
+        answers = [normalized(fast.port, await fast.exchange(one))]
+        answers += [normalized(slow.port, await slow.exchange(other))]
         assert answers[0] == answers[1], one
         sent = []
         for router in (fast, slow):
             requests = router.endpoints[0].requests
-            sent.append([told(router.endpoints[0].port, told(router.port, x)) for x in requests])
+            sent.append(
+                [normalized(router.endpoints[0].port, normalized(router.port, x)) for x in requests]
+            )
             requests.clear()
         assert sent[0] == sent[1], one
