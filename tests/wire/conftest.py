@@ -136,6 +136,85 @@ def answer(*pieces: bytes, close: bool = False) -> Script:
     return script
 
 
+class RouterOptions(msgspec.Struct, kw_only=True):
+    """What tests vary of a router. Times are seconds, sizes bytes, `min_rate` bytes per second."""
+
+    profile: str = "ollama"
+    timeouts: Timeouts = msgspec.field(default_factory=Timeouts)
+    idle_timeout: float = 30.0
+    read_header_timeout: float = 30.0
+    read_timeout: float = 30.0
+    body_timeout: float = 30.0
+    send_timeout: float = 30.0
+    min_rate: float = 500.0
+    wait_keepalive: float = 0.0
+    connections_max: int = 10_000
+    bodies_max: int = 1 << 30
+    body_max: int = 1024 * 1024
+    num_ctx_max: int | None = None
+    guard: BrowserGuard | None = None
+    policy: AccessPolicy = msgspec.field(
+        default_factory=lambda: AccessPolicy(anonymous=DEFAULT_RIGHTS | {Right.MANAGE})
+    )
+    endpoint: dict[str, object] = {}
+    """More settings of each endpoint."""
+
+    @classmethod
+    def of(cls, options: dict[str, object]) -> "RouterOptions":
+        """Build options; names that are not fields are settings of the endpoints."""
+        fields = {name: each for name, each in options.items() if name in cls.__struct_fields__}
+        more = {name: each for name, each in options.items() if name not in fields}
+        return cls(**fields, endpoint=more)  # type: ignore[arg-type]
+
+    def views(self, endpoints: "list[ScriptedEndpoint]", now: float) -> list[EndpointView]:
+        """Return healthy endpoints with the model resident, the first preferred."""
+        return [
+            EndpointView(
+                spec=EndpointSpec(
+                    name=each.name,
+                    host="127.0.0.1",
+                    port=each.port,
+                    authority=f"127.0.0.1:{each.port}",
+                    type=self.profile,
+                    priority=100 - number,
+                    **self.endpoint,  # type: ignore[arg-type]
+                ),
+                position=number,
+                profile=PROFILES[self.profile],
+                health=Health.HEALTHY,
+                models={canonical(MODEL): Model(MODEL, digest="0" * 64)},
+                resident={canonical(MODEL): ResidentModel(MODEL, digest="0" * 64)},
+                resident_at=now,
+                models_at=now,
+            )
+            for number, each in enumerate(endpoints)
+        ]
+
+    def request_config(self, strategy: str) -> RequestConfig:
+        """Return the configuration of requests."""
+        config = RequestConfig(
+            timeouts=self.timeouts,
+            max_body=self.body_max,
+            aliases={canonical("alias"): (canonical(MODEL),)},
+            context_rule=ContextRule(self.num_ctx_max),
+            strategy=strategy,
+            refresh_timeout=1.0,
+            wait_keepalive=self.wait_keepalive,
+        )
+        return config if self.guard is None else msgspec.structs.replace(config, guard=self.guard)
+
+    def client_timeouts(self) -> ClientTimeouts:
+        """Return the timeouts of clients."""
+        return ClientTimeouts(
+            idle=self.idle_timeout,
+            head=self.read_header_timeout,
+            silence=self.read_timeout,
+            body=self.body_timeout,
+            send=self.send_timeout,
+            min_rate=self.min_rate,
+        )
+
+
 class Router:
     """A router's data plane on a port, over scripted endpoints."""
 
@@ -144,48 +223,10 @@ class Router:
         self.records: list[RequestRecord] = []
         self.log = io.StringIO()
 
-    async def start(
-        self,
-        profile: str = "ollama",
-        timeouts: Timeouts | None = None,
-        idle_timeout: float = 30.0,
-        read_header_timeout: float = 30.0,
-        read_timeout: float = 30.0,
-        body_timeout: float = 30.0,
-        send_timeout: float = 30.0,
-        min_rate: float = 500.0,
-        wait_keepalive: float = 0.0,
-        connections_max: int = 10_000,
-        bodies_max: int = 1 << 30,
-        guard: BrowserGuard | None = None,
-        policy: AccessPolicy | None = None,
-        body_max: int = 1024 * 1024,
-        num_ctx_max: int | None = None,
-        **spec: object,
-    ) -> None:
+    async def start(self, options: "RouterOptions") -> None:
+        """Wire the data plane, and listen on a free port."""
         clock = SystemClock()
-        views = [
-            EndpointView(
-                spec=EndpointSpec(
-                    name=each.name,
-                    host="127.0.0.1",
-                    port=each.port,
-                    authority=f"127.0.0.1:{each.port}",
-                    type=profile,
-                    priority=100 - number,
-                    **spec,  # type: ignore[arg-type]
-                ),
-                position=number,
-                profile=PROFILES[profile],
-                health=Health.HEALTHY,
-                models={canonical(MODEL): Model(MODEL, digest="0" * 64)},
-                resident={canonical(MODEL): ResidentModel(MODEL, digest="0" * 64)},
-                resident_at=clock.now(),
-                models_at=clock.now(),
-            )
-            for number, each in enumerate(self.endpoints)
-        ]
-        self.fleet = StaticFleet(Snapshot.of(views))
+        self.fleet = StaticFleet(Snapshot.of(options.views(self.endpoints, clock.now())))
         self.dispatcher = Dispatcher(POLICIES["priority"], RoutingOptions())
         self.pool = Pool(clock, connect_timeout=2.0, idle_timeout=30.0)
         ids = (f"t-{number}" for number in itertools.count(1))
@@ -198,23 +239,14 @@ class Router:
         timers = TimerWheel()
         self.services = Services(
             clock,
-            open_authenticator(policy or AccessPolicy(anonymous=DEFAULT_RIGHTS | {Right.MANAGE})),
+            open_authenticator(options.policy),
             self.records.append,
             ids,
-            BodyBudget(bodies_max, body_max),
+            BodyBudget(options.bodies_max, options.body_max),
             timers,
         )
         self.upstreams = Upstreams(clock, self.admission, self.fleet, self.pool, timers)
-        config = RequestConfig(
-            timeouts=timeouts or Timeouts(),
-            max_body=body_max,
-            aliases={canonical("alias"): (canonical(MODEL),)},
-            context_rule=ContextRule(num_ctx_max),
-            strategy=self.dispatcher.options.strategy.value,
-            refresh_timeout=1.0,
-            wait_keepalive=wait_keepalive,
-        )
-        self.config = config if guard is None else msgspec.structs.replace(config, guard=guard)
+        self.config = options.request_config(self.dispatcher.options.strategy.value)
         self.downstream = ProxyServer(
             self.services,
             self.upstreams,
@@ -226,15 +258,8 @@ class Router:
             own={},
             operations={},
             head_max=65536,
-            timeouts=ClientTimeouts(
-                idle=idle_timeout,
-                head=read_header_timeout,
-                silence=read_timeout,
-                body=body_timeout,
-                send=send_timeout,
-                min_rate=min_rate,
-            ),
-            connections_max=connections_max,
+            timeouts=options.client_timeouts(),
+            connections_max=options.connections_max,
             logger=make_logger(Level.DEBUG, LogStyle.JSON, self.log.write),
         )
         self._server = await asyncio.get_running_loop().create_server(
@@ -282,7 +307,7 @@ async def make_router(request: pytest.FixtureRequest) -> AsyncIterator[MakeRoute
             await endpoint.start()
         router = Router(endpoints)
         made.append(router)
-        await router.start(**options)  # type: ignore[arg-type]
+        await router.start(RouterOptions.of(options))
         if request.param == "fast path":
             await router.downstream.enable_fast_path()
             assert router.downstream.server.fast_path is not None
