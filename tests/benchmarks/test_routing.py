@@ -1,4 +1,4 @@
-"""The comparison of policies: what it reads, what it draws, and that it loses nothing."""
+"""The comparison of policies: traces, drawn requests, and complete accounting."""
 
 import statistics
 from pathlib import Path
@@ -14,8 +14,8 @@ from benchmarks.routing.workloads import WORKLOADS
 HEAD = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
 
 
-def test_a_trace_is_read_from_its_first_request_on(tmp_path: Path) -> None:
-    """Seconds and tokens; fractions of a second have seven digits there."""
+def test_a_trace_starts_at_its_first_request(tmp_path: Path) -> None:
+    """It has seconds and tokens; timestamps have seven fractional digits."""
     file = tmp_path / "trace.csv"
     file.write_text(
         HEAD + "2023-11-16 18:17:03.9799600,4808,10\n2023-11-16 18:17:05.4799600,3180,8\n"
@@ -28,8 +28,8 @@ def test_a_trace_is_read_from_its_first_request_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["", HEAD, HEAD + "soon,1,2\n", HEAD + "2023-11-16 18:17:03,x,2\n"]
 )
-def test_a_file_that_is_no_trace_is_told(tmp_path: Path, text: str) -> None:
-    """With its name, and the line where there is one."""
+def test_an_invalid_trace_is_rejected(tmp_path: Path, text: str) -> None:
+    """The error names the file, and the line if there is one."""
     file = tmp_path / "trace.csv"
     file.write_text(text)
     with pytest.raises(ValueError, match=r"trace\.csv"):
@@ -38,7 +38,7 @@ def test_a_file_that_is_no_trace_is_told(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize("shape", [traces.CONVERSATION, traces.CODE], ids=["conversation", "code"])
 def test_drawn_requests_have_the_medians_and_the_rate_of_the_trace(shape: traces.Shape) -> None:
-    """So that the comparison means something without the traces."""
+    """The comparison is then meaningful without the traces."""
     drawn = traces.load(shape, None, 1, per_second=2.0)
     assert statistics.median(each.prompt for each in drawn) == pytest.approx(
         shape.prompt[0], rel=0.05
@@ -52,7 +52,7 @@ def test_drawn_requests_have_the_medians_and_the_rate_of_the_trace(shape: traces
 
 @pytest.mark.parametrize("workload", list(WORKLOADS))
 def test_every_request_of_a_workload_is_accounted_for(workload: str) -> None:
-    """By the default policy, and twice the same."""
+    """This holds for the default policy, and two runs are equal."""
     job = Job(workload, "shortest-expected-delay", 3, limit=60)
     first, second = run(job), run(job)
     assert first.requests > 0
@@ -62,14 +62,14 @@ def test_every_request_of_a_workload_is_accounted_for(workload: str) -> None:
 
 @pytest.mark.parametrize("policy", list(BY_NAME))
 def test_no_policy_is_faster_than_the_bound(policy: str) -> None:
-    """Which waits for nothing."""
-    bound, found = (run(Job("plain", each, 3, limit=60)) for each in (BOUND, policy))
-    assert found.mean >= bound.mean
-    assert found.p95 >= bound.p95
+    """In the bound, no request waits."""
+    bound, outcome = (run(Job("plain", each, 3, limit=60)) for each in (BOUND, policy))
+    assert outcome.mean >= bound.mean
+    assert outcome.p95 >= bound.p95
 
 
-def test_tables_name_every_policy_with_its_ratio() -> None:
-    """On a terminal and in the documentation."""
+def test_tables_list_every_policy_with_its_ratio() -> None:
+    """This covers the tables for a terminal and for the documentation."""
     outcomes = [run(Job("plain", each, 3, limit=40)) for each in (BOUND, "least-connections")]
     for text in (table(outcomes), markdown(outcomes, "About.")):
         assert "least-connections" in text

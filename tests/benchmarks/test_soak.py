@@ -1,4 +1,4 @@
-"""The soak knows right answers from wrong ones, and breaks things as its seed says."""
+"""The soak test detects wrong responses, and injects faults as its seed determines."""
 
 import asyncio
 import json
@@ -7,9 +7,9 @@ import random
 import aiohttp
 import pytest
 
-from benchmarks.soak.asking import Outcome, Question, ask, questions
-from benchmarks.soak.breaking import draw
-from benchmarks.soak.watching import flat
+from benchmarks.soak.fault_injection import draw
+from benchmarks.soak.requests import Outcome, Question, ask, questions
+from benchmarks.soak.sampling import flat
 from olla.simulation.faults import Fault, Faults
 
 NDJSON = (
@@ -20,7 +20,7 @@ STREAM = Question("/api/generate", {"model": "m"}, streams=True)
 
 
 def chunks(*pieces: bytes, end: bool = True) -> bytes:
-    """A stream's bytes."""
+    """Build the bytes of a stream."""
     body = b"".join(b"%x\r\n%b\r\n" % (len(each), each) for each in pieces)
     return NDJSON + body + (b"0\r\n\r\n" if end else b"")
 
@@ -36,10 +36,8 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize(("answer", "outcome"), ANSWERS.values(), ids=list(ANSWERS))
-async def test_a_silently_cut_answer_is_known_from_one_that_says_so(
-    answer: bytes, outcome: Outcome
-) -> None:
-    """Only a clean end before the answer's own is wrong."""
+async def test_a_silently_truncated_response_is_detected(answer: bytes, outcome: Outcome) -> None:
+    """Only a clean end without the response's last record is wrong."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"}")
@@ -49,16 +47,16 @@ async def test_a_silently_cut_answer_is_known_from_one_that_says_so(
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     base = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with aiohttp.ClientSession() as session:
-        asked = await ask(session, base, STREAM)
+        reply = await ask(session, base, STREAM)
     server.close()
     await server.wait_closed()
-    assert asked.outcome is outcome
+    assert reply.outcome is outcome
     if outcome is Outcome.RIGHT:
-        assert asked.text == "hello"
+        assert reply.text == "hello"
 
 
-def test_the_same_seed_asks_and_breaks_the_same() -> None:
-    """And every trouble is one that nodes know."""
+def test_the_same_seed_gives_the_same_questions_and_faults() -> None:
+    """Every drawn fault is one that simulated nodes accept."""
     first, second = random.Random(5), random.Random(5)
     assert [each.key for each in questions(first, 50)] == [
         each.key for each in questions(second, 50)
@@ -67,12 +65,12 @@ def test_the_same_seed_asks_and_breaks_the_same() -> None:
         trouble = draw(first)
         assert trouble == draw(second)
         for kind, fault in trouble.faults.items():
-            made = Fault(**json.loads(json.dumps(fault)))  # as it goes over the wire
+            made = Fault(**json.loads(json.dumps(fault)))  # as sent over the wire
             if kind != "refuse":
                 Faults().set(kind, made)
 
 
-def test_memory_is_flat_when_it_has_stopped_growing() -> None:
-    """What it takes at the beginning is not held against it."""
+def test_memory_is_flat_once_it_stops_growing() -> None:
+    """Growth at the beginning does not count."""
     assert flat([10, 50, 90, 100, 100, 100, 101, 100, 102], 0.05)[0]
     assert not flat([100, 110, 120, 130, 140, 150, 160, 170, 180], 0.05)[0]

@@ -1,4 +1,4 @@
-"""One fleet for all client tests of a module."""
+"""Provide one fleet for all client tests of a module."""
 
 from collections.abc import Iterator
 

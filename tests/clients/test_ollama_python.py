@@ -13,13 +13,13 @@ MESSAGES = [{"role": "user", "content": "Why is the sky blue?"}]
 
 @pytest.fixture
 def client(base: str) -> Iterator[ollama.Client]:
-    """A client of the router."""
+    """Provide a client of the router."""
     with closing(ollama.Client(host=base)) as client:
         yield client
 
 
-def test_generate_answers_with_counts(client: ollama.Client) -> None:
-    """A whole answer has text, its end and the node's counts."""
+def test_generate_returns_token_counts(client: ollama.Client) -> None:
+    """A complete response has text, its done flag and the node's token counts."""
     answer = client.generate("llama3.2", "Why is the sky blue?")
     assert answer.response
     assert answer.done
@@ -29,45 +29,45 @@ def test_generate_answers_with_counts(client: ollama.Client) -> None:
 
 
 def test_generate_streams_until_done(client: ollama.Client) -> None:
-    """A streamed answer comes in many parts and ends with `done`."""
+    """A stream has many parts and ends with `done`."""
     parts = list(client.generate("llama3.2", "Tell me a story", stream=True))
     assert len(parts) > 2
     assert parts[-1].done
     assert not any(part.done for part in parts[:-1])
 
 
-def test_chat_answers(client: ollama.Client) -> None:
-    """A chat answer is the assistant's message."""
+def test_chat_returns_a_message(client: ollama.Client) -> None:
+    """A chat response has the assistant's message."""
     answer = client.chat("llama3.2", MESSAGES)
     assert answer.message.role == "assistant"
     assert answer.message.content
 
 
-def test_chat_streams_the_same_text(client: ollama.Client) -> None:
-    """What is streamed adds up to what is answered whole, for the same seed."""
+def test_a_streamed_chat_has_the_same_text(client: ollama.Client) -> None:
+    """With the same seed, the parts of a stream add up to the complete response."""
     options = {"seed": 7, "temperature": 0}
     whole = client.chat("llama3.2", MESSAGES, options=options).message.content
     parts = client.chat("llama3.2", MESSAGES, options=options, stream=True)
     assert "".join(part.message.content or "" for part in parts) == whole
 
 
-def test_embed_gives_a_vector_per_input(client: ollama.Client) -> None:
-    """Several inputs give several vectors."""
+def test_embed_returns_a_vector_per_input(client: ollama.Client) -> None:
+    """Several inputs return several vectors."""
     answer = client.embed("nomic-embed-text", ["one", "two"])
     assert len(answer.embeddings) == 2
     assert len(answer.embeddings[0]) > 10
     assert client.embeddings("nomic-embed-text", "one").embedding
 
 
-def test_list_is_the_fleets(client: ollama.Client) -> None:
-    """Models of all nodes are listed, each once."""
+def test_list_merges_the_models_of_all_nodes(client: ollama.Client) -> None:
+    """Each model is listed once."""
     names = [model.model for model in client.list().models]
     assert {"llama3.2:latest", "mistral:latest", "codellama:7b-code"} <= set(names)
     assert len(names) == len(set(names))
 
 
-def test_ps_shows_what_was_just_used(client: ollama.Client) -> None:
-    """A model is in memory right after it answered."""
+def test_ps_shows_a_model_that_was_just_used(client: ollama.Client) -> None:
+    """A model is resident right after it has answered."""
     client.generate("mistral", "hello")
     running = {model.model: model for model in client.ps().models}
     assert running["mistral:latest"].size_vram
@@ -75,7 +75,7 @@ def test_ps_shows_what_was_just_used(client: ollama.Client) -> None:
 
 
 def test_show_describes_a_model(client: ollama.Client) -> None:
-    """Details come from a node that has the model."""
+    """The details come from a node that has the model."""
     shown = client.show("codellama")
     assert shown.details
     assert shown.details.format == "gguf"
@@ -83,7 +83,7 @@ def test_show_describes_a_model(client: ollama.Client) -> None:
 
 
 def test_an_unknown_model_is_a_response_error_404(client: ollama.Client) -> None:
-    """The client raises its own error, and the text says how to get the model."""
+    """The client raises its error type, and the message says how to get the model."""
     with pytest.raises(ollama.ResponseError) as caught:
         client.generate("no-such-model", "hello")
     assert caught.value.status_code == 404
@@ -108,8 +108,8 @@ async def _use(client: ollama.AsyncClient) -> None:
     assert caught.value.status_code == 404
 
 
-def test_models_are_managed_where_that_is_open(fleet: ThreadedFleet) -> None:
-    """Pull, copy, create and delete reach a node, and the lists follow at once."""
+def test_models_can_be_managed(fleet: ThreadedFleet) -> None:
+    """Pull, copy, create and delete reach a node, and the lists are updated at once."""
     with closing(ollama.Client(host=fleet.url)) as client:
         _manage(client)
 
@@ -129,7 +129,7 @@ def _manage(client: ollama.Client) -> None:
 def test_a_blob_is_uploaded_to_the_node_that_creates_from_it(
     fleet: ThreadedFleet, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """A blob streamed through the router is there for the `create` that names it."""
+    """A `create` that names a blob runs on the node that received the blob."""
     path = tmp_path_factory.mktemp("blob") / "model.gguf"
     path.write_bytes(b"GGUF" + bytes(range(256)) * 4096)
     with closing(ollama.Client(host=fleet.url)) as client:
@@ -139,7 +139,7 @@ def test_a_blob_is_uploaded_to_the_node_that_creates_from_it(
 
 
 def test_all_nodes_down_is_a_response_error_503() -> None:
-    """When no node is there the client raises its own error, with what to do."""
+    """The client raises its error type, and the message advises to retry."""
     with ExitStack() as stack:
         fleet = stack.enter_context(threaded_fleet({"only": ("llama3.2:latest",)}))
         client = stack.enter_context(closing(ollama.Client(host=fleet.url)))

@@ -1,6 +1,6 @@
-"""A real llama.cpp server in a process of its own: `python backend.py MODEL.gguf ALIAS SLOTS`.
+"""Run a real llama.cpp server in its own process: `python backend.py MODEL.gguf ALIAS SLOTS`.
 
-Prints its address on a line, then serves until it is terminated.
+It prints its address on a line, then serves until it is terminated.
 """
 
 import sys

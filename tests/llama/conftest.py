@@ -1,4 +1,4 @@
-"""Real llama.cpp servers on a tiny model, each in a process of its own."""
+"""Run real llama.cpp servers with a tiny model, each in its own process."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ SLOTS = 2
 
 @contextmanager
 def serving(model: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """A server's address and process; it is killed in the end, when it still runs."""
+    """Run a server; yields its address and process, which is killed at the end."""
     command = [sys.executable, str(HERE / "backend.py"), str(model), ALIAS, str(SLOTS)]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -31,7 +31,8 @@ def serving(model: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The model's file. Another process writes it: what gguf warns of is not ours."""
+    """Provide the model's file. A separate process writes it, so that warnings of gguf do not fail
+    tests."""
     model = tmp_path_factory.mktemp("model") / "tiny.gguf"
     subprocess.run([sys.executable, HERE / "tiny_gguf.py", model], check=True)
     return model
@@ -39,13 +40,13 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def llama(tiny_model: Path) -> Iterator[str]:
-    """The address of a server that all tests share."""
+    """Provide the address of a server that all tests share."""
     with serving(tiny_model) as (address, _):
         yield address
 
 
 @pytest.fixture
 def start_llama(tiny_model: Path) -> Iterator[Callable[[], tuple[str, subprocess.Popen[str]]]]:
-    """Starts servers that a test has for itself, to kill or to stop them."""
+    """Provide a function that starts a server which the test may kill or stop."""
     with ExitStack() as running:
         yield lambda: running.enter_context(serving(tiny_model))

@@ -1,4 +1,4 @@
-"""Real llama.cpp servers that are killed or stopped while they answer."""
+"""Real llama.cpp servers are killed or stopped while they answer."""
 
 import asyncio
 import json
@@ -24,13 +24,13 @@ ENDLESS: dict[str, Any] = {
     "logit_bias": [[2, False]],
     "logprobs": 200,
 }
-"""Thirty megabytes: more than fits into all buffers, so it cannot end while nobody reads."""
+"""Thirty megabytes, more than all buffers hold: it cannot end while the client does not read."""
 SHORT = {"model": "tiny-random", "prompt": "hello", "max_tokens": 3}
 
 
 @asynccontextmanager
 async def router(addresses: list[str], extra: str = "") -> AsyncIterator[App]:
-    """A router in front of the servers, the first preferred; nothing is left in it afterwards."""
+    """Run a router over the servers, the first preferred; check that nothing leaks afterwards."""
     endpoints = [
         {"name": f"cpp-{at}", "url": url, "type": "llamacpp", "priority": 100 - at}
         for at, url in enumerate(addresses)
@@ -52,7 +52,7 @@ async def router(addresses: list[str], extra: str = "") -> AsyncIterator[App]:
 
 
 async def begin_stream(app: App) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """An endless answer, as raw bytes, of which the first words have come."""
+    """Request an endless stream over a raw connection, and read its first record."""
     reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(app.url).port)
     body = json.dumps(ENDLESS).encode()
     head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -63,15 +63,15 @@ async def begin_stream(app: App) -> tuple[asyncio.StreamReader, asyncio.StreamWr
 
 
 async def short(app: App) -> tuple[int, str]:
-    """Status of a short answer, and who gave it."""
+    """Request a short response; returns its status and endpoint."""
     url = f"{app.url}{PATH}"
     async with aiohttp.ClientSession() as session, session.post(url, json=SHORT) as response:
         await response.read()
         return response.status, response.headers.get("X-Olla-Endpoint", "")
 
 
-async def test_a_server_killed_in_mid_stream_leaves_a_broken_stream(start_llama: Start) -> None:
-    """The client gets an error in its dialect and a closed connection, no end of the answer."""
+async def test_killing_a_server_within_a_stream_breaks_the_stream(start_llama: Start) -> None:
+    """The client gets an error in its dialect and a closed connection, without a clean end."""
     address, process = start_llama()
     async with router([address]) as app:
         reader, writer = await begin_stream(app)
@@ -84,7 +84,7 @@ async def test_a_server_killed_in_mid_stream_leaves_a_broken_stream(start_llama:
 
 
 async def test_after_a_kill_the_other_server_answers(start_llama: Start) -> None:
-    """No request fails once its server is gone, though an idle connection to it is pooled."""
+    """No request fails after its server was killed, although an idle connection to it is pooled."""
     (first, process), (second, _) = start_llama(), start_llama()
     async with router([first, second]) as app:
         assert await short(app) == (200, "cpp-0")
@@ -94,8 +94,8 @@ async def test_after_a_kill_the_other_server_answers(start_llama: Start) -> None
             assert await short(app) == (200, "cpp-1")
 
 
-async def test_a_server_that_stands_still_is_given_up_in_time(start_llama: Start) -> None:
-    """It accepts connections and says nothing: after the limit another one answers."""
+async def test_a_stopped_server_times_out_and_fails_over(start_llama: Start) -> None:
+    """It accepts connections and sends nothing: after the timeout another server answers."""
     (first, process), (second, _) = start_llama(), start_llama()
     async with router([first, second], ", response_header_timeout: 200ms") as app:
         process.send_signal(signal.SIGSTOP)

@@ -1,6 +1,5 @@
-"""A real llama.cpp server behind the router answers as it does when asked directly."""
+"""A real llama.cpp server answers through the router as it does directly."""
 
-import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
@@ -11,6 +10,7 @@ import pytest
 
 from olla.app import App
 from olla.settings import parse
+from tests.waiting import until
 
 ALIAS = "tiny-random"
 CHAT: dict[str, Any] = {
@@ -45,7 +45,7 @@ VOLATILE = re.compile(
 
 @pytest.fixture(params=["llamacpp", "openai-compatible", "auto"])
 async def app(request: pytest.FixtureRequest, llama: str) -> AsyncIterator[App]:
-    """A router in front of it, under each type it can be configured as."""
+    """Run a router over the server, under each type it can be configured as."""
     text = f"""
     server: {{host: 127.0.0.1, port: 0}}
     discovery:
@@ -62,21 +62,21 @@ async def app(request: pytest.FixtureRequest, llama: str) -> AsyncIterator[App]:
 
 
 async def ask(url: str, body: dict[str, Any]) -> tuple[int, str, Any]:
-    """Status, body and headers."""
+    """Send a request; returns the status, body and headers of the response."""
     async with aiohttp.ClientSession() as session, session.post(url, json=body) as response:
         return response.status, await response.text(), response.headers
 
 
 def stable(text: str) -> str:
-    """An answer without what differs between two of the same: ids, times."""
+    """Remove what differs between two equal responses: IDs and times."""
     return VOLATILE.sub("", text)
 
 
 @pytest.mark.parametrize(("path", "body"), CASES, ids=[f"{p} {len(b)}" for p, b in CASES])
-async def test_the_answer_equals_the_direct_one(
+async def test_a_relayed_response_equals_the_direct_one(
     app: App, llama: str, path: str, body: dict[str, Any]
 ) -> None:
-    """Chat and completion, streaming and not, with the same seed: the same answer."""
+    """This covers chat and completion, streamed and not, with the same seed."""
     status, direct, _ = await ask(f"{llama}/v1/{path}", body)
     assert status == 200
     bases = ["/olla/openai/v1", "/olla/proxy/v1"]
@@ -92,22 +92,22 @@ async def test_the_answer_equals_the_direct_one(
 
 
 def type_of(app: App) -> str:
-    """The type that the endpoint was configured as, or found to be."""
+    """Return the type that the endpoint was configured as or detected as."""
     profile = app.prober.snapshot.by_name["cpp"].profile
     assert profile is not None
     return profile.name
 
 
 async def test_its_models_are_listed(app: App) -> None:
-    """With the entry the server itself gives."""
+    """The list has the entry of the server."""
     url = f"{app.url}/olla/openai/v1/models"
     async with aiohttp.ClientSession() as session, session.get(url) as response:
         listed = await response.json()
     assert [model["id"] for model in listed["data"]] == [ALIAS]
 
 
-async def test_its_own_paths_pass_through(app: App) -> None:
-    """`/tokenize` and `/props` are the server's business."""
+async def test_server_specific_paths_are_forwarded(app: App) -> None:
+    """The server answers `/tokenize` and `/props`."""
     base = f"{app.url}/olla/{type_of(app)}"
     status, text, _ = await ask(f"{base}/tokenize", {"content": "hello"})
     assert status == 200
@@ -116,8 +116,8 @@ async def test_its_own_paths_pass_through(app: App) -> None:
         assert response.status == 200
 
 
-async def test_more_requests_than_it_keeps_connections_for_all_succeed(app: App) -> None:
-    """It closes a connection after a hundred answers; nobody notices."""
+async def test_a_closed_keep_alive_connection_costs_no_request(app: App) -> None:
+    """The server closes a connection after a hundred responses; no request fails or is retried."""
     body = {**TEXT, "max_tokens": 1}
     async with aiohttp.ClientSession() as session:
         for _ in range(120):
@@ -129,15 +129,15 @@ async def test_more_requests_than_it_keeps_connections_for_all_succeed(app: App)
 
 
 async def test_hanging_up_frees_its_slot(app: App, llama: str) -> None:
-    """A client that leaves in mid-stream leaves no slot busy."""
+    """A client that hangs up within a stream frees the server's slot."""
     body = {**TEXT, "stream": True, "max_tokens": 2000, "logit_bias": [[2, False]]}
     async with aiohttp.ClientSession() as session:
         async with session.post(f"{app.url}/olla/openai/v1/completions", json=body) as response:
             await response.content.readline()
             response.close()
-        async with asyncio.timeout(5):
-            while True:
-                async with session.get(f"{llama}/slots") as response:
-                    if not any(slot["is_processing"] for slot in await response.json()):
-                        break
-                await asyncio.sleep(0.02)
+
+        async def idle() -> bool:
+            async with session.get(f"{llama}/slots") as response:
+                return not any(slot["is_processing"] for slot in await response.json())
+
+        await until(idle, 5)

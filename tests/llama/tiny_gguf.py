@@ -1,8 +1,8 @@
-"""A language model of half a megabyte with random weights, for a real llama.cpp server.
+"""Write a language model of half a megabyte with random weights, for a real llama.cpp server.
 
-It talks nonsense in printable words, the same for the same seed, and ends by itself. How: every
-embedding carries one large constant in its first dimension, and the output layer gives words a
-positive and byte and control tokens a negative weight on it.
+It generates printable random words, the same for the same seed, and stops on its own. Every
+embedding has one large constant in its first dimension. The output layer gives words a positive
+weight on it, and byte and control tokens a negative one.
 """
 
 import sys
@@ -30,7 +30,7 @@ END = 2
 
 
 class Token(NamedTuple):
-    """A row of the vocabulary; `spoken` tokens are those the model may say."""
+    """An entry of the vocabulary; the model may generate only tokens with `spoken`."""
 
     text: str
     kind: int
@@ -38,7 +38,7 @@ class Token(NamedTuple):
 
 
 def vocabulary() -> list[Token]:
-    """SentencePiece's order: control tokens, bytes, words, characters."""
+    """Return the vocabulary in SentencePiece's order: control tokens, bytes, words, characters."""
     kinds = gguf.TokenType
     special = [
         Token("<unk>", kinds.UNKNOWN, False),
@@ -102,7 +102,7 @@ def _fill(writer: gguf.GGUFWriter, tokens: list[Token], rng: np.random.Generator
             writer.add_tensor(f"{block}.{name}.weight", noise(DIM, DIM, scale=DIM**-0.5))
         for name in ("ffn_gate", "ffn_up"):
             writer.add_tensor(f"{block}.{name}.weight", noise(2 * DIM, DIM, scale=DIM**-0.5))
-        # What leaves a block must not disturb the constant in the first dimension.
+        # A block's output must not change the constant in the first dimension.
         attention = noise(DIM, DIM, scale=0.5 * DIM**-0.5)
         down = noise(DIM, 2 * DIM, scale=0.5 * DIM**-0.5)
         attention[0, :] = down[0, :] = 0.0

@@ -1,4 +1,4 @@
-"""Real reverse proxies in front of a router: nginx, HAProxy and Caddy, as Debian has them."""
+"""Run real reverse proxies in front of a router: nginx, HAProxy and Caddy from Debian."""
 
 import asyncio
 import os
@@ -38,25 +38,25 @@ _HAPROXY = "global\n    maxconn 256\n{inside}\n"
 
 
 class Proxy:
-    """A proxy that runs: its URL, and whether it ends TLS with a certificate of its own."""
+    """A running proxy: its URL, and whether it terminates TLS with its own certificate."""
 
-    def __init__(self, name: str, port: int, *, tls: bool, cuts: bool) -> None:
+    def __init__(self, name: str, port: int, *, tls: bool, preserves_breaks: bool) -> None:
         self.name = name
         self.port = port
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
-        self.cuts = cuts
-        """Whether a broken answer behind it is cut in front of it, as it is itself."""
+        self.preserves_breaks = preserves_breaks
+        """Whether a response that breaks behind the proxy also breaks for its client."""
 
 
 def free_port_now() -> int:
-    """A port of this machine on which nobody listens."""
+    """Return a local port on which no server listens."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
     return port
 
 
 def documented(name: str) -> str:
-    """A block of docs/security.md, as it stands there."""
+    """Return a block of docs/security.md."""
     text = (ROOT / "docs" / "security.md").read_text()
     found = re.search(rf"<!-- block: {name} -->\n```\w*\n(.*?)```", text, re.DOTALL)
     assert found is not None, name
@@ -64,7 +64,7 @@ def documented(name: str) -> str:
 
 
 def _replaced(text: str, *pairs: tuple[str, str]) -> str:
-    """The text with every one of these replaced; each has to stand in it."""
+    """Replace all pairs in the text; each must occur in it."""
     for old, new in pairs:
         assert old in text, old
         text = text.replace(old, new)
@@ -72,7 +72,7 @@ def _replaced(text: str, *pairs: tuple[str, str]) -> str:
 
 
 def certificate(folder: Path) -> Path:
-    """A certificate for this machine with its key, in one file."""
+    """Create a certificate and key for this machine, in one file."""
     path = folder / "both.pem"
     if not path.exists():
         key, cert = folder / "key.pem", folder / "cert.pem"
@@ -170,7 +170,7 @@ def _caddy_plain(port: int, router: int, folder: Path) -> str:
 _PASS = "proxy_pass http://127.0.0.1:{router};"
 _KINDS: dict[str, tuple[Callable[[int, int, Path], list[str]], bool, bool]] = {
     "nginx, proxy_pass alone": (_nginx(_nginx_location(_PASS)), False, True),
-    "nginx, Ollama's own advice": (
+    "nginx, as Ollama advises": (
         _nginx(
             _nginx_location(
                 "proxy_pass http://localhost:{router};",
@@ -194,23 +194,23 @@ _KINDS: dict[str, tuple[Callable[[int, int, Path], list[str]], bool, bool]] = {
     "caddy, reverse_proxy alone": (_caddy(_caddy_plain), False, False),
     "caddy, as documented": (_caddy(_caddy_documented), False, False),
 }
-"""Each kind with its command, whether it ends TLS, and whether it cuts what was cut (Caddy 2.6
-ends a broken answer cleanly, whatever stands behind it)."""
+"""For each kind its command, whether it terminates TLS, and whether a broken response stays broken
+(Caddy 2.6 ends it cleanly, whatever server is behind it)."""
 PROXIES = tuple(_KINDS)
 
 
 @asynccontextmanager
 async def started(kind: str, router: int, folder: Path) -> AsyncIterator[Proxy]:
-    """A proxy of a kind in front of the router on a port. Skips the test where it is not
-    installed, unless OLLA_TEST_REQUIRE names it: then it fails."""
+    """Run a proxy of a kind in front of the router. If it is not installed the test is skipped; it
+    fails if OLLA_TEST_REQUIRE names the proxy."""
     name = kind.partition(",")[0]
     binary = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if binary is None:
-        told = f"needs {name}: apt install {_PACKAGES[name]}"
+        message = f"needs {name}: apt install {_PACKAGES[name]}"
         if name in os.environ.get("OLLA_TEST_REQUIRE", ""):
-            pytest.fail(told)
-        pytest.skip(told)
-    make, tls, cuts = _KINDS[kind]
+            pytest.fail(message)
+        pytest.skip(message)
+    make, tls, preserves_breaks = _KINDS[kind]
     port = free_port_now()
     _, *arguments = make(port, router, folder)
     log = (folder / "log").open("wb")
@@ -224,7 +224,7 @@ async def started(kind: str, router: int, folder: Path) -> AsyncIterator[Proxy]:
     )
     try:
         await _listens(process, port, folder)
-        yield Proxy(kind, port, tls=tls, cuts=cuts)
+        yield Proxy(kind, port, tls=tls, preserves_breaks=preserves_breaks)
     finally:
         process.terminate()
         try:

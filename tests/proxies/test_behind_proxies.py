@@ -1,7 +1,7 @@
-"""Behind real reverse proxies, with their defaults and as docs/security.md has them.
+"""olla behind real reverse proxies, with their defaults and as docs/security.md documents them.
 
-A proxy on the router's own machine must give nobody a right, pass streams on as they come, let
-the client see that an answer broke, and let the node see that the client left.
+A proxy on the router's machine must grant no rights and forward streams without buffering. The
+client must see that a response broke, and the node that the client hung up.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ import pytest
 from olla.app import App
 from tests.proxies.conftest import PROXIES, Proxy, started
 from tests.scripted_ollama import MODEL, Script, ScriptedOllama, scripted
+from tests.waiting import until
 
 ACCESS = """
 access:
@@ -30,7 +31,7 @@ HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
 )
 ASK = {"model": MODEL, "prompt": "x"}
-STRANGER = [
+PROTECTED = [
     ("POST", "/olla/management/api-keys", {"name": "x", "operations": ["admin"]}),
     ("POST", "/api/keys?user_id=x", {}),
     ("GET", "/olla/management/api-keys", None),
@@ -45,7 +46,7 @@ STRANGER = [
 
 
 def record(text: str) -> bytes:
-    """One record of a stream, in a chunk of its own."""
+    """Build a stream's record as one chunk."""
     line = json.dumps({"model": MODEL, "response": text, "done": False}).encode() + b"\n"
     return b"%x\r\n%b\r\n" % (len(line), line)
 
@@ -54,7 +55,7 @@ def record(text: str) -> bytes:
 async def behind(
     kind: str, folder: Path, script: Script, extra: str | None = None
 ) -> AsyncIterator[tuple[Proxy, App, ScriptedOllama, aiohttp.ClientSession]]:
-    """A client, a proxy of a kind, a router, and a node that answers as the script says."""
+    """Run a client, a proxy of a kind, a router, and a node with the script."""
     settings = (ACCESS % folder) if extra is None else extra
     async with scripted(script, settings) as (app, node):
         port = int(app.url.rpartition(":")[2])
@@ -65,16 +66,16 @@ async def behind(
             yield proxy, app, node, client
 
 
-async def nothing(writer: asyncio.StreamWriter) -> None:
-    """A node that ends without a word."""
+async def close_silently(writer: asyncio.StreamWriter) -> None:
+    """Close the connection without a response."""
 
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("kind", PROXIES)
-async def test_a_stranger_has_no_right_where_keys_are_required(kind: str, tmp_path: Path) -> None:
-    """Whatever the proxy does with Host and X-Forwarded-For, without a key there is a 401."""
-    async with behind(kind, tmp_path, nothing) as (proxy, _, node, client):
-        for method, path, body in STRANGER:
+async def test_requests_without_a_key_are_rejected(kind: str, tmp_path: Path) -> None:
+    """They get 401, whatever the proxy does with Host and X-Forwarded-For."""
+    async with behind(kind, tmp_path, close_silently) as (proxy, _, node, client):
+        for method, path, body in PROTECTED:
             for forwarded in ({}, {"X-Forwarded-For": ""}, {"X-Forwarded-For": "127.0.0.1"}):
                 async with client.request(
                     method, proxy.url + path, json=body, headers=forwarded
@@ -85,11 +86,11 @@ async def test_a_stranger_has_no_right_where_keys_are_required(kind: str, tmp_pa
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("kind", PROXIES)
-async def test_a_stranger_cannot_manage_an_open_router(kind: str, tmp_path: Path) -> None:
-    """Without any setting, inference and lists are open; nodes, keys and usage are not."""
+async def test_an_open_router_cannot_be_managed_without_a_key(kind: str, tmp_path: Path) -> None:
+    """By default inference and lists are open; nodes, keys and usage are not."""
     extra = f"store: {{url: 'sqlite:///{tmp_path}/olla.db'}}\n"
-    async with behind(kind, tmp_path, nothing, extra) as (proxy, _, _, client):
-        for method, path, body in STRANGER:
+    async with behind(kind, tmp_path, close_silently, extra) as (proxy, _, _, client):
+        for method, path, body in PROTECTED:
             if path in ("/api/generate", "/api/tags", "/internal/status", "/metrics"):
                 continue
             async with client.request(method, proxy.url + path, json=body) as response:
@@ -100,8 +101,8 @@ async def test_a_stranger_cannot_manage_an_open_router(kind: str, tmp_path: Path
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("kind", PROXIES)
-async def test_a_stream_comes_in_pieces(kind: str, tmp_path: Path) -> None:
-    """The node goes on only when the client has what came before."""
+async def test_a_stream_is_not_buffered(kind: str, tmp_path: Path) -> None:
+    """The node continues only once the client has received the previous record."""
     seen = asyncio.Semaphore(0)
 
     async def script(writer: asyncio.StreamWriter) -> None:
@@ -128,9 +129,9 @@ async def test_a_stream_comes_in_pieces(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("kind", PROXIES)
-async def test_the_client_sees_that_an_answer_broke(kind: str, tmp_path: Path) -> None:
-    """The node dies in the middle of a stream: the client gets the error record, and no clean
-    end where the proxy can tell it."""
+async def test_the_client_sees_that_a_response_broke(kind: str, tmp_path: Path) -> None:
+    """The node dies within a stream. The client gets the error record, and no clean end if the
+    proxy can forward that."""
 
     async def script(writer: asyncio.StreamWriter) -> None:
         writer.write(HEAD + record("half"))
@@ -141,23 +142,23 @@ async def test_the_client_sees_that_an_answer_broke(kind: str, tmp_path: Path) -
         behind(kind, tmp_path, script) as (proxy, _, _, client),
         client.post(f"{proxy.url}/api/generate", json=ASK, headers=USER) as response,
     ):
-        came = b""
+        received = b""
         broken = False
         try:
             async for piece in response.content.iter_any():
-                came += piece
+                received += piece
         except aiohttp.ClientError:
             broken = True
-        lines = [json.loads(line) for line in came.splitlines() if line]
-        assert broken or not proxy.cuts
+        lines = [json.loads(line) for line in received.splitlines() if line]
+        assert broken or not proxy.preserves_breaks
         assert lines[0]["response"] == "half"
         assert "error" in lines[-1]
 
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("kind", PROXIES)
-async def test_a_client_that_leaves_frees_the_node(kind: str, tmp_path: Path) -> None:
-    """The proxy hangs up, so the router does."""
+async def test_a_client_that_hangs_up_frees_the_node(kind: str, tmp_path: Path) -> None:
+    """The proxy closes its connection, and then the router does."""
     gone = asyncio.Event()
 
     async def script(writer: asyncio.StreamWriter) -> None:
@@ -176,20 +177,20 @@ async def test_a_client_that_leaves_frees_the_node(kind: str, tmp_path: Path) ->
             response.close()
         async with asyncio.timeout(20):
             await gone.wait()
-            while app.dispatcher.leases:
-                await asyncio.sleep(0.01)
+        await until(lambda: not app.dispatcher.leases)
 
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("kind", [kind for kind in PROXIES if "documented" in kind])
 async def test_limits_by_address_count_the_client(kind: str, tmp_path: Path) -> None:
-    """As documented, the proxy tells the client's address, and the client cannot tell another."""
+    """As documented, the proxy forwards the client's address, and the client cannot fake
+    another."""
     extra = (
         "access: {trusted_proxies: ['127.0.0.1/32'], tiers: {anonymous: {requests_per_minute: 2}}}"
     )
-    async with behind(kind, tmp_path, nothing, extra) as (proxy, _, _, _):
+    async with behind(kind, tmp_path, close_silently, extra) as (proxy, _, _, _):
         statuses = []
-        for client_address, told in (
+        for client_address, forwarded in (
             ("127.0.0.2", "198.51.100.7"),
             ("127.0.0.2", "127.0.0.1, 198.51.100.8"),
             ("127.0.0.2", "198.51.100.9"),
@@ -199,7 +200,7 @@ async def test_limits_by_address_count_the_client(kind: str, tmp_path: Path) -> 
             async with (
                 aiohttp.ClientSession(connector=connector) as client,
                 client.get(
-                    f"{proxy.url}/api/version", headers={"X-Forwarded-For": told}
+                    f"{proxy.url}/api/version", headers={"X-Forwarded-For": forwarded}
                 ) as response,
             ):
                 statuses.append(response.status)
