@@ -356,7 +356,7 @@ async def test_a_proxy_may_forward_its_host_name(
 async def test_trusting_a_proxy_does_not_allow_its_hosts(
     make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """A browser on the proxy's machine has the proxy's address, whatever page it shows."""
+    """A browser on the proxy's machine has the proxy's address, even on a foreign page."""
     fleet = await make_fleet("access: {trusted_proxies: [127.0.0.1]}\n")
     for headers in ({}, {"Origin": "http://evil.example", "X-Forwarded-Host": "evil.example"}):
         response_headers = {"Host": "evil.example", **headers}

@@ -31,7 +31,7 @@ def response_bytes(coding: str, stream: bool) -> bytes:
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 @pytest.mark.parametrize("coding", ["identity", "gzip"])
 async def test_a_token_limit_counts_compressed_responses_alike(coding: str, stream: bool) -> None:
-    """With 1,200 tokens each, three requests start within a limit of 3,000 a minute, whatever the
+    """With 1,200 tokens each, three requests start within a limit of 3,000 a minute, for either
     coding."""
 
     async def script(writer: asyncio.StreamWriter) -> None:

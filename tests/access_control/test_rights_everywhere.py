@@ -96,7 +96,7 @@ CALLERS: dict[str, Make] = {
     "keyless through a proxy": without_key("X-Forwarded-For: 203.0.113.9\r\nVia: 1.1 nginx\r\n"),
     "basic": without_key("Authorization: Basic YWRtaW46YWRtaW4=\r\n"),
     "empty key": without_key("Authorization: Bearer \r\nX-API-Key: \r\n"),
-    "unknown key": rejected("Authorization: Bearer oa-nobody-has-this\r\n"),
+    "unknown key": rejected("Authorization: Bearer oa-unknown-key\r\n"),
     "revoked": revoked,
     "expired": rejected(rights=frozenset(Right), expires=10.0),
     "restricted": with_key(models=("none*",), endpoints=("gpu-2",)),

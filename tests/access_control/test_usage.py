@@ -161,8 +161,7 @@ async def test_a_router_without_a_configured_store_creates_no_file(
     tmp_path: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Running the router leaves the user's home directory untouched, whatever is open without a
-    key."""
+    """Running the router leaves the user's home directory untouched, even with open operations."""
     monkeypatch.setenv("OLLA_HOME", str(tmp_path / "home"))
     nodes = {"gpu-1": (MODEL,)}
     async with Fleet(nodes, extra) as fleet:

@@ -86,10 +86,10 @@ async def test_requests_left_after_the_drain_get_an_error(version: bytes) -> Non
     slow = {"tokens_per_second": 10.0, "time_scale": 1.0, "load_bandwidth": 1e12}
     async with Fleet({"a": (MODEL,)}, **slow) as fleet:
         port = int(fleet.url.rsplit(":", 1)[1])
-        begun = asyncio.Event()
+        started = asyncio.Event()
         raw = request(b"/v1/chat/completions", 1000).replace(b"HTTP/1.1", b"HTTP/" + version)
-        streaming = asyncio.create_task(ended(port, raw, begun.set))
-        await begun.wait()
+        streaming = asyncio.create_task(ended(port, raw, started.set))
+        await started.wait()
         waiting = await asyncio.open_connection("127.0.0.1", port)
         waiting[1].write(request(b"/api/generate"))
         await until(lambda: fleet.app.dispatcher.leases + fleet.app.dispatcher.waiting >= 2)

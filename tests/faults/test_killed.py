@@ -38,11 +38,11 @@ async def test_a_killed_router_does_not_end_a_response_cleanly(tmp_path: Path) -
                 url = line.get("url", "") if line.get("message") == "listening" else ""
         body = json.dumps({"model": MODEL, "prompt": "x", "options": {"num_predict": 500}})
         head = f"POST /api/generate HTTP/1.0\r\nContent-Length: {len(body)}\r\n\r\n"
-        begun = asyncio.Event()
+        started = asyncio.Event()
         asking = asyncio.create_task(
-            ended(int(url.rsplit(":")[-1]), f"{head}{body}".encode(), begun.set)
+            ended(int(url.rsplit(":")[-1]), f"{head}{body}".encode(), started.set)
         )
-        await begun.wait()
+        await started.wait()
         process.send_signal(signal.SIGKILL)
         await process.wait()
         raw, clean = await asking

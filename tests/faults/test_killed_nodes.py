@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from tests.faults.test_client_leaves import port_of, request
+from tests.faults.test_client_hangs_up import port_of, request
 from tests.routers import Fleet
 from tests.waiting import until
 

@@ -24,7 +24,7 @@ async def rest_of(router: object, data: bytes) -> bytes:
 
 @pytest.mark.parametrize("cut", [1, 4, 30, len(WHOLE) - len(BODY) - 1])
 async def test_an_incomplete_head_is_408(make_router: MakeRouter, cut: int) -> None:
-    """The message names the setting, whatever the last byte was."""
+    """The message names the setting, wherever the head stops."""
     router = await make_router(**LIMITS)
     head, body = split(await rest_of(router, WHOLE[:cut]))
     assert head.startswith(b"HTTP/1.1 408 ")
@@ -151,7 +151,7 @@ async def test_a_slow_but_steady_body_is_accepted(make_router: MakeRouter) -> No
 
 
 async def test_an_idle_connection_is_closed(make_router: MakeRouter) -> None:
-    """It is closed without a response, since there was no request."""
+    """It is closed without a response, since it sent no request."""
     router = await make_router(idle_timeout=0.2)
     assert await rest_of(router, b"") == b""
     assert router.downstream.connections == 0

@@ -195,7 +195,7 @@ _KINDS: dict[str, tuple[Callable[[int, int, Path], list[str]], bool, bool]] = {
     "caddy, as documented": (_caddy(_caddy_documented), False, False),
 }
 """For each kind its command, whether it terminates TLS, and whether a broken response stays broken
-(Caddy 2.6 ends it cleanly, whatever server is behind it)."""
+(Caddy 2.6 ends it cleanly)."""
 PROXIES = tuple(_KINDS)
 
 

@@ -73,7 +73,7 @@ async def close_silently(writer: asyncio.StreamWriter) -> None:
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("kind", PROXIES)
 async def test_requests_without_a_key_are_rejected(kind: str, tmp_path: Path) -> None:
-    """They get 401, whatever the proxy does with Host and X-Forwarded-For."""
+    """They get 401, however the proxy sets Host and X-Forwarded-For."""
     async with behind(kind, tmp_path, close_silently) as (proxy, _, node, client):
         for method, path, body in PROTECTED:
             for forwarded in ({}, {"X-Forwarded-For": ""}, {"X-Forwarded-For": "127.0.0.1"}):
@@ -159,7 +159,7 @@ async def test_the_client_sees_that_a_response_broke(kind: str, tmp_path: Path) 
 @pytest.mark.parametrize("kind", PROXIES)
 async def test_a_client_that_hangs_up_frees_the_node(kind: str, tmp_path: Path) -> None:
     """The proxy closes its connection, and then the router does."""
-    gone = asyncio.Event()
+    hung_up = asyncio.Event()
 
     async def script(writer: asyncio.StreamWriter) -> None:
         writer.write(HEAD)
@@ -169,14 +169,14 @@ async def test_a_client_that_hangs_up_frees_the_node(kind: str, tmp_path: Path) 
                 await writer.drain()
                 await asyncio.sleep(0.005)
         except ConnectionError:
-            gone.set()
+            hung_up.set()
 
     async with behind(kind, tmp_path, script) as (proxy, app, _, client):
         async with client.post(f"{proxy.url}/api/generate", json=ASK, headers=USER) as response:
             await response.content.readline()
             response.close()
         async with asyncio.timeout(20):
-            await gone.wait()
+            await hung_up.wait()
         await until(lambda: not app.dispatcher.leases)
 
 

@@ -137,7 +137,8 @@ def answer(*pieces: bytes, close: bool = False) -> Script:
 
 
 class RouterOptions(msgspec.Struct, kw_only=True):
-    """What tests vary of a router. Times are seconds, sizes bytes, `min_rate` bytes per second."""
+    """Options of a router that tests vary. Times are seconds, sizes bytes, `min_rate` bytes per
+    second."""
 
     profile: str = "ollama"
     timeouts: Timeouts = msgspec.field(default_factory=Timeouts)
@@ -333,13 +334,13 @@ def post(path: str, body: bytes, *extra: str, version: str = "1.1", close: bool 
 async def ended(
     port: int,
     request: bytes,
-    begun: Callable[[], object] = lambda: None,
+    started: Callable[[], object] = lambda: None,
     *,
     half_close: bool = False,
 ) -> tuple[bytes, bool]:
     """Return everything received in response to a request, and whether it ended without a reset.
 
-    `begun` is called on each read once a part of the body has been received. `half_close` closes
+    `started` is called on each read once a part of the body has been received. `half_close` closes
     the client's side after the request. This uses its own socket, because asyncio's streams drop
     the data that precedes a reset.
     """
@@ -361,7 +362,7 @@ async def ended(
                     return received, True
                 received += data
                 if split(received)[1]:
-                    begun()
+                    started()
 
 
 def split(response: bytes) -> tuple[bytes, bytes]:

@@ -176,11 +176,11 @@ async def test_a_client_that_hangs_up_within_its_request_leaks_nothing(
     assert router.endpoints[0].requests == []
 
 
-def answer_partly(begun: bytes, forwarded: asyncio.Event) -> Script:
+def answer_partly(started: bytes, forwarded: asyncio.Event) -> Script:
     """Return a script that begins to answer and then waits for the router to hang up."""
 
     async def script(_: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(begun)
+        writer.write(started)
         forwarded.set()
         await reader.read()
 
@@ -190,23 +190,23 @@ def answer_partly(begun: bytes, forwarded: asyncio.Event) -> Script:
 HALF = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nContent-Length: 99\r\n\r\n{}\n"
 
 
-@pytest.mark.parametrize("begun", [b"", HALF], ids=["waiting", "streaming"])
+@pytest.mark.parametrize("started", [b"", HALF], ids=["waiting", "streaming"])
 @pytest.mark.parametrize("cut", [0, 5, -5], ids=["whole", "head in two", "body in two"])
 async def test_a_request_has_one_timer_and_a_client_that_hung_up_has_none(
-    make_router: MakeRouter, cut: int, begun: bytes
+    make_router: MakeRouter, cut: int, started: bytes
 ) -> None:
     """Once the request has been read only the attempt is timed; when the client hangs up, its timer
     is removed too."""
     router = await make_router()
     deadlines, forwarded = router.downstream.server.deadlines, asyncio.Event()
-    router.endpoints[0].script = answer_partly(begun, forwarded)
+    router.endpoints[0].script = answer_partly(started, forwarded)
     reader, writer = await connected(router)
     if cut:
         writer.write(request(1)[:cut])
         await until(lambda: len(deadlines) + router.downstream.active > 0)
     writer.write(request(1)[cut:])
     await forwarded.wait()
-    if begun:
+    if started:
         await reader.readuntil(b"{}\n")
     assert len(deadlines) == 1
     writer.close()

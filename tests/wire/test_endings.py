@@ -130,7 +130,7 @@ WHOLE = {
 async def test_a_complete_response_ends_cleanly(
     make_router: MakeRouter, raw: bytes, version: str
 ) -> None:
-    """It is never reset, whatever its framing."""
+    """It is never reset, with any framing."""
     router = await make_router()
     router.endpoints[0].script = answer(raw, close=True)
     body = STREAM if b"ndjson" in raw else BODY
@@ -188,9 +188,9 @@ async def test_a_shutdown_does_not_end_a_response_cleanly(make_router: MakeRoute
     router = await make_router()
     router.endpoints[0].script = silent_after
     request = post("/api/generate", STREAM, version="1.0")
-    begun = asyncio.Event()
-    pending = asyncio.create_task(ended(router.port, request, begun.set))
-    await begun.wait()
+    started = asyncio.Event()
+    pending = asyncio.create_task(ended(router.port, request, started.set))
+    await started.wait()
     await router.downstream.drain(0.0)
     raw, clean = await pending
     assert not clean

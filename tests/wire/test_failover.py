@@ -170,7 +170,7 @@ async def test_without_another_endpoint_the_error_has_the_paths_dialect(
 async def test_the_last_endpoints_503_is_relayed(
     make_router: MakeRouter,
 ) -> None:
-    """The client gets the endpoint's error rather than the router's."""
+    """The client gets the endpoint's error rather than one of the router."""
     router = await make_router(2)
     for endpoint in router.endpoints:
         endpoint.script = status(503, "Service Unavailable")
@@ -232,7 +232,7 @@ CUT = {
     "before a chunk's line end": (NDJSON_HEAD + chunk(RECORD)[:-2],),
     "broken framing": (NDJSON_HEAD + chunk(RECORD), b"zz\r\n"),
     "clean end without the last record": (NDJSON_HEAD + chunk(RECORD), b"0\r\n\r\n"),
-    "broken framing after a head that came alone": (NDJSON_HEAD, chunk(RECORD) + b"zz\r\n"),
+    "broken framing after a separate head": (NDJSON_HEAD, chunk(RECORD) + b"zz\r\n"),
 }
 
 

@@ -163,7 +163,7 @@ HALF = {
 async def test_an_incomplete_half_closed_request_gets_no_response(
     make_router: MakeRouter, raw: bytes
 ) -> None:
-    """The connection closes at once, whatever the timeouts."""
+    """The connection closes at once, without waiting for a timeout."""
     router = await make_router()
     for _ in range(5):
         assert await ended(router.port, raw, half_close=True) == (b"", True)

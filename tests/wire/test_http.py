@@ -141,7 +141,7 @@ async def test_head_has_no_body_and_keeps_the_connection(make_router: MakeRouter
 async def test_responses_without_a_body_end_after_their_head(
     make_router: MakeRouter, status: int
 ) -> None:
-    """204 and 304 keep the connection, whatever their fields say."""
+    """204 and 304 keep the connection, even with fields that announce a body."""
     router = await make_router()
     router.endpoints[0].script = answer(b"HTTP/1.1 %d X\r\nETag: a\r\n\r\n" % status)
     reader, writer = await asyncio.open_connection("127.0.0.1", router.port)
@@ -262,14 +262,14 @@ async def test_a_blob_is_streamed_to_the_endpoint(make_router: MakeRouter) -> No
     ends."""
     router = await make_router()
     digest = "sha256:" + "0" * 64
-    begun = asyncio.Event()
+    started = asyncio.Event()
     received = 0
 
     async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal received
         head = await reader.readuntil(b"\r\n\r\n")
         assert b"\r\nTransfer-Encoding: chunked\r\n" in head
-        begun.set()
+        started.set()
         while (size := int(await reader.readuntil(b"\r\n"), 16)) > 0:
             received += len(await reader.readexactly(size))
             await reader.readexactly(2)
@@ -287,7 +287,7 @@ async def test_a_blob_is_streamed_to_the_endpoint(make_router: MakeRouter) -> No
     )
     piece = b"10000\r\n" + b"b" * 65536 + b"\r\n"
     writer.write(piece)
-    await begun.wait()
+    await started.wait()
     for _ in range(1023):
         writer.write(piece)
         await writer.drain()

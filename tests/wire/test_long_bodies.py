@@ -140,18 +140,18 @@ async def test_a_client_that_hangs_up_while_its_body_is_parsed_leaks_nothing(
 ) -> None:
     """Parsing stops, and nothing is forwarded."""
     router = await make_router(body_max=1 << 30)
-    begun, held = asyncio.Event(), asyncio.Event()
+    started, held = asyncio.Event(), asyncio.Event()
     slices = router.services.time_slices
 
     async def holding(steps: object) -> None:
-        begun.set()
+        started.set()
         await held.wait()
 
     monkeypatch.setattr(type(slices), "run", lambda self, steps: holding(steps))
     _, writer = await asyncio.open_connection("127.0.0.1", router.port)
     writer.write(post("/api/generate", BODIES["a text"]))
     async with asyncio.timeout(10):
-        await begun.wait()
+        await started.wait()
         client = writer.get_extra_info("socket")
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         writer.transport.abort()  # with a reset

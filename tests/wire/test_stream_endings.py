@@ -62,7 +62,7 @@ async def test_a_stream_without_a_finish_reason_is_broken(make_router: MakeRoute
 async def test_an_estimate_does_not_exceed_max_tokens(
     make_router: MakeRouter, tokens_max: int
 ) -> None:
-    """A stream with as many records as allowed tokens counts its records, whatever their sizes."""
+    """A stream with as many records as allowed tokens counts its records, not their bytes."""
     router = await make_router()
     tokens = b"".join(delta("a long word " * (3 if n % 2 else 1)) for n in range(tokens_max - 2))
     short = delta("x") + delta("y") + delta("", "length") + chunk(b"data: [DONE]\n\n")

@@ -4,7 +4,7 @@ import asyncio
 import json
 
 from olla.simulation.faults import Fault
-from tests.faults.test_client_leaves import port_of
+from tests.faults.test_client_hangs_up import port_of
 from tests.routers import MANAGE, Fleet
 from tests.waiting import until
 

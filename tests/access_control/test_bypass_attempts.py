@@ -100,7 +100,7 @@ async def test_a_plain_local_proxy_grants_no_rights(
     session: aiohttp.ClientSession,
 ) -> None:
     """A proxy on the router's machine that adds no header and rewrites `Host`, like the one in
-    Ollama's FAQ, sends the same bytes as a local program, whoever its client is."""
+    Ollama's FAQ, sends the same bytes as a local program. Its clients get no additional rights."""
     fleet = await make_fleet(f"access: {{require_key: {required}}}\n")
     async with session.request(method, fleet.url + path, json=body) as response:
         assert response.status == (401 if required == "true" else 403)

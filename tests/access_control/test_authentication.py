@@ -65,8 +65,7 @@ async def test_a_key_is_accepted_and_its_absence_reported(
 async def test_of_two_keys_the_valid_one_is_used(
     make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
-    """This holds in either field. An invalid olla key is rejected if there is no valid one beside
-    it."""
+    """This holds in either field. Without a valid key, an invalid olla key is rejected."""
     fleet, other = await make_fleet(), await make_fleet()
     good = await new_key(fleet, 1)
     revoked, expired = await new_key(fleet, 2), await new_key(fleet, 3, expires=10.0)
@@ -78,7 +77,7 @@ async def test_of_two_keys_the_valid_one_is_used(
         ("sk-anything", good, 200),
         (revoked, expired, 401),
         ("sk-anything", revoked, 401),
-        ("sk-anything", "oa-nobody-has-this", 401),
+        ("sk-anything", "oa-unknown-key", 401),
         ("sk-anything", "sk-other", 200),
     ):
         shown = {"X_API_Key": second, **bearer(first)}
@@ -90,7 +89,7 @@ async def test_of_two_keys_the_valid_one_is_used(
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-@pytest.mark.parametrize("shown", ["oa-nobody-has-this", "static-key-of-cI", "x" * 4000, "ÿ"])
+@pytest.mark.parametrize("shown", ["oa-unknown-key", "static-key-of-cI", "x" * 4000, "ÿ"])
 async def test_an_unknown_key_is_rejected(
     dialect: str, shown: str, make_fleet: MakeFleet, session: aiohttp.ClientSession
 ) -> None:
@@ -277,7 +276,7 @@ async def test_an_open_router_accepts_foreign_keys(
     """SDKs must send a key; one with olla's prefix must be valid."""
     fleet = await make_fleet()
     assert (await ask(session, fleet.url, "openai", **bearer("sk-anything")))[0] == 200
-    assert (await ask(session, fleet.url, "openai", **bearer("oa-nobody-has-this")))[0] == 401
+    assert (await ask(session, fleet.url, "openai", **bearer("oa-unknown-key")))[0] == 401
     secret = await new_key(fleet)
     assert (await ask(session, fleet.url, "openai", **bearer(secret)))[0] == 200
 
