@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from olla.dialects.routes import READS, READS_EVERYWHERE
-from olla.dialects.routes import READS, READS_EVERYWHERE
 from olla.settings import parse
 
 ROOT = Path(__file__).parents[2]
