@@ -33,7 +33,7 @@ ANSWERS: dict[str, Row] = {
     "events": ("POST", "/v1/chat/completions", {**TALK, "stream": True}, 200),
     "messages": ("POST", "/olla/anthropic/v1/messages", {**TALK, "max_tokens": 2}, 200),
     "an endpoint's error": ("POST", "/api/embed", {"model": MODEL, "input": 7}, 400),
-    "forwarded": ("GET", "/olla/ollama/api/unheard-of", None, 404),
+    "forwarded": ("GET", "/olla/ollama/metrics", None, 404),
     "native list": ("GET", "/api/tags", None, 200),
     "loaded": ("GET", "/api/ps", None, 200),
     "openai list": ("GET", "/v1/models", None, 200),

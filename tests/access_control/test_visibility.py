@@ -138,7 +138,8 @@ async def test_counts_are_of_what_a_key_may_see(make_fleet: MakeFleet) -> None:
     only_models = '    - {name: models, key: key-of-models, models: ["shown*"]}\n'
     only_endpoints = "    - {name: endpoints, key: key-of-endpoints, endpoints: [gpu-shown]}\n"
     fleet = await make_fleet(KEYS + only_models + only_endpoints, nodes=NODES)
-    await use_every_model(fleet)  # of the five requests one is for the shown model on the shown endpoint
+    # One of the five requests is for the shown model on the shown endpoint.
+    await use_every_model(fleet)
     boss = {"Authorization": "Bearer key-of-boss"}
     nowhere: list[Request] = [("POST", "/api/generate", {**GENERATE, "model": "shown-nowhere"})]
     async for _, status, _ in answers(fleet.url, nowhere, **boss):

@@ -56,7 +56,7 @@ async def test_a_removed_endpoint_drains() -> None:
         aiohttp.ClientSession() as session,
     ):
         pinned = {**ADMIN, "X-Olla-Endpoint": "a"}
-        running = asyncio.create_task(generate(session, fleet, 60, **pinned))
+        running = asyncio.create_task(generate(session, fleet, 200, **pinned))
         await until(lambda: fleet.nodes["a"].executor.running)
         await fleet.app.reload(settings(fleet, "b"))
         assert not running.done()
