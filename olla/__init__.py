@@ -4,6 +4,7 @@ The request's way, one line a station; the folders answer one question each:
 
     proxy       HOW it moves: connection, head and body in; attempt, relay, bytes out
     dialects    WHAT is asked: path and body -> dialect, operation, model; how errors look
+    translation a chat in one format as a chat in another: a common form, a codec for each format
     access      WHO asks: what a caller may do, and how much
     admission   WHEN it may start: the right to a slot (lease)
     routing     WHERE, and why: candidates, policy, decision

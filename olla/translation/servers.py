@@ -1,0 +1,99 @@
+"""What servers that speak OpenAI's chat format take, one row a kind of server.
+
+Measured or read in the servers' sources: vLLM `entrypoints/openai/chat_completion/protocol.py`,
+llama.cpp `tools/server/server-chat.cpp` and `server-task.cpp`, Ollama `openai/openai.go`.
+"""
+
+import enum
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from olla.translation.conversation import Effort
+
+__all__ = ["SERVERS", "ChatServer", "ThinkingSwitch", "server_named"]
+
+
+class ThinkingSwitch(enum.Enum):
+    """How a server is told whether a model may think."""
+
+    EFFORT = "effort"
+    """`reasoning_effort`, with `none` for no thinking."""
+    TEMPLATE = "template"
+    """`chat_template_kwargs`: `enable_thinking` (a boolean) and `reasoning_effort`."""
+
+
+class ChatServer(msgspec.Struct, frozen=True):
+    """What a kind of server takes.
+
+    `named_choice`: an object as `tool_choice`; servers without it take `required` and only that
+    tool. `tool_choice`: the field at all. `output_limit`: the name of the field for it. `sampling`:
+    the server's names of what OpenAI does not have. `absent_sampling`: values to send if the client
+    names none. `efforts`: the scale, others are clamped to it. `budget`: the name of the field for
+    the tokens of thinking. `fetches_images`: it fetches images by URL. `prefill`: fields to send
+    if the last message is the assistant's. `parallel_calls`: it takes `parallel_tool_calls`.
+    """
+
+    name: str
+    tool_choice: bool = True
+    named_choice: bool = True
+    parallel_calls: bool = True
+    output_limit: str = "max_tokens"
+    sampling: Mapping[str, str] = {}
+    thinking: ThinkingSwitch = ThinkingSwitch.EFFORT
+    efforts: tuple[Effort, ...] = (Effort.LOW, Effort.MEDIUM, Effort.HIGH)
+    budget: str | None = None
+    fetches_images: bool = True
+    prefill: Mapping[str, bool] = {}
+
+
+_VLLM: Final = ChatServer(
+    "vllm",
+    output_limit="max_completion_tokens",
+    sampling={"top_k": "top_k", "min_p": "min_p", "repeat_penalty": "repetition_penalty"},
+    efforts=tuple(Effort),
+    budget="thinking_token_budget",
+    prefill={"continue_final_message": True, "add_generation_prompt": False},
+)
+_LLAMACPP: Final = ChatServer(
+    "llamacpp",
+    named_choice=False,
+    sampling={
+        "top_k": "top_k",
+        "min_p": "min_p",
+        "repeat_penalty": "repeat_penalty",
+        "typical_p": "typical_p",
+        "repeat_last_n": "repeat_last_n",
+        "num_keep": "n_keep",
+        "mirostat": "mirostat",
+        "mirostat_tau": "mirostat_tau",
+        "mirostat_eta": "mirostat_eta",
+    },
+    thinking=ThinkingSwitch.TEMPLATE,
+    budget="thinking_budget_tokens",
+)
+_OLLAMA: Final = ChatServer(
+    "ollama",
+    tool_choice=False,
+    named_choice=False,
+    parallel_calls=False,
+    efforts=(Effort.MINIMAL, Effort.LOW, Effort.MEDIUM, Effort.HIGH, Effort.MAX),
+    fetches_images=False,
+)
+_LM_STUDIO: Final = ChatServer(
+    "lm-studio",
+    named_choice=False,
+    sampling={"top_k": "top_k", "min_p": "min_p", "repeat_penalty": "repeat_penalty"},
+    fetches_images=False,
+)
+_OTHER: Final = ChatServer("openai-compatible")
+
+SERVERS: Final = {each.name: each for each in (_VLLM, _LLAMACPP, _OLLAMA, _LM_STUDIO, _OTHER)}
+"""By the type of an endpoint."""
+
+
+def server_named(kind: str) -> ChatServer:
+    """What endpoints of a type take; those of a type that is not in the table take what OpenAI's
+    own documentation names."""
+    return SERVERS.get(kind, _OTHER)
