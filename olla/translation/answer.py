@@ -99,6 +99,8 @@ class Finish(msgspec.Struct, frozen=True):
 class Usage(msgspec.Struct, frozen=True):
     """Token counts, and durations in seconds; None where the server does not tell them.
 
+    A server may tell them in parts: of several, the last known value of each counts.
+
     `prompt_tokens` includes `cached_tokens`; `output_tokens` includes `reasoning_tokens`.
     """
 

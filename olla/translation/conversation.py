@@ -115,8 +115,8 @@ class ToolKind(enum.Enum):
 class Tool(msgspec.Struct, frozen=True):
     """A tool that the model may call. `parameters` is a JSON schema, as the client wrote it.
 
-    `name` is the name that the server sees, `shown` the one that the client knows it by, `namespace`
-    the client's group of tools that it belongs to.
+    `name` is the name that the server sees, `shown` the one that the client knows it by, and
+    `namespace` the client's group of tools.
     """
 
     name: str

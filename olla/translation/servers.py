@@ -22,17 +22,19 @@ class ThinkingSwitch(enum.Enum):
     """`reasoning_effort`, with `none` for no thinking."""
     TEMPLATE = "template"
     """`chat_template_kwargs`: `enable_thinking` (a boolean) and `reasoning_effort`."""
+    LEVEL = "level"
+    """`reasoning_effort` without a word for no thinking: the answer's reasoning is withheld."""
 
 
 class ChatServer(msgspec.Struct, frozen=True):
     """What a kind of server takes.
 
-    `named_choice`: an object as `tool_choice`; servers without it take `required` and only that
-    tool. `tool_choice`: the field at all. `output_limit`: the name of the field for it. `sampling`:
-    the server's names of what OpenAI does not have. `absent_sampling`: values to send if the client
-    names none. `efforts`: the scale, others are clamped to it. `budget`: the name of the field for
-    the tokens of thinking. `fetches_images`: it fetches images by URL. `prefill`: fields to send
-    if the last message is the assistant's. `parallel_calls`: it takes `parallel_tool_calls`.
+    `tool_choice`: the field at all; `named_choice`: an object in it, else `required` and only that
+    tool are sent. `parallel_calls`: it takes `parallel_tool_calls`. `output_limit`: the field for
+    the limit of the output. `sampling`: the server's names of what OpenAI does not have.
+    `efforts`: its scale, to which others are clamped. `budget`: the field for tokens of thinking.
+    `fetches_images`: it fetches images by URL. `prefill`: fields that go with an assistant message
+    at the end. `logprobs_with_tools`: a stream may have both.
     """
 
     name: str
@@ -46,6 +48,7 @@ class ChatServer(msgspec.Struct, frozen=True):
     budget: str | None = None
     fetches_images: bool = True
     prefill: Mapping[str, bool] = {}
+    logprobs_with_tools: bool = True
 
 
 _VLLM: Final = ChatServer(
@@ -72,6 +75,7 @@ _LLAMACPP: Final = ChatServer(
     },
     thinking=ThinkingSwitch.TEMPLATE,
     budget="thinking_budget_tokens",
+    logprobs_with_tools=False,
 )
 _OLLAMA: Final = ChatServer(
     "ollama",
@@ -85,9 +89,10 @@ _LM_STUDIO: Final = ChatServer(
     "lm-studio",
     named_choice=False,
     sampling={"top_k": "top_k", "min_p": "min_p", "repeat_penalty": "repeat_penalty"},
+    thinking=ThinkingSwitch.LEVEL,
     fetches_images=False,
 )
-_OTHER: Final = ChatServer("openai-compatible")
+_OTHER: Final = ChatServer("openai-compatible", thinking=ThinkingSwitch.LEVEL)
 
 SERVERS: Final = {each.name: each for each in (_VLLM, _LLAMACPP, _OLLAMA, _LM_STUDIO, _OTHER)}
 """By the type of an endpoint."""

@@ -49,10 +49,11 @@ ELSEWHERE = {
     "surfaces/openapi/operations.py": "surfaces/openapi/test_document.py",
     "surfaces/responses.py": "surfaces/status/test_api.py",
     "surfaces/status/fleet_report.py": "surfaces/status/test_api.py",
-    "translation/answer.py": "translation/test_openai_chat.py",
-    "translation/codec.py": "translation/test_openai_chat.py",
-    "translation/conversation.py": "translation/test_openai_chat.py",
-    "translation/servers.py": "translation/test_openai_chat.py",
+    "translation/calls.py": "translation/test_openai_answers.py",
+    "translation/answer.py": "translation/test_openai_answers.py",
+    "translation/codec.py": "translation/test_openai_answers.py",
+    "translation/conversation.py": "translation/test_openai_requests.py",
+    "translation/servers.py": "translation/test_openai_requests.py",
     "telemetry/live_gauges.py": "telemetry/test_metrics.py",
 }
 """Modules that are tested by a file with another name."""
