@@ -17,6 +17,7 @@ from olla.translation.answer import (
     Usage,
 )
 from olla.translation.calls import CallAssembler
+from olla.translation.decoding import ABSENT, present
 from olla.translation.sse import RECORD_MAX, ServerEvent, SseReader, TooLong
 
 __all__ = ["OpenAIStreamReader", "OpenAIWholeReader", "error_in"]
@@ -57,7 +58,7 @@ class _Message(msgspec.Struct):
 
 
 class _Logprobs(msgspec.Struct):
-    content: msgspec.Raw | None = None
+    content: msgspec.Raw = ABSENT
 
 
 class _Choice(msgspec.Struct):
@@ -162,8 +163,10 @@ class _Reader:
                 found += self._calls.fragment(
                     call.index, call.id, function.name, _arguments(function.arguments)
                 )
-        if choice.logprobs is not None and choice.logprobs.content is not None:
-            found.append(Logprobs(choice.logprobs.content))
+        if choice.logprobs is not None:
+            content = present(choice.logprobs.content)
+            if content is not None:
+                found.append(Logprobs(content))
         if choice.finish_reason:
             found += self._finish(choice)
         return found
