@@ -14,9 +14,9 @@ __all__ = ["AnswerReader", "AnswerWriter", "Reply"]
 class Reply(msgspec.Struct, frozen=True):
     """What an answer repeats or is named by.
 
-    `model` is the name that the client sent, `id` the request's id (the codec adds its prefix),
-    `created` Unix seconds, `prompt_tokens` an estimate for formats that name the count before the
-    server does.
+    `model` is the name that the client sent, `id` the request's id (the codec adds its prefix).
+    `created` is Unix seconds and `started` monotonic seconds of the request. `prompt_tokens` is an
+    estimate, for formats that name the count before the server does.
     """
 
     model: str
@@ -24,6 +24,7 @@ class Reply(msgspec.Struct, frozen=True):
     created: float
     conversation: Conversation
     prompt_tokens: int = 0
+    started: float = 0.0
 
 
 class AnswerReader(Protocol):
