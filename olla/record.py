@@ -65,7 +65,7 @@ class RequestRecord:
         *("id", "inference", "key_name", "load_options", "load_seconds", "method", "model"),
         *("operation", "output_tokens", "owner", "path", "predicted", "prompt_tokens"),
         *("queue_seconds", "reason", "rewritten", "started", "started_wall", "status"),
-        *("strategy", "streaming", "tier"),
+        *("strategy", "streaming", "tier", "translated"),
     )
 
     def __init__(
@@ -141,6 +141,8 @@ class RequestRecord:
         self.owner = owner
         self.key_name = key_name
         self.tier = tier
+        self.translated: tuple[str, ...] | None = None
+        """The fields that a translation dropped; None for a request that was not translated."""
         self.estimated = estimated
         self.content = content
 

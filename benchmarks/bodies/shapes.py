@@ -117,7 +117,7 @@ SHAPES = (
         tls=True,
     ),
     Shape(
-        "one number", _GENERATE, filled(b'{"model":"bench","stream":false,"x":', b"9", b"}"), _ALL
+        "one number", _GENERATE, filled(b'{"model":"bench","stream":false,"x":0.', b"9", b"}"), _ALL
     ),
     Shape("`\\n` escapes, half a surrogate", _GENERATE, prompt(b"\\n", b"\\ud800"), _ALL),
     Shape("half surrogates only", _GENERATE, prompt(b"\\ud800"), _ALL),

@@ -14,6 +14,7 @@ import msgspec
 from olla.dialects.dialect import Dialect, Operation, Right
 from olla.dialects.registry import DIALECTS
 from olla.dialects.routes import (
+    TRANSLATED_TO,
     BodyUse,
     Route,
     native_routes,
@@ -56,7 +57,8 @@ class Target(msgspec.Struct, frozen=True):
     `upstream_target` is path and query to send on; `profiles` the kinds of server that may serve
     it (None: any that speaks the dialect); `needs_model` that only endpoints with the model can;
     `name` the path's parameter, decoded (a model's id, a blob's digest). `word` is the operation's
-    word in logs, `inference` says that it occupies a slot.
+    word in logs, `inference` says that it occupies a slot. `also` is another dialect that it can be
+    translated to, empty for none.
     """
 
     dialect: Dialect
@@ -70,11 +72,15 @@ class Target(msgspec.Struct, frozen=True):
     name: str | None = None
     word: str = ""
     inference: bool = False
+    also: str = ""
 
     def __post_init__(self) -> None:
         # Looked up on an Enum, these cost some tenths of a microsecond for each request.
         msgspec.structs.force_setattr(self, "word", self.operation.value)
         msgspec.structs.force_setattr(self, "inference", self.operation.occupies_slot)
+        if self.profiles is None:
+            also = TRANSLATED_TO.get((self.dialect.name, self.operation), "")
+            msgspec.structs.force_setattr(self, "also", also)
 
 
 class WrongMethod(Failed):
@@ -120,10 +126,13 @@ class Paths:
         openai = v1_routes("/v1", anthropic=False)
         for prefix in ("openai", "proxy"):
             self._scopes[prefix] = _scope(f"/olla/{prefix}", None, "openai", openai, relative="/v1")
+        self._scopes["proxy"] = _scope(
+            "/olla/proxy", None, "openai", _spoken(native) | openai, relative="/v1"
+        )
         self._scopes["anthropic"] = _scope(
             "/olla/anthropic", None, "anthropic", _anthropic_routes(), passes_unknown=False
         )
-        self._root = _scope("", ollama, "ollama", native) if root_enabled else None
+        self._root = _scope("", None, "ollama", native) if root_enabled else None
         self._cache: dict[tuple[str, str], Target] = {}
 
     def resolve(self, method: str, raw_target: str) -> Target:
@@ -260,6 +269,11 @@ def _scope(
         passes_methods=passes_methods,
         relative=relative,
     )
+
+
+def _spoken(native: Mapping[str, Route]) -> dict[str, Route]:
+    """Ollama's own paths, and Anthropic's, beside those of OpenAI."""
+    return {path: route for path, route in native.items() if path != "/"}
 
 
 def _anthropic_routes() -> dict[str, Route]:

@@ -107,6 +107,14 @@ _ASKS_ITS_MODELS = {"litellm": frozenset({"/health"})}
 """Exceptions: LiteLLM's health check sends a paid request to each of its models."""
 
 
+TRANSLATED_TO = {
+    ("anthropic", Operation.MESSAGES): "openai",
+    ("ollama", Operation.CHAT): "openai",
+    ("ollama", Operation.GENERATE): "openai",
+}
+"""The dialect that an operation can be translated to, for endpoints that do not speak its own."""
+
+
 def right_of(operation: Operation) -> Right:
     """The right an operation of the table needs."""
     if operation in _MANAGES:

@@ -29,7 +29,8 @@ class EndpointSpec(msgspec.Struct, frozen=True):
     works on at a time per loaded model, None when the operator did not say; `vram` its bytes of
     memory for models, `max_loaded_models` how many may be loaded at a time and `load_bandwidth`
     at how many bytes per second from disk, None where that is to be learned. `alive_path` and
-    `list_path` replace the profile's where given.
+    `list_path` replace the profile's where given. `translates` says that requests in other
+    dialects may be translated for it.
     """
 
     name: str
@@ -51,6 +52,7 @@ class EndpointSpec(msgspec.Struct, frozen=True):
     headers: tuple[tuple[str, str], ...] = ()
     forward_authorization: bool = False
     models: ModelFilter = ModelFilter()
+    translates: bool = True
 
     @property
     def url(self) -> str:

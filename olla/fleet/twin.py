@@ -134,6 +134,8 @@ class Twin:
         self.tells_residency = profile is not None and profile.tells_residency
         """Whether it can be known what is in memory."""
         self.dialects: frozenset[str] = profile.dialects if profile is not None else frozenset()
+        self.translatable = self.dialects if view.spec.translates else frozenset()
+        """The dialects that requests may be translated to for it."""
         self.clear = (
             profile is not None
             and view.health.routable

@@ -16,9 +16,11 @@ from olla.fleet.twins import Twins
 from olla.routing.delay import price
 from olla.routing.features import Features
 
-__all__ = ["Candidate", "Exclusion", "candidates", "exclusion", "reluctance"]
+__all__ = ["Candidate", "Exclusion", "candidates", "exclusion", "reluctance", "speaks"]
 
 
+TRANSLATION_SECONDS = 0.001
+"""What a translation costs. An endpoint that speaks the client's dialect wins a tie."""
 _SCANNED_MAX = 16
 """Up to so many endpoints of a model are all priced; of more, the fastest first."""
 _TIES_MAX = 16
@@ -137,7 +139,11 @@ def candidates(
         if not (
             plain
             and twin.clear
-            and (dialect in twin.dialects if profiles is None else twin.kind in profiles)
+            and (
+                (dialect in twin.dialects or features.also in twin.translatable)
+                if profiles is None
+                else twin.kind in profiles
+            )
         ):
             if exclusion(features, twin.view, reserved) is not None:
                 continue
@@ -149,6 +155,8 @@ def candidates(
         ready = instance is not None and instance.ready(features.load_options, now)
         if priced and instance is not None:
             charge = spillover * twins.tier(twin.view) if twins.tiered else 0.0
+            if profiles is None and dialect not in twin.dialects:
+                charge += TRANSLATION_SECONDS
             delay = charge + price(instance, features, twins, now, ready, bound - charge)
             if why is None and delay <= bound:
                 ties = ties + 1 if delay == bound else 0
@@ -169,7 +177,7 @@ def exclusion(
         return Exclusion.NOT_ALLOWED
     if profile is not None:
         if features.profiles is None:
-            if features.dialect not in profile.dialects:
+            if not speaks(features, view):
                 return Exclusion.OTHER_TYPE
         elif profile.name not in features.profiles:
             return Exclusion.OTHER_TYPE
@@ -180,6 +188,14 @@ def exclusion(
     if reserved and features.models and (name in reserved) is not features.embedding:
         return Exclusion.NOT_RESERVED if features.embedding else Exclusion.RESERVED
     return None
+
+
+def speaks(features: Features, view: EndpointView) -> bool:
+    """Whether an endpoint of a known type takes a request in its dialect, or translated."""
+    if view.profile is None:
+        return False
+    dialects = view.profile.dialects
+    return features.dialect in dialects or (view.spec.translates and features.also in dialects)
 
 
 def reluctance(twin: Twin, instance: ModelInstance | None, now: float) -> Exclusion | None:

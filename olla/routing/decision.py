@@ -8,6 +8,7 @@ queued request once was lost because an `if` chain knew no fallback.
 
 import enum
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Final
 
 import msgspec
@@ -15,10 +16,18 @@ import msgspec
 from olla.failures import Failure, Kind
 from olla.fleet.health import Health
 from olla.fleet.instance import ModelInstance
+from olla.fleet.model_names import display
 from olla.fleet.snapshot import EndpointView, Snapshot
 from olla.fleet.twin import Twin
 from olla.fleet.twins import Twins
-from olla.routing.candidates import Candidate, Exclusion, candidates, exclusion, reluctance
+from olla.routing.candidates import (
+    Candidate,
+    Exclusion,
+    candidates,
+    exclusion,
+    reluctance,
+    speaks,
+)
 from olla.routing.delay import Delay, expected_delay
 from olla.routing.features import Features
 from olla.routing.policy import Policy
@@ -42,6 +51,9 @@ __all__ = [
 
 _RETRY_AFTER_MIN = 1.0
 _RETRY_AFTER_MAX = 30.0
+_COMPARED_MAX = 300
+"""Names of models that a wrong one is compared with: 10 µs each."""
+_NAME_COMPARED_MAX = 100
 """Seconds. Clients of the OpenAI family sleep as long as they are told, so keep it short."""
 
 
@@ -199,7 +211,7 @@ def decide(
         able = _able(anyone, twins, policy, options, now)
         if able:
             return ChooseFallback(_best(able, features, policy).twin)
-    return refusal(features, twins.snapshot, asked_for, now)
+    return refusal(features, twins.snapshot, asked_for, now, options.embedding_endpoints)
 
 
 def explain(
@@ -280,7 +292,13 @@ def _reason(best: Candidate, instance: ModelInstance) -> Reason:
     return Reason.COLD_LOAD
 
 
-def refusal(features: Features, snapshot: Snapshot, asked_for: str, now: float) -> Refuse:
+def refusal(
+    features: Features,
+    snapshot: Snapshot,
+    asked_for: str,
+    now: float,
+    reserved: frozenset[str] = frozenset(),
+) -> Refuse:
     """Why the request can be sent nowhere, with what to do about it. For one that cannot."""
     if features.pinned is not None and features.pinned not in snapshot.by_name:
         allowed = features.allowed
@@ -317,14 +335,20 @@ def refusal(features: Features, snapshot: Snapshot, asked_for: str, now: float) 
     ]
     # A model is "not found" only when somebody could tell: with every endpoint down or not yet
     # asked, the honest answer is that it cannot be served now.
-    if features.models and not having and any(view.models_at is not None for view in in_scope):
+    if features.models and not having:
+        missing = _missing(features, snapshot, in_scope, asked_for)
+        if missing is not None:
+            return Refuse(Failure(Kind.MODEL_NOT_FOUND, missing), Reason.MODEL_NOT_FOUND)
+    kept = [view for view in having if (view.name in reserved) is not features.embedding]
+    if features.models and reserved and having and len(kept) == len(having):
+        what = "anything but embeddings" if features.embedding is False else "embeddings"
         return Refuse(
             Failure(
                 Kind.MODEL_NOT_FOUND,
-                f"model '{asked_for}' not found on any endpoint; "
-                f"pull it on a node first: ollama pull {asked_for}",
+                f"model '{asked_for}' is only on endpoints that are not for {what} "
+                "(routing.embedding_endpoints)",
             ),
-            Reason.MODEL_NOT_FOUND,
+            Reason.NO_ENDPOINT,
         )
     concerned = having or in_scope
     retry_after = _retry_after(concerned, now)
@@ -349,6 +373,48 @@ def refusal(features: Features, snapshot: Snapshot, asked_for: str, now: float) 
     )
 
 
+def _missing(
+    features: Features, snapshot: Snapshot, in_scope: Sequence[EndpointView], asked_for: str
+) -> str | None:
+    """Why no endpoint in scope has the model, and what helps; None while none could tell."""
+    allowed = features.allowed
+    kinds = sorted(
+        {
+            view.profile.name
+            for view in snapshot.endpoints
+            if view.profile is not None
+            and (allowed is None or view.name in allowed)
+            and any(model in view.models for model in features.models)
+        }
+    )
+    if kinds and features.pinned is None:
+        paths = " or ".join(f"/olla/{kind}/v1/chat/completions" for kind in kinds[:3])
+        return (
+            f"model '{asked_for}' is only on endpoints of type {', '.join(kinds)}, which this path "
+            f"does not reach; ask for it at {paths}"
+        )
+    if not any(view.models_at is not None for view in in_scope):
+        return None
+    near = _near(asked_for, in_scope) if features.suggests else []
+    text = f"model '{asked_for}' not found on any endpoint"
+    if near:
+        text += f"; did you mean {' or '.join(near)}?"
+    if any(view.profile is not None and view.profile.name == "ollama" for view in in_scope):
+        text += f"; pull it on a node first: ollama pull {asked_for}"
+    return text
+
+
+def _near(asked_for: str, views: Sequence[EndpointView]) -> list[str]:
+    """Up to two names of models that are nearly the one that was asked for."""
+    names: dict[str, None] = {}
+    for view in views:
+        for model in view.models.values():
+            if len(names) >= _COMPARED_MAX:
+                break
+            names[display(model.name)] = None
+    return get_close_matches(asked_for[:_NAME_COMPARED_MAX], names, 2, 0.7)
+
+
 def _in_scope(features: Features, view: EndpointView) -> bool:
     if features.pinned is not None and view.name != features.pinned:
         return False
@@ -357,7 +423,7 @@ def _in_scope(features: Features, view: EndpointView) -> bool:
     if view.profile is None:
         return True
     if features.profiles is None:
-        return features.dialect in view.profile.dialects
+        return speaks(features, view)
     return view.profile.name in features.profiles
 
 

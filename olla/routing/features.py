@@ -21,9 +21,10 @@ class Features(msgspec.Struct, frozen=True):
     `prompt_bytes` is the prompt's length as JSON text; `prefix` tells how it begins (see
     `affinity`), and `cached` how many of its tokens each endpoint (by name) is expected to have
     in its prompt cache. `embedding` says that it asks for vectors, `only_loads` that it works on
-    nothing. `allowed` are the endpoints that the caller may be sent to (None: all). `caller` is
-    whose fair share it comes out of, `order` its place among those that wait
-    (lower first).
+    nothing, `suggests` that the caller may be told names of other models. `also` is a dialect that
+    it can be translated to, empty for none. `allowed` are the endpoints that the caller may be sent
+    to (None: all). `caller` is whose fair share it comes out of, `order` its place among those that
+    wait (lower first).
     """
 
     models: tuple[str, ...]
@@ -44,3 +45,5 @@ class Features(msgspec.Struct, frozen=True):
     caller: str = ""
     order: float = inf
     allowed: frozenset[str] | None = None
+    also: str = ""
+    suggests: bool = True

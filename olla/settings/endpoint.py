@@ -150,6 +150,8 @@ class Endpoint(Section):
     auth: Auth | None = None
     headers: dict[HeaderName, HeaderValue] = Field(default={}, repr=False)
     """Headers added to every request to the endpoint."""
+    translation: Literal["auto", "off"] = "auto"
+    """Whether requests in dialects that the endpoint does not speak are translated."""
     forward_authorization: bool = False
     """Forward the client's Authorization, X-API-Key and Cookie headers to the endpoint."""
 

@@ -57,5 +57,6 @@ def _spec(endpoint: Endpoint) -> EndpointSpec:
         list_path=path(endpoint.model_url),
         headers=tuple(headers.items()),
         forward_authorization=endpoint.forward_authorization,
+        translates=endpoint.translation == "auto",
         models=ModelFilter(endpoint.model_filter.include, endpoint.model_filter.exclude),
     )

@@ -20,7 +20,7 @@ from olla.dialects.rewrite import Edit
 from olla.failures import Failed, Failure, Kind
 from olla.proxy.auth.authenticate import Quota
 from olla.proxy.bounds.body_budget import BodyCharge
-from olla.proxy.exchange.attempt import Attempt, load_patience
+from olla.proxy.exchange.attempt import Attempt, OutgoingRequest, load_patience
 from olla.proxy.exchange.attempt_result import (
     finish_attempt,
     relayed_error,
@@ -32,7 +32,8 @@ from olla.proxy.exchange.failover import is_final_error, retry_features
 from olla.proxy.exchange.message_building import ReceivedBody, build_request, build_response
 from olla.proxy.exchange.request_parsing import LONG, Scanned, parse_request, scan
 from olla.proxy.exchange.sse_keepalive import SseKeepalive, keepalive_for
-from olla.proxy.http.error_response import error_answer
+from olla.proxy.exchange.translation import AnswerTranslator, ErrorTranslator, Translation
+from olla.proxy.http.error_response import error_answer, json_head
 from olla.proxy.http.message_fields import Passed
 from olla.proxy.http.request import IncomingRequest
 from olla.proxy.http.response_head import ResponseHead
@@ -104,7 +105,7 @@ class Exchange:
         *("_body", "_body_read", "_charge", "_config", "_edits", "_explanation", "_failure"),
         *("_features", "_half_closed", "_owner", "_incoming", "_keepalive", "_refreshed"),
         *("_requested_model", "_retry_after", "_scanned", "_services", "_takes_slot"),
-        *("_target", "_ticket", "_trace", "_upstreams"),
+        *("_target", "_ticket", "_trace", "_translated", "_translation", "_upstreams"),
         *("attempt", "downstream", "finished", "lease", "record", "task", "quota"),
     )
 
@@ -130,6 +131,8 @@ class Exchange:
         self._body = b""
         self._edits: tuple[Edit, ...] = ()
         self._scanned: Scanned = None
+        self._translation: Translation | None = None
+        """Set if an endpoint was chosen that does not speak the client's dialect."""
         self._charge: BodyCharge | None = None
         self._body_read = not incoming.has_body
         self._requested_model: str | None = None
@@ -147,6 +150,8 @@ class Exchange:
         self._keepalive: SseKeepalive | None = None
         self._half_closed = False
         """The client may have disconnected, so no endpoint may work for it."""
+        self._translated = False
+        """The current attempt is at an endpoint that does not speak the client's dialect."""
         self.finished = False
         self.quota: Quota | None = None
         """The caller's quota, once it is authorized."""
@@ -323,6 +328,8 @@ class Exchange:
             charge.release()
         self._body = b""
         self._scanned = None
+        if self._translation is not None:
+            self._translation.drop()
 
     # --- admission --------------------------------------------------------------------------
 
@@ -424,13 +431,16 @@ class Exchange:
 
     def _start_attempt(self, lease: Lease) -> None:
         """Start an attempt at the leased endpoint."""
-        upstreams, config = self._upstreams, self._config
+        config = self._config
         record, choice = self.record, lease.choice
         self.lease = lease
         record_choice(record, choice, self._requested_model)
         self._trace = AttemptRecord(choice.twin.name, record.reason, lease.granted_at)
         record.attempts.append(self._trace)
         try:
+            if self._must_translate(choice):
+                self._start_translated(lease)
+                return
             request = build_request(
                 self._incoming,
                 self._target,
@@ -443,6 +453,57 @@ class Exchange:
         except Failed as failed:
             self._finish_attempt(failed.failure)
             raise
+        self._start(lease, request)
+
+    def _must_translate(self, choice: Choice) -> bool:
+        """Whether the chosen endpoint does not speak the client's dialect."""
+        target = self._target
+        twin = choice.twin
+        if not target.also or target.dialect.name in twin.dialects:
+            self._translated = False
+            return False
+        self._translated = True
+        return True
+
+    def _start_translated(self, lease: Lease) -> None:
+        """Translate the request for the leased endpoint, and start an attempt.
+
+        Raises:
+            Failed: it cannot be translated.
+        """
+        record, view = self.record, lease.choice.view
+        translation = self._translation
+        if translation is None:
+            translation = self._translation = Translation(
+                self._target, self._body, record.id, record.started_wall, record.started
+            )
+        if self._features is not None and self._features.only_loads:
+            self._answer_load(translation)
+            return
+        model = view.models[lease.model].name if lease.model is not None else record.model or ""
+        request = translation.request(self._incoming, view, model, record.id, self._config.via)
+        record.translated = translation.dropped
+        self._start(lease, request)
+
+    def _answer_load(self, translation: Translation) -> None:
+        """Answer a request that only loads a model: servers of other kinds have it loaded."""
+        record, downstream = self.record, self.downstream
+        body = translation.loaded()
+        record.translated, record.status = (), 200
+        record.bytes_out = len(body)
+        now = self._services.clock.now()
+        fields = (
+            self._services.date_header.field(now) + self._olla_fields(now) + self._limit_fields()
+        )
+        head = json_head(
+            len(body), fields, keep_alive=downstream.persistent, minor=downstream.minor
+        )
+        self._finish_attempt(None)
+        downstream.write(head + body)
+        self._finish()
+
+    def _start(self, lease: Lease, request: OutgoingRequest) -> None:
+        upstreams, config, choice = self._upstreams, self._config, lease.choice
         self.attempt = Attempt(
             upstreams.pool,
             upstreams.timers,
@@ -458,19 +519,30 @@ class Exchange:
         """See `Owner.relay`."""
         downstream, keepalive = self.downstream, self._keepalive
         begun = keepalive is not None and keepalive.begun
+        translator = self._translator(head)
         return Relay(
             connection,
             downstream,
             self._target,
-            head,
+            head if translator is None else translator.head,
             self._begin_response,
             RelayOptions(
                 endpoint=self.record.endpoint or "",
                 trailer=self._total_time if downstream.wants_trailers and not begun else None,
                 begun=begun,
                 record_content=self.record.content is not None,
+                translator=translator,
             ),
         )
+
+    def _translator(self, head: ResponseHead) -> AnswerTranslator | ErrorTranslator | None:
+        """The translator of a response; None if the endpoint speaks the client's dialect."""
+        translation = self._translation
+        if translation is None or not self._translated:
+            return None
+        if head.status == 200:
+            return translation.answer(head, self._services.clock.now)
+        return ErrorTranslator(self._target.dialect, self.record.endpoint or "", head)
 
     def _begin_response(self, head: ResponseHead) -> bytes:
         """Build the head for the client. From here on the request cannot be retried, because the

@@ -7,7 +7,7 @@ from typing import Final
 from olla.access.caller import Caller
 from olla.access.visibility import Visibility
 from olla.admission.queue_types import AnswerStats
-from olla.dialects.dialect import Operation, Peek, Summary
+from olla.dialects.dialect import Operation, Peek, Right, Summary
 from olla.dialects.paths import Target
 from olla.fleet.model_names import canonical
 from olla.proxy.exchange.context import RequestConfig, Upstreams
@@ -23,6 +23,7 @@ _EXPLAINED_MAX = 32
 """Endpoints in an explanation: a header must fit into clients' limits."""
 _EMBED: Final = Operation.EMBED
 _OTHER: Final = Operation.OTHER
+_LIST: Final = Right.LIST
 
 
 def features_of(
@@ -63,6 +64,8 @@ def features_of(
         caller.id,
         inf,
         caller.endpoints,
+        target.also,
+        caller.models is None and _LIST in caller.rights,
     )
 
 

@@ -14,7 +14,7 @@ from olla.dialects.dialect import Dialect
 from olla.failures import Failure
 from olla.proxy.http.message_fields import reason_phrase
 
-__all__ = ["add_fields", "error_answer", "error_headers", "error_response"]
+__all__ = ["add_fields", "error_answer", "error_headers", "error_response", "json_head"]
 
 _RETRIABLE_4XX = frozenset({408, 429})
 _ALWAYS_RETRY_AFTER = frozenset({429, 503})
@@ -72,6 +72,20 @@ def error_answer(
         lines.append("Connection: keep-alive")
     head = "\r\n".join(lines).encode("latin-1", "replace") + b"\r\n" + fields + b"\r\n"
     return head if bodiless else head + body
+
+
+def json_head(length: int, fields: bytes, *, keep_alive: bool, minor: int) -> bytes:
+    """The head of an answer of olla's own with a JSON body of `length` bytes, see
+    `error_answer`."""
+    connection = b""
+    if not keep_alive:
+        connection = b"Connection: close\r\n"
+    elif minor == 0:
+        connection = b"Connection: keep-alive\r\n"
+    return (
+        b"HTTP/1.1 200 OK\r\nServer: olla\r\nContent-Type: application/json; charset=utf-8\r\n"
+        b"Content-Length: %d\r\n%b%b\r\n" % (length, connection, fields)
+    )
 
 
 def add_fields(response: web.StreamResponse, fields: bytes) -> None:

@@ -23,7 +23,7 @@ from olla.proxy.http.message_fields import passed_trailers
 from olla.proxy.http.response_head import ResponseHead
 from olla.proxy.upstream.pool import UpstreamConnection
 
-__all__ = ["Downstream", "Relay", "RelayOptions", "Tail"]
+__all__ = ["Downstream", "Relay", "RelayOptions", "Tail", "Translator"]
 
 _COMPLETE: Final = Ending.COMPLETE
 _CONTENT_MAX = 1_048_576
@@ -75,18 +75,42 @@ class Downstream(Protocol):
         ...
 
 
+class Translator(Protocol):
+    """Translates a response for a client of another dialect."""
+
+    head: ResponseHead
+    """The head for the client."""
+    streams: bool
+    """Whether the client gets records as they come."""
+    failure: str | None
+    """Why the response cannot become complete."""
+
+    def feed(self, payload: list[bytes]) -> bytes:
+        """Translate payload; returns bytes for the client, without framing."""
+        ...
+
+    def end(self) -> bytes:
+        """Translate the end of the payload."""
+        ...
+
+    def summary(self) -> Summary:
+        """Token counts and durations, as far as the endpoint reported them."""
+        ...
+
+
 class RelayOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Options of a relay.
 
     `endpoint`: its name, for error messages; `trailer`: returns trailer lines to add, None for
     none; `begun`: the head of a stream has already been sent to the client; `record_content`: keep
-    the content for the record.
+    the content for the record; `translator`: translates the response.
     """
 
     endpoint: str
     trailer: Callable[[], bytes] | None
     begun: bool = False
     record_content: bool = False
+    translator: Translator | None = None
 
 
 class Relay:
@@ -112,6 +136,7 @@ class Relay:
         "_stream",
         "_tail",
         "_trailer",
+        "_translator",
         "_until_close",
         "bytes_out",
         "failure",
@@ -155,9 +180,18 @@ class Relay:
         self._until_close = not delimited and not self._framed
         self._stream = head.streams or begun
         self._sized = head.length is not None
+        self._translator = translator = options.translator
+        if translator is not None:
+            self._chunked = self._mismatched = self._sized = False
+            self._framed = downstream.minor == 1
+            self._until_close = not self._framed
+            self._stream = translator.streams
         self._tail = (
             Tail(with_start=self._stream and dialect.counts_at_start)
-            if head.readable and head.status == 200 and head.coding is not None
+            if translator is None
+            and head.readable
+            and head.status == 200
+            and head.coding is not None
             else None
         )
         self._decoder = (
@@ -214,11 +248,14 @@ class Relay:
             what = "a compressed stream" if self._compressed else "a response that is not a stream"
             message = f"endpoint '{self._endpoint}' sent {what}"
             self.stop(Failure(Kind.BAD_HEAD, message, self._endpoint))
-        elif not more:
+        elif not more and self._translator is None:
             self._write(b"")
 
     def body(self, raw: bytes, payload: list[bytes], last: bool) -> None:
         """Forward a piece of the body. A piece that is the whole body is held until validated."""
+        if self._translator is not None:
+            self._translate(self._translator.feed(payload), last=last)
+            return
         decoded = payload if self._decoder is None else self._decoded(payload)
         if self._tail is not None:
             for piece in decoded:
@@ -251,6 +288,9 @@ class Relay:
 
     def end(self, trailers: bytes) -> None:
         """End a response with complete framing, after checking that its content is complete."""
+        if self._translator is not None:
+            self._end_translated(self._translator)
+            return
         tail = self._tail
         if tail is not None and not tail.overflowed:
             self.summary = self._dialect.summary(
@@ -270,6 +310,58 @@ class Relay:
         self._write(last)
         if self._until_close:
             self._downstream.complete()
+        self._finish()
+
+    def _translate(self, data: bytes, *, last: bool) -> None:
+        """Send translated bytes, or end the answer if it cannot be translated any further."""
+        translator = self._translator
+        assert translator is not None
+        if translator.failure is not None:
+            self._connection.abort()
+            self._fail_translated(translator.failure, data)
+            return
+        if self._content is not None and self._content_size < _CONTENT_MAX:
+            self._content.append(data)
+            self._content_size += len(data)
+        if not data:
+            return
+        if self._framed:
+            data = chunk(data)
+        if last and self._begin is not None:
+            self._first = data
+            return
+        self._write(data)
+        if self._downstream.paused:
+            self._connection.pause_reading()
+            self._downstream.when_drained(self._connection.resume_reading)
+
+    def _end_translated(self, translator: Translator) -> None:
+        data = translator.end()
+        if translator.failure is not None:
+            self._fail_translated(translator.failure, data)
+            return
+        self.summary = translator.summary()
+        if self._framed:
+            own = self._trailer() if self._trailer is not None else b""
+            data = (chunk(data) if data else b"") + b"0\r\n" + own + b"\r\n"
+        self._write(data)
+        if self._until_close:
+            self._downstream.complete()
+        self._finish()
+
+    def _fail_translated(self, message: str, data: bytes) -> None:
+        """`data` says so to the client, if its answer has begun."""
+        if self.finished:
+            return
+        if self._begin is not None:
+            self._first = b""
+            self.failure = Failure(Kind.BAD_ANSWER, message, self._endpoint)
+            self._finish()
+            return
+        self.failure = Failure(Kind.STREAM_INCOMPLETE, message, self._endpoint)
+        self._downstream.persistent = False
+        if data:
+            self._write(chunk(data) if self._framed else data)
         self._finish()
 
     def broken(self, kind: Kind, message: str, raw: bytes, payload: list[bytes]) -> None:

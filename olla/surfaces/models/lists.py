@@ -48,6 +48,10 @@ _RETRY_AFTER = 1.0
 """Seconds; an endpoint's version is asked for soon after it came up."""
 
 
+API_VERSION = "0.24.0"
+"""The version of Ollama whose API is translated, for fleets without an Ollama server."""
+
+
 class Refresh(Protocol):
     """Asks the endpoints again where it is time to."""
 
@@ -102,7 +106,9 @@ class ListSurface:
         if failure is not None:
             return error_response(failure, target.dialect)
         if target.dialect.name == "ollama":
-            rows = [row for row in await self._rows(scope, snapshot, _TAGS) if row[0].from_ollama]
+            rows = await self._rows(scope, snapshot, _TAGS)
+            if scope.profiles is not None:
+                rows = [row for row in rows if row[0].from_ollama]
             return _listed(b'{"models":[', rows, content_type=JSON_UTF8)
         if target.dialect.name == "anthropic":
             return _anthropic_list(await self._rows(scope, snapshot, _ANTHROPIC))
@@ -148,9 +154,14 @@ class ListSurface:
         failure = self._refusal(scope, snapshot)
         if failure is not None:
             return error_response(failure, target.dialect)
+        views = scope.routable(snapshot)
         version = merge.lowest_version(
-            view.version for view in scope.routable(snapshot) if view.version is not None
+            view.version
+            for view in views
+            if view.version is not None and view.profile is PROFILES["ollama"]
         )
+        if version is None and views and all(v.profile is not PROFILES["ollama"] for v in views):
+            version = API_VERSION  # what is translated for clients of Ollama
         if version is None:
             failure = Failure(
                 Kind.NO_ENDPOINT,
@@ -198,6 +209,8 @@ class ListSurface:
             dialect=scope.dialect.name,
             profiles=scope.profiles,
             allowed=scope.caller.endpoints,
+            also="" if scope.profiles is not None else "openai",
+            suggests=False,
         )
         views = snapshot.endpoints
         if features.models:
@@ -230,7 +243,8 @@ class _ListScope:
         if view.profile is None:
             return False
         if self.profiles is None:
-            return self.dialect.name in view.profile.dialects
+            dialects = view.profile.dialects
+            return self.dialect.name in dialects or (view.spec.translates and "openai" in dialects)
         return view.profile.name in self.profiles
 
 

@@ -5,6 +5,7 @@ business, what is kept from one request to the next is `catalogue`'s.
 """
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
+from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -121,9 +122,30 @@ def merged(views: Iterable[EndpointView], name: str | None = None) -> Sequence[M
 
 
 def ollama_entry(one: Merged) -> bytes:
-    """The model as `/api/tags` shows it: its endpoint's own entry."""
+    """The model as `/api/tags` shows it: its endpoint's own entry, or one of the same shape for a
+    model of another kind of server. Clients cut digests, so one is made of the name."""
     name = one.model.name
-    return one.model.entry or msgspec.json.encode({"name": name, "model": name})
+    if one.from_ollama:
+        return one.model.entry or msgspec.json.encode({"name": name, "model": name})
+    details = Details.of(one.model)
+    family = details.family or ""
+    return msgspec.json.encode(
+        {
+            "name": name,
+            "model": name,
+            "modified_at": iso_time(one.model.created),
+            "size": one.model.size or 0,
+            "digest": one.model.digest or sha256(name.encode()).hexdigest(),
+            "details": {
+                "parent_model": "",
+                "format": details.format or "",
+                "family": family,
+                "families": [family] if family else [],
+                "parameter_size": details.parameter_size or "",
+                "quantization_level": details.quantization or "",
+            },
+        }
+    )
 
 
 def running(views: Iterable[EndpointView]) -> list[tuple[ResidentModel, bytes]]:

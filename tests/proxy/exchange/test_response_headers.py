@@ -33,6 +33,7 @@ def test_every_response_names_its_endpoint_and_decision() -> None:
         "X-Olla-Backend-Type": "ollama",
         "X-Olla-Routing-Strategy": "strict",
         "X-Olla-Routing-Decision": "routed",
+        "X-Olla-Mode": "passthrough",
         "X-Olla-Routing-Reason": "model_loaded",
         "X-Olla-Response-Time": "0.500s",
     }
