@@ -21,6 +21,10 @@ TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
 FUNCTION_LINES_MAX = 80
 
 ELSEWHERE = {
+    "proxy/exchange/translation.py": "wire/test_translation.py",
+    "translation/decoding.py": "translation/test_anthropic_requests.py",
+    "translation/merging.py": "translation/test_anthropic_answers.py",
+    "translation/turns.py": "translation/test_anthropic_requests.py",
     "__main__.py": "cli/test_serve.py",
     "app/access_wiring.py": "access_control/test_authentication.py",
     "app/chat_service.py": "gateways/test_chat_service_examples.py",

@@ -187,13 +187,17 @@ async def test_openai_servers_entries_are_their_own(client: Any, fleet: KnownFle
     assert body["data"] == [{**entry, "owned_by": "vllm"}]
 
 
-async def test_native_lists_have_only_what_has_a_native_entry(
-    client: Any, fleet: KnownFleet
-) -> None:
-    """Each path lists the kinds of server that it leads to."""
+async def test_each_path_lists_the_models_that_it_reaches(client: Any, fleet: KnownFleet) -> None:
+    """The root reaches all of them, Ollama's own prefix only those on Ollama servers."""
     fleet.set(view("o", tag("llama3:latest")), view("v", {"id": "qwen"}, type="vllm"))
-    native = await (await client.get("/api/tags")).json()
+    native = await (await client.get("/olla/ollama/api/tags")).json()
     assert [entry["name"] for entry in native["models"]] == ["llama3:latest"]
+    root = await (await client.get("/api/tags")).json()
+    assert [entry["name"] for entry in root["models"]] == ["llama3:latest", "qwen"]
+    (made,) = [entry for entry in root["models"] if entry["name"] == "qwen"]
+    assert made["model"] == "qwen"
+    assert len(made["digest"]) == 64  # clients cut it
+    assert made["size"] == 0
     everywhere = await (await client.get("/olla/openai/v1/models")).json()
     assert {entry["id"] for entry in everywhere["data"]} == {"llama3:latest", "qwen"}
 
