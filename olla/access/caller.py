@@ -1,8 +1,8 @@
-"""Callers and their rights.
+"""Identify callers and check their rights.
 
-A caller is identified by its key, or by its address if it shows none. The address decides which
-limits it shares, never what it may do: rights come from a key or from
-`access.anonymous_operations`. Does not know paths: dialects say which right an operation needs.
+A caller is identified by its key, or by its address if it sends none. The address decides only
+which limits apply: rights come from a key or from `access.anonymous_operations`. This module does
+not know paths; dialects define which right an operation needs.
 """
 
 import re
@@ -29,17 +29,19 @@ __all__ = [
 ]
 
 ANONYMOUS = "anonymous"
-"""The tier of callers that show no key."""
+"""The tier of callers without a key."""
 Network = IPv4Network | IPv6Network
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """Who asks: `id` is what usage is recorded under, `account` what limits are counted under:
-    keys of one owner share theirs, so that more keys are no way to more.
+    """A caller.
 
-    `key` is what it showed, None for none. `models` matches the names (as Ollama shows them, in
-    lower case) of the models it may use, `endpoints` has the names of those it may be sent to;
-    None for no restriction.
+    Usage is recorded under `id`, and limits count under `account`: the keys of one owner share an
+    account, so more keys do not raise a limit.
+
+    `key` is the key that it sent, or None. `models` matches the names of the models that it may
+    use, as Ollama shows them and in lower case. `endpoints` are the names of the endpoints that it
+    may be sent to. Both are None without a restriction.
     """
 
     id: str
@@ -52,17 +54,17 @@ class Caller(msgspec.Struct, frozen=True):
 
     @property
     def owner(self) -> str:
-        """Whose it is; empty where nobody said."""
+        """The owner of its key; empty if unknown."""
         return self.key.owner if self.key is not None else ""
 
 
 def of_key(key: Key) -> Caller:
-    """The caller that shows a key."""
+    """Return the caller of a key."""
     globs = [_plain(glob) if _is_name(glob) else glob.lower() for glob in key.models]
     static = key.is_static
     id = account = key.id if static else f"key:{key.id}"
     if key.owner and not static:
-        # Whoever makes a key without one says whose it is, and must not use up that one's limits.
+        # Anonymous callers name the owner of keys that they create, and must not use up its limits.
         account = f"{'open' if key.made_by == OPEN_MAKER else 'owner'}:{key.owner}"
     return Caller(
         id,
@@ -76,8 +78,10 @@ def of_key(key: Key) -> Caller:
 
 
 def of_address(address: str, rights: frozenset[Right]) -> Caller:
-    """The caller without a key, by its address, with the rights that the configuration gives to
-    all of them. IPv6 addresses of one /64 are one caller: whoever has one of them has them all."""
+    """Return the anonymous caller of an address, with the rights of the configuration.
+
+    All IPv6 addresses of one /64 network are one caller, because one host can use all of them.
+    """
     try:
         ip = ip_address(address.partition("%")[0])
     except ValueError:
@@ -93,8 +97,8 @@ def of_address(address: str, rights: frozenset[Right]) -> Caller:
 
 
 def client_address(peer: str, forwarded_for: str | None, trusted: tuple[Network, ...]) -> str:
-    """The address a request comes from, where proxies in between can be believed: the last one in
-    `X-Forwarded-For` that is not itself a trusted proxy's."""
+    """Return the address that a request comes from: the last one in `X-Forwarded-For` that is not
+    that of a trusted proxy."""
     if forwarded_for is None or not is_in(peer, trusted):
         return peer
     found = peer
@@ -113,8 +117,8 @@ def client_address(peer: str, forwarded_for: str | None, trusted: tuple[Network,
 
 
 def refuse(caller: Caller, right: Right, what: str) -> Failure | None:
-    """The refusal of an operation (`what`) that needs a right; None when the caller has it. The
-    message names the command and the setting that help."""
+    """Return the rejection of an operation (`what`) that needs a right; None if the caller has it.
+    The message names the command and the setting that help."""
     if right in caller.rights:
         return None
     if right is Right.ADMIN:
@@ -132,14 +136,14 @@ def refuse(caller: Caller, right: Right, what: str) -> Failure | None:
             f"'{what}' needs the right '{right.value}', and no key was shown: show a key with "
             f"that right, made by `{command}`"
         )
-        if right is not Right.ADMIN:  # which no caller has without a key
+        if right is not Right.ADMIN:  # never given to anonymous callers
             message += f", or add '{right.value}' to access.anonymous_operations"
     return Failure(Kind.FORBIDDEN, message)
 
 
 def refuse_model(caller: Caller, model: str | None, *, needed: bool) -> Failure | None:
-    """The refusal of a model, as the client spelled it; None when the caller may use it. Where one
-    is `needed` and none is named, the endpoint would take what it has."""
+    """Return the rejection of a model, as the client spelled it; None if the caller may use it.
+    If a model is `needed` but not named, the endpoint would choose one itself."""
     if caller.models is None:
         return None
     if caller.models.match(_plain(model)) if model is not None else not needed:

@@ -1,11 +1,10 @@
-"""Looks up keys: those in the configuration and those in the store.
+"""Look up keys of the configuration and of the store.
 
-All of them are in memory, by their digests, so that a look-up never waits. Whoever reads the store
-hands over the keys that it holds (`renew`), and those that were revoked meanwhile (`revoke`).
+All keys are in memory, by digest, so a look-up never waits. The store service hands over the
+stored keys (`renew`) and revocations (`revoke`).
 
-A stored key lives as long as what made it. It is refused once its maker, or the maker's maker, is
-revoked, or is no longer in the configuration. Nothing else ends with a maker: a key may outlive
-the expiry of the key that made it.
+A stored key is valid only while its maker is: it is rejected once its maker, or the maker's maker,
+is revoked or removed from the configuration. An expired maker does not end the keys that it made.
 """
 
 import hmac
@@ -19,20 +18,20 @@ from olla.failures import Failed, Failure, Kind
 __all__ = ["Keyring", "UnknownKey", "refuse_key"]
 
 _CREDENTIAL_MAX = 512
-"""Characters: a longer one is no key."""
+"""Characters. No key is longer."""
 _REVOKED = Failure(Kind.KEY_REVOKED, "this API key was revoked; ask whoever runs the router")
 _EXPIRED = Failure(Kind.KEY_EXPIRED, "this API key has expired; ask for a new one")
 
 
 class UnknownKey(Failed):
-    """Somebody shows a key that is not known here; the store may know it."""
+    """A caller sent a key that is not in memory. The store may have it."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure)
 
 
 class Keyring:
-    """Finds the caller that shows a key."""
+    """Finds the caller of a key."""
 
     __slots__ = ("_makers", "_refused", "_revoked", "_static", "_stored", "_tiers")
 
@@ -46,11 +45,11 @@ class Keyring:
         self.settle(static)
 
     def __len__(self) -> int:
-        """How many there are, revoked and expired ones too."""
+        """The number of keys, including revoked and expired ones."""
         return len(self._static) + len(self._stored)
 
     def callers(self) -> list[Caller]:
-        """All of them."""
+        """Return the callers of all keys."""
         return [*self._static.values(), *self._stored.values()]
 
     def settle(
@@ -60,11 +59,11 @@ class Keyring:
         tiers: Collection[str] | None = None,
         makers: Iterable[str] = (),
     ) -> None:
-        """Go by another configuration from now on.
+        """Replace the configuration.
 
-        `static` are its keys and `tiers` its tiers: a stored key of another one is refused, for it
-        would have no limits; None accepts every tier. `makers` are accepted besides keys, such as
-        `OPEN_MAKER`.
+        `static` are its keys. A stored key whose tier is not among `tiers` is rejected, because it
+        would have no limits; None accepts every tier. `makers` are valid makers besides keys, such
+        as `OPEN_MAKER`.
         """
         self._static = {key.digest: of_key(key) for key in static}
         self._tiers = None if tiers is None else frozenset(tiers)
@@ -72,25 +71,25 @@ class Keyring:
         self._judge()
 
     def renew(self, stored: Iterable[Key]) -> None:
-        """Take over the store's keys. Keys that were revoked here stay so, even if the store does
-        not know it yet."""
+        """Replace the stored keys. Keys revoked here remain revoked, even if the store does not
+        know it yet."""
         self._stored = {key.digest: of_key(key) for key in stored}
         self._revoked &= {key.id for key in self._stored_keys()}
         self._judge()
 
     def revoke(self, id: str) -> None:
-        """Refuse the stored key of that id, and those that it made, from now on."""
+        """Reject a stored key, and the keys that it made, from now on."""
         self._revoked.add(id)
         self._judge()
 
     def find(self, shown: str) -> Caller | None:
-        """The caller with this key, even if it has expired or is revoked; None for an unknown
-        key."""
+        """Return the caller of a key, even if the key is expired or revoked; None if the key is
+        unknown."""
         if len(shown) > _CREDENTIAL_MAX:
             return None
         try:
             digest = digest_of(shown)
-        except UnicodeEncodeError:  # bytes that are no text
+        except UnicodeEncodeError:  # the header was not text
             return None
         caller = self._static.get(digest) or self._stored.get(digest)
         if caller is None or caller.key is None:
@@ -98,7 +97,7 @@ class Keyring:
         return caller if hmac.compare_digest(caller.key.digest, digest) else None
 
     def refusal(self, caller: Caller, wall: float) -> Failure | None:
-        """Why a known key is not accepted at `wall` (Unix seconds); None when it is."""
+        """Return why a known key is rejected at `wall` (Unix seconds); None if it is valid."""
         key = caller.key
         if key is None:
             return None
@@ -111,8 +110,8 @@ class Keyring:
         return [caller.key for caller in self._stored.values() if caller.key is not None]
 
     def _judge(self) -> None:
-        """Find the keys that are refused whatever the time is. Each is looked at once, so that
-        look-ups need not follow chains of makers."""
+        """Find the keys that are rejected at any time. Each key is checked once, so that look-ups
+        need not follow chains of makers."""
         stored = self._stored_keys()
         alive = {key.id for key in stored} | self._makers
         alive |= {caller.key.mark for caller in self._static.values() if caller.key is not None}
@@ -142,7 +141,7 @@ class Keyring:
 
 def _without_maker(key: Key) -> Failure:
     message = (
-        f"this API key was made by '{maker_shown(key.made_by)}', which is not accepted any more; "
+        f"this API key was made by '{maker_shown(key.made_by)}', which is no longer valid; "
         "ask whoever runs the router for a new one"
     )
     return Failure(Kind.KEY_REVOKED, message)
@@ -157,12 +156,12 @@ def _without_tier(key: Key) -> Failure:
 
 
 def refuse_key(shown: str | None) -> Failure:
-    """The refusal of a caller that shows no key (None), or an unknown one."""
+    """Return the rejection of a caller without a key (None) or with an unknown one."""
     if shown is None:
         return Failure(
             Kind.KEY_MISSING,
-            "an API key is needed; send it as 'Authorization: Bearer KEY' or 'X-API-Key: KEY' "
+            "an API key is required; send it as 'Authorization: Bearer KEY' or 'X-API-Key: KEY' "
             "(`olla keys create` makes one)",
         )
-    hint = "" if shown.startswith(KEY_PREFIX) else f"; keys begin with {KEY_PREFIX} as a rule"
-    return Failure(Kind.KEY_INVALID, f"Invalid API key provided: nobody has it{hint}")
+    hint = "" if shown.startswith(KEY_PREFIX) else f"; keys usually begin with {KEY_PREFIX}"
+    return Failure(Kind.KEY_INVALID, f"Invalid API key provided: it does not exist{hint}")

@@ -1,8 +1,8 @@
-"""What a key looks like, and what is kept of it.
+"""Define what a key looks like and what is stored of it.
 
-A key is 256 random bits behind a readable prefix. Only its SHA-256 is kept. Nobody can guess that
-much chance from its hash, so the slow hashes that passwords need would only cost time. The random
-bits are an argument.
+A key is 256 random bits after a readable prefix. Only its SHA-256 is stored: 256 random bits cannot
+be guessed from a hash, so the slow hashes that passwords need would only cost time. The random bits
+are an argument.
 """
 
 import hashlib
@@ -20,25 +20,25 @@ __all__ = [
 KEY_PREFIX = "oa-"
 SECRET_BYTES = 32
 STATIC = "static:"
-"""How the ids of the configuration's keys begin."""
+"""The prefix of the ids of configured keys."""
 OPEN_MAKER = "anonymous"
-"""The maker of keys that callers without a key have made (`surfaces.chat.api.open_keys`)."""
+"""The maker of keys created by anonymous callers (`surfaces.chat.api.open_keys`)."""
 _SHOWN = 10
 _MARKED_BYTES = 2
-"""Of a static key's digest: enough to tell that the key was replaced, too few to guess it by."""
+"""Bytes of a static key's digest: enough to detect a replaced key, too few to guess it."""
 DEFAULT_RIGHTS = frozenset({Right.GENERATE, Right.EMBED, Right.LIST})
-"""What a key may do unless its maker said otherwise."""
+"""The rights of a key unless its maker chose others."""
 
 
 class Key(msgspec.Struct, frozen=True):
-    """What is known of a key, which is not the key itself.
+    """A key, without its secret.
 
-    `id` is unique among all keys: a number for those in the store (empty before it is there),
-    `static:NAME` for those in the configuration. `digest` is the key's SHA-256 and `shown` how it
-    begins, for people to know it by. `owner` is whose it is, `tier` names its limits. `models`
-    are globs and `endpoints` names; both empty for no restriction. Times are Unix seconds.
-    `made_by` is the `mark` of the key that made it, or `OPEN_MAKER`; empty for keys that no other
-    key made (`olla keys create`, the configuration) and for those of which it is not known.
+    `id` is unique among all keys: a number for stored keys (empty before they are stored),
+    `static:NAME` for configured ones. `digest` is the SHA-256 of the secret, and `shown` its first
+    characters, which identify it to people. `owner` is the key owner, `tier` the name of its
+    limits. `models` are globs and `endpoints` names; both are empty without a restriction. Times
+    are Unix seconds. `made_by` is the `mark` of the key that created it, or `OPEN_MAKER`. It is
+    empty for keys of `olla keys create` and of the configuration, and if the maker is unknown.
     """
 
     id: str
@@ -57,31 +57,32 @@ class Key(msgspec.Struct, frozen=True):
 
     @property
     def is_static(self) -> bool:
-        """Whether it stands in the configuration."""
+        """Whether it is defined in the configuration."""
         return self.id.startswith(STATIC)
 
     @property
     def mark(self) -> str:
-        """What keys that it makes have as their maker. Of a key in the configuration the secret
-        counts as well as the name: one that was replaced is another maker."""
+        """The maker of keys that it creates. For a configured key it includes the secret: a key
+        with the same name and another secret is another maker."""
         return f"{self.id}#{self.digest[:_MARKED_BYTES].hex()}" if self.is_static else self.id
 
     def expired(self, now: float) -> bool:
-        """Whether its time is over at `now` (Unix seconds)."""
+        """Whether it has expired at `now` (Unix seconds)."""
         return self.expires is not None and now >= self.expires
 
 
 def form_key(secret: bytes) -> tuple[str, bytes, str]:
-    """A key of `SECRET_BYTES` random bytes: itself, its digest, and what may be shown of it."""
+    """Create a key of `SECRET_BYTES` random bytes: returns the key, its digest, and what may be
+    shown."""
     key = KEY_PREFIX + urlsafe_b64encode(secret).decode().rstrip("=")
     return key, digest_of(key), key[:_SHOWN]
 
 
 def digest_of(key: str) -> bytes:
-    """What is kept of a key in place of it."""
+    """Return the digest that is stored instead of the key."""
     return hashlib.sha256(key.encode()).digest()
 
 
 def maker_shown(made_by: str) -> str:
-    """A key's maker as people know it: `7`, `static:ci`, `anonymous`; empty for none."""
+    """Return a key's maker in readable form: `7`, `static:ci` or `anonymous`; empty without one."""
     return made_by.rpartition("#")[0] if made_by.startswith(STATIC) else made_by

@@ -1,4 +1,4 @@
-"""What a limit is: how much of what, and how it is told."""
+"""Define limits: what is counted, per whom, and how much is allowed."""
 
 import enum
 
@@ -8,12 +8,12 @@ __all__ = ["Limit", "LimitKind", "Per"]
 
 
 class LimitKind(enum.Enum):
-    """What is counted, and over which time."""
+    """What is counted, and in which interval."""
 
     REQUESTS = "requests_per_minute"
     TOKENS = "tokens_per_minute"
     CONCURRENT = "concurrent"
-    """Requests at a time."""
+    """Concurrent requests."""
     DAILY = "tokens_per_day"
     """Tokens of one day, in UTC."""
 
@@ -21,23 +21,22 @@ class LimitKind(enum.Enum):
 
 
 class Per(enum.Enum):
-    """Who counts as one."""
+    """What has a counter of its own."""
 
     CALLER = "caller"
     ADDRESS = "address"
-    """Whatever key is shown from it."""
+    """All keys used from one address count together."""
     ALL = "all"
 
     __hash__ = object.__hash__
 
 
 class Limit(msgspec.Struct, frozen=True):
-    """So much of a kind, for each caller, or for those that `per` says.
+    """A limit for each caller, or for each of what `per` names.
 
-    `scope` is where it stands in the configuration, such as `tiers.premium`; it counts with
-    others of its name only. `amount` is requests or tokens, per minute, at a time or per day;
-    `burst` how many may come at once, for those per minute. A `shadow` limit counts, and refuses
-    nothing.
+    `scope` is its place in the configuration, such as `tiers.premium`; limits of different scopes
+    count separately. `amount` is requests or tokens: per minute, concurrent or per day. `burst` is
+    how many may arrive at once, for limits per minute. A `shadow` limit counts but rejects nothing.
     """
 
     scope: str
@@ -49,15 +48,15 @@ class Limit(msgspec.Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """How operators know it."""
+        """Its name in messages and metrics."""
         return f"{self.scope}.{self.kind.value}"
 
     @property
     def interval(self) -> float:
-        """Seconds in which one comes back; 0 for limits that are not per minute."""
+        """Seconds until one unit is available again; 0 for limits that are not per minute."""
         return 60.0 / self.amount if self.kind in (LimitKind.REQUESTS, LimitKind.TOKENS) else 0.0
 
     @property
     def window(self) -> float:
-        """Seconds in which a burst comes back; 0 for limits that are not per minute."""
+        """Seconds until a whole burst is available again; 0 for limits that are not per minute."""
         return self.interval * (self.burst or self.amount)

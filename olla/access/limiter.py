@@ -1,13 +1,13 @@
-"""Counts requests and tokens against limits, and says what fits.
+"""Count requests and tokens against limits, and decide whether a request fits.
 
 Limits per minute go by the generic cell rate algorithm (ITU-T Recommendation I.371, appendix I;
-the virtual scheduling form): a meter holds the time at which it would be empty again, the
-theoretical arrival time, and each unit puts that off by one interval. It is exact, takes one
-number a meter, and has no windows at whose edges twice as much gets through.
+the virtual scheduling form): a meter stores the time at which it would be empty again, the
+theoretical arrival time, and each unit delays it by one interval. The algorithm is exact, needs one
+number per meter, and has no windows at whose edges twice the limit passes.
 
-A charge is all or nothing: what one limit refuses costs nothing with the others. Tokens are
-charged by an estimate when a request begins, and settled with what they were when it ends. Time
-comes in as an argument; nothing here waits.
+A charge is all or nothing: a request that one limit rejects is not charged to the others. Tokens
+are charged by an estimate when a request begins, and settled with the real number when it ends.
+Time is an argument; nothing waits.
 """
 
 from typing import Final
@@ -18,9 +18,9 @@ __all__ = ["DAY", "Account", "Charge", "Limiter", "Meter"]
 
 DAY = 86_400
 _SLACK = 1e-6
-"""Seconds. What sums of fractions may be off by."""
+"""Seconds. Tolerance for sums of fractions."""
 _SWEPT = 10_000
-"""So many meters and accounts are let stand before the first sweep."""
+"""Meters and accounts that are kept before the first sweep."""
 _REQUESTS: Final = LimitKind.REQUESTS
 _TOKENS: Final = LimitKind.TOKENS
 _CONCURRENT: Final = LimitKind.CONCURRENT
@@ -30,9 +30,9 @@ _DAILY: Final = LimitKind.DAILY
 class Meter:
     """One limit for one caller.
 
-    `level` is, by the limit's kind, the theoretical arrival time (monotonic seconds), how many
-    other routers have under way, or the tokens of the day with the number `day` (since 1970, in
-    UTC). `held` is how many requests of this router are under way that it has counted.
+    Depending on the limit's kind, `level` is the theoretical arrival time (monotonic seconds), the
+    number of requests in flight at other routers, or the tokens of day number `day` (since 1970,
+    UTC). `held` is the number of this router's in-flight requests that it counts.
     """
 
     __slots__ = ("day", "held", "interval", "key", "kind", "level", "limit", "window")
@@ -48,15 +48,15 @@ class Meter:
         self.held = 0
 
     def become(self, limit: Limit, now: float) -> None:
-        """Go by another limit of the same name; what was used stays used."""
+        """Replace the limit by another of the same name. Usage is kept."""
         if self.interval:
             used = max(self.level - now, 0.0) / self.interval
             self.level = now + used * limit.interval
         self.limit, self.interval, self.window = limit, limit.interval, limit.window
 
     def learn(self, level: float, day: int, now: float) -> None:
-        """What all routers together have used, as they say: seconds until it is empty, how many
-        are under way with those that this router holds, or the tokens of `day`."""
+        """Take over the shared usage of all routers: seconds until the meter is empty, requests in
+        flight including this router's, or the tokens of `day`."""
         if self.kind is _CONCURRENT:
             self.level = max(level - self.held, 0.0)
         elif self.kind is _DAILY:
@@ -82,8 +82,8 @@ class Meter:
         return wait if wait > _SLACK else 0.0
 
     def put(self, tokens: float, requests: int, now: float, wall: float) -> None:
-        """Count requests and tokens; less than none takes back. How many are under way is for
-        `held` to say."""
+        """Count requests and tokens; negative numbers give back. In-flight requests are counted in
+        `held`."""
         if self.kind is _CONCURRENT:
             return
         if self.kind is _DAILY:
@@ -96,7 +96,7 @@ class Meter:
             self.level = max(self.level, now) + more * self.interval
 
     def left(self, now: float, wall: float) -> int:
-        """How many more requests, or tokens, would fit at once."""
+        """Return how many more requests or tokens would fit now."""
         if self.kind is _CONCURRENT:
             return max(int(self.limit.amount - self.level - self.held), 0)
         if self.kind is _DAILY:
@@ -106,7 +106,7 @@ class Meter:
         return max(int((self.window - ahead + _SLACK) / self.interval), 0)
 
     def reset(self, now: float, wall: float) -> float:
-        """Seconds until nothing is used any more."""
+        """Return the seconds until the meter is empty."""
         if self.kind is _CONCURRENT:
             return 0.0
         if self.kind is _DAILY:
@@ -114,7 +114,7 @@ class Meter:
         return max(self.level - now, 0.0)
 
     def idle(self, now: float, wall: float) -> bool:
-        """Whether forgetting it would change nothing."""
+        """Whether the meter can be dropped without effect."""
         if self.held:
             return False
         if self.kind is _DAILY:
@@ -123,26 +123,26 @@ class Meter:
 
 
 class Account:
-    """All limits that hold for one caller in one category."""
+    """All limits of one caller in one category."""
 
     __slots__ = ("caller", "counts_tokens", "limits", "meters", "shown", "sweeps")
 
     def __init__(self, caller: str, meters: tuple[Meter, ...], sweeps: int) -> None:
         self.caller = caller
         self.sweeps = sweeps
-        """How often the limiter had forgotten idle meters when these were last known to it."""
+        """The limiter's number of sweeps when it last confirmed these meters."""
         self.counts_tokens = any(meter.kind in (_TOKENS, _DAILY) for meter in meters)
         self.limits = tuple(meter.limit for meter in meters)
         self.use(meters)
 
     def use(self, meters: tuple[Meter, ...]) -> None:
-        """Count with these meters from now on."""
+        """Replace the meters."""
         self.meters = meters
         self.shown = [meter for meter in meters if meter.kind is _REQUESTS] or list(meters)
-        """What `X-RateLimit-*` is about, unless another limit refuses."""
+        """The meters that `X-RateLimit-*` reports unless another limit rejects."""
 
     def tokens_left(self, now: float, wall: float) -> int:
-        """How many tokens more its limits would let through now; 0 where none counts them."""
+        """Return how many tokens would still fit; 0 if no limit counts tokens."""
         left = [
             meter.left(now, wall)
             for meter in self.meters
@@ -151,8 +151,8 @@ class Account:
         return min(left, default=0)
 
     def tightest(self, now: float, wall: float) -> Meter | None:
-        """The limit of which the least is left, of those on requests if there are any; None when
-        there is none."""
+        """Return the meter with the least left, preferring limits of requests; None without
+        limits."""
         shown = self.shown
         if not shown:
             return None
@@ -165,9 +165,9 @@ class Account:
 
 
 class Charge:
-    """What one request has been charged: `tokens` reserved, or `refused` by a limit, in which case
-    it may come again after `retry_after` seconds. `exceeded` are limits that only watch; they have
-    not counted it. `day` is the one whose tokens it was charged to."""
+    """The charge of one request: `tokens` are reserved, or it was `refused` by a limit and may be
+    repeated after `retry_after` seconds. `exceeded` are shadow limits that did not count it. `day`
+    is the day whose budget was charged."""
 
     __slots__ = (
         *("account", "day", "exceeded", "held", "name", "refused", "retry_after", "shared"),
@@ -183,13 +183,13 @@ class Charge:
         self.exceeded: list[Meter] = []
         self.held = False
         self.name = ""
-        """Under which name other routers know that it is under way, where they do."""
+        """Its name among the in-flight requests that routers share."""
         self.shared = False
-        """Whether what all routers share has been charged, not this router alone."""
+        """Whether the shared limits were charged, not only this router's."""
 
     @property
     def counted(self) -> tuple[Meter, ...]:
-        """The meters that count it while it is held."""
+        """The meters that count the request while it is in flight."""
         meters = self.account.meters
         if not self.exceeded:
             return meters
@@ -197,8 +197,8 @@ class Charge:
 
 
 class Limiter:
-    """The meters of one router. Idle meters are forgotten, however long somebody keeps their
-    account: a charge finds them again, or those that took their place.
+    """The meters of one router. Idle meters are dropped even while an account refers to them: the
+    next charge finds their replacements.
     """
 
     __slots__ = ("_accounts", "_meters", "_sweeps", "_swept_at")
@@ -218,8 +218,8 @@ class Limiter:
         wall: float,
         address: str = "",
     ) -> Account:
-        """The account of a caller for a category; `limits` are those that hold, `address` is the
-        id of the caller that it would be without a key, where that matters to one of them."""
+        """Return the account of a caller in a category. `limits` are those in force; `address` is
+        the anonymous caller's id of the same address, if a limit counts per address."""
         key = (caller, category, address)
         known = self._accounts.get(key)
         if known is not None and known[0] == limits:
@@ -233,14 +233,14 @@ class Limiter:
         return account
 
     def refresh(self, account: Account) -> None:
-        """Make an account that was kept for a while count with the meters of everybody else."""
+        """Replace an account's meters that were dropped since its last use."""
         if account.sweeps != self._sweeps:
             known = self._meters
             account.sweeps = self._sweeps
             account.use(tuple([known.setdefault(each.key, each) for each in account.meters]))
 
     def charge(self, account: Account, tokens: int, now: float, wall: float) -> Charge:
-        """Charge one request with an estimate of its tokens, if it fits."""
+        """Charge a request with an estimate of its tokens, if it fits."""
         self.refresh(account)
         charge = Charge(account, tokens)
         for meter in account.meters:
@@ -258,15 +258,15 @@ class Limiter:
         return charge
 
     def recharge(self, charge: Charge, tokens: int, now: float, wall: float) -> Charge:
-        """Charge a request that is under way by another estimate of its tokens, if that fits.
+        """Replace the charge of an in-flight request by a new estimate, if that fits.
 
-        Nothing of the first charge is left, whether it does or not.
+        The first charge is undone in any case.
         """
         self.cancel(charge, now, wall)
         return self.charge(charge.account, tokens, now, wall)
 
     def cancel(self, charge: Charge, now: float, wall: float) -> None:
-        """Take a charge back, as if its request had never come. Does nothing twice."""
+        """Undo a charge. A second call has no effect."""
         if not charge.held:
             return
         charge.held = False
@@ -276,14 +276,15 @@ class Limiter:
                 meter.put(-charge.tokens, -1, now, wall)
 
     def hold(self, charge: Charge, day: int) -> None:
-        """A charge of that day has been found to fit, and its request is under way until it is
-        settled. Counts neither requests nor tokens."""
+        """Mark a charge that fits as in flight until it is settled. Counts neither requests nor
+        tokens."""
         charge.held, charge.day = True, day
         for meter in charge.counted:
             meter.held += 1
 
     def settle(self, charge: Charge, tokens: int, now: float, wall: float) -> None:
-        """The request has ended, and took so many tokens in all. Does nothing twice."""
+        """Settle the charge of a request that ended, with its total tokens. A second call has no
+        effect."""
         if not charge.held:
             return
         charge.held = False
@@ -293,11 +294,11 @@ class Limiter:
             if not more or meter.kind is _REQUESTS:
                 continue
             if more < 0 and meter.kind is _DAILY and int(wall) // DAY != charge.day:
-                continue  # what is given back is yesterday's: today's budget has not paid for it
+                continue  # the reservation was charged to yesterday's budget
             meter.put(more, 0, now, wall)
 
     def spent(self, caller: str, limits: tuple[Limit, ...], tokens: int, wall: float) -> None:
-        """What a caller has used today as the store knows it, from before this process."""
+        """Restore a caller's usage of today from the store, from before this process."""
         for limit in limits:
             if limit.kind is _DAILY:
                 self._meter(caller, limit, 0.0).put(tokens, 0, 0.0, wall)

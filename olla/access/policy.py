@@ -1,5 +1,5 @@
-"""The access rules of the configuration: who needs a key, what callers may do without one, and
-which limits hold for whom."""
+"""Hold the access rules of the configuration: whether keys are required, what anonymous callers may
+do, and the limits of each caller."""
 
 from collections.abc import Mapping
 from math import inf
@@ -24,27 +24,27 @@ __all__ = [
 ]
 
 Category = str
-"""What limits tell apart: `generation`, `management` or `monitoring`."""
+"""A category of limits: `generation`, `management` or `monitoring`."""
 CATEGORIES: tuple[Category, ...] = ("generation", "management", "monitoring")
 
 TIERS = ("anonymous", "member", "standard", "premium")
-"""Tiers that there are without a configuration; it may add others."""
+"""The predefined tiers. The configuration may add others."""
 
 _NOTHING: Mapping[str, tuple[Limit, ...]] = {}
 _ABOUT_MODELS = frozenset({Operation.LIST, Operation.MODEL, Operation.SHOW})
 OUTPUT_UNSAID = 1024
-"""Tokens that are reserved for an answer of a length nobody named."""
+"""Tokens reserved for a response if the request does not limit its length."""
 BYTES_A_TOKEN = 4.0
-"""Of English text with most tokenizers, until answers have told better."""
+"""An estimate for English text and most tokenizers, until responses give a better one."""
 
 
 class AccessPolicy(msgspec.Struct, dict=True):
-    """Who needs a key, and which limits hold.
+    """The access rules in force.
 
-    `anonymous` are the rights of callers without a key; none with `require_key`. `guarded` says
-    that keys are in use, so that unknown credentials are refused everywhere: a router that requires
-    none accepts whatever a client shows, as Ollama does. `tiers` and `categories` have their limits
-    by name; `everybody` are those that hold for each request.
+    `anonymous` are the rights of callers without a key, empty with `require_key`. If keys are in
+    use (`guarded`), unknown credentials are rejected everywhere; otherwise any credentials are
+    accepted, as Ollama does. `tiers` and `categories` map names to limits; `everybody` are the
+    limits of every request.
     """
 
     require_key: bool = False
@@ -68,10 +68,10 @@ class AccessPolicy(msgspec.Struct, dict=True):
         own: Mapping[str, tuple[Limit, ...]] | None = _NOTHING,
         surface: str = "",
     ) -> tuple[Limit, ...]:
-        """All limits that hold for a caller in a category: the same object each time.
+        """Return all limits of a caller in a category: the same object each time.
 
-        `own` are the limits that a `surface` brings for tiers of which the configuration says
-        nothing; None where limits of tiers do not count.
+        `own` are a `surface`'s limits for tiers that the configuration does not define; None if
+        limits of tiers do not apply.
         """
         key = (caller.tier, category, surface)
         known = self._known.get(key)
@@ -84,14 +84,14 @@ class AccessPolicy(msgspec.Struct, dict=True):
         return known
 
     def of_tier(self, tier: str, own: Mapping[str, tuple[Limit, ...]]) -> tuple[Limit, ...]:
-        """The limits of a tier: the configuration's where it says anything of that tier, be it
-        that there are none, else a surface's `own`."""
+        """Return the limits of a tier: those of the configuration if it defines the tier, even
+        with an empty list, else the surface's `own`."""
         known = self.tiers.get(tier)
         return own.get(tier, ()) if known is None else known
 
 
 def category_of(operation: Operation) -> Category:
-    """The category an operation is limited in."""
+    """Return the category whose limits apply to an operation."""
     right = right_of(operation)
     if right in (Right.GENERATE, Right.EMBED) and operation is not Operation.OTHER:
         return "generation"
@@ -103,9 +103,9 @@ def category_of(operation: Operation) -> Category:
 def reserve(
     limits: tuple[Limit, ...], prompt_tokens: float, prompt_bytes: int, output_max: float
 ) -> int:
-    """How many tokens a request is charged before anybody knows: its prompt by an estimate, and
-    the longest answer it allows, or as long a one as is usual where it names none. Never more
-    than the limits on tokens allow at once, or it could only run alone."""
+    """Estimate the tokens to reserve for a request: its prompt, and the longest response that it
+    allows, or `OUTPUT_UNSAID` if it sets no limit. Never more than the token limits allow at once:
+    otherwise the request could never run."""
     most = min(
         (
             limit.burst or limit.amount

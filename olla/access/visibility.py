@@ -1,7 +1,7 @@
-"""What a caller may see of the fleet: which endpoints, which models, and whether addresses.
+"""Decide which endpoints, models and addresses a caller may see.
 
-Every surface that names endpoints or models asks this: lists, states, metrics, explanations. It
-says what may be shown, not what may be done; see `caller` for that.
+Every surface that names endpoints or models checks this: lists, status, metrics, explanations. It
+covers what may be shown; `caller` covers what may be done.
 """
 
 import re
@@ -18,11 +18,11 @@ __all__ = ["EVERYTHING", "Visibility"]
 
 
 class Visibility(msgspec.Struct, frozen=True):
-    """What may be shown.
+    """What may be shown to a caller.
 
-    `endpoints` are the names of those that may be seen and `models` matches the names (as Ollama
-    shows them, in lower case) of those that may; None for all. Without `lists` no model may be
-    named, and without `addresses` no endpoint's URL, host or port.
+    `endpoints` are the names of the visible endpoints. `models` matches the names of the visible
+    models, as Ollama shows them and in lower case. Both are None if there is no restriction.
+    Without `lists` no model is named; without `addresses` no URL, host or port of an endpoint.
     """
 
     endpoints: frozenset[str] | None = None
@@ -32,37 +32,38 @@ class Visibility(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, caller: Caller) -> "Visibility":
-        """What a caller may see: its key's endpoints and models, names of models with the right
-        `list`, addresses with the right `admin`."""
+        """Return what a caller may see: the endpoints and models of its key, models only with the
+        right `list`, addresses only with the right `admin`."""
         rights = caller.rights
         return cls(caller.endpoints, caller.models, Right.LIST in rights, Right.ADMIN in rights)
 
     @property
     def all_models(self) -> bool:
-        """Whether all models may be seen."""
+        """Whether all models are visible."""
         return self.models is None and self.lists
 
     @property
     def everything(self) -> bool:
-        """Whether all endpoints and models may be seen."""
+        """Whether all endpoints and models are visible."""
         return self.endpoints is None and self.all_models
 
     def sees_endpoint(self, name: str) -> bool:
-        """Whether an endpoint may be seen."""
+        """Whether an endpoint is visible."""
         return self.endpoints is None or name in self.endpoints
 
     def sees_model(self, name: str) -> bool:
-        """Whether a model may be seen, under any spelling of its name."""
+        """Whether a model is visible, in any spelling of its name."""
         return self.all_models or (self.lists and self.matches(display(canonical(name))))
 
     def matches(self, shown: str) -> bool:
-        """The same for a name as Ollama shows it, in lower case, where names may be seen."""
+        """Whether a model is visible whose name is in Ollama's form and lower case. `lists` is not
+        checked."""
         return self.models is None or self.models.match(shown) is not None
 
     def views(self, views: Iterable[EndpointView]) -> list[EndpointView]:
-        """Those of the endpoints that may be seen."""
+        """Return the visible endpoints."""
         return [view for view in views if self.sees_endpoint(view.spec.name)]
 
 
 EVERYTHING = Visibility(addresses=True)
-"""Nothing is hidden: for logs."""
+"""No restriction, for logs."""

@@ -71,8 +71,8 @@ def chat_routes(settings: Settings, parts: ChatParts) -> dict[str, InternalRoute
             handler,
             right=Right.GENERATE,
             category="generation",
-            asks=True,
-            own=_MODELS,
+            forwards=True,
+            surface_quota=_MODELS,
             operation="generate",
             strict=True,
             recorded=True,
@@ -80,6 +80,6 @@ def chat_routes(settings: Settings, parts: ChatParts) -> dict[str, InternalRoute
         for path, handler in surface.routes().items()
     }
     for path, handler in parts.chat_status.routes().items():
-        paths[path] = InternalRoute(handler, right=Right.LIST, own=_REST, strict=True)
+        paths[path] = InternalRoute(handler, right=Right.LIST, surface_quota=_REST, strict=True)
     paths |= accounts.paths(_REST)
     return {f"{chat.prefix}{path}": route for path, route in paths.items()}

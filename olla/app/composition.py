@@ -428,7 +428,7 @@ class App:
             self.upstreams,
             self.config,
             paths_for(root_enabled=settings.surfaces.root.enabled),
-            own=self._internal_routes(settings),
+            routes=self._internal_routes(settings),
             operations=self.lists.operations(),
             head_max=settings.server.request_limits.max_header_size,
             timeouts=client_timeouts(settings),
@@ -457,7 +457,7 @@ class App:
         return internal_routes(settings, self)
 
     def _wire_stall_detector(self) -> StallDetector:
-        def give_up(instance: ModelInstance, failure: Failure) -> None:
+        def reroute(instance: ModelInstance, failure: Failure) -> None:
             self.downstream.reroute(instance.twin.name, instance, failure)
 
         ids = self._ids
@@ -465,9 +465,9 @@ class App:
             self.admission,
             self.pool,
             self._clock,
-            moving=lambda: self.downstream.moving(),
-            give_up=give_up,
-            looking=self.prober,
+            in_flight=lambda: self.downstream.in_flight(),
+            reroute=reroute,
+            prober=self.prober,
             snapshot=lambda: self.prober.snapshot,
             new_id=lambda: next(ids),
             logger=self.logger,

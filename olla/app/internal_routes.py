@@ -44,7 +44,7 @@ def internal_routes(settings: Settings, parts: Parts) -> dict[str, InternalRoute
     paths: dict[str, InternalRoute] = {}
     for path, surface in {**parts.lists.routes(), **parts.status.routes()}.items():
         paths[path] = InternalRoute(
-            surface, right=None if path in _OPEN_TO_ALL else Right.LIST, own=_OPERATORS
+            surface, right=None if path in _OPEN_TO_ALL else Right.LIST, surface_quota=_OPERATORS
         )
     if settings.surfaces.management.enabled:
         management = settings.surfaces.management

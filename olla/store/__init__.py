@@ -1,14 +1,14 @@
-"""What outlives the process: keys, and what was used. SQLite by default, PostgreSQL by URL.
+"""Store keys and usage beyond the life of the process: in SQLite, or in PostgreSQL by URL.
 
-Database libraries are imported by the modules that need them, not here.
+The modules that need the database libraries import them, not this one.
 """
 
 __all__ = ["MakerRevoked", "StoreError"]
 
 
 class StoreError(Exception):
-    """The store cannot be used, or did not do what it was asked for. The message says why."""
+    """The store cannot be used, or an operation failed. The message says why."""
 
 
 class MakerRevoked(Exception):
-    """A key was not made, because the key that was to make it has been revoked."""
+    """A key was not created, because its maker has been revoked."""

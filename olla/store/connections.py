@@ -1,4 +1,4 @@
-"""Connections to the database: transactions with a time limit, and errors in words."""
+"""Connect to the database: transactions with a time limit, and readable errors."""
 
 import asyncio
 import errno
@@ -25,11 +25,11 @@ _CLOSE_SECONDS_MAX = 5.0
 _CONNECTIONS_MAX = 5
 _TRIES = 100
 _AGAIN = 0.05
-"""Seconds between two tries to have a file write ahead, while others do the same."""
+"""Seconds between two attempts to switch a file to WAL mode while others do the same."""
 _PRAGMAS = ("foreign_keys=ON", "synchronous=NORMAL")
 _ERRORS: tuple[type[Exception], ...] = (
     *(SQLAlchemyError, sqlite3.Error, *POSTGRES_ERRORS, OSError),
-    *(UnicodeError, OverflowError),  # a value that a driver cannot take
+    *(UnicodeError, OverflowError),  # raised by drivers for values that they cannot store
 )
 
 
@@ -37,7 +37,7 @@ class Connections:
     """A pool of connections to one database."""
 
     def __init__(self, place: SqliteFile | PostgresServer, patience: float) -> None:
-        """`patience`: how many seconds a transaction may take."""
+        """`patience`: the time limit of a transaction, in seconds."""
         self.shown = place.shown
         self._patience = patience
         self._engine = (
@@ -47,28 +47,29 @@ class Connections:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction that reads.
+        """Begin a transaction that reads.
 
         Raises:
-            StoreError: the database cannot be reached, does not do it, or takes too long.
+            StoreError: the database is unavailable, rejects the transaction, or takes too long.
         """
         async with self._transaction(self._engine, self._patience) as connection:
             yield connection
 
     @asynccontextmanager
     async def writing(self, patience: float | None = None) -> AsyncIterator[AsyncConnection]:
-        """A transaction that may write: all of it is kept, or nothing.
+        """Begin a transaction that may write. It is committed as a whole or not at all.
 
         Raises:
-            StoreError: as `reading`. In the one case that the connection breaks while the
-                database confirms, it is not known which of the two it was.
+            StoreError: see `reading`. If the connection breaks during the commit, the outcome is
+                unknown.
         """
         engine = self._engine.execution_options(writing=True)
         async with self._transaction(engine, patience or self._patience) as connection:
             yield connection
 
     async def close(self) -> None:
-        """Close all connections; what does not close in time is left to the system."""
+        """Close all connections. Those that do not close in time are left to the operating
+        system."""
         with suppress(TimeoutError, *_ERRORS):
             async with asyncio.timeout(_CLOSE_SECONDS_MAX):
                 await self._engine.dispose()
@@ -85,22 +86,22 @@ class Connections:
 
 
 def make_sqlite_file(file: SqliteFile) -> None:
-    """Make the file and its folder, for nobody but this user, where they are missing, and have it
-    write ahead. Blocks.
+    """Create the file and its folder, readable by this user only, unless they exist, and switch the
+    file to WAL mode. Blocks.
 
     Raises:
-        OSError: they cannot be made.
-        sqlite3.Error: it is no database, or cannot be used.
+        OSError: they cannot be created.
+        sqlite3.Error: the file is not a database, or cannot be used.
     """
     file.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if file.path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     with suppress(FileExistsError):
-        # Never opened where it is there: closing it would undo the locks that this process holds
-        # by SQLite. SQLite gives its other files the same mode.
+        # An existing file is not opened: closing it would release the locks that this process holds
+        # through SQLite. SQLite creates its other files with the same mode.
         os.close(os.open(file.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    # SQLite does not wait for others when it changes the mode, as it does otherwise; once it is
-    # changed, nobody has to do it again.
+    # Unlike otherwise, SQLite does not wait for other processes while it changes the mode. The
+    # change is needed only once.
     for left in reversed(range(_TRIES)):
         connection = sqlite3.connect(file.path, timeout=_BUSY_SECONDS_MAX, isolation_level=None)
         try:
@@ -117,7 +118,7 @@ def make_sqlite_file(file: SqliteFile) -> None:
 def _sqlite_engine(file: SqliteFile) -> AsyncEngine:
     engine = create_async_engine(
         URL.create("sqlite+aiosqlite", database=str(file.path)),
-        # Transactions begin where we say, not where the driver guesses.
+        # Transactions begin where this code says, not where the driver guesses.
         connect_args={"isolation_level": None, "timeout": _BUSY_SECONDS_MAX},
         pool_size=_CONNECTIONS_MAX,
         max_overflow=0,
@@ -131,12 +132,12 @@ def _sqlite_engine(file: SqliteFile) -> AsyncEngine:
                 cursor.execute(f"PRAGMA {pragma}")
             cursor.close()
         except BaseException:
-            connection.close()  # the pool does not know it yet
+            connection.close()  # the pool does not manage it yet
             raise
 
     def begin(connection: Connection) -> None:
-        # A transaction that reads first and writes then would fail when somebody else has
-        # written in between; one that is to write waits for its turn.
+        # A transaction that reads and then writes fails if another one has written in between. A
+        # transaction that may write therefore takes the write lock first.
         writing = connection.get_execution_options().get("writing", False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
 
@@ -162,6 +163,6 @@ def _postgres_engine(server: PostgresServer) -> AsyncEngine:
         connect_args={**connect, "server_settings": {"application_name": "olla"}},
         pool_size=_CONNECTIONS_MAX,
         max_overflow=0,
-        pool_pre_ping=True,  # a server that was started anew is noticed before it is asked
+        pool_pre_ping=True,  # detects that the server has been restarted
         hide_parameters=True,
     )

@@ -1,4 +1,4 @@
-"""The store: opening and closing it. What is in it, the tables say."""
+"""Open and close the store. The tables define its content."""
 
 import sqlite3
 from typing import Self
@@ -16,27 +16,27 @@ __all__ = ["Store", "StoreError", "default_url", "exists"]
 
 
 class Store:
-    """An open store, of the version that this code knows.
+    """An open store with the schema version of this code.
 
-    Every driver's error comes out as a `StoreError`.
+    Errors of drivers are raised as `StoreError`.
     """
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
         self.url_shown = connections.shown
-        """The URL without the password."""
+        """The URL without its password."""
         self.keys = KeyTable(connections)
         self.usage = UsageTable(connections)
 
     @classmethod
     async def open(cls, url: str, *, patience: float = 10.0) -> Self:
-        """Open the store at `url`, and bring it to the version of this code.
+        """Open the store at `url`, and upgrade its schema.
 
-        A SQLite file is made where it is missing, with its folder. `patience`: how many seconds
-        a transaction may take.
+        A missing SQLite file is created, with its folder. `patience`: the time limit of a
+        transaction, in seconds.
 
         Raises:
-            StoreError: the URL is none, the database cannot be used, or it is newer than this
+            StoreError: the URL is invalid, the database cannot be used, or it is newer than this
                 code.
         """
         try:
@@ -57,5 +57,5 @@ class Store:
         return cls(connections)
 
     async def close(self) -> None:
-        """Close it. What is under way elsewhere is not waited for."""
+        """Close the store. Running transactions are not awaited."""
         await self._connections.close()

@@ -1,6 +1,6 @@
-"""What went wrong with the store, in words that may be shown.
+"""Describe errors of the store in words that may be shown.
 
-Neither credentials nor SQL nor what was to be written stand in them.
+The text contains no credentials, no SQL and no values to be written.
 """
 
 import os
@@ -27,13 +27,13 @@ _HINTS = {
     "readonly database": "let olla's user write the file and its folder",
     "database or disk is full": "make room, or let usage be kept for a shorter time",
 }
-"""What to do about it, by what databases say."""
+"""Advice by the message of the database."""
 
 
 def in_words(error: BaseException) -> str:
-    """What an error of a driver, of SQLAlchemy or of the system says, on one line."""
+    """Describe an error of a driver, of SQLAlchemy or of the operating system, in one line."""
     if isinstance(error, DBAPIError) and error.orig is not None:
-        # asyncpg's own error is behind SQLAlchemy's imitation.
+        # SQLAlchemy wraps asyncpg's own error.
         error = error.orig.__cause__ or error.orig
     text = _said(error)
     hint = next((hint for mark, hint in _HINTS.items() if mark in text), "")
@@ -49,7 +49,7 @@ def _said(error: BaseException) -> str:
         why = os.strerror(error.errno) if error.errno else str(error)
         where = f"'{error.filename}' " if error.filename else ""
         return f"{where}cannot be reached: {why}"
-    # What asyncpg says of a value repeats it.
+    # asyncpg's message repeats the value.
     if isinstance(error, _UNFIT):
         return "a value does not fit its column"
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,6 +1,6 @@
-"""Stores keys, and revokes a key together with those that it made.
+"""Store keys, and revoke a key together with the keys that it created.
 
-Who may do what with them is not decided here.
+Rights are checked elsewhere.
 """
 
 from typing import Any
@@ -20,17 +20,17 @@ _ID_MAX = 2**31 - 1
 
 
 class KeyTable:
-    """The keys. Every method raises `StoreError` when the database does not do it."""
+    """The keys. Every method raises `StoreError` if the database fails."""
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
 
     async def create(self, key: Key) -> Key:
-        """Keep a key; what comes back has its id. `key.id` is not looked at.
+        """Store a key and return it with its id. `key.id` is ignored.
 
         Raises:
-            MakerRevoked: the key that makes it is revoked.
-            StoreError: also when there is a key of this digest already.
+            MakerRevoked: the key that creates it has been revoked.
+            StoreError: also if a key with this digest exists.
         """
         values = {
             **{name: getattr(key, name) for name in ("digest", "shown", "name", "owner", "tier")},
@@ -54,14 +54,13 @@ class KeyTable:
         return _key_of(row)
 
     async def every(self) -> list[Key]:
-        """All keys, also those that are revoked or have expired; oldest first."""
+        """Return all keys, including revoked and expired ones, oldest first."""
         return await self.find()
 
     async def find(
         self, *, owner: str | None = None, id: str | None = None, made_by: str | None = None
     ) -> list[Key]:
-        """The keys of an owner, of an id, and made by a maker, where these are given; oldest
-        first."""
+        """Return the keys of an owner, with an id, or created by a maker, oldest first."""
         query = select(keys).order_by(keys.c.id)
         if owner is not None:
             query = query.where(keys.c.owner == owner)
@@ -78,11 +77,12 @@ class KeyTable:
     async def revoke(
         self, id: str, at: float, *, owner: str | None = None, made_by: str | None = None
     ) -> tuple[Key, ...]:
-        """Revoke a key at `at` (Unix seconds), and every key that it made, directly or by others.
+        """Revoke a key at `at` (Unix seconds), and every key that it created, directly or
+        indirectly.
 
-        Returns the key first, then those that were revoked with it now. A key that was revoked
-        before keeps its time. Empty when there is no such key, or not of this `owner` or maker,
-        where one is given.
+        Returns the key, followed by the keys revoked with it now. Keys that were revoked before
+        keep their time. Returns nothing if the key does not exist, or is not of the given `owner`
+        or maker.
         """
         number = _number(id)
         if number is None:
@@ -95,7 +95,7 @@ class KeyTable:
             if (await connection.execute(select(keys.c.id).where(*those))).one_or_none() is None:
                 return ()
             tree = select(keys.c.id).where(keys.c.id == number).cte("made", recursive=True)
-            # UNION, not UNION ALL: a loop of makers, which only a hand could write, ends.
+            # UNION, not UNION ALL: it ends even if rows edited by hand form a loop of makers.
             tree = tree.union(select(keys.c.id).where(keys.c.made_by == cast(tree.c.id, Text)))
             done = await connection.execute(
                 update(keys)
@@ -110,15 +110,15 @@ class KeyTable:
         return (_key_of(first), *(each for each in ended if each.id != str(number)))
 
     async def revision(self) -> int:
-        """A number that grows with every change of a key, by whichever process."""
+        """Return a number that grows with every change of a key by any process."""
         async with self._connections.reading() as connection:
             value: int = (await connection.execute(select(key_revision.c.value))).scalar_one()
         return value
 
 
 async def _in_turn(connection: AsyncConnection) -> None:
-    """Wait until no other transaction changes keys. Else one could make a key while another
-    revokes its maker, and neither would see the other's. SQLite has one writer at a time anyway."""
+    """Wait until no other transaction changes keys. Otherwise one could create a key while another
+    revokes its maker, and neither would see the other. SQLite has only one writer at a time."""
     await connection.execute(select(key_revision.c.value).with_for_update())
 
 
@@ -126,7 +126,7 @@ _CHANGED = update(key_revision).values(value=key_revision.c.value + 1)
 
 
 def _number(id: str) -> int | None:
-    """The number that an id of this store is."""
+    """Return the number that an id of this store stands for."""
     if not (id.isascii() and id.isdigit() and len(id) <= 10) or id.startswith("0"):
         return None
     number = int(id)

@@ -1,6 +1,6 @@
-"""The tables. Times are Unix seconds, durations seconds.
+"""Define the tables. Times are Unix seconds, durations seconds.
 
-What is here and what the migrations make is the same; a test compares them.
+The migrations create the same tables; a test compares them.
 """
 
 from sqlalchemy import (
@@ -22,7 +22,7 @@ __all__ = ["key_revision", "keys", "metadata", "usage", "usage_content"]
 metadata = MetaData()
 
 _LONG = BigInteger().with_variant(Integer, "sqlite")
-"""SQLite numbers rows by itself only in a column of exactly this type; it has 64 bits there too."""
+"""SQLite assigns row numbers only in a column of exactly this type, which has 64 bits too."""
 
 keys = Table(
     "keys",
@@ -40,9 +40,9 @@ keys = Table(
     Column("expires", Double),
     Column("revoked", Double),
     Column("made_by", Text, index=True),
-    sqlite_autoincrement=True,  # an id never means another key, for usage is kept under it
+    sqlite_autoincrement=True,  # ids are never reused, because usage refers to them
 )
-"""Keys: see `olla.access.keys.Key`. None is ever deleted."""
+"""Keys: see `olla.access.keys.Key`. Rows are never deleted."""
 
 key_revision = Table(
     "key_revision",
@@ -50,7 +50,7 @@ key_revision = Table(
     Column("only", Integer, primary_key=True, autoincrement=False),
     Column("value", BigInteger, nullable=False),
 )
-"""One row. Its value grows with every change of `keys`, in the same transaction."""
+"""One row, whose value grows with every change of `keys` in the same transaction."""
 
 usage = Table(
     "usage",
@@ -78,7 +78,7 @@ usage = Table(
     Index("ix_usage_caller_at", "caller", "at"),
     Index("ix_usage_owner_at", "owner", "at"),
 )
-"""One row a request: see `olla.store.usage.UsageRow`."""
+"""One row per request: see `olla.store.usage.UsageRow`."""
 
 usage_content = Table(
     "usage_content",
@@ -89,4 +89,4 @@ usage_content = Table(
     Column("request", Text, nullable=False),
     Column("answer", Text, nullable=False),
 )
-"""What was asked and answered; only of requests whose content was to be kept."""
+"""Prompts and responses, only of requests whose content is recorded."""

@@ -1,6 +1,6 @@
-"""Brings a database to the version that this code knows.
+"""Upgrade a database to the schema version of this code.
 
-Several routers may start at once: the first makes what is missing while the others wait.
+Several routers may start at once: the first one upgrades while the others wait.
 """
 
 from pathlib import Path
@@ -18,11 +18,11 @@ __all__ = ["migrate", "migration_config"]
 
 _MIGRATING_SECONDS_MAX = 120.0
 _LOCK = 0x6F6C6C61
-"""The number of PostgreSQL's advisory lock: "olla"."""
+"""The key of PostgreSQL's advisory lock: "olla" in ASCII."""
 
 
 async def migrate(connections: Connections) -> None:
-    """Bring the database to the newest version; nothing is done to one that is there already.
+    """Upgrade the database to the newest version, if it is older.
 
     Raises:
         StoreError: the database is newer than this code, or cannot be changed.
@@ -30,7 +30,7 @@ async def migrate(connections: Connections) -> None:
     async with connections.reading() as connection:
         if await connection.run_sync(_is_current):
             return
-    # SQLite: a writing transaction is the lock.
+    # SQLite: the write transaction is the lock.
     async with connections.writing(_MIGRATING_SECONDS_MAX) as connection:
         if connection.dialect.name == "postgresql":
             await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
@@ -38,7 +38,7 @@ async def migrate(connections: Connections) -> None:
 
 
 def migration_config(connection: Connection) -> Config:
-    """Alembic's configuration for a connection, without a file."""
+    """Return Alembic's configuration for a connection, without a file."""
     config = Config()
     folder = str(Path(migrations.__file__).parent)
     config.set_main_option("script_location", folder.replace("%", "%%"))

@@ -1,4 +1,4 @@
-"""What was used, as it is kept: one row a request, and sums over rows."""
+"""Store usage: one row per request, and sums over rows."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from olla.store.schema import usage, usage_content
 __all__ = ["UsageRow", "UsageSum", "UsageTable", "row_of"]
 
 _TEXT_CHARACTERS_MAX = 256
-"""Of what a client or an endpoint chooses, so much is kept."""
+"""Characters that are stored of a text which a client or an endpoint chooses."""
 _TOKENS_MAX = 2**31 - 1
 _FORGOTTEN_AT_ONCE = 2000
 
@@ -20,13 +20,12 @@ _FORGOTTEN_AT_ONCE = 2000
 class UsageRow(msgspec.Struct, frozen=True):
     """One request.
 
-    `at` is when its answer ended (Unix seconds), `caller` what limits and usage are counted under
-    (`key:1`, `static:ci`, `addr:10.0.0.1`), `status` the HTTP status, `failure` the kind of
-    `olla.failures.Kind` or None. Texts are empty where there was nothing: no model, no endpoint,
-    no key. Token counts and durations (seconds; waited in olla, to the first byte, in all) are
-    None where nothing was reported or it did not come to that; `estimated` says that olla has
-    counted the tokens itself. `content` is what was asked and answered, where that is kept; it is
-    written, but not read back with the row.
+    `at` is the end of its response (Unix seconds). Limits and usage count under `caller` (`key:1`,
+    `static:ci`, `addr:10.0.0.1`). `status` is the HTTP status, `failure` a value of
+    `olla.failures.Kind` or None. Texts are empty if there is no model, endpoint or key. Token
+    counts and durations (seconds: in the queue, to the first byte, total) are None if unknown.
+    `estimated`: olla estimated the token counts. `content` is prompt and response, if they are
+    recorded; it is written, but not read back with the row.
     """
 
     at: float
@@ -52,7 +51,7 @@ class UsageRow(msgspec.Struct, frozen=True):
 
 
 class UsageSum(msgspec.Struct, frozen=True):
-    """What requests of one caller, owner, model or endpoint (`of`) come to."""
+    """The sum over the requests of one caller, owner, model or endpoint (`of`)."""
 
     of: str
     requests: int
@@ -67,7 +66,8 @@ _GROUPS = {name: usage.c[name] for name in ("caller", "owner", "model", "endpoin
 
 
 def row_of(record: RequestRecord) -> UsageRow:
-    """The row of a finished request. Whatever was in it, the databases take the row."""
+    """Return the row of a finished request. Every database accepts it, whatever the record
+    contains."""
     started, first_byte = record.started, record.first_byte
     total = record.ended - started
     failure, content = record.failure, record.content
@@ -96,11 +96,11 @@ def row_of(record: RequestRecord) -> UsageRow:
 
 
 class UsageTable:
-    """The rows. Every method raises `StoreError` when the database does not do it."""
+    """The rows. Every method raises `StoreError` if the database fails."""
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
-        # Rows go to the driver as they are: SQLAlchemy's own way costs more than writing them.
+        # Rows are passed to the driver directly: SQLAlchemy's own way costs more than the write.
         dialect = connections.dialect
         names = [column.name for column in _COLUMNS]
         self._add = str(usage.insert().inline().compile(dialect=dialect, column_keys=names))
@@ -111,7 +111,7 @@ class UsageTable:
         )
 
     async def add(self, rows: Sequence[UsageRow]) -> None:
-        """Write rows: all of them or, when it raises, none."""
+        """Write all rows, or none if it raises."""
         if not rows:
             return
         values = [msgspec.structs.astuple(row)[:-1] for row in rows]
@@ -126,7 +126,7 @@ class UsageTable:
     async def recent(
         self, limit: int, *, owner: str | None = None, before: float | None = None
     ) -> list[UsageRow]:
-        """The newest rows, newest first: of an owner, or that ended before a time, where given."""
+        """Return the newest rows first: of an owner, or that ended before a time, if given."""
         query = select(*_COLUMNS).order_by(usage.c.at.desc(), usage.c.id.desc()).limit(limit)
         if owner is not None:
             query = query.where(usage.c.owner == owner)
@@ -136,7 +136,7 @@ class UsageTable:
             return [UsageRow(*row) for row in await connection.execute(query)]
 
     async def content(self, request_id: str) -> tuple[str, str] | None:
-        """What was asked and answered in the newest request of this id, if it was kept."""
+        """Return prompt and response of the newest request with this id, if they were recorded."""
         query = (
             select(usage_content.c.request, usage_content.c.answer)
             .where(usage_content.c.request_id == request_id)
@@ -148,19 +148,19 @@ class UsageTable:
         return None if row is None else (row.request, row.answer)
 
     async def tokens_since(self, since: float) -> dict[str, int]:
-        """Tokens in prompts and answers that ended at `since` or later, by caller."""
+        """Return the tokens of requests that ended at `since` or later, by caller."""
         tokens = _sum("prompt_tokens") + _sum("output_tokens")
         query = select(usage.c.caller, tokens).where(usage.c.at >= since).group_by(usage.c.caller)
         async with self._connections.reading() as connection:
             return {caller: int(total) for caller, total in await connection.execute(query)}
 
     async def summary(self, since: float, until: float, *, by: str) -> list[UsageSum]:
-        """What ended from `since` to before `until`, most tokens first.
+        """Sum the requests that ended from `since` to before `until`, most tokens first.
 
-        `by` is what is summed under: caller, owner, model or endpoint.
+        `by` is the column to group by: caller, owner, model or endpoint.
 
         Raises:
-            ValueError: `by` is something else.
+            ValueError: `by` is another column.
         """
         if by not in _GROUPS:
             raise ValueError(f"by must be one of {', '.join(_GROUPS)}")
@@ -178,16 +178,16 @@ class UsageTable:
             ]
 
     async def total(self) -> int:
-        """How many requests are kept."""
+        """Return the number of stored requests."""
         async with self._connections.reading() as connection:
             query = select(func.count()).select_from(usage)
             count: int = (await connection.execute(query)).scalar_one()
         return count
 
     async def forget(self, before: float) -> int:
-        """Delete what ended before a time (Unix seconds); how many requests that were.
+        """Delete requests that ended before a time (Unix seconds), and return their number.
 
-        It goes in pieces, so that nobody who writes waits long.
+        Rows are deleted in batches, so that writers wait only briefly.
         """
         await self._forget(usage_content, before)
         return await self._forget(usage, before)
@@ -208,8 +208,8 @@ def _sum(name: str) -> ColumnElement[int]:
 
 
 def _text(text: str) -> str:
-    # What can be printed has neither NUL, which PostgreSQL does not take, nor halves of surrogate
-    # pairs, which nobody takes.
+    # Printable text contains neither NUL, which PostgreSQL rejects, nor half surrogate pairs, which
+    # every database rejects.
     text = text[:_TEXT_CHARACTERS_MAX]
     return text if text.isprintable() else _storable(text)
 

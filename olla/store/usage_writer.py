@@ -1,7 +1,7 @@
-"""Records requests in the store, without any of them waiting for it.
+"""Record requests in the store without delaying them.
 
-A record is put into a list, and a task of its own makes rows and writes them, many at a time.
-A store that does not take them stops no request: it is tried again until it does.
+Records are appended to a list. A task converts them to rows and writes them in batches. If the
+store fails, the task retries until it succeeds; requests continue.
 """
 
 import asyncio
@@ -24,43 +24,42 @@ _BACK_OFF_MAX = 30.0
 _FORGETTING_EVERY = 3600.0
 
 Wait = Callable[[asyncio.Event, float], Awaitable[None]]
-"""Waits for an event, but so many seconds at most."""
+"""Waits for an event, with a time limit in seconds."""
 
 
 class UsageSink(Protocol):
-    """Where rows go: `olla.store.usage.UsageTable`."""
+    """The target of rows: `olla.store.usage.UsageTable`."""
 
     async def add(self, rows: Sequence[UsageRow]) -> None:
-        """Write rows: all of them or, when it raises, none."""
+        """Write all rows, or none if it raises."""
         ...
 
     async def forget(self, before: float) -> int:
-        """Delete what ended before a time (Unix seconds); how many requests that were."""
+        """Delete requests that ended before a time (Unix seconds), and return their number."""
         ...
 
 
 class UsageStore(Protocol):
-    """What has the rows: `olla.store.database.Store`."""
+    """The owner of the rows: `olla.store.database.Store`."""
 
     @property
     def usage(self) -> UsageSink:
-        """Where they go."""
+        """The target of rows."""
         ...
 
 
 class UsageWriter:
-    """A sink that writes each record into the store.
+    """A sink that writes each record to the store.
 
-    Records leave `interval` seconds after the last writing, or when `batch` have gathered. What
-    came within `interval` is what a process that is killed loses at most, as long as the store
-    takes what it is given. When it does not, the batch is kept and tried again after a second,
-    two, four and so on up to thirty. `pending_max` records wait at most, and `content_max`
-    characters of content (of Unicode: up to four bytes each); the newest that find no room are
-    not recorded, and counted in `lost`. What ended more than `retention` seconds ago is deleted at
-    the start and every hour.
+    Records are written `interval` seconds after the previous write, or as soon as `batch` are
+    pending. A killed process therefore loses at most the records of one `interval`, as long as the
+    store works. If a write fails, the batch is kept and retried after one second, two, four, and so
+    on up to thirty. At most `pending_max` records and `content_max` characters of content (of
+    Unicode: up to four bytes each) wait; newer records are dropped and counted in `lost`. Requests
+    that ended more than `retention` seconds ago are deleted at the start and every hour.
 
-    A batch is one transaction, so a row is written once; only of a connection that breaks while
-    the database confirms is it not known whether the batch was kept, and it is written again.
+    A batch is one transaction, so a row is written once. If the connection breaks during the
+    commit, the outcome is unknown, and the batch is written again.
     """
 
     def __init__(
@@ -76,13 +75,13 @@ class UsageWriter:
         content_max: int = 33_554_432,
         wait: Wait | None = None,
     ) -> None:
-        """`wait` is how it waits, for tests; `retention` None keeps everything."""
+        """`wait`: how to wait, for tests; `retention`: None keeps all rows."""
         self.written = 0
-        """Records that are in the store."""
+        """Records written to the store."""
         self.lost = 0
-        """Records that were not, and will not be."""
+        """Records dropped for good."""
         self.failing: str | None = None
-        """Why the store does not take records; None while it does."""
+        """Why the store rejects records; None while it works."""
         self._usage = store.usage
         self._logger = logger
         self._clock = clock
@@ -94,19 +93,19 @@ class UsageWriter:
         self._wait = wait or _wait
         self._pending: list[RequestRecord] = []
         self._lost_before = 0
-        """What had been lost when the store began to fail."""
+        """The value of `lost` when the store began to fail."""
         self._back_off = _BACK_OFF_MIN
         self._writing = asyncio.Lock()
         self._due = asyncio.Event()
-        """A batch is full, or it is the last."""
+        """Set if a batch is full, or at the last write."""
         self._again = asyncio.Event()
-        """What failed is to be tried at once."""
+        """Set to retry a failed batch at once."""
         self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def pending(self) -> int:
-        """How many records wait to be written, those included that are being written."""
+        """The number of pending records, including those being written."""
         return len(self._pending)
 
     def __call__(self, record: RequestRecord) -> None:
@@ -126,15 +125,15 @@ class UsageWriter:
             self._due.set()
 
     def start(self) -> None:
-        """Begin to write, in the running loop."""
+        """Start to write, in the running loop."""
         self._tasks = [spawn(self._write_on())]
         if self._retention is not None:
             self._tasks.append(spawn(self._forget_on(self._retention)))
 
     async def stop(self, timeout: float) -> None:
-        """Write what is left, in so many seconds at most; what comes later is lost.
+        """Write pending records within a time limit in seconds. Later records are lost.
 
-        What could not be written by then is counted as lost, and the log says how many.
+        Records that could not be written are counted as lost and logged.
         """
         self._stopping = True
         self._room = 0
@@ -157,7 +156,7 @@ class UsageWriter:
             self._pending.clear()
 
     async def leave(self) -> list[RequestRecord]:
-        """End at once, writing nothing more; returns what waits to be written."""
+        """Stop at once without writing, and return the pending records."""
         tasks, self._tasks = self._tasks, []
         for task in tasks:
             task.cancel()
@@ -166,25 +165,25 @@ class UsageWriter:
         return left
 
     async def flush(self) -> None:
-        """Write what has gathered so far.
+        """Write the pending records.
 
         Raises:
-            StoreError: the store does not take it; it stays, and is tried again.
+            StoreError: the store failed. The records are kept and retried.
         """
         async with self._writing:
             left = len(self._pending)
             while left > 0:
-                # A loop that is busy lets few transactions through: a backlog goes in few.
+                # A busy loop completes few transactions: a backlog is written in few large ones.
                 left -= await self._write_batch(min(left, _BACKLOG_BATCHES * self._batch))
 
     async def _write_batch(self, size: int) -> int:
         records = self._pending[:size]
         try:
             await self._usage.add([row_of(record) for record in records])
-        except Exception as error:  # whatever it was: recording goes on, and says what is wrong
+        except Exception as error:  # recording continues after any error, and reports it
             self._fail(str(error))
             raise
-        # Only now: what is being written counts as pending, and stays when it fails.
+        # Records count as pending until they are written.
         del self._pending[:size]
         self._content_room += sum(map(_size, records))
         self.written += size
@@ -195,12 +194,12 @@ class UsageWriter:
         while True:
             if self.failing is None:
                 await self._wait(self._due, self._interval)
-            else:  # a full batch is no reason to ask sooner
+            else:  # a full batch must not shorten the pause
                 await self._wait(self._again, self._back_off)
                 self._again.clear()
                 self._back_off = min(self._back_off * 2, _BACK_OFF_MAX)
             self._due.clear()
-            with suppress(Exception):  # `failing` has it
+            with suppress(Exception):  # `failing` stores the error
                 await self.flush()
                 if self._stopping:
                     return

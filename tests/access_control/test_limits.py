@@ -255,8 +255,8 @@ async def test_a_rejection_for_reserved_tokens_explains_the_reservation(
         message = (await response.json())["error"]
     assert response.status == 429
     assert "this request reserves 500 tokens" in message
-    assert "1024 where it names no maximum" in message
-    assert f"{left} are left" in message
-    assert "Set num_predict" in message
+    assert "1024 if it sets no maximum" in message
+    assert f"only {left} are left" in message
+    assert "Lower num_predict" in message
     modest = {**GENERATE, "options": {"num_predict": 50}}
     assert (await post(session, fleet, modest)).status == 200

@@ -128,7 +128,7 @@ def expects_rejection(fleet: Fleet, method: str, path: str, caller: Caller | Non
     """Return whether the caller lacks the right; None if the path or method does not exist."""
     if path == "*" and method != "OPTIONS":
         return None
-    route = fleet.app.downstream.internal_routes.own(path)
+    route = fleet.app.downstream.internal_routes.find(path)
     if route is not None:
         if route.right is None:
             return False

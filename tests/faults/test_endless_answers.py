@@ -21,7 +21,7 @@ MESSAGES = {"messages": [{"role": "user", "content": "hi"}], "model": MODEL}
 @pytest.fixture(autouse=True)
 def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lower the bounds, so that tests reach them soon."""
-    monkeypatch.setattr(subrequest, "ANSWER_MAX", 300_000)
+    monkeypatch.setattr(subrequest, "RESPONSE_MAX", 300_000)
     monkeypatch.setattr(subrequest, "LINE_MAX", 100_000)
 
 
@@ -114,7 +114,7 @@ async def test_an_endless_stream_is_forwarded_as_long_as_it_is_read() -> None:
             lines = 0
             async for _line in response.content:
                 lines += 1
-                if lines * len(PIECE) > 3 * subrequest.ANSWER_MAX:
+                if lines * len(PIECE) > 3 * subrequest.RESPONSE_MAX:
                     break
         async with asyncio.timeout(10):
             await endless.hung_up.wait()

@@ -14,10 +14,10 @@ MODEL, OTHER = "llama3.2:latest", "mistral:latest"
 
 def impatient(fleet: Fleet) -> Fleet:
     """Make the stall detector check often and suspect soon."""
-    confirming = fleet.app.stall_detector
-    confirming.interval = confirming.again_first = 0.05
-    confirming.timeout = 0.3
-    confirming.patience = Patience(least=0.3, times=0.0)
+    detector = fleet.app.stall_detector
+    detector.interval = detector.retry_first = 0.05
+    detector.timeout = 0.3
+    detector.patience = Patience(least=0.3, times=0.0)
     return fleet
 
 
@@ -68,22 +68,22 @@ async def test_requests_on_a_stuck_model_fail_over() -> None:
         traffic.cancel()
         await asyncio.gather(traffic, return_exceptions=True)
         assert "model stuck" in fleet.log.getvalue()
-        assert "model moves again" in fleet.log.getvalue()
+        assert "model responds again" in fleet.log.getvalue()
         await fleet.check_clean()
 
 
 async def test_a_fault_in_a_check_does_not_stop_the_detector() -> None:
     """The next check runs as scheduled."""
     async with Fleet({"a": (MODEL,)}) as fleet:
-        confirming = fleet.app.stall_detector
-        await confirming.stop()
+        detector = fleet.app.stall_detector
+        await detector.stop()
         checks: asyncio.Queue[None] = asyncio.Queue()
 
         def broken() -> list[Progress]:
             checks.put_nowait(None)
             raise RuntimeError("a fault in olla")
 
-        confirming._moving = broken
+        detector._in_flight = broken
         impatient(fleet).app.stall_detector.start()
         async with asyncio.timeout(10):
             for _ in range(3):

@@ -115,7 +115,7 @@ def test_the_javascript_example_generates(base: str) -> None:
 @pytest.mark.parametrize(
     ("headers", "words"),
     [
-        ({}, "an API key is needed"),
+        ({}, "an API key is required"),
         ({"Authorization": "Bearer another-key"}, "Invalid API key"),
         ({"Authorization": f"Basic {KEY}"}, "API key"),
         ({"X-API-Key": "oa-nobody"}, "Invalid API key"),

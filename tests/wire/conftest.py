@@ -256,7 +256,7 @@ class Router:
                 [ScopeSpec(p.name, p.prefixes, p.dialects) for p in PROFILES.values()],
                 root_enabled=True,
             ),
-            own={},
+            routes={},
             operations={},
             head_max=65536,
             timeouts=options.client_timeouts(),

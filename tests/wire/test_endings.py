@@ -221,7 +221,7 @@ async def test_a_client_that_does_not_read_holds_a_broken_response_briefly(
     make_router: MakeRouter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It loses what it has not read by then, and the reset shows it."""
-    monkeypatch.setattr(aiohttp_internals, "_PARTING_SECONDS_MAX", 0.3)
+    monkeypatch.setattr(aiohttp_internals, "_RESET_WAIT_MAX", 0.3)
     router = await make_router()
     size = 16 * 1024 * 1024
 

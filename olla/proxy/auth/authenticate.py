@@ -1,7 +1,7 @@
-"""Authenticates callers and charges their limits: the shell around `access`.
+"""Authenticate callers and charge their quotas: the shell around `access`.
 
-`identify` finds the caller of a request by its key, a `Quota` charges its limits and settles them.
-Nothing waits, except in routers that share their limits.
+`Authenticator.identify` finds the caller of a request by its key. A `Quota` charges the caller's
+limits and settles them. Only routers that share their limits have to wait for a charge.
 """
 
 import asyncio
@@ -24,42 +24,45 @@ from olla.tasks import report, spawn
 
 __all__ = ["Authenticator", "Quota", "Shared", "SurfaceQuota"]
 
-_NOTHING: Mapping[str, tuple[Limit, ...]] = {}
-_HIDES: Final = {name: frozenset({name}) for name in (b"authorization", b"x-api-key")}
+_NO_TIERS: Mapping[str, tuple[Limit, ...]] = {}
+_KEY_FIELDS: Final = {name: frozenset({name}) for name in (b"authorization", b"x-api-key")}
 _ADDRESSES_MAX = 10_000
 _FIELDS = b"X-RateLimit-Limit: %d\r\nX-RateLimit-Remaining: %d\r\nX-RateLimit-Reset: %d\r\n"
 _REQUESTS: Final = LimitKind.REQUESTS
 _CONCURRENT: Final = LimitKind.CONCURRENT
-_OF_TOKENS: Final = frozenset({LimitKind.TOKENS, LimitKind.DAILY})
+_TOKEN_KINDS: Final = frozenset({LimitKind.TOKENS, LimitKind.DAILY})
 
 
 class Shared(Protocol):
-    """Limits that several routers share."""
+    """Charges limits that several routers share."""
 
     async def charge(self, account: Account, tokens: int) -> Charge:
-        """Charge one request, whatever router it comes to. Does not raise."""
+        """Charge one request against the limits shared by all routers. Does not raise."""
         ...
 
     async def recharge(self, charge: Charge, tokens: int) -> Charge:
-        """Charge it by another estimate. Does not raise."""
+        """Replace a charge by one with another token estimate. Does not raise."""
         ...
 
     def settle(self, charge: Charge, tokens: int) -> None:
-        """It has ended."""
+        """Settle a finished request with the tokens that it used."""
         ...
 
 
 class SurfaceQuota:
-    """What a surface brings of its own: its name, the limits of tiers of which the configuration
-    says nothing (None: limits of tiers do not count there), and whether `X-RateLimit-Reset` is a
-    Unix time (else seconds)."""
+    """The quota settings of a surface.
+
+    `tiers` has the limits of tiers that the configuration does not mention; with None, tier limits
+    do not apply to the surface. `unix_reset` makes `X-RateLimit-Reset` a Unix time instead of
+    seconds.
+    """
 
     __slots__ = ("name", "tiers", "unix_reset")
 
     def __init__(
         self,
         name: str = "",
-        tiers: Mapping[str, tuple[Limit, ...]] | None = _NOTHING,
+        tiers: Mapping[str, tuple[Limit, ...]] | None = _NO_TIERS,
         *,
         unix_reset: bool = False,
     ) -> None:
@@ -68,11 +71,11 @@ class SurfaceQuota:
         self.unix_reset = unix_reset
 
 
-_PLAIN: Final = SurfaceQuota()
+_DEFAULT_QUOTA: Final = SurfaceQuota()
 
 
 class Authenticator:
-    """Authenticates requests, and opens the accounts that they are charged to."""
+    """Authenticates requests and opens the accounts that they are charged to."""
 
     def __init__(
         self,
@@ -83,50 +86,55 @@ class Authenticator:
         *,
         exceeded: Callable[[str, bool], None],
     ) -> None:
-        """`exceeded` is told the name of each limit that somebody has reached, and whether it was
-        one that only watches."""
+        """`exceeded` is called with the name of each limit that a caller reaches, and with whether
+        that limit is only observed instead of enforced."""
         self.keyring = keyring
         self._policy = policy
         self.limiter = limiter
         self.clock = clock
         self.exceeded = exceeded
         self.shared: Shared | None = None
-        """Charges for all routers, where they share."""
+        """Charges the limits that routers share; None if they do not share any."""
         self.renew: Callable[[], Awaitable[None]] | None = None
-        """Reads the store's keys again, where there is a store."""
+        """Reads the store's keys again; None without a store."""
         self._addresses: dict[str, Caller] = {}
 
     @property
     def policy(self) -> AccessPolicy:
-        """The rules in force."""
+        """The access policy in force."""
         return self._policy
 
     def adopt(self, policy: AccessPolicy) -> None:
-        """Go by other rules from now on."""
+        """Apply another policy from now on."""
         self._policy = policy
-        self._addresses.clear()  # anonymous callers have their rights from it
+        self._addresses.clear()  # the rights of anonymous callers come from the policy
 
     def identify(self, incoming: IncomingRequest, *, strict: bool = False) -> Caller:
-        """The caller of a request. `strict`: refuse unknown keys even where no keys are in use.
+        """Return the caller of a request.
+
+        If several keys are sent, the first valid one is used. `strict` rejects unknown keys even
+        if the configuration does not use keys.
 
         Raises:
-            UnknownKey: it shows a key that is not known here.
-            Failed: its key is revoked or expired, or it shows none and keys are required.
+            UnknownKey: the request has a key that this router does not know.
+            Failed: the key is revoked or expired, or it is missing although keys are required.
         """
-        shown = incoming.credentials
+        credentials = incoming.credentials
         policy = self._policy
-        if shown:
+        if credentials:
             found: Caller | None = None
             refusal: Failure | None = None
-            unknown = shown[0][1]
-            for field, key in shown:
+            unknown = credentials[0][1]
+            for field, key in credentials:
                 caller = self.keyring.find(key)
                 if caller is None:
                     if not key.startswith(KEY_PREFIX):
                         continue
-                    unknown = key  # of several, the one that has to be one of ours
+                    unknown = key  # of several, report the one that has olla's prefix
                 hidden = incoming.hidden
-                incoming.hidden = _HIDES[field] if hidden is None else hidden | _HIDES[field]
+                incoming.hidden = (
+                    _KEY_FIELDS[field] if hidden is None else hidden | _KEY_FIELDS[field]
+                )
                 if caller is not None and found is None:
                     refused = self.keyring.refusal(caller, self.clock.wall())
                     if refused is None:
@@ -144,33 +152,39 @@ class Authenticator:
         return self.anonymous(incoming)
 
     def quota(
-        self, caller: Caller, category: str, incoming: IncomingRequest, own: SurfaceQuota = _PLAIN
+        self,
+        caller: Caller,
+        category: str,
+        incoming: IncomingRequest,
+        surface: SurfaceQuota = _DEFAULT_QUOTA,
     ) -> "Quota":
-        """A caller's request in a category, not charged yet."""
-        limits = self._policy.limits(caller, category, own.tiers, own.name)
+        """Return the uncharged quota of a caller's request in a category."""
+        limits = self._policy.limits(caller, category, surface.tiers, surface.name)
         account = None
         if limits:
             clock = self.clock
             account = self.limiter.account(
                 caller.account,
-                category + own.name,
+                category + surface.name,
                 limits,
                 clock.now(),
                 clock.wall(),
                 self.anonymous(incoming).id if self._policy.per_address else "",
             )
-        return Quota(self, caller, account, own.unix_reset)
+        return Quota(self, caller, account, surface.unix_reset)
 
     def quota_of_rejected(
-        self, incoming: IncomingRequest, category: str, own: SurfaceQuota = _PLAIN
+        self, incoming: IncomingRequest, category: str, surface: SurfaceQuota = _DEFAULT_QUOTA
     ) -> "Quota":
-        """The visit of a rejected request: it counts against its key if that is known, else
-        against its address."""
+        """Return the quota of a rejected request: of its key if that is known, else of the client's
+        address."""
         known = [caller for _, key in incoming.credentials if (caller := self.keyring.find(key))]
-        return self.quota(known[0] if known else self.anonymous(incoming), category, incoming, own)
+        return self.quota(
+            known[0] if known else self.anonymous(incoming), category, incoming, surface
+        )
 
     def anonymous(self, incoming: IncomingRequest) -> Caller:
-        """The caller by its address alone, whatever key it shows."""
+        """Return the caller by its address alone, ignoring any key."""
         address = self._address(incoming)
         known = self._addresses.get(address)
         if known is None:
@@ -187,9 +201,17 @@ class Authenticator:
 
 
 class Quota:
-    """One request of a caller, with what it is charged."""
+    """Charges one request of a caller and settles the charge at its end."""
 
-    __slots__ = ("_charge", "_dated", "_left", "_task", "account", "authenticator", "caller")
+    __slots__ = (
+        "_charge",
+        "_settled",
+        "_task",
+        "_unix_reset",
+        "account",
+        "authenticator",
+        "caller",
+    )
 
     def __init__(
         self, authenticator: Authenticator, caller: Caller, account: Account | None, unix: bool
@@ -197,13 +219,13 @@ class Quota:
         self.caller = caller
         self.account = account
         self.authenticator = authenticator
-        self._dated = unix
+        self._unix_reset = unix
         self._charge: Charge | None = None
         self._task: asyncio.Task[None] | None = None
-        self._left = False
+        self._settled = False
 
-    def note(self, record: RequestRecord) -> None:
-        """Write down who asks."""
+    def annotate(self, record: RequestRecord) -> None:
+        """Write the caller, its tier and the key owner into the record."""
         caller = self.caller
         record.caller = caller.id
         record.tier = caller.tier
@@ -212,143 +234,150 @@ class Quota:
             record.owner = key.owner
             record.key_name = key.name
 
-    def pay(self, features: Features | None, then: Callable[[Failure | None], None]) -> None:
-        """Charge it, or correct what was reserved, and call back with the refusal or None: at
-        once, unless routers share their limits.
+    def charge(self, features: Features | None, callback: Callable[[Failure | None], None]) -> None:
+        """Charge the request, or correct its reservation. Calls `callback` with the rejection or
+        None.
 
-        `features` of what it asks a model for, None where that is not known.
+        The callback runs at once, unless routers share their limits. `features` describe the
+        model request; None if they are not known.
         """
         account = self.account
         if account is None:
-            then(None)
+            callback(None)
             return
         tokens = 0
         if account.counts_tokens and features is not None:
             tokens = reserve(
                 account.limits, features.prompt_tokens, features.prompt_bytes, features.output_max
             )
-        self._take(account, tokens, then)
+        self._charge_or_recharge(account, tokens, callback)
 
-    def reserve(self, length: int | None, then: Callable[[Failure | None], None]) -> None:
-        """Charge it before its body is read, of `length` bytes where that is known, and call back
-        as `pay` does, which has to follow."""
+    def reserve(self, length: int | None, callback: Callable[[Failure | None], None]) -> None:
+        """Charge the request before its body is read, then call back as `charge` does.
+
+        `length` is the body's bytes, None if unknown. `charge` has to follow once the body is read.
+        """
         account = self.account
         if account is None:
-            then(None)
+            callback(None)
         else:
-            self._take(account, self._estimate(account, length), then)
+            self._charge_or_recharge(account, self._estimate(account, length), callback)
 
-    async def reserved(self, length: int | None) -> None:
-        """The same as `reserve`, unless it was charged before.
-
-        Raises:
-            Failed: a limit is reached.
-        """
-        account = self.account
-        if account is not None and self._charge is None:
-            await self._taken(account, self._estimate(account, length))
-
-    async def paid(self) -> None:
-        """Charge a request that asks nothing of a model, if it was not charged before.
+    async def ensure_reserved(self, length: int | None) -> None:
+        """Charge the request before its body is read, unless it was charged already.
 
         Raises:
             Failed: a limit is reached.
         """
         account = self.account
         if account is not None and self._charge is None:
-            await self._taken(account, 0)
+            await self._charge_async(account, self._estimate(account, length))
+
+    async def ensure_charged(self) -> None:
+        """Charge a request that uses no model, unless it was charged already.
+
+        Raises:
+            Failed: a limit is reached.
+        """
+        account = self.account
+        if account is not None and self._charge is None:
+            await self._charge_async(account, 0)
 
     def _estimate(self, account: Account, length: int | None) -> int:
-        """Tokens to reserve for a body that is still to come. No more than are left, but one: the
-        estimate alone refuses nobody as long as there are any."""
+        """Return the tokens to reserve for a body that has not been read yet.
+
+        The reservation is capped at the tokens that are left, and is at least one. So the estimate
+        alone never rejects a caller that has tokens left.
+        """
         if not account.counts_tokens:
             return 0
         clock = self.authenticator.clock
-        most = max(account.tokens_left(clock.now(), clock.wall()), 1)
-        return max(min(reserve(account.limits, 0.0, length or 0, 0.0), most), 1)
+        cap = max(account.tokens_left(clock.now(), clock.wall()), 1)
+        return max(min(reserve(account.limits, 0.0, length or 0, 0.0), cap), 1)
 
-    def _take(self, account: Account, tokens: int, then: Callable[[Failure | None], None]) -> None:
-        authenticator, before = self.authenticator, self._charge
-        if before is not None and before.tokens == tokens:
-            then(None)
+    def _charge_or_recharge(
+        self, account: Account, tokens: int, callback: Callable[[Failure | None], None]
+    ) -> None:
+        authenticator, previous = self.authenticator, self._charge
+        if previous is not None and previous.tokens == tokens:
+            callback(None)
         elif authenticator.shared is not None:
-            self._task = spawn(self._take_shared(authenticator.shared, account, tokens, then))
+            self._task = spawn(self._charge_shared(authenticator.shared, account, tokens, callback))
         else:
             clock = authenticator.clock
             now, wall = clock.now(), clock.wall()
-            if before is None:
+            if previous is None:
                 charge = authenticator.limiter.charge(account, tokens, now, wall)
             else:
-                charge = authenticator.limiter.recharge(before, tokens, now, wall)
-            then(self._charged(charge))
+                charge = authenticator.limiter.recharge(previous, tokens, now, wall)
+            callback(self._apply(charge))
 
-    async def _taken(self, account: Account, tokens: int) -> None:
+    async def _charge_async(self, account: Account, tokens: int) -> None:
         authenticator = self.authenticator
         if authenticator.shared is not None:
             charge = await authenticator.shared.charge(account, tokens)
         else:
             clock = authenticator.clock
             charge = authenticator.limiter.charge(account, tokens, clock.now(), clock.wall())
-        refused = self._charged(charge)
+        refused = self._apply(charge)
         if refused is not None:
             raise Failed(refused)
 
-    async def _take_shared(
+    async def _charge_shared(
         self,
         shared: Shared,
         account: Account,
         tokens: int,
-        then: Callable[[Failure | None], None],
+        callback: Callable[[Failure | None], None],
     ) -> None:
-        before = self._charge
+        previous = self._charge
         try:
-            if before is None:
+            if previous is None:
                 charge = await shared.charge(account, tokens)
             else:
-                charge = await shared.recharge(before, tokens)
-        except Exception as error:  # the limits are not known, and the client waits for an answer
+                charge = await shared.recharge(previous, tokens)
+        except Exception as error:  # the client still waits for an answer
             report(error)
-            then(Failure(Kind.INTERNAL, "the router failed at this request; its log has more"))
+            callback(Failure(Kind.INTERNAL, "the router failed at this request; its log has more"))
             return
         self._task = None
-        if self._left:
+        if self._settled:
             shared.settle(charge, 0)
         else:
-            then(self._charged(charge))
+            callback(self._apply(charge))
 
-    def _charged(self, charge: Charge) -> Failure | None:
-        before, self._charge = self._charge, charge
-        for over in charge.exceeded:
-            if before is None or over not in before.exceeded:
-                self.authenticator.exceeded(over.limit.name, True)
-        meter = charge.refused
-        if meter is None:
+    def _apply(self, charge: Charge) -> Failure | None:
+        previous, self._charge = self._charge, charge
+        for meter in charge.exceeded:
+            if previous is None or meter not in previous.exceeded:
+                self.authenticator.exceeded(meter.limit.name, True)
+        refusing = charge.refused
+        if refusing is None:
             return None
-        self.authenticator.exceeded(meter.limit.name, False)
+        self.authenticator.exceeded(refusing.limit.name, False)
         return Failure(
             Kind.LIMITED,
-            f"Rate limit exceeded: {_shown(meter.limit)} for this {_who(self.caller)} "
-            f"({meter.limit.name}){self._reservation(charge, meter)}; "
+            f"Rate limit exceeded: {_describe(refusing.limit)} for this {_credential(self.caller)} "
+            f"({refusing.limit.name}){self._reservation_hint(charge, refusing)}; "
             f"try again in {max(ceil(charge.retry_after), 1)} s",
             retry_after=charge.retry_after,
         )
 
-    def _reservation(self, charge: Charge, meter: Meter) -> str:
-        """What to change in a request that would fit if it reserved less; nothing where no such
-        request would fit."""
+    def _reservation_hint(self, charge: Charge, meter: Meter) -> str:
+        """Return advice for a request that would fit if it reserved fewer tokens, else ""."""
         clock = self.authenticator.clock
-        left = meter.left(clock.now(), clock.wall()) if meter.kind in _OF_TOKENS else 0
+        left = meter.left(clock.now(), clock.wall()) if meter.kind in _TOKEN_KINDS else 0
         if not 0 < left < charge.tokens:
             return ""
         return (
-            f": this request reserves {charge.tokens} tokens, for its prompt and the longest "
-            f"answer it allows ({OUTPUT_UNSAID} where it names no maximum), and {left} are left. "
-            "Set num_predict (max_tokens in OpenAI's and Anthropic's APIs) to less"
+            f": this request reserves {charge.tokens} tokens for its prompt and the longest answer "
+            f"it allows ({OUTPUT_UNSAID} if it sets no maximum), but only {left} are left. "
+            "Lower num_predict (max_tokens in OpenAI's and Anthropic's APIs)"
         )
 
     def settle(self, record: RequestRecord) -> None:
-        """It is over: take back what was reserved too much, or charge what was too little."""
-        self._left = True  # what is being charged is given back as soon as it is known
+        """Settle the finished request: refund the unused reservation, or charge the excess."""
+        self._settled = True  # a shared charge still in progress is refunded when it completes
         charge = self._charge
         if charge is None or not charge.held:
             return
@@ -362,20 +391,20 @@ class Quota:
             )
 
     def fields(self) -> bytes:
-        """`X-RateLimit-*` with their line ends; nothing where no limit holds."""
-        shown = self._standing()
-        return b"" if shown is None else _FIELDS % shown
+        """Return the `X-RateLimit-*` fields with their line ends; b"" if no limit applies."""
+        values = self._tightest()
+        return b"" if values is None else _FIELDS % values
 
     def headers(self) -> dict[str, str]:
-        """The same as fields of a response."""
-        shown = self._standing()
-        if shown is None:
+        """Return the `X-RateLimit-*` fields as a mapping; empty if no limit applies."""
+        values = self._tightest()
+        if values is None:
             return {}
         names = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
-        return {name: str(value) for name, value in zip(names, shown, strict=True)}
+        return {name: str(value) for name, value in zip(names, values, strict=True)}
 
-    def _standing(self) -> tuple[int, int, int] | None:
-        """Limit, what is left of it, and when all of it is back."""
+    def _tightest(self) -> tuple[int, int, int] | None:
+        """Return limit, remaining amount and reset of the tightest limit; None without limits."""
         account = self.account
         if account is None:
             return None
@@ -386,12 +415,12 @@ class Quota:
         meter = refused or account.tightest(now, wall)
         if meter is None:
             return None
-        most, reset = meter.limit.amount, meter.reset(now, wall)
-        left = min(meter.left(now, wall), most)
-        return most, left, int(wall + reset + 1) if self._dated else ceil(reset)
+        amount, reset = meter.limit.amount, meter.reset(now, wall)
+        left = min(meter.left(now, wall), amount)
+        return amount, left, int(wall + reset + 1) if self._unix_reset else ceil(reset)
 
 
-def _shown(limit: Limit) -> str:
+def _describe(limit: Limit) -> str:
     word = limit.kind.value.replace("_", " ")
     if limit.kind is _CONCURRENT:
         return f"{limit.amount} requests at a time"
@@ -399,5 +428,5 @@ def _shown(limit: Limit) -> str:
     return f"{limit.amount} {word}{burst}"
 
 
-def _who(caller: Caller) -> str:
+def _credential(caller: Caller) -> str:
     return "address" if caller.key is None else "key"

@@ -1,4 +1,4 @@
-"""Authorizes requests to the fleet, before their bodies are read."""
+"""Authorize requests to the fleet before their bodies are read."""
 
 from typing import Final
 
@@ -21,18 +21,20 @@ _OTHER: Final = Operation.OTHER
 _SHOWN_MAX = 100
 """Characters of a path in a refusal."""
 UNAUTHORIZED: Final = frozenset({401, 403})
-"""The statuses of refusals that count against the limits of the caller."""
+"""The statuses of rejections that are charged to the caller's quota."""
 
 
 def authorize(
     authenticator: Authenticator, incoming: IncomingRequest, target: Target, via: str | None
 ) -> Quota:
-    """The visit of a request that may go on. `via` is this router's own name in the `Via` field.
+    """Authenticate and authorize a request, and return its quota.
+
+    `via` is this router's name in the `Via` field, None to skip the loop check.
 
     Raises:
-        UnknownKey: it shows a key that is not known here; the store may know it.
-        Failed: its key is not accepted or has no right to it, it has come from this router itself,
-            or its body is encoded.
+        UnknownKey: the request has a key that this router does not know; the store may know it.
+        Failed: the key is rejected or lacks the right, the request comes from this router itself,
+            or its body has an unsupported coding.
     """
     caller = authenticator.identify(incoming)
     if not (incoming.plain and target.right in caller.rights) or target.operation is _OTHER:
@@ -42,10 +44,10 @@ def authorize(
 
 
 def require(caller: Caller, right: Right, what: str) -> None:
-    """Reject a caller without the right to `what`.
+    """Reject a caller that lacks `right`; `what` names the operation in the message.
 
     Raises:
-        Failed: it has not that right.
+        Failed: the caller lacks the right.
     """
     refusal = refuse(caller, right, what)
     if refusal is not None:
@@ -71,18 +73,18 @@ def _require_target(caller: Caller, incoming: IncomingRequest, target: Target) -
 def _check_fields(
     caller: Caller, incoming: IncomingRequest, target: Target, via: str | None
 ) -> None:
-    """Reject a request because of a header that olla itself obeys.
+    """Check the headers that olla acts on.
 
     Raises:
-        Failed: it has come from this router, names an endpoint without the right to do so, or its
-            body has a coding.
+        Failed: the request comes from this router, names an endpoint without the admin right, or
+            its body has an unsupported coding.
     """
-    own = incoming.header("Via") if via is not None else None
-    if own is not None and via is not None and via in own:
-        # It would multiply without end.
+    via_field = incoming.header("Via") if via is not None else None
+    if via_field is not None and via is not None and via in via_field:
+        # The router would forward the request to itself without end.
         message = (
-            "this request has come through this router before: an endpoint in its "
-            "configuration leads back to it; take that endpoint out"
+            "this request has already passed through this router: one of its configured endpoints "
+            "leads back to it; remove that endpoint"
         )
         raise Failed(Failure(Kind.LOOP, message))
     if incoming.header("X-Olla-Endpoint") is not None:
@@ -90,10 +92,11 @@ def _check_fields(
     if target.body is not _STREAMED:
         coding = coding_of(incoming.listed("Content-Encoding"))
         if coding and target.body is not _JSON:
-            message = f"only JSON bodies can be encoded as {coding} here; send it as it is"
+            message = f"only JSON bodies may be encoded as {coding} here; send this body unencoded"
             raise Failed(Failure(Kind.ENCODING_UNSUPPORTED, message))
     transfer = incoming.header("Transfer-Encoding")
     if transfer is not None and transfer.strip().lower() != "chunked":
-        # Only the chunks are taken off; what is below them would arrive as if it were plain.
-        message = f"a request may be sent in chunks, but not as '{transfer[:40]}'"
+        # Only chunked is decoded: with another coding below it, the endpoint would read the coded
+        # bytes as plain.
+        message = f"Transfer-Encoding '{transfer[:40]}' is not supported; use chunked"
         raise Failed(Failure(Kind.ENCODING_UNSUPPORTED, message))

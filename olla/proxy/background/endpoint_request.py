@@ -1,4 +1,4 @@
-"""Small requests of olla's own to an endpoint: to load a model, or to see whether it works."""
+"""Send small requests from the router to an endpoint: to load a model or to check it."""
 
 import asyncio
 
@@ -11,25 +11,26 @@ from olla.proxy.upstream.pool import Pool
 
 __all__ = ["number", "post_to_endpoint"]
 
-_ANSWER_MAX = 65536
-"""Bytes; the answer to such a request is some hundred."""
+_RESPONSE_MAX = 65536
+"""Bytes of a response that are kept; a normal one has a few hundred."""
 _JSON = ((b"Content-Type", b"application/json"),)
 
 
 def number(value: float) -> float | int:
-    """A load option as it is written: whole numbers without a point."""
+    """Return a load option as JSON writes it: whole numbers without a decimal point."""
     return int(value) if value == int(value) else value
 
 
 async def post_to_endpoint(
     pool: Pool, spec: EndpointSpec, path: str, body: bytes, request_id: str
 ) -> Failure | None:
-    """POST a JSON body; None when the answer was a good one, else what was the matter with it.
+    """POST a JSON body and return the failure, or None if the endpoint succeeded.
 
-    Whoever cancels it hangs up on the endpoint.
+    A request on an idle connection that the endpoint has closed is repeated on another connection.
+    Cancellation closes the connection to the endpoint.
 
     Raises:
-        Failed: no connection could be made.
+        Failed: no connection could be opened.
     """
     unchanging = unchanging_head("POST", path, spec, _JSON, peer="127.0.0.1")
     head = request_head(unchanging, request_id, len(body), chunked=False)
@@ -38,22 +39,22 @@ async def post_to_endpoint(
         fresh = connection is None
         if connection is None:
             connection = await pool.connect(spec)
-        answer = _Receiver(spec.name)
-        connection.begin("POST", answer)
+        receiver = _Receiver(spec.name)
+        connection.begin("POST", receiver)
         connection.write(head + body)
         connection.sent = True
         try:
-            failure = await answer.done
+            failure = await receiver.done
         except asyncio.CancelledError:
             connection.abort()
             raise
         if fresh or failure is None or failure.kind is not Kind.RESET:
             return failure
-        connection = None  # an idle connection that had been closed meanwhile
+        connection = None  # the endpoint had closed the idle connection
 
 
 class _Receiver:
-    """Takes the answer to a request of olla's own, see `upstream.Receiver`."""
+    """Collects the response to such a request; implements `upstream.Receiver`."""
 
     def __init__(self, endpoint: str) -> None:
         self._endpoint = endpoint
@@ -62,16 +63,16 @@ class _Receiver:
         self.done: asyncio.Future[Failure | None] = asyncio.get_running_loop().create_future()
 
     def head(self, head: ResponseHead, more: bool) -> None:
-        """It begins."""
+        """Store the response's head."""
         self._head = head
 
     def body(self, raw: bytes, payload: list[bytes], last: bool) -> None:
-        """It goes on."""
-        if len(self._body) < _ANSWER_MAX:
+        """Append body data, up to `_RESPONSE_MAX` bytes."""
+        if len(self._body) < _RESPONSE_MAX:
             self._body += b"".join(payload)
 
     def end(self, trailers: bytes) -> None:
-        """It is complete."""
+        """Settle the result from the complete response."""
         assert self._head is not None
         status, text = self._head.status, _error_text(self._body)
         if status == 200 and text is None:
@@ -88,7 +89,7 @@ class _Receiver:
         )
 
     def broken(self, kind: Kind, message: str, raw: bytes, payload: list[bytes]) -> None:
-        """It will not become complete."""
+        """Settle the result of an incomplete response."""
         self._settle(Failure(kind, f"endpoint '{self._endpoint}' {message}", self._endpoint))
 
     def _settle(self, failure: Failure | None) -> None:
@@ -97,10 +98,10 @@ class _Receiver:
 
 
 def _error_text(body: bytes) -> str | None:
-    """What an answer says went wrong; None when it says nothing."""
+    """Return the error text of a response body; None if it has none."""
     error = (json_object(body) or {}).get("error")
     text = None if error is None else error_text(error, 500)
     if text is None:
         return None
-    # It goes into the log, which may be a terminal.
+    # The text is logged, perhaps to a terminal: replace control characters.
     return "".join(c if c.isprintable() else "?" for c in text)

@@ -1,8 +1,8 @@
-"""Loads of olla's own: the empty request that makes an endpoint load a model.
+"""Load models with an empty request from the router itself.
 
-A load belongs to whoever asked for it: Ollama gives it up when that client hangs up. So that an
-impatient client cannot keep a model cold for ever, olla asks itself, and clients wait for the
-outcome. When to load what is the dispatcher's business.
+Ollama aborts a load when the client that caused it disconnects, so an impatient client could keep
+a model cold forever. Therefore the router sends the request, and clients wait for its outcome. The
+dispatcher decides which model to load and when.
 """
 
 import asyncio
@@ -23,40 +23,40 @@ __all__ = ["ModelLoader"]
 
 
 class ModelLoader:
-    """The loads under way, one task each."""
+    """Runs the loads in progress, one task each."""
 
     def __init__(
         self,
         pool: Pool,
-        ended: Callable[[ModelLoad, Failure | None], None],
+        on_end: Callable[[ModelLoad, Failure | None], None],
         *,
         timeout: float,
         new_id: Callable[[], str],
     ) -> None:
-        """`ended` is told of each load's end, None for a good one; `timeout` is how many seconds a
-        load may take at least, and three times what is expected; 0 for any number,
-        none; `new_id` makes request ids."""
+        """`on_end` is called at the end of each load, with its failure or None. A load may take
+        `timeout` seconds or three times its expected time, whichever is longer; 0 sets no limit.
+        `new_id` makes request ids."""
         self._pool = pool
-        self._ended = ended
+        self._on_end = on_end
         self.timeout = timeout
         self._new_id = new_id
         self._tasks: dict[ModelLoad, asyncio.Task[None]] = {}
 
     def begin(self, action: BeginLoad) -> None:
-        """Have a model loaded."""
+        """Start to load a model."""
         loading = action.loading
         task = spawn(self._load(action), lambda error: self._crashed(loading, error))
         self._tasks[loading] = task
         task.add_done_callback(lambda _: self._tasks.pop(loading, None))
 
     def abandon(self, loading: ModelLoad) -> None:
-        """Hang up; the endpoint gives the load up."""
+        """Close the connection, so that the endpoint aborts the load."""
         task = self._tasks.get(loading)
         if task is not None:
             task.cancel()
 
     async def close(self) -> None:
-        """Give up all of them."""
+        """Abort all loads."""
         tasks = [*self._tasks.values()]
         for task in tasks:
             task.cancel()
@@ -85,20 +85,22 @@ class ModelLoader:
                 "(proxy.response_header_timeout)",
                 view.name,
             )
-        self._ended(loading, failure)
+        self._on_end(loading, failure)
 
     def _crashed(self, loading: ModelLoad, error: Exception) -> None:
-        """Olla's own code has failed at it: whoever waits for the model is not left waiting."""
+        """Report a bug in olla's code and fail the load, so that no request waits for it."""
         report(error)
-        self._ended(loading, Failure(Kind.INTERNAL, f"the router failed to load it: {error!r}"))
+        self._on_end(
+            loading, Failure(Kind.INTERNAL, f"the router failed to load the model: {error!r}")
+        )
 
 
 def _empty_request(action: BeginLoad) -> tuple[str, bytes]:
-    """Path and body of the request that loads and does nothing else."""
+    """Return path and body of the request that only loads the model."""
     loading = action.loading
     instance = loading.instance
-    own = instance.twin.view.models.get(instance.model)
-    body: dict[str, Any] = {"model": own.name if own is not None else instance.model}
+    listed = instance.twin.view.models.get(instance.model)
+    body: dict[str, Any] = {"model": listed.name if listed is not None else instance.model}
     if loading.options:
         body["options"] = {name: number(value) for name, value in loading.options}
     if action.features.embedding:

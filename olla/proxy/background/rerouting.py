@@ -1,27 +1,30 @@
-"""What is with an endpoint: how far it has come, and how it is fetched back."""
+"""Report the progress of in-flight requests, and reroute them when their endpoint fails."""
 
 from olla.failures import Failure
 from olla.fleet.instance import ModelInstance
 from olla.fleet.stalls import Progress
 from olla.proxy.exchange.exchange import Exchange
 
-__all__ = ["moving", "reroute"]
+__all__ = ["progress_of", "reroute"]
 
 
-def moving(exchange: Exchange) -> Progress | None:
-    """How far what is with an endpoint has come; None when nothing is."""
+def progress_of(exchange: Exchange) -> Progress | None:
+    """Return the progress of an exchange's attempt; None if no model instance serves it."""
     attempt, lease = exchange.attempt, exchange.lease
-    flight = lease.flight if lease is not None else None
-    if attempt is None or flight is None or flight.instance is None:
+    in_flight = lease.flight if lease is not None else None
+    if attempt is None or in_flight is None or in_flight.instance is None:
         return None
-    return Progress(flight.instance, flight.at, attempt.last_activity(), flight.expected)
+    return Progress(in_flight.instance, in_flight.at, attempt.last_activity(), in_flight.expected)
 
 
 def reroute(
     exchange: Exchange, endpoint: str, instance: ModelInstance | None, failure: Failure
 ) -> None:
-    """An endpoint, or a model on it (`instance`), was found dead or stuck: whoever has not had a
-    byte goes elsewhere, if somebody else can serve, and a stream that is silent ends."""
+    """Reroute an exchange whose endpoint, or model instance on it, has failed or is stuck.
+
+    An exchange whose client has not received a byte is retried on another endpoint if one can
+    serve it. A stream that is silent ends with `failure`.
+    """
     attempt, lease = exchange.attempt, exchange.lease
     if attempt is None or lease is None or not lease.concerns(endpoint, instance):
         return

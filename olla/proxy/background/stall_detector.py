@@ -1,8 +1,8 @@
-"""Finds models that are stuck, and sees to it that requests go elsewhere meanwhile.
+"""Detect stuck model instances and reroute their requests.
 
-Looks at what is under way every few seconds. A suspicion is confirmed by a request of one token,
-sent only for a model that is in memory and in the way it was loaded, so that nothing is loaded by
-it. While a model is stuck it is asked again now and then, and any answer from it ends that.
+Checks the in-flight requests every few seconds. A request for one token confirms a suspicion. It is
+sent only if the model is resident, and with its load options, so that it never causes a load. A
+stuck instance is probed again with growing pauses, and any response from it clears the state.
 """
 
 import asyncio
@@ -27,23 +27,23 @@ __all__ = ["Reprobe", "StallDetector"]
 
 
 class Reprobe(Protocol):
-    """Who can say what an endpoint has in memory now."""
+    """Probes which models an endpoint has in memory."""
 
     async def probed(self, endpoint: str) -> object:
-        """Ask it at once, and wait for what it says."""
+        """Probe the endpoint now and wait for the result."""
         ...
 
 
 class StallDetector:
-    """Watches what is under way. Start it, and stop it."""
+    """Checks in-flight requests between `start` and `stop`."""
 
     interval = 5.0
-    """Seconds between two looks."""
+    """Seconds between two checks."""
     timeout = 15.0
-    """Seconds that one token may take."""
-    again_first = 5.0
-    again_max = 60.0
-    """Seconds until a stuck model is asked again, doubling from the first to the last."""
+    """Seconds to wait for the one token."""
+    retry_first = 5.0
+    retry_max = 60.0
+    """Seconds between probes of a stuck instance: doubled from the first up to the maximum."""
 
     def __init__(
         self,
@@ -51,23 +51,23 @@ class StallDetector:
         pool: Pool,
         clock: Clock,
         *,
-        moving: Callable[[], Iterable[Progress]],
-        give_up: Callable[[ModelInstance, Failure], None],
-        looking: Reprobe,
+        in_flight: Callable[[], Iterable[Progress]],
+        reroute: Callable[[ModelInstance, Failure], None],
+        prober: Reprobe,
         snapshot: Callable[[], Snapshot],
         new_id: Callable[[], str],
         logger: FilteringBoundLogger,
     ) -> None:
-        """`moving` are the requests under way; `give_up` sends those elsewhere that wait for a
-        first byte from a stuck model."""
+        """`in_flight` returns the progress of in-flight requests; `reroute` fails over those that
+        wait for a first byte from a stuck instance; `prober` refreshes what is resident."""
         self.patience = Patience()
         self._admission = admission
         self._dispatcher = admission.dispatcher
         self._pool = pool
         self._clock = clock
-        self._moving = moving
-        self._give_up = give_up
-        self._looking = looking
+        self._in_flight = in_flight
+        self._reroute = reroute
+        self._prober = prober
         self._snapshot = snapshot
         self._new_id = new_id
         self._logger = logger
@@ -75,11 +75,11 @@ class StallDetector:
         self._suspicions: dict[ModelInstance, asyncio.Task[None]] = {}
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start the periodic check."""
         self._task = spawn(self._run())
 
     async def stop(self) -> None:
-        """Look no more."""
+        """Stop the check and all probes."""
         tasks = [*self._suspicions.values()]
         if self._task is not None:
             tasks.append(self._task)
@@ -91,21 +91,21 @@ class StallDetector:
         while True:
             await asyncio.sleep(self.interval)
             try:
-                self._look()
+                self._check()
             except Exception as error:
-                self._logger.error("looking for stuck models failed", exc_info=error)
+                self._logger.error("stall check failed", exc_info=error)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         twins, now = self._dispatcher.twins, self._clock.now()
-        for instance in suspects(self._moving(), twins, now, self.patience):
+        for instance in suspects(self._in_flight(), twins, now, self.patience):
             if instance not in self._suspicions:
-                self._suspicions[instance] = spawn(self._suspect(instance))
+                self._suspicions[instance] = spawn(self._confirm(instance))
 
-    async def _suspect(self, instance: ModelInstance) -> None:
+    async def _confirm(self, instance: ModelInstance) -> None:
         try:
             failure = await self.one_token(instance)
             if failure is None or not self._current(instance):
-                instance.moved_at = self._clock.now()  # it works, or cannot be told
+                instance.moved_at = self._clock.now()  # it works, or its state is unknown
                 return
             name = instance.twin.name
             self._logger.warning(
@@ -113,20 +113,20 @@ class StallDetector:
             )
             message = f"endpoint '{name}' is stuck on this model: {failure.message}"
             self._mark(instance, stuck=True)
-            self._give_up(instance, Failure(Kind.GIVEN_UP, message, name))
-            await self._until_it_moves(instance)
-            self._logger.info("model moves again", endpoint=name, model=instance.model)
+            self._reroute(instance, Failure(Kind.GIVEN_UP, message, name))
+            await self._wait_until_it_responds(instance)
+            self._logger.info("model responds again", endpoint=name, model=instance.model)
         except Exception as error:
-            self._logger.error("looking after a stuck model failed", exc_info=error)
+            self._logger.error("stall confirmation failed", exc_info=error)
         finally:
             self._mark(instance, stuck=False)
             del self._suspicions[instance]
 
-    async def _until_it_moves(self, instance: ModelInstance) -> None:
-        wait = self.again_first
+    async def _wait_until_it_responds(self, instance: ModelInstance) -> None:
+        wait = self.retry_first
         while instance in instance.twin.stuck and self._current(instance):
             await asyncio.sleep(wait)
-            wait = min(wait * 2, self.again_max)
+            wait = min(wait * 2, self.retry_max)
             if await self.one_token(instance) is None:
                 return
 
@@ -138,12 +138,14 @@ class StallDetector:
         return self._dispatcher.twins.by_name.get(instance.twin.name) is instance.twin
 
     async def one_token(self, instance: ModelInstance) -> Failure | None:
-        """Ask for one token; None when it came, or when the model is not in memory any more, so
-        that asking would load it."""
+        """Request one token and return the failure; None if it came.
+
+        Also None if the model is no longer in memory, where the request would load it.
+        """
         twin = instance.twin
         view = twin.view
         if twin.tells_residency:
-            await self._looking.probed(twin.name)
+            await self._prober.probed(twin.name)
             view = self._snapshot().by_name.get(twin.name, view)
             if not instance.resident or instance.model not in view.resident:
                 return None
@@ -152,18 +154,18 @@ class StallDetector:
             async with asyncio.timeout(self.timeout):
                 return await post_to_endpoint(self._pool, view.spec, path, body, self._new_id())
         except TimeoutError:
-            return Failure(
-                Kind.FIRST_BYTE_TIMEOUT, f"one token did not come within {self.timeout:g} s"
-            )
+            return Failure(Kind.FIRST_BYTE_TIMEOUT, f"no token within {self.timeout:g} s")
         except Failed as failed:
             return failed.failure
 
 
 def _smallest_request(instance: ModelInstance) -> tuple[str, bytes]:
-    """Path and body of the request that shows whether a model works, and changes nothing: it
-    wants the model just as it is loaded, for as long as it would stay anyway."""
-    own = instance.twin.view.models.get(instance.model)
-    body: dict[str, Any] = {"model": own.name if own is not None else instance.model}
+    """Return path and body of a request that tests a model instance and changes nothing.
+
+    It asks for the load options and the keep-alive that the instance already has.
+    """
+    listed = instance.twin.view.models.get(instance.model)
+    body: dict[str, Any] = {"model": listed.name if listed is not None else instance.model}
     if not instance.twin.tells_residency:
         if instance.embedding:
             return "/v1/embeddings", msgspec.json.encode({**body, "input": "a"})

@@ -77,7 +77,8 @@ class RequestConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_body: int
     aliases: Mapping[str, tuple[str, ...]]
     refresh_timeout: float
-    context_rule: ContextRule = ContextRule()
+    # Compiled, `ContextRule` is not known to be frozen, and cannot be a default.
+    context_rule: ContextRule = msgspec.field(default_factory=ContextRule)
     strategy: str = ""
     via: str | None = None
     wait_keepalive: float = 0.0

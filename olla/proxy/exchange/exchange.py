@@ -163,7 +163,7 @@ class Exchange:
         """Called when the caller is authenticated and authorized."""
         self.task = None
         self.quota = quota
-        quota.note(self.record)
+        quota.annotate(self.record)
 
     def hold(self, charge: BodyCharge) -> None:
         """Take over the body's memory charge, which is released when the body is dropped."""
@@ -203,7 +203,7 @@ class Exchange:
                 self._parse_request(quota)
             except Failed as failed:
                 self._failure = failed.failure
-        quota.pay(self._features, self._quota_charged)  # rejected requests are charged as well
+        quota.charge(self._features, self._quota_charged)  # rejected requests are charged as well
 
     def _parse_request(self, quota: Quota) -> None:
         config, record = self._config, self.record

@@ -1,1 +1,1 @@
-"""Requests that olla answers itself, and the requests it sends through itself."""
+"""Internal routes, and the subrequests that they send through the router."""

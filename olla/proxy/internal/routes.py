@@ -1,7 +1,7 @@
-"""Authorizes, charges and answers the requests that no endpoint gets.
+"""Authorize, charge and answer the requests that are not forwarded to an endpoint.
 
-These are operations answered for the whole fleet (lists, versions) and olla's own paths (status,
-keys, the gateways' surfaces). The answers themselves come from the surfaces.
+These are operations for the whole fleet (lists, versions) and internal routes (status, keys, the
+gateway APIs). The surfaces make the responses.
 """
 
 import asyncio
@@ -43,17 +43,17 @@ T = TypeVar("T")
 
 
 class SubrequestSender(Protocol):
-    """Sends a request of a surface's own making into the fleet."""
+    """Reads request bodies and sends subrequests for surfaces."""
 
-    async def read(self, incoming: IncomingRequest, quota: Quota, most: int) -> bytes:
-        """The whole body of a request, of `most` bytes at most."""
+    async def read(self, incoming: IncomingRequest, quota: Quota, limit: int) -> bytes:
+        """Return the whole body of a request, of `limit` bytes at most."""
         ...
 
     async def run(self, steps: Generator[None, None, T]) -> T:
-        """What work in many short steps comes to, see `TimeSlices`."""
+        """Run work in many short steps and return its result, see `TimeSlices`."""
         ...
 
-    def ask(
+    def forward(
         self,
         method: str,
         path: str,
@@ -63,12 +63,12 @@ class SubrequestSender(Protocol):
         peer: str,
         carrier: ClientConnection,
     ) -> SubrequestResponse:
-        """The answer, which is on its way; see `SubrequestResponse`."""
+        """Start a subrequest and return its response, see `SubrequestResponse`."""
         ...
 
 
 class InternalRequest:
-    """A request to one of olla's own paths, and what is known of it."""
+    """A request to an internal route, with its quota and record."""
 
     __slots__ = ("_carrier", "_sender", "incoming", "quota", "record")
 
@@ -89,70 +89,72 @@ class InternalRequest:
     async def stream(
         self, request: web.BaseRequest, answer: SubrequestResponse, content_type: str
     ) -> web.StreamResponse:
-        """Begin a stream that passes on what the fleet answers: its head is sent here.
+        """Send the head of a streamed response, with the router's headers from `answer`.
 
         Raises:
-            ConnectionError: the client has gone.
+            ConnectionError: the client has disconnected.
         """
         response = web.StreamResponse(
             headers={
                 "Content-Type": content_type,
                 "Cache-Control": "no-store",
-                **dict(answer.told()),
+                **dict(answer.router_headers()),
             }
         )
         add_fields(response, self.incoming.cors)
         await response.prepare(request)
         return response
 
-    async def body(self, most: int) -> bytes:
-        """The whole body, of `most` bytes at most: to be read once, and at once made into what is
-        asked.
+    async def body(self, limit: int) -> bytes:
+        """Read and return the whole body, of `limit` bytes at most.
+
+        Call it once, and parse the body at once: its share of the body budget is released here.
 
         Raises:
-            Failed: it is too long, breaks off, or there is no room for it, or a limit is reached.
+            Failed: the body is too long or incomplete, the body budget is used up, or a limit is
+                reached.
         """
-        return await self._sender.read(self.incoming, self.quota, most)
+        return await self._sender.read(self.incoming, self.quota, limit)
 
     async def run(self, steps: Generator[None, None, T]) -> T:
-        """What work in many short steps comes to, see `TimeSlices`."""
+        """Run work in many short steps and return its result, see `TimeSlices`."""
         return await self._sender.run(steps)
 
-    def ask(self, path: str, body: bytes) -> SubrequestResponse:
-        """Have the fleet answer a POST to one of the proxied paths (such as `/api/chat`), as if
-        the client had sent it: the caller's rights and limits hold, and it is recorded once.
+    def forward(self, path: str, body: bytes) -> SubrequestResponse:
+        """POST to a proxied path (such as `/api/chat`) as if the client had sent the request.
+
+        The caller's rights and limits apply, and the request is recorded once.
 
         Raises:
-            Failed: no such path is served, or nothing is taken in any more.
+            Failed: the path is not served, the body budget is used up, or the router is draining.
         """
         quota, record, peer = self.quota, self.record, self.incoming.peer
-        return self._sender.ask("POST", path, body, quota, record, peer, self._carrier)
+        return self._sender.forward("POST", path, body, quota, record, peer, self._carrier)
 
 
 Surface = Callable[[web.BaseRequest, InternalRequest], Awaitable[web.StreamResponse]]
-"""Answers one of olla's own paths."""
+"""Answers a request to an internal route."""
 OperationSurface = Callable[[web.BaseRequest, Target, Caller], Awaitable[web.Response]]
-"""Answers an operation of a dialect for the whole fleet, as far as the caller may see it."""
-
+"""Answers an operation of a dialect for the part of the fleet that the caller may see."""
 
 Permission = Callable[[Caller], Failure | None]
-"""Refuses callers, or accepts one with None."""
+"""Returns the rejection of a caller, or None to accept it."""
 
 
 class InternalRoute:
-    """One of olla's own paths.
+    """A path that olla answers itself.
 
-    `right` is what a caller needs for it: a right, or a `Permission` where that depends on more
-    than one. With None the path is open to everybody, also where keys are required, and is not
-    limited; that has to be said, so that a path is never open by omission. `category` is the one it
-    is limited in, `own` what its surface brings. `asks` says that the fleet is asked, and that
-    request is the one that counts; `strict` that unknown keys are refused even where keys are not
-    in use; `recorded` that it is a request like those to the fleet: in the log, metrics and usage.
+    `right` is the right that a caller needs, or a `Permission` if the decision depends on more than
+    one right. None opens the path to all callers, without limits, even if keys are required. It has
+    no default, so that a path is never open by omission. Requests are limited in `category` and
+    with `surface_quota`. `forwards` marks routes that send a subrequest, which is charged instead.
+    `strict` rejects unknown keys even if keys are not in use. `recorded` routes appear in the log,
+    metrics and usage like requests to the fleet.
     """
 
     __slots__ = (
-        *("answer", "asks", "category", "dialect", "operation", "own", "recorded", "right"),
-        "strict",
+        *("answer", "forwards", "category", "dialect", "operation", "recorded", "right"),
+        *("strict", "surface_quota"),
     )
 
     def __init__(
@@ -161,8 +163,8 @@ class InternalRoute:
         *,
         right: Right | Permission | None,
         category: Category = "monitoring",
-        asks: bool = False,
-        own: SurfaceQuota | None = None,
+        forwards: bool = False,
+        surface_quota: SurfaceQuota | None = None,
         dialect: str = "olla",
         operation: str = "",
         strict: bool = False,
@@ -171,8 +173,8 @@ class InternalRoute:
         self.answer = answer
         self.right = right
         self.category = category
-        self.asks = asks
-        self.own = own or SurfaceQuota()
+        self.forwards = forwards
+        self.surface_quota = surface_quota or SurfaceQuota()
         self.dialect: Dialect = DIALECTS[dialect]
         self.operation = operation
         self.strict = strict
@@ -180,25 +182,25 @@ class InternalRoute:
 
 
 def _any_caller(caller: Caller) -> Failure | None:
-    """Accept every caller: with a key where keys are required."""
+    """Accept every caller that can be identified."""
     return None
 
 
-async def _server_options(request: web.BaseRequest, asked: InternalRequest) -> web.StreamResponse:
-    """Answer `OPTIONS *`, which asks what the server as a whole can do (RFC 9110, 9.3.7)."""
+async def _server_options(request: web.BaseRequest, context: InternalRequest) -> web.StreamResponse:
+    """Answer `OPTIONS *` with the methods of the whole server (RFC 9110, 9.3.7)."""
     return web.Response(
         status=204, headers={"Allow": "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"}
     )
 
 
 _SERVER: Final = InternalRoute(
-    _server_options, right=_any_caller, own=SurfaceQuota("internal", None)
+    _server_options, right=_any_caller, surface_quota=SurfaceQuota("internal", None)
 )
-"""What `*` stands for as a target; no method but OPTIONS may have it."""
+"""The route of the target `*`, which only OPTIONS may use."""
 
 
 class InternalRoutes:
-    """Answers what needs no endpoint, or asks them itself."""
+    """Finds and runs internal routes and fleet-wide operations."""
 
     def __init__(
         self,
@@ -210,7 +212,7 @@ class InternalRoutes:
         sender: SubrequestSender,
         logger: structlog.typing.FilteringBoundLogger,
     ) -> None:
-        """`paths` by exact path, or with `/*` at the end for one more part."""
+        """`paths` maps exact paths, or a prefix ending in `/*` for one more segment."""
         self.services = services
         self.config = config
         self.paths = paths
@@ -218,33 +220,33 @@ class InternalRoutes:
         self._sender = sender
         self._logger = logger
 
-    def own(self, path: str) -> InternalRoute | None:
-        """Which of olla's own paths this is, if any."""
-        found = _SERVER if path == "*" else self.paths.get(path)
-        if found is None:
-            above, slash, last = path.rpartition("/")
-            found = self.paths.get(f"{above}/*") if slash and last else None
-        return found
+    def find(self, path: str) -> InternalRoute | None:
+        """Return the route of a path, or None if it is not internal."""
+        route = _SERVER if path == "*" else self.paths.get(path)
+        if route is None:
+            parent, slash, last = path.rpartition("/")
+            route = self.paths.get(f"{parent}/*") if slash and last else None
+        return route
 
-    def is_own(self, path: str) -> bool:
-        """Whether this is one of olla's own paths."""
-        return self.own(path) is not None
+    def is_internal(self, path: str) -> bool:
+        """Tell whether olla answers this path itself."""
+        return self.find(path) is not None
 
     def operation(self, operation: Operation) -> OperationSurface | None:
-        """Who answers an operation for the whole fleet, if anybody does."""
+        """Return the surface that answers an operation for the whole fleet, or None."""
         return self._operations.get(operation)
 
     async def authorize(self, incoming: IncomingRequest, target: Target) -> Quota:
-        """See `allowing.authorize`; a key that is not known here is looked for in the store.
+        """Authorize a request to the fleet, looking up an unknown key in the store.
 
         Raises:
-            Failed: it is not let in, or the store is away.
+            Failed: the request is rejected (see `auth.authorize`), or the store is unavailable.
         """
         authenticator, via = self.services.authenticator, self.config.via
-        return await self._known(lambda: authorize(authenticator, incoming, target, via))
+        return await self._with_key_refresh(lambda: authorize(authenticator, incoming, target, via))
 
-    async def _known(self, find: Callable[[], T]) -> T:
-        """What `find` finds; where it does not know a key, once more after the store was asked."""
+    async def _with_key_refresh(self, find: Callable[[], T]) -> T:
+        """Call `find`; if it does not know a key, refresh the keys from the store and repeat."""
         try:
             return find()
         except UnknownKey:
@@ -253,57 +255,59 @@ class InternalRoutes:
         await self.services.authenticator.renew()
         return find()
 
-    async def answer_own(
+    async def answer_internal(
         self,
-        own: InternalRoute,
+        route: InternalRoute,
         request: web.BaseRequest,
         incoming: IncomingRequest,
         record: RequestRecord,
         gone: Callable[[], Failure],
     ) -> web.StreamResponse:
-        """Answer one of olla's own paths. `gone` says why the client is there no longer, where
-        that has ended it."""
-        record.dialect = own.dialect.name
-        record.operation = own.operation
-        right = own.right
+        """Answer a request to an internal route. `gone` returns the failure that describes a client
+        disconnect; it is used if the task is cancelled."""
+        record.dialect = route.dialect.name
+        record.operation = route.operation
+        right = route.right
         sender, carrier = self._sender, cast(ClientConnection, request.protocol)
         if right is None:
             authenticator = self.services.authenticator
             unlimited = Quota(authenticator, authenticator.anonymous(incoming), None, False)
-            return await own.answer(
+            return await route.answer(
                 request, InternalRequest(incoming, unlimited, record, sender, carrier)
             )
         quota: Quota | None = None
 
-        async def answered() -> web.StreamResponse:
+        async def respond() -> web.StreamResponse:
             nonlocal quota
-            entering = self._enter(own, right, incoming)
-            quota, refused = await self._served(entering, incoming, own.category, own.own)
-            quota.note(record)
-            if refused is not None or not own.asks:
-                await quota.paid()
+            authorizing = self._authorize_internal(route, right, incoming)
+            quota, refused = await self._quota_and_rejection(
+                authorizing, incoming, route.category, route.surface_quota
+            )
+            quota.annotate(record)
+            if refused is not None or not route.forwards:
+                await quota.ensure_charged()
             if refused is not None:
                 raise refused
             try:
-                response = await own.answer(
+                response = await route.answer(
                     request, InternalRequest(incoming, quota, record, sender, carrier)
                 )
             except Failed:
-                await quota.paid()  # what is wrong before the fleet is asked counts as well
+                await quota.ensure_charged()  # errors before the subrequest are charged, too
                 raise
             if not response.prepared:
-                await quota.paid()
+                await quota.ensure_charged()
             return response
 
         try:
-            response = await self._guarded(answered, own.dialect, record, gone)
+            response = await self._respond(respond, route.dialect, record, gone)
             if quota is not None and not response.prepared:
                 response.headers.update(quota.headers())
         finally:
             if quota is not None:
                 quota.settle(record)
-            if own.recorded:
-                self._over(record)
+            if route.recorded:
+                self._finish(record)
         return response
 
     async def answer_operation(
@@ -315,77 +319,83 @@ class InternalRoutes:
         record: RequestRecord,
         gone: Callable[[], Failure],
     ) -> web.StreamResponse:
-        """Answer an operation for the whole fleet. `gone`: see `answer_own`."""
+        """Answer an operation for the whole fleet. `gone`: see `answer_internal`."""
         record.dialect = target.dialect.name
         record.operation = target.word
         record.strategy = self.config.strategy
         quota: Quota | None = None
 
-        async def answered() -> web.StreamResponse:
+        async def respond() -> web.StreamResponse:
             nonlocal quota
-            entering = self.authorize(incoming, target)
+            authorizing = self.authorize(incoming, target)
             category = CATEGORIES[target.operation]
-            quota, refused = await self._served(entering, incoming, category, SurfaceQuota())
-            quota.note(record)
-            await quota.paid()
+            quota, refused = await self._quota_and_rejection(
+                authorizing, incoming, category, SurfaceQuota()
+            )
+            quota.annotate(record)
+            await quota.ensure_charged()
             if refused is not None:
                 raise refused
             return await answer(request, target, quota.caller)
 
         try:
-            response = await self._guarded(answered, target.dialect, record, gone)
+            response = await self._respond(respond, target.dialect, record, gone)
             if quota is not None:
                 response.headers.update(quota.headers())
         finally:
             if quota is not None:
                 quota.settle(record)
-            self._over(record)
+            self._finish(record)
         return response
 
-    async def _served(
+    async def _quota_and_rejection(
         self,
-        entering: Awaitable[Quota],
+        authorizing: Awaitable[Quota],
         incoming: IncomingRequest,
         category: Category,
-        own: SurfaceQuota,
+        surface_quota: SurfaceQuota,
     ) -> tuple[Quota, Failed | None]:
-        """The visit, and the refusal of a caller without the right: its request counts, too."""
+        """Return the quota, and the rejection of an unauthorized caller, which is charged, too."""
         try:
-            return await entering, None
+            return await authorizing, None
         except Failed as failed:
             if failed.failure.status not in UNAUTHORIZED:
                 raise
-            return self.services.authenticator.quota_of_rejected(incoming, category, own), failed
+            return self.services.authenticator.quota_of_rejected(
+                incoming, category, surface_quota
+            ), failed
 
-    async def _enter(
-        self, own: InternalRoute, right: Right | Permission, incoming: IncomingRequest
+    async def _authorize_internal(
+        self, route: InternalRoute, right: Right | Permission, incoming: IncomingRequest
     ) -> Quota:
-        """The visit of a request to one of olla's own paths.
+        """Authenticate and authorize a request to an internal route, and return its quota.
 
         Raises:
-            Failed: its key is not accepted, or has no right to it.
+            Failed: the key is rejected or lacks the right, or the store is unavailable.
         """
         authenticator = self.services.authenticator
-        caller = await self._known(lambda: authenticator.identify(incoming, strict=own.strict))
+        caller = await self._with_key_refresh(
+            lambda: authenticator.identify(incoming, strict=route.strict)
+        )
         if isinstance(right, Right):
-            refusal = refuse(caller, right, own.operation or incoming.path)
+            refusal = refuse(caller, right, route.operation or incoming.path)
         else:
             refusal = right(caller)
         if refusal is not None:
             raise Failed(refusal)
-        return authenticator.quota(caller, own.category, incoming, own.own)
+        return authenticator.quota(caller, route.category, incoming, route.surface_quota)
 
-    async def _guarded(
+    async def _respond(
         self,
-        answered: Callable[[], Awaitable[web.StreamResponse]],
+        respond: Callable[[], Awaitable[web.StreamResponse]],
         dialect: Dialect,
         record: RequestRecord,
         gone: Callable[[], Failure],
     ) -> web.StreamResponse:
-        """An answer in any case, with what olla tells of itself."""
+        """Run `respond`, turn failures into error responses and add the router's headers."""
         response: web.StreamResponse
         try:
-            response = await answered()
+            response = await respond()
         except Failed as failed:
             record.failure = failed.failure
             response = error_response(failed.failure, dialect)
@@ -400,7 +410,7 @@ class InternalRoutes:
             message = "the router failed at this request; its log has more"
             record.failure = Failure(Kind.INTERNAL, message)
             response = error_response(record.failure, dialect)
-        if response.prepared:  # a stream, which has told all this
+        if response.prepared:  # a stream, whose head already has these headers
             return response
         now = self.services.clock.now()
         record.status = response.status
@@ -413,6 +423,6 @@ class InternalRoutes:
             record.bytes_out = len(body) if isinstance(body, bytes) else getattr(body, "size", 0)
         return response
 
-    def _over(self, record: RequestRecord) -> None:
+    def _finish(self, record: RequestRecord) -> None:
         record.ended = self.services.clock.now()
         self.services.sink(record)

@@ -1,8 +1,8 @@
-"""Requests of olla's own making: what a surface asks the fleet on behalf of its client.
+"""Send subrequests: requests that a surface sends to the fleet on behalf of its client.
 
-The same exchange as for everybody else, between a request that never was on a wire and an answer
-that is read where it would have been written. So queue, retries, limits and records hold for the
-gateways' surfaces without a line of their own.
+A subrequest runs in a normal exchange. Its request is built in memory, and its response is read by
+the surface instead of being written to a client. So queueing, retries, limits and records apply to
+the gateway APIs without code for them.
 """
 
 import asyncio
@@ -24,15 +24,15 @@ __all__ = ["SubrequestHost", "SubrequestIncoming", "SubrequestResponse"]
 
 _HEADERS = ((b"Content-Type", b"application/json"),)
 _HELD_MAX = 262_144
-"""Bytes of an answer that wait for a slow reader, before its endpoint stops being read."""
-ANSWER_MAX = 4_000_000
-"""Bytes of an answer that are gathered: some million tokens of text."""
+"""Bytes of a response that wait for a slow reader before reading from the endpoint pauses."""
+RESPONSE_MAX = 4_000_000
+"""Bytes of a response that are read as a whole: about a million tokens of text."""
 LINE_MAX = 1_000_000
-"""Bytes of one line of an answer that is read line by line."""
+"""Bytes of one line of a response that is read line by line."""
 
 
 class SubrequestIncoming:
-    """A request that a surface has made. See `IncomingRequest`."""
+    """The request of a subrequest. Implements `IncomingRequest`."""
 
     def __init__(self, method: str, target: str, body: bytes, peer: str) -> None:
         self.method = method
@@ -48,11 +48,11 @@ class SubrequestIncoming:
 
     @property
     def path(self) -> str:
-        """The target without its query."""
+        """Return the target without its query."""
         return self.target.partition("?")[0]
 
     def header(self, name: str) -> str | None:
-        """The value of a header."""
+        """Return the value of a header; only Content-Type is set."""
         return "application/json" if name.lower() == "content-type" else None
 
     def listed(self, name: str) -> str | None:
@@ -66,26 +66,26 @@ class SubrequestIncoming:
         )
 
     def expects_continue(self) -> bool:
-        """Never."""
+        """Return False: the body is in memory."""
         return False
 
     def send_continue(self) -> None:
-        """Nothing."""
+        """Do nothing: no client waits for `100 Continue`."""
 
     def whole(self) -> bytes | None:
-        """Never: its body is there before the exchange begins."""
+        """Return None: the exchange begins with the body, and does not read it from here."""
         return None
 
     def decoded(self) -> None:
-        """Never: it was never encoded."""
+        """Do nothing: the body has no content coding."""
 
     def pieces(self) -> AsyncIterator[bytes]:
-        """Never: its body is there before the exchange begins."""
-        raise AssertionError("an inner request has its body with it")
+        """Raise AssertionError: the exchange begins with the body, and does not read it."""
+        raise AssertionError("the body of a subrequest is not streamed")
 
 
 class SubrequestHost:
-    """Whoever began an inner exchange: what it was for is recorded by who asked."""
+    """Owns the exchange of a subrequest. The outer request is the one that is recorded."""
 
     def __init__(self, running: set[Exchange], outer: ExchangeOwner) -> None:
         self._running = running
@@ -102,10 +102,10 @@ class SubrequestHost:
 
 
 class SubrequestResponse:
-    """The answer to an inner request, as it comes: read by a surface.
+    """The response to a subrequest, read by a surface while it arrives.
 
-    A `Downstream` for its exchange. `leave` must be called by whoever stops reading. An answer
-    that is longer than a surface gathers is stopped with a failure: an endless one used to take
+    Its exchange writes to it as a `Downstream`. The surface must call `close` when it stops
+    reading. A response that is longer than its bound is ended with a failure: an endless one took
     3.7 GB in six seconds.
     """
 
@@ -115,10 +115,10 @@ class SubrequestResponse:
         self.wants_trailers = False
         self.closing = False
         self.record = record
-        self.leave: Callable[[], None] = _nothing
-        """Give up on it: the exchange is abandoned."""
-        self.stop: Callable[[Failure], None] = _go_on
-        """End it with a failure, as if its endpoint had broken off."""
+        self.close: Callable[[], None] = _no_close
+        """Abandon the exchange; without effect after its end."""
+        self.stop: Callable[[Failure], None] = _no_failure
+        """End the exchange with a failure, as if the endpoint had broken the response off."""
         self._raw = b""
         self._head: ResponseHead | None = None
         self._scanner: Scanner | None = None
@@ -133,12 +133,13 @@ class SubrequestResponse:
     # --- for the surface --------------------------------------------------------------------
 
     async def status(self) -> int:
-        """The answer's status, once its head is there: 200, or an endpoint's error. What breaks it
-        off after that, the body tells, however soon.
+        """Wait for the response's head and return its status.
+
+        A failure after the head is reported with the body, even if it comes right after it.
 
         Raises:
-            Failed: olla refuses the request, or no endpoint could answer it. Redirects and other
-                successes than 200 are no answers to inference.
+            Failed: the router rejected the request, or no endpoint could answer it.
+                Redirects and other successes than 200 are not answers to inference.
         """
         while self._head is None and not self._over:
             await self._wait()
@@ -156,24 +157,24 @@ class SubrequestResponse:
         return head.status
 
     def fail(self, failure: Failure) -> Failure:
-        """End it because of what its reader found wrong with it; returns the failure."""
+        """End the response with a failure that its reader found, and return the failure."""
         self.stop(failure)
-        if self.record.failure is None:  # all of it had come
+        if self.record.failure is None:  # it had been received completely
             self.record.failure = failure
         return failure
 
     @property
     def streams(self) -> bool:
-        """Whether its Content-Type is that of a stream, whose end the exchange checks."""
+        """Whether its Content-Type is that of a stream. The exchange checks a stream's end."""
         return self._head is not None and self._head.streams
 
     @property
     def compressed(self) -> bool:
-        """Whether it came compressed: the exchange can then say nothing within it."""
+        """Whether it is compressed, so that the exchange can inject no error."""
         return self._head is not None and self._head.coding != ""
 
-    def told(self) -> list[tuple[str, str]]:
-        """What olla tells of itself in the answer's head: `X-Olla-*` and `X-RateLimit-*`."""
+    def router_headers(self) -> list[tuple[str, str]]:
+        """Return the headers that the router added: `X-Olla-*` and `X-RateLimit-*`."""
         headers = self._head.headers if self._head is not None else []
         return [
             (name.decode(), value.decode("latin-1"))
@@ -182,16 +183,16 @@ class SubrequestResponse:
         ]
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """The body as it comes, without framing. What broke it off is in `record.failure`, and
-        in the dialect's own words the last piece."""
+        """Yield the unframed body as it arrives. If it broke off, `record.failure` has the reason,
+        and the last piece is the error in the format of the dialect."""
         while True:
             while self._pieces:
                 piece = self._pieces.popleft()
                 self._held -= len(piece)
                 if not self.paused:
                     drained, self._drained = self._drained, []
-                    for each in drained:
-                        each()
+                    for callback in drained:
+                        callback()
                 yield piece
             if self._unreadable:
                 endpoint = self.record.endpoint
@@ -203,8 +204,8 @@ class SubrequestResponse:
             await self._wait()
 
     async def lines(self) -> AsyncIterator[bytes]:
-        """The body's lines that are not empty, without their ends. A line of more than `LINE_MAX`
-        bytes stops the answer: `record.failure` says so."""
+        """Yield the body's non-empty lines, without line ends. A line of more than `LINE_MAX` bytes
+        ends the response with a failure in `record.failure`."""
         rest: list[bytes] = []
         size = 0
         async for piece in self.pieces():
@@ -218,37 +219,37 @@ class SubrequestResponse:
                     if line.strip():
                         yield line
             if size > LINE_MAX:
-                self.stop(self._too_large("one line of its answer", LINE_MAX))
+                self.fail(self._too_large("one line of its answer", LINE_MAX))
                 return
         line = b"".join(rest)
         if line.strip():
             yield line
 
     async def body(self) -> bytes:
-        """The whole body.
+        """Read and return the whole body.
 
         Raises:
-            Failed: it broke off, or has more than `ANSWER_MAX` bytes.
+            Failed: the body broke off, or has more than `RESPONSE_MAX` bytes.
         """
         pieces: list[bytes] = []
         size = 0
         async for piece in self.pieces():
             pieces.append(piece)
             size += len(piece)
-            if size > ANSWER_MAX:
-                too_large = self._too_large("its answer", ANSWER_MAX)
-                self.stop(too_large)
+            if size > RESPONSE_MAX:
+                too_large = self._too_large("its answer", RESPONSE_MAX)
+                self.fail(too_large)
                 raise Failed(too_large)
-        whole = b"".join(pieces)
+        body = b"".join(pieces)
         failure = self.record.failure
         if failure is not None and failure.endpoint_status is None:
             raise Failed(failure)
-        return whole
+        return body
 
-    def _too_large(self, what: str, most: int) -> Failure:
+    def _too_large(self, what: str, size_max: int) -> Failure:
         endpoint = self.record.endpoint
-        message = f"endpoint '{endpoint}' sent more than {most / 1e6:g} MB for {what}"
-        return Failure(Kind.ANSWER_TOO_LARGE, f"{message}; ask for less at a time", endpoint)
+        message = f"endpoint '{endpoint}' sent more than {size_max / 1e6:g} MB for {what}"
+        return Failure(Kind.ANSWER_TOO_LARGE, f"{message}; request a shorter answer", endpoint)
 
     async def _wait(self) -> None:
         self._changed.clear()
@@ -258,11 +259,11 @@ class SubrequestResponse:
 
     @property
     def paused(self) -> bool:
-        """The reader is slow."""
+        """Tell whether the reader is too slow, so that the exchange has to wait."""
         return self._held > _HELD_MAX
 
     def write(self, data: bytes) -> None:
-        """Take what would go to a client."""
+        """Parse bytes that would be sent to a client."""
         if self._head is None:
             self._raw += data
             end = self._raw.find(b"\r\n\r\n")
@@ -283,7 +284,7 @@ class SubrequestResponse:
         self._changed.set()
 
     def _decoded(self, decoder: AnswerDecoder, found: list[bytes]) -> list[bytes]:
-        """What an answer says that was compressed unasked; one that cannot be read ends here."""
+        """Decompress a response that was compressed unasked; drop the rest if that fails."""
         try:
             return [part for piece in found for part in decoder.read(piece)]
         except Undecodable:
@@ -295,25 +296,25 @@ class SubrequestResponse:
         self._drained.append(callback)
 
     def close_delimited(self) -> None:
-        """What breaks an answer off is told by its record, not by how it ends."""
+        """Do nothing: the record tells whether the response is complete, not how it ends."""
 
     def complete(self) -> None:
-        """See `close_delimited`."""
+        """Do nothing, see `close_delimited`."""
 
     def answered(self) -> None:
-        """Nothing more will come."""
-        # The exchange holds this, and is not held by it: no cycle.
-        self.leave, self.stop = _nothing, _go_on
-        # The connection to the endpoint may carry another answer by the time a slow reader has
-        # caught up with this one.
+        """End the response: the exchange writes nothing more."""
+        # Drop the references to the exchange, which refers to this object: no cycle.
+        self.close, self.stop = _no_close, _no_failure
+        # By the time a slow reader has caught up, the connection to the endpoint may carry another
+        # response.
         self._drained.clear()
         self._over = True
         self._changed.set()
 
 
-def _nothing() -> None:
-    """There is nothing to leave any more."""
+def _no_close() -> None:
+    """Do nothing: the exchange has ended."""
 
 
-def _go_on(_: Failure) -> None:
-    """There is nothing to stop any more."""
+def _no_failure(_: Failure) -> None:
+    """Do nothing: the exchange has ended."""

@@ -1,1 +1,1 @@
-"""The client's side: connections, request heads, and the way each request takes from there."""
+"""The client's side: connections, request heads, and dispatch to exchanges and routes."""

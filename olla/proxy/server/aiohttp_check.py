@@ -1,4 +1,4 @@
-"""Whether the aiohttp that is installed is as the fast path expects it."""
+"""Check that the installed aiohttp works as the fast path expects."""
 
 import asyncio
 
@@ -7,8 +7,8 @@ from olla.proxy.server.aiohttp_internals import AiohttpServer, Connection
 __all__ = ["fault"]
 
 
-class _Nowhere(asyncio.Transport):
-    """A transport that leads nowhere."""
+class _NullTransport(asyncio.Transport):
+    """A transport that discards its data."""
 
     def is_closing(self) -> bool:
         return False
@@ -20,15 +20,15 @@ class _Nowhere(asyncio.Transport):
 
 
 async def fault(server: AiohttpServer) -> str | None:
-    """Why the fast path cannot rely on the aiohttp that is installed; None when it can.
+    """Return why the fast path cannot rely on the installed aiohttp; None if it can.
 
-    Makes a connection that leads nowhere, and looks whether it says that it waits exactly when
-    nothing is half-read.
+    Opens a connection without a client. The connection must report that it waits for a request
+    exactly when no request is half-read.
     """
     try:
         connection = server()
         assert isinstance(connection, Connection)
-        connection.connection_made(_Nowhere())
+        connection.connection_made(_NullTransport())
         try:
             for _ in range(3):
                 await asyncio.sleep(0)
@@ -36,7 +36,7 @@ async def fault(server: AiohttpServer) -> str | None:
                 return "a new connection does not wait for a request"
             connection.hand_to_aiohttp(b"POST /nowhere HTTP/1.1\r\nContent-Length: 3\r\n\r\n")
             if not connection.half_read():
-                return "a half-read request does not show"
+                return "a half-read request is not detected"
         finally:
             connection.connection_lost(None)
             for _ in range(3):

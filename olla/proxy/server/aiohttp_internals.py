@@ -1,28 +1,30 @@
-"""The only door to aiohttp's private hooks: what we lean on, and nothing else.
+"""Use aiohttp's private hooks, which no other module does.
 
-What is relied on, and why:
+The hooks and their purposes:
 
 * `RequestHandler` may be subclassed, and `AiohttpServer.__call__` makes it. (Documented only for
   `AiohttpServer`.)
-* `RequestHandler.handle_error` answers what the parser refused: we answer in the path's dialect.
-* `_messages` holds (message, payload) pairs that were parsed and wait for the handler, with an
-  `_ErrInfo` for what could not be, and `_request_count` counts them: with these we know whether
-  a head is still incomplete, which bounds a head's total size.
-* `request_factory` makes the request object of the parsed message, a `RawRequestMessage` that can
-  be replaced: there a target in absolute form becomes one in origin form. And
- `BaseRequest._prepare_hook` is awaited once an
-  answer's fields are complete and before they are written: there they get `AiohttpServer`.
-* `AiohttpServer._kwargs` are the options of connections to come: a reload changes them.
-* A handler may return any object with `prepare`, `write_eof` and `keep_alive`: that is how we say
-  that the answer was already written to the transport (see `written`).
-* `pause_writing` and `resume_writing` are asyncio's own, and so is `eof_received`, which aiohttp
-  lets close the connection at once.
+* `RequestHandler.handle_error` answers requests that the parser rejected: olla answers them in the
+  path's dialect.
+* `_messages` holds the (message, payload) pairs that wait for the handler, with an `_ErrInfo` for
+  an unparsable message, and `_request_count` counts them. They show whether a head is incomplete,
+  so that its total size can be limited.
+* `request_factory` makes the request object from the parsed message, a `RawRequestMessage` that can
+  be replaced: olla turns a target in absolute form into one in origin form.
+* `BaseRequest._prepare_hook` is awaited when a response's fields are complete and not yet written:
+  olla sets `Server` there.
+* `AiohttpServer._kwargs` are the options of future connections: a reload changes them.
+* A handler may return any object with `prepare`, `write_eof` and `keep_alive`: olla returns one to
+  tell that the response was already written to the transport (see `written`).
+* `pause_writing` and `resume_writing` are asyncio's callbacks. So is `eof_received`, in which
+  aiohttp closes the connection at once.
 * The fast path only takes bytes while `start()` waits for a request: `_waiter` is pending,
-  `_messages` empty, nothing is closing (`_close`, `_force_close`) or upgraded (`_upgraded`). While
-  it answers, the idle timer (`_process_keepalive`) is put off by `_next_keepalive_close_time`.
+  `_messages` is empty, nothing is closing (`_close`, `_force_close`) or upgraded (`_upgraded`).
+  During its response, `_next_keepalive_close_time` postpones the idle timer
+  (`_process_keepalive`).
 
-`aiohttp_check` looks at start whether the fast path can rely on this, and
-`tests/proxy/server/test_aiohttp_internals.py` fails loudly when something is no longer so.
+`aiohttp_check` verifies this at start for the fast path, and
+`tests/proxy/server/test_aiohttp_internals.py` fails when an aiohttp release changes it.
 """
 
 import asyncio
@@ -56,36 +58,36 @@ from olla.proxy.server.fast_path import FastPath, HotRequest
 
 __all__ = ["AiohttpServer", "Connection"]
 
-_TURNS_MAX = 8
-"""Turns of the loop that aiohttp may take from one request to the next; it takes three."""
+_ITERATIONS_MAX = 8
+"""Iterations of the event loop that aiohttp may need between two requests; it needs three."""
 _SURPLUS_MAX = 16
-"""Connections beyond the limit that are told so; more are closed without a word."""
-_PARTING_SECONDS_MAX = 5.0
-_PARTING_STEP = 0.05
-_PARTING_MOMENT = 0.1
-"""Seconds before the reset that ends a broken answer: at most, between two looks whether the client
-has got what was written, and after it has. A reset overtakes what waits in the kernel, and some
-systems drop what their program has not read yet."""
-_RESETS = struct.pack("ii", 1, 0)
-_ENDS = struct.pack("ii", 0, 0)
-"""`SO_LINGER`: a closed connection is reset, or ends."""
+"""Connections beyond the limit that get an error response; further ones are reset."""
+_RESET_WAIT_MAX = 5.0
+_RESET_CHECK_INTERVAL = 0.05
+_RESET_PAUSE = 0.1
+"""Seconds before the reset that ends a truncated response: the maximum, the interval at which the
+unsent bytes are checked, and the pause once all are acknowledged. A reset overtakes bytes that wait
+in the kernel, and some systems drop bytes that the client has not read yet."""
+_LINGER_RESET = struct.pack("ii", 1, 0)
+_LINGER_CLOSE = struct.pack("ii", 0, 0)
+"""Values of `SO_LINGER`: closing resets the connection, or ends it regularly."""
 _STREAMS = ("application/x-ndjson", "text/event-stream")
-_SOON = 0.001
-"""Seconds. A deadline that is nearer has come."""
-_LATER_MAX = 65536
-"""Bytes of further requests taken in while one is answered; then the client has to wait."""
+_DUE_WITHIN = 0.001
+"""Seconds. A deadline that is nearer counts as reached."""
+_PIPELINED_MAX = 65536
+"""Bytes of pipelined requests that are buffered during a response; then reading pauses."""
 
 
 class Request(web.BaseRequest):
-    """A request as aiohttp has parsed it. Completes the head of each answer that aiohttp writes."""
+    """A request parsed by aiohttp. Completes the head of each response that aiohttp writes."""
 
     begun = False
-    """The head of its answer has been written, by aiohttp."""
+    """Whether aiohttp has written the head of the response."""
     fault = ""
-    """What is wrong with whom it is for; it must be refused then."""
+    """Why its Host or target is invalid, "" if it is valid. Such a request must be rejected."""
 
     async def _prepare_hook(self, response: web.StreamResponse) -> None:
-        """aiohttp: the answer's head is about to be written."""
+        """Set fields of a response before aiohttp writes its head."""
         self.begun = True
         headers = response.headers
         if self.version < HttpVersion11 and not isinstance(response, web.Response):
@@ -96,16 +98,32 @@ class Request(web.BaseRequest):
 
 
 class Connection(RequestHandler):
-    """A client's connection: aiohttp's, with a bound on a head's size, and the fast path.
+    """A client's connection: aiohttp's, with a limit on the head's size and the fast path.
 
-    It is also what an exchange writes its answer to, see `relay.ProxyServer`.
+    Exchanges write their responses to it, see `relay.Downstream`.
     """
 
     __slots__ = (
-        *("_answered", "_body_by", "_drained", "_exchange", "_half_closed", "_head_size"),
-        *("_head_start", "_heard", "_hot", "_incoming", "_last_payload", "_later"),
-        *("_later_size", "_parted", "_parting", "_refused", "_seen", "_sending", "_server"),
-        *("_stalled", "_turns", "_unfinished", "_untouched", "minor", "peer", "persistent"),
+        *("_answered", "_body_deadline", "_drained", "_exchange", "_half_closed", "_head_size"),
+        *("_head_start", "_last_read", "_hot", "_incoming", "_last_payload", "_pipelined"),
+        *(
+            "_pipelined_size",
+            "_reset_done",
+            "_reset_timer",
+            "_refused",
+            "_requests_seen",
+            "_sending",
+            "_server",
+        ),
+        *(
+            "_stalled",
+            "_iterations",
+            "_incomplete",
+            "_unused_by_aiohttp",
+            "minor",
+            "peer",
+            "persistent",
+        ),
         *("slot", "surplus", "wants_trailers"),
     )
 
@@ -117,76 +135,76 @@ class Connection(RequestHandler):
         self._stalled = False
         self._head_start = b""
         self._head_size = 0
-        self._seen = 0
+        self._requests_seen = 0
         self._last_payload: Any = None
         self._refused = False
         self._hot = False
-        """Whether the fast path has the connection."""
-        self._incoming: HotRequest | None = None  # the hot request that is coming in
-        self._later: list[bytes] = []
-        self._later_size = 0
-        self._turns = 0
-        self._heard = 0.0
-        """When the client was last heard of in the middle of a body, in the loop's time."""
-        self._body_by = 0.0
-        """When that body has come too slowly, if nothing more comes of it."""
+        """Whether the fast path handles the connection."""
+        self._incoming: HotRequest | None = None  # the hot request whose body is incomplete
+        self._pipelined: list[bytes] = []
+        self._pipelined_size = 0
+        self._iterations = 0
+        self._last_read = 0.0
+        """When the last bytes of an incomplete body arrived, in the loop's time."""
+        self._body_deadline = 0.0
+        """When that body times out if no more bytes arrive."""
         self.slot = 0.0
         self.surplus = False
-        """One too many: its requests are refused."""
-        self._untouched = True
-        """Whether aiohttp has had no byte of this connection: then it waits for the first."""
+        """Whether the connection exceeds the limit, so that its requests are rejected."""
+        self._unused_by_aiohttp = True
+        """Whether aiohttp has not received any bytes, and so waits for the first request."""
         self._exchange: ClientListener | None = None
         self._answered: asyncio.Future[None] | None = None
         self._half_closed = False
-        """The client has closed its side, and is owed something."""
-        self._unfinished = False
-        """An answer that ends with the connection has begun, and is not whole."""
-        self._parting: asyncio.TimerHandle | None = None
-        self._parted: asyncio.Future[None] | None = None
+        """Whether the client has closed its side and still waits for a response."""
+        self._incomplete = False
+        """Whether a response that ends with the connection is incomplete."""
+        self._reset_timer: asyncio.TimerHandle | None = None
+        self._reset_done: asyncio.Future[None] | None = None
         self.persistent = True
         self.minor = 1
         self.wants_trailers = False
         self.peer = ""  # the client's IP address
 
-    # --- what an exchange writes to ---------------------------------------------------------
+    # --- Downstream: written to by exchanges ------------------------------------------------
 
     @property
     def closing(self) -> bool:
-        """The connection is closed or closing."""
+        """Tell whether the connection is closed or closing."""
         return self.transport is None or self.transport.is_closing()
 
     @property
     def paused(self) -> bool:
-        """The client is slow: of what was written, something has not gone out yet."""
+        """Tell whether written bytes still wait for a slow client."""
         return self._paused
 
     def write(self, data: bytes) -> None:
         """Send bytes."""
-        # uvloop raises on a transport that has closed but not yet said so.
+        # uvloop raises on a transport that is closed before connection_lost is called.
         if self.transport is not None and not self.transport.is_closing():
             self.transport.write(data)
 
     def when_drained(self, callback: Callable[[], None]) -> None:
-        """Call back once what was written has gone out far enough."""
+        """Call back once the written bytes have been sent."""
         self._drained = callback
 
     def carries(self, exchange: ClientListener) -> None:
-        """An exchange begins: it is abandoned when the connection is lost."""
+        """Set the exchange that is abandoned when the connection is lost."""
         self._exchange = exchange
         if self._half_closed:
             exchange.half_closed()
 
     def close_delimited(self) -> None:
-        """See `relay.ProxyServer`. Whoever closes the socket resets it then: the router's end, be
-        it regular or not, too."""
-        self._unfinished = True
-        self._linger(_RESETS)
+        """See `relay.Downstream`. Until the response is complete, closing the socket resets it,
+        also when the router stops or crashes."""
+        self._incomplete = True
+        self._linger(_LINGER_RESET)
 
     def complete(self) -> None:
-        """See `relay.ProxyServer`."""
-        if self._unfinished:
-            self._unfinished = False
-            self._linger(_ENDS)
+        """See `relay.Downstream`."""
+        if self._incomplete:
+            self._incomplete = False
+            self._linger(_LINGER_CLOSE)
 
     def _linger(self, option: bytes) -> None:
         if not self.closing and self.transport is not None:
@@ -196,69 +214,71 @@ class Connection(RequestHandler):
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, option)
 
     def answered(self) -> None:
-        """The exchange is over. The next begins once the client has taken the answer: one that
-        asks on and does not read would fill the memory."""
+        """End the exchange. The next request waits until the client has taken the response:
+        otherwise a client that sends requests and does not read would fill the memory."""
         self._exchange = None
-        if self._unfinished and self.transport is not None:
+        if self._incomplete and self.transport is not None:
             self._drained = None
-            self._part(self._loop.time() + _PARTING_SECONDS_MAX)
+            self._reset_when_sent(self._loop.time() + _RESET_WAIT_MAX)
         elif self._paused and self.persistent:
-            self._drained = self._go_on
+            self._drained = self._resume
         else:
             self._drained = None
-            self._go_on()
+            self._resume()
 
-    def _go_on(self) -> None:
+    def _resume(self) -> None:
         waiter, self._answered = self._answered, None
         if self._hot:
-            if self._later:
-                # In a turn of its own: it may be over at once, and the one after it.
+            if self._pipelined:
+                # In a new loop iteration: a chain of requests answered at once would recurse.
                 self._loop.call_soon(self._next)
             else:
                 self._next()
         elif waiter is not None and not waiter.done():
             waiter.set_result(None)
 
-    def _part(self, until: float) -> None:
-        """Reset the connection once the client has what was written, or at `until`."""
+    def _reset_when_sent(self, until: float) -> None:
+        """Reset the connection once the client has acknowledged all bytes, or at `until`."""
         transport = self.transport
         if transport is None:
             return
-        if self._parted is None:
-            self._parted = self._loop.create_future()
+        if self._reset_done is None:
+            self._reset_done = self._loop.create_future()
         if self._loop.time() < until and _unsent(transport):
-            self._parting = self._loop.call_later(_PARTING_STEP, self._part, until)
+            self._reset_timer = self._loop.call_later(
+                _RESET_CHECK_INTERVAL, self._reset_when_sent, until
+            )
         else:
-            self._parting = self._loop.call_later(_PARTING_MOMENT, transport.abort)
+            self._reset_timer = self._loop.call_later(_RESET_PAUSE, transport.abort)
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:
-        """aiohttp: the server ends. What is about to be reset has its moment first."""
-        if self._parted is not None:
-            await asyncio.wait([self._parted], timeout=timeout)
+        """aiohttp: stop the connection, after a pending reset has been sent."""
+        if self._reset_done is not None:
+            await asyncio.wait([self._reset_done], timeout=timeout)
         await super().shutdown(timeout)
 
     def until_answered(self) -> "asyncio.Future[None]":
-        """Done when the exchange that is about to begin is over."""
+        """Return a future that is done when the next exchange has ended."""
         self._answered = self._loop.create_future()
         return self._answered
 
     # --- asyncio.Protocol -------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """asyncio: the connection stands."""
+        """asyncio: the connection is established."""
         super().connection_made(transport)
-        # Whatever waits in memory waits for the client: it is slow from the first byte on. With
-        # what is read from an endpoint at once, a slow reader holds 256 KB at most.
+        # With high=0 a client counts as slow from the first unsent byte. One read from an endpoint
+        # is 256 KB, which so is the most that a slow reader holds.
         cast(asyncio.WriteTransport, transport).set_write_buffer_limits(high=0)
         address = transport.get_extra_info("peername")
         self.peer = str(address[0]) if isinstance(address, tuple) and address else ""
-        count, most = len(self._server.connections), self._server.connections_max
-        self.surplus = count > most
-        if count > most + _SURPLUS_MAX:
+        count, limit = len(self._server.connections), self._server.connections_max
+        self.surplus = count > limit
+        if count > limit + _SURPLUS_MAX:
             cast(asyncio.WriteTransport, transport).abort()
 
     def pause_writing(self) -> None:
-        """asyncio: the kernel takes no more of what is written."""
+        """asyncio: the kernel's send buffer is full."""
         super().pause_writing()
         if self._sending is None and self.transport is not None:
             server = self._server
@@ -268,7 +288,7 @@ class Connection(RequestHandler):
             )
 
     def resume_writing(self) -> None:
-        """asyncio: the client has taken all that was written."""
+        """asyncio: all written bytes were sent."""
         super().resume_writing()
         self._stop_sending()
         callback, self._drained = self._drained, None
@@ -281,12 +301,12 @@ class Connection(RequestHandler):
             sending.stop()
 
     def _stall(self, transport: asyncio.WriteTransport) -> None:
-        """The client does not read: hang up, so that all it holds is given back."""
+        """Abort the connection of a client that does not read, to release its resources."""
         self._stalled = True
         transport.abort()
 
     def gone(self) -> Failure:
-        """Why the client is not there any more."""
+        """Return the failure that describes why the client's connection ended."""
         if not self._stalled:
             return Failure(Kind.CLIENT_GONE, "the client went away")
         seconds = self._server.timeouts.send
@@ -294,31 +314,31 @@ class Connection(RequestHandler):
         return Failure(Kind.CLIENT_STALLED, message)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """asyncio: the connection is gone."""
+        """asyncio: the connection is closed."""
         self._drained = None
         self._stop_sending()
-        if self._parting is not None:
-            self._parting.cancel()
-        if self._parted is not None and not self._parted.done():
-            self._parted.set_result(None)
+        if self._reset_timer is not None:
+            self._reset_timer.cancel()
+        if self._reset_done is not None and not self._reset_done.done():
+            self._reset_done.set_result(None)
         if self._incoming is not None:
             self._incoming = None
         self._server.deadlines.forget(self)
-        self._later.clear()
+        self._pipelined.clear()
         super().connection_lost(exc)
         if self._exchange is not None:
             self._exchange.abandon(self.gone())
 
     def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp's always closes
-        """asyncio: the client has closed its side. Whether the connection stays open.
+        """asyncio: the client has closed its side. Return whether the connection stays open.
 
-        Health checks that are written with `nc` do that after their request, and what is asked in
-        full is answered; a client that is gone looks the same until something is written to it.
+        Health checks with `nc` close their side after the request, so complete requests are still
+        answered. A client that has disconnected looks the same until something is written to it.
         """
         if self._half_closed:
-            return True  # told again, after reading was resumed
+            return True  # called again after reading was resumed
         self._drop_half_read()
-        if self._parted is not None or not self._owes():
+        if self._reset_done is not None or not self._has_unanswered():
             return False
         self._half_closed = True
         self._close_after_last()
@@ -327,9 +347,9 @@ class Connection(RequestHandler):
         return True
 
     def _drop_half_read(self) -> None:
-        """Forget a request whose body will not come, where it waits behind others: they are whole.
+        """Drop a pipelined request whose body will not arrive; those before it are complete.
 
-        Not the one that aiohttp has just been woken for.
+        The request for which aiohttp has just been woken is kept.
         """
         payload, waiting = self._last_payload, len(self._messages)
         if payload is None or payload.is_eof() or not waiting:
@@ -338,8 +358,8 @@ class Connection(RequestHandler):
             self._messages.pop()
             self._last_payload = None
 
-    def _owes(self) -> bool:
-        """Whether a whole request came that is not answered yet."""
+    def _has_unanswered(self) -> bool:
+        """Tell whether a complete request has not been answered yet."""
         if self._hot:
             return self._incoming is None
         whole = self._last_payload is None or self._last_payload.is_eof()
@@ -349,7 +369,7 @@ class Connection(RequestHandler):
         """The client asks nothing more: after what it is owed the connection ends."""
         self._drop_half_read()
         transport = self.transport
-        if not self._owes():
+        if not self._has_unanswered():
             self.close()
             if transport is not None:
                 transport.close()
@@ -360,19 +380,19 @@ class Connection(RequestHandler):
         """asyncio: bytes came."""
         fast_path = self._server.fast_path
         if self._hot:
-            self._more(data)
+            self._add_body(data)
         elif fast_path is None or self.surplus or not data.startswith(b"POST "):
             self.hand_to_aiohttp(data)
-        elif self._untouched and not self._close and not self._force_close:
+        elif self._unused_by_aiohttp and not self._close and not self._force_close:
             if not self._take(fast_path, data):
                 self.hand_to_aiohttp(data)
         elif self.half_read():
             self.hand_to_aiohttp(data)
-        elif self._comes_round():
-            # aiohttp has answered, and will wait for the next request some turns from now.
+        elif self._between_requests():
+            # aiohttp has answered, and waits for the next request in a few loop iterations.
             self._hot = True
-            self._turns += 1
-            self._keep(data)
+            self._iterations += 1
+            self._buffer(data)
             self._loop.call_soon(self._next)
         elif not self.waits() or not self._take(fast_path, data):
             self.hand_to_aiohttp(data)
@@ -380,7 +400,7 @@ class Connection(RequestHandler):
     # --- the fast path ----------------------------------------------------------------------
 
     def half_read(self) -> bool:
-        """Whether aiohttp holds a part of a request, or one that it has not begun to answer."""
+        """Tell whether aiohttp holds a partial request or one that it has not begun to answer."""
         return bool(
             self._messages
             or self._head_size
@@ -392,13 +412,17 @@ class Connection(RequestHandler):
         )
 
     def waits(self) -> bool:
-        """Whether aiohttp waits for a request."""
+        """Tell whether aiohttp waits for a request."""
         waiter = self._waiter
         return waiter is not None and not waiter.done()
 
-    def _comes_round(self) -> bool:
-        """Whether aiohttp has answered its last request, but does not wait for the next yet."""
-        return self._waiter is None and not self._request_in_progress and self._turns < _TURNS_MAX
+    def _between_requests(self) -> bool:
+        """Tell whether aiohttp has answered its last request and does not await the next yet."""
+        return (
+            self._waiter is None
+            and not self._request_in_progress
+            and self._iterations < _ITERATIONS_MAX
+        )
 
     def _take(self, fast_path: FastPath, data: bytes) -> bool:
         taken = fast_path.take(data, self._server.clock.now(), self.peer)
@@ -406,64 +430,64 @@ class Connection(RequestHandler):
             return False
         request, rest = taken
         if rest and request.head.closes:
-            return False  # what comes after the last request is an error, and aiohttp says so
+            return False  # bytes after the last request are an error, which aiohttp reports
         self._hot = True
-        self._turns = 0
+        self._iterations = 0
         if self.slot:
             self._server.deadlines.forget(self)
         self.persistent = not request.head.closes
         self.minor = 1
         self.wants_trailers = False
         if rest:
-            self._keep(rest)
+            self._buffer(rest)
         if request.missing:
             self._incoming = request
             timeouts = self._server.timeouts
-            self._heard = self._loop.time()
-            self._body_by = self._heard + timeouts.body
+            self._last_read = self._loop.time()
+            self._body_deadline = self._last_read + timeouts.body
             self._watch(min(timeouts.silence, timeouts.body))
         self._server.begin(self, request)
         return True
 
-    def _more(self, data: bytes) -> None:
+    def _add_body(self, data: bytes) -> None:
         request = self._incoming
         if request is None:
-            if self.persistent:  # after the last request nothing is read any more
-                self._keep(data)
+            if self.persistent:  # bytes after the last request are ignored
+                self._buffer(data)
             return
         if self._exchange is None:
             request.skip(data)
             if not request.missing:
-                self._close_answered()
+                self._finish_rejected()
             return
         rest = request.add(data)
         if rest:
-            self._keep(rest)
+            self._buffer(rest)
         now, timeouts = self._loop.time(), self._server.timeouts
-        self._heard = now
-        self._body_by = now + timeouts.body_left(self._body_by - now, len(data))
+        self._last_read = now
+        self._body_deadline = now + timeouts.body_left(self._body_deadline - now, len(data))
         if not request.missing:
             self._incoming = None
             self._server.deadlines.forget(self)
         self._server.more(request)
 
-    def _close_answered(self) -> None:
-        """The rest of a body that nobody wants has come, or was waited for long enough."""
+    def _finish_rejected(self) -> None:
+        """Finish a rejected request whose body has been skipped or has timed out."""
         self._incoming = None
         self._server.deadlines.forget(self)
         self._next()
 
-    def _keep(self, data: bytes) -> None:
-        self._later.append(data)
-        self._later_size += len(data)
-        if self._later_size > _LATER_MAX and self.transport is not None:
+    def _buffer(self, data: bytes) -> None:
+        self._pipelined.append(data)
+        self._pipelined_size += len(data)
+        if self._pipelined_size > _PIPELINED_MAX and self.transport is not None:
             self.transport.pause_reading()
 
     def _next(self) -> None:
-        """A hot request was answered."""
+        """Continue after the response to a hot request."""
         if self._incoming is not None:
-            # It was refused before its body had come. To close now would reset the connection,
-            # and the client might never read why.
+            # The request was rejected before its body had arrived. Closing now would reset the
+            # connection, and the client might never read the response.
             self._incoming.pieces.clear()
             self._watch(self._server.lingering)
             return
@@ -475,83 +499,85 @@ class Connection(RequestHandler):
             self.close()
             transport.close()
             return
-        self._not_idle()
-        if self._later:
-            data = b"".join(self._later)
-            self._later.clear()
-            if self._later_size > _LATER_MAX:
+        self._postpone_idle_timeout()
+        if self._pipelined:
+            data = b"".join(self._pipelined)
+            self._pipelined.clear()
+            if self._pipelined_size > _PIPELINED_MAX:
                 transport.resume_reading()
-            self._later_size = 0
+            self._pipelined_size = 0
             self.data_received(data)
         if self._half_closed:
             self._close_after_last()
 
     def close(self) -> None:
-        """aiohttp: no further request is taken; one that the fast path has comes to its end."""
+        """aiohttp: accept no further request; a request on the fast path is still completed."""
         if self._hot:
             self._close = True
         else:
             super().close()
 
     def _process_keepalive(self) -> None:
-        """aiohttp: the connection may have been idle for too long."""
+        """aiohttp: close the connection if it has been idle for too long."""
         if self._hot:
-            self._not_idle()
+            self._postpone_idle_timeout()
         super()._process_keepalive()
 
-    def _not_idle(self) -> None:
+    def _postpone_idle_timeout(self) -> None:
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
 
-    # --- clients that stop in the middle ------------------------------------------------------
+    # --- timeouts of heads and bodies ---------------------------------------------------------
 
     def _watch(self, seconds: float) -> None:
         self._server.deadlines.watch(self, self._loop.time() + seconds)
 
     def due(self) -> None:
-        """A client has not sent what it began to send. See `Watched`."""
+        """Handle a client that did not finish its head or body in time. See `Watched`."""
         request, server = self._incoming, self._server
         if request is not None:
             if self._exchange is None:
-                self._close_answered()
+                self._finish_rejected()
                 return
             timeouts, now = server.timeouts, self._loop.time()
-            silent_at = self._heard + timeouts.silence
-            left = min(silent_at, self._body_by) - now
-            if left > _SOON:
+            silent_at = self._last_read + timeouts.silence
+            left = min(silent_at, self._body_deadline) - now
+            if left > _DUE_WITHIN:
                 self._watch(left)
             elif request.exchange is not None:
-                request.exchange.stop(body_too_slow(timeouts, silent=silent_at <= self._body_by))
+                request.exchange.stop(
+                    body_too_slow(timeouts, silent=silent_at <= self._body_deadline)
+                )
         elif self._head_size and not (self._request_in_progress or self._messages):
             seconds = server.timeouts.head
             self._refused = True
-            message = f"the request's head took more than {seconds:g} s"
+            message = f"the request's head was not complete within {seconds:g} s"
             self.write(self._server.refusal(self._head_start, self.peer, 408, message, None))
-            self._hang_up()
+            self._close_transport()
 
-    def _hang_up(self) -> None:
+    def _close_transport(self) -> None:
         transport = self.transport
         self.close()
         if transport is not None:
             transport.close()
 
-    # --- aiohttp's way ----------------------------------------------------------------------
+    # --- requests that aiohttp parses -------------------------------------------------------
 
-    def begins(self) -> None:
-        """aiohttp begins with a request: the last one of a client that has closed its side?"""
+    def before_request(self) -> None:
+        """Close the connection after this request if it is the last of a half-closed client."""
         if self._half_closed and not self._messages:
             self.close()
 
     def hand_to_aiohttp(self, data: bytes) -> None:
-        """Let aiohttp read. Counts the bytes of an unfinished head."""
-        self._untouched = False
+        """Pass bytes to aiohttp's parser, and count those of an incomplete head."""
+        self._unused_by_aiohttp = False
         if self._refused:
-            return  # the rest of what will be answered with an error
+            return  # the rest of a rejected request
         between = self._last_payload is None or self._last_payload.is_eof()
         if between and not self._head_size:
             self._head_start = data
         super().data_received(data)
-        if self._request_count != self._seen:
-            self._seen = self._request_count
+        if self._request_count != self._requests_seen:
+            self._requests_seen = self._request_count
             self._head_size = 0
             if self.slot:
                 self._server.deadlines.forget(self)
@@ -559,7 +585,7 @@ class Connection(RequestHandler):
                 message, self._last_payload = self._messages[-1]
                 self._refused = isinstance(message, _ErrInfo)
             if not self._refused:
-                self._head_start = b""  # it holds a whole read, perhaps with a large body
+                self._head_start = b""  # free it: it is a whole read, perhaps with a large body
         elif between and data:  # aiohttp calls this with no bytes when it resumes reading
             if not self._head_size:
                 self._watch(self._server.timeouts.head)
@@ -574,7 +600,7 @@ class Connection(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer what aiohttp's parser refused, or what a handler let escape."""
+        """Answer a request that aiohttp's parser rejected, or whose handler raised."""
         too_long = isinstance(exc, LineTooLong) or "Too many" in (message or "")
         text = str(message or exc or "").splitlines()
         reason = text[0].rstrip(":") if text else ""
@@ -584,10 +610,10 @@ class Connection(RequestHandler):
 
     def _refuse_head(self) -> None:
         if self._request_in_progress or self._messages:
-            self.force_close()  # an answer here would mix with the one that is under way
+            self.force_close()  # a response here would mix with the one in progress
             return
         self._write_refusal(431, "", None)
-        self._hang_up()
+        self._close_transport()
 
     def _write_refusal(
         self, status: int, message: str, exc: BaseException | None, *, mid_answer: bool = False
@@ -598,7 +624,7 @@ class Connection(RequestHandler):
 
 
 def _unsent(transport: asyncio.WriteTransport) -> bool:
-    """Whether the client's side has not acknowledged all that was written."""
+    """Tell whether the client's system has not acknowledged all written bytes."""
     if transport.get_write_buffer_size():
         return True
     sock = transport.get_extra_info("socket")
@@ -606,19 +632,19 @@ def _unsent(transport: asyncio.WriteTransport) -> bool:
         return False
     try:
         waiting = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
-    except (OSError, ValueError):  # a system that does not say; a socket that is closed
+    except (OSError, ValueError):  # no support on this system, or a closed socket
         return False
     return int.from_bytes(waiting, sys.byteorder) > 0
 
 
 class AiohttpServer(web.Server):
-    """aiohttp's low-level server, making our connections.
+    """aiohttp's low-level server, which makes olla's connections.
 
-    `head_max` bounds a request's head, in bytes; `refusal` makes the answer to bytes that are no
-    request: from the first bytes received, the client's address, the status, the parser's message
-    and, where a handler let one escape, the exception. `begin` answers a hot request, whose body
-    may still be coming: then `more` is told of each piece. `lingering` is how many seconds the rest
-    of a body is read and thrown away that was refused.
+    `head_max` limits a request's head, in bytes. `refusal` makes the response to an invalid
+    request from the first bytes received, the client's address, the status, the parser's message
+    and the exception of a handler, if any. `begin` starts a hot request, whose body may be
+    incomplete; `more` is then called for each further piece. The rest of a rejected body is read
+    and discarded for `lingering` seconds.
     """
 
     def __init__(
@@ -660,10 +686,10 @@ class AiohttpServer(web.Server):
         self.connections_max = connections_max
         self._hostname = socket.gethostname()
         self.fast_path: FastPath | None = None
-        """Who takes hot requests; None to leave all to aiohttp."""
+        """Parses hot requests; None if aiohttp handles all requests."""
 
     def limit(self, *, head_max: int, timeouts: ClientTimeouts, connections_max: int) -> None:
-        """Other limits, for connections that are made from now on."""
+        """Change the limits of future connections."""
         self.head_max = head_max
         self.timeouts = timeouts
         self.connections_max = connections_max
@@ -682,10 +708,10 @@ class AiohttpServer(web.Server):
         fault = ""
         for name, value in message.raw_headers:
             if name.lower() == b"host" and not is_authority(value.strip(b" \t")):
-                fault = "its Host is not a host with or without a port"
+                fault = "its Host header is not a host with an optional port"
         if not message.path.startswith("/") and message.path != "*" and not fault:
             message, fault = self._in_origin_form(message, protocol)
-        cast(Connection, protocol).begins()
+        cast(Connection, protocol).before_request()
         request = Request(message, payload, protocol, writer, task, self._loop)
         request.fault = fault
         return request
@@ -693,31 +719,31 @@ class AiohttpServer(web.Server):
     def _in_origin_form(
         self, message: RawRequestMessage, protocol: RequestHandler
     ) -> tuple[RawRequestMessage, str]:
-        """A message with an absolute target as if it had named the path, and what is wrong with it.
+        """Return a message with its absolute target in origin form, and why it is invalid or "".
 
-        What the target says of the host counts, not the Host field (RFC 9112, section 3.2.2).
+        The target's host replaces the Host field (RFC 9112, section 3.2.2).
         """
         absolute = split_absolute(message.path)
         if absolute is None:
             return message, "its target is neither a path nor an http:// URL"
         authority, target = absolute
-        here = protocol.sockname
-        address, port = (str(here[0]), here[1]) if isinstance(here, tuple) else ("", 0)
+        sockname = protocol.sockname
+        address, port = (str(sockname[0]), sockname[1]) if isinstance(sockname, tuple) else ("", 0)
         if not is_own(authority, address, port, self._hostname):
-            return message, "it is for another server, and this one is no forward proxy"
+            return message, "its target names another server, and olla is not a forward proxy"
         if target == "/" and message.method == "OPTIONS" and not message.path.endswith("/"):
             target = "*"  # RFC 9112, section 3.2.4
         path, _, query = target.partition("?")
-        raw = [each for each in message.raw_headers if each[0].lower() != b"host"]
+        fields = [field for field in message.raw_headers if field[0].lower() != b"host"]
         headers = CIMultiDict(message.headers)
         headers["Host"] = authority
         return message._replace(
             path=target,
             url=URL.build(path=path, query_string=query, encoded=True) if path != "*" else URL("*"),
             headers=CIMultiDictProxy(headers),
-            raw_headers=((b"Host", authority.encode()), *raw),
+            raw_headers=((b"Host", authority.encode()), *fields),
         ), ""
 
     def __call__(self) -> RequestHandler:
-        """A new connection's protocol."""
+        """Return the protocol of a new connection."""
         return Connection(self, loop=self._loop, **self._kwargs)

@@ -1,4 +1,4 @@
-"""A client's request as aiohttp has parsed it."""
+"""Adapt a request that aiohttp has parsed."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -17,7 +17,7 @@ from olla.proxy.http.request import body_too_slow
 
 __all__ = ["AiohttpRequest"]
 
-_OBEYED = frozenset(
+_CONTROL_FIELDS = frozenset(
     {
         *(b"via", b"te", b"content-encoding", b"transfer-encoding"),
         *(b"x-olla-request-id", b"x-olla-endpoint", b"x-olla-explain"),
@@ -26,7 +26,7 @@ _OBEYED = frozenset(
 
 
 class AiohttpRequest:
-    """See `IncomingRequest`."""
+    """A request parsed by aiohttp. Implements `IncomingRequest`."""
 
     __slots__ = (
         "_continued",
@@ -47,7 +47,7 @@ class AiohttpRequest:
     )
 
     def __init__(self, request: web.BaseRequest, peer: str, timeouts: ClientTimeouts) -> None:
-        """`timeouts` say how slowly the body may come."""
+        """`timeouts` limit how slowly the body may arrive."""
         self._request = request
         self._continued = False
         self._timeouts = timeouts
@@ -60,7 +60,7 @@ class AiohttpRequest:
         """The values of the `Origin` fields."""
         self.hosts: tuple[str, ...] = ()
         self.forwarded_hosts: tuple[str, ...] = ()
-        # One walk over the fields costs less than to look for each of those.
+        # One loop over the fields costs less than a lookup for each of these.
         self.plain = True
         for name, value in self.headers:
             lower = name.lower()
@@ -70,7 +70,7 @@ class AiohttpRequest:
                 self.origins += (value.decode("latin-1"),)
             elif lower == b"x-forwarded-host":
                 self.forwarded_hosts += (value.decode("latin-1"),)
-            elif lower in _OBEYED:
+            elif lower in _CONTROL_FIELDS:
                 self.plain = False
         self.hidden: frozenset[bytes] | None = None
         self.has_body = request.body_exists
@@ -83,7 +83,7 @@ class AiohttpRequest:
 
     @property
     def is_preflight(self) -> bool:
-        """Whether a browser asks for leave to send another request."""
+        """Tell whether this is a CORS preflight request."""
         return (
             self.method == "OPTIONS"
             and bool(self.origins)
@@ -93,11 +93,11 @@ class AiohttpRequest:
 
     @property
     def path(self) -> str:
-        """The target without its query."""
+        """Return the target without its query."""
         return self.target.partition("?")[0]
 
     def header(self, name: str) -> str | None:
-        """The first value of a header."""
+        """Return the first value of a header."""
         return self._request.headers.get(name)
 
     def listed(self, name: str) -> str | None:
@@ -118,12 +118,12 @@ class AiohttpRequest:
         )
 
     def expects_continue(self) -> bool:
-        """Whether the client waits for `100 Continue`."""
+        """Tell whether the client waits for `100 Continue`."""
         expect = self._request.headers.get("Expect", "")
         return expect.lower() == "100-continue" and self._request.version >= (1, 1)
 
     def send_continue(self) -> None:
-        """Tell it to go on, once."""
+        """Send `100 Continue`, once."""
         transport = self._request.transport
         if not self._continued and transport is not None and not transport.is_closing():
             self._continued = True
@@ -143,13 +143,16 @@ class AiohttpRequest:
         return content.read_nowait()
 
     def pieces(self) -> AsyncIterator[bytes]:
-        """The body as it comes."""
+        """Iterate over the body as it arrives."""
         return _Pieces(self._request.content, self._timeouts)
 
 
 class _Pieces(AsyncIterator[bytes]):
-    """A body as it comes. Only the time counts in which it is waited for: while its endpoint is
-    slow, a client cannot send."""
+    """Iterates over a body as it arrives, with a time limit.
+
+    Only time spent waiting for the client counts: while the endpoint is slow, the client cannot
+    send.
+    """
 
     def __init__(self, content: StreamReader, timeouts: ClientTimeouts) -> None:
         self._content = content
@@ -170,7 +173,7 @@ class _Pieces(AsyncIterator[bytes]):
             raise Failed(body_too_slow(timeouts, silent=silent)) from None
         except (HttpProcessingError, web.PayloadAccessError, web.RequestPayloadError) as error:
             raise Failed(
-                Failure(Kind.BAD_REQUEST, f"the request's body is not well-formed: {error}")
+                Failure(Kind.BAD_REQUEST, f"the request's body is malformed: {error}")
             ) from None
         if not piece:
             raise StopAsyncIteration

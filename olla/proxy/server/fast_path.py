@@ -1,10 +1,9 @@
-"""The fast path: hot requests, taken before aiohttp sees them.
+"""Parse hot requests without aiohttp: the fast path.
 
-aiohttp makes a parser's message, a request object, a stream for the body, two futures and a task
-of every request; for a POST with a small JSON body that is more than all of olla's own work. A
-request that is understood wholly from its bytes (see `hot_head`) on a connection where aiohttp
-waits for the next one needs none of that. Everything else goes to aiohttp untouched, and what
-becomes of a request does not depend on who took it in: both hand it to the same exchange.
+For each request, aiohttp makes a parser message, a request object, a body stream, two futures and
+a task. For a POST with a small JSON body that costs more than all of olla's work. The fast path
+handles a request that can be parsed from its bytes alone (see `hot_head`) while aiohttp waits for
+the next one. It passes all other requests to aiohttp unchanged. Both paths use the same exchange.
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -20,7 +19,7 @@ __all__ = ["FastPath", "FastRequest", "HotRequest"]
 
 
 class FastRequest:
-    """A request as the fast path has read it. See `IncomingRequest`."""
+    """A request parsed by the fast path. Implements `IncomingRequest`."""
 
     __slots__ = (
         *("_head", "cors", "credentials", "has_body", "headers", "hidden", "length", "method"),
@@ -42,15 +41,15 @@ class FastRequest:
 
     @property
     def path(self) -> str:
-        """The target without its query."""
+        """Return the target without its query."""
         return self._head.path
 
     def header(self, name: str) -> str | None:
-        """The first value of a header."""
+        """Return the first value of a header."""
         return self._head.fields.get(name.lower())
 
     def listed(self, name: str) -> str | None:
-        """See `IncomingRequest.listed`: a hot request has no field twice."""
+        """See `IncomingRequest.listed`; a hot request has no repeated fields."""
         return self.header(name)
 
     def outgoing(self, target: Target, spec: EndpointSpec, via: str | None) -> bytes:
@@ -58,26 +57,26 @@ class FastRequest:
         return self._head.outgoing(target, spec, self.peer, via, self.hidden)
 
     def expects_continue(self) -> bool:
-        """Never: whoever expects anything is aiohttp's."""
+        """Return False: requests with `Expect` are left to aiohttp."""
         return False
 
     def send_continue(self) -> None:
-        """Nothing."""
+        """Do nothing: requests with `Expect` are left to aiohttp."""
 
     def whole(self) -> bytes | None:
-        """Never: a hot request's body is read before the exchange begins."""
+        """Return None: the body is read before the exchange begins."""
         return None
 
     def decoded(self) -> None:
-        """Never: whoever encodes a body is aiohttp's."""
+        """Do nothing: encoded bodies are left to aiohttp."""
 
     def pieces(self) -> AsyncIterator[bytes]:
-        """Never: a hot request's body is read before the exchange begins."""
-        raise AssertionError("a hot request has its body with it")
+        """Raise AssertionError: the body is read before the exchange begins."""
+        raise AssertionError("the body of a hot request is not streamed")
 
 
 class HotRequest:
-    """A request that is coming in: its head is here, of its body what has come so far."""
+    """A hot request with the part of its body that has arrived."""
 
     __slots__ = ("charge", "exchange", "head", "length", "missing", "pieces", "reserved", "started")
 
@@ -88,13 +87,13 @@ class HotRequest:
         self.pieces = BodyBuffer()
         self.started = started
         self.exchange: Exchange | None = None
-        """Who waits for the rest of its body; None for a short body that is here."""
+        """The exchange that waits for the rest of the body; None for a short, complete body."""
         self.charge: BodyCharge | None = None
         self.reserved = False
-        """Whether the caller's limits let the body be read."""
+        """Whether the caller's quota is reserved, so that the body may be read."""
 
     def add(self, data: bytes) -> bytes:
-        """Take the next bytes; returns those after the body's end."""
+        """Add the next bytes and return those after the body's end."""
         size = len(data)
         if size <= self.missing:
             self.missing -= size
@@ -106,17 +105,17 @@ class HotRequest:
         return rest
 
     def skip(self, data: bytes) -> None:
-        """Throw the next bytes away, and those that came before: nobody wants the body."""
+        """Discard the next bytes and all earlier ones, because the request was rejected."""
         self.pieces.clear()
         self.missing -= min(len(data), self.missing)
 
     def body(self) -> bytes:
-        """The whole body, once."""
+        """Return the whole body; may be called once."""
         return self.pieces.take()
 
 
 class FastPath:
-    """Tells which requests are hot. One for all connections."""
+    """Parses hot requests. All connections share one instance."""
 
     __slots__ = ("_body_max", "_heads", "_is_proxy")
 
@@ -124,20 +123,22 @@ class FastPath:
         self,
         paths: Paths,
         body_max: int,
-        is_own: Callable[[str], bool] | None = None,
+        is_internal: Callable[[str], bool] | None = None,
         guard: BrowserGuard | None = None,
         is_proxy: Callable[[str], bool] = lambda peer: False,
     ) -> None:
-        """`body_max` is bytes: a longer body is refused, which is aiohttp's affair. `is_own` and
-        `guard`: see `HotHeads`. `is_proxy` tells which addresses are those of trusted proxies."""
-        self._heads = HotHeads(paths, is_own, guard)
+        """Requests with a body of more than `body_max` bytes are left to aiohttp, which rejects
+        them. `is_internal` and `guard`: see `HotHeads`. `is_proxy` recognizes the addresses of
+        trusted proxies."""
+        self._heads = HotHeads(paths, is_internal, guard)
         self._is_proxy = is_proxy
         self._body_max = body_max
 
     def take(self, data: bytes, now: float, peer: str = "") -> tuple[HotRequest, bytes] | None:
-        """The hot request that `data` begins with, and what comes after it; None for another.
+        """Return the hot request at the start of `data` and the bytes after it; None if it is not
+        hot.
 
-        `now` is monotonic seconds, `peer` the address it comes from.
+        `now` is monotonic seconds, `peer` the client's address.
         """
         found = self._heads.find(data)
         if found is None:

@@ -1,9 +1,10 @@
-"""Heads of requests that the fast path understands wholly, parsed once and known by their bytes.
+"""Parse and cache the request heads that the fast path supports.
 
-The grammar is a subset of what aiohttp's parser takes, and smaller in every doubtful point: what
-is not plainly one POST with one Content-Length is left to aiohttp. A client sends the same head
-with every request, but for the length of the body, so the length is taken out and the rest is
-looked up, with what goes to the endpoint because of it: 1 µs in place of 7 for seven fields.
+The grammar is a subset of what aiohttp's parser accepts, and stricter wherever that is ambiguous:
+any request that is not plainly one POST with one Content-Length is left to aiohttp. Clients send
+the same head with each request, except for the body's length. So the cache key is the head without
+the length, and the cached head holds the upstream heads made from it: 1 µs instead of 7 for seven
+fields.
 """
 
 import re
@@ -19,7 +20,7 @@ from olla.proxy.http.browser_guard import BrowserGuard
 from olla.proxy.http.credentials import credentials
 from olla.proxy.http.headers import unchanging_head
 
-__all__ = ["REMEMBERED_BYTES_MAX", "HotHead", "HotHeads", "Remembered"]
+__all__ = ["CACHED_BYTES_MAX", "CacheSize", "HotHead", "HotHeads"]
 
 _LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ?(\d{1,12})\r\n")
 _REQUEST_LINE = re.compile(rb"POST (/[\x21-\x7e]{0,255}) HTTP/1\.1")
@@ -30,23 +31,23 @@ _LEFT_TO_AIOHTTP = frozenset(
         *(b"keep-alive", b"proxy-connection", b"http2-settings", b"te"),
     }
 )
-_OBEYED = frozenset(
+_CONTROL_FIELDS = frozenset(
     {"via", "content-encoding", "x-olla-request-id", "x-olla-endpoint", "x-olla-explain"}
 )
 _LENGTH_MAX = 4096
-"""Bytes of the longest head that is looked at."""
-REMEMBERED_BYTES_MAX = 8 * 1024 * 1024
-"""Bytes that heads may take which are remembered, with what goes to endpoints because of them. A
-bound on their number let a thousand heads from forty addresses take 319 MB."""
+"""Bytes of the longest head that the fast path accepts."""
+CACHED_BYTES_MAX = 8 * 1024 * 1024
+"""Bytes of all cached heads with their upstream heads. A bound on their number let a thousand heads
+from forty addresses take 319 MB."""
 _HEAD_OVERHEAD = 320
 _FIELD_OVERHEAD = 320
 _OUTGOING_OVERHEAD = 256
-"""Bytes that Python takes beside the text itself, as measured."""
+"""Measured bytes of Python's overhead, besides the text."""
 _INFERENCE = frozenset({Right.GENERATE, Right.EMBED})
 
 
-class Remembered:
-    """How many bytes are remembered."""
+class CacheSize:
+    """Counts the bytes of one generation of the cache."""
 
     __slots__ = ("size",)
 
@@ -55,10 +56,10 @@ class Remembered:
 
 
 class HotHead:
-    """A head, and everything that follows from it alone."""
+    """A parsed head, with all values that depend on it alone."""
 
     __slots__ = (
-        *("_outgoing", "_remembered", "closes", "cors", "credentials", "fields"),
+        *("_outgoing", "_cached", "closes", "cors", "credentials", "fields"),
         *("from_proxy_only", "headers", "path", "plain", "target", "uri"),
     )
 
@@ -67,14 +68,14 @@ class HotHead:
         uri: str,
         headers: tuple[tuple[bytes, bytes], ...],
         target: Target,
-        remembered: Remembered,
+        cached: CacheSize,
         *,
         closes: bool = False,
     ) -> None:
-        """`remembered` counts the bytes of what is kept here."""
-        self._remembered = remembered
+        """`cached` counts the bytes that this head keeps in the cache."""
+        self._cached = cached
         self.closes = closes
-        """Whether the client wants the connection closed after the answer."""
+        """Whether the client asked to close the connection after the response."""
         self.uri = uri
         self.path = uri.partition("?")[0]
         self.headers = headers
@@ -86,8 +87,8 @@ class HotHead:
         self.cors = b""
         """See `IncomingRequest.cors`."""
         self.from_proxy_only = False
-        """Whether the head is only acceptable from a trusted proxy: any other gets an error."""
-        self.plain = _OBEYED.isdisjoint(self.fields)
+        """Whether the head is accepted from trusted proxies only."""
+        self.plain = _CONTROL_FIELDS.isdisjoint(self.fields)
         self.credentials = credentials(headers)
         self._outgoing: dict[
             tuple[str, str, frozenset[bytes] | None], tuple[EndpointSpec, bytes]
@@ -101,7 +102,7 @@ class HotHead:
         via: str | None,
         hidden: frozenset[bytes] | None,
     ) -> bytes:
-        """See `headers.unchanging_head`; put together once for each endpoint and client."""
+        """See `headers.unchanging_head`. Cached by endpoint, client and set of hidden fields."""
         key = (spec.name, peer, hidden)
         known = self._outgoing.get(key)
         if known is not None and known[0] is spec:
@@ -116,38 +117,39 @@ class HotHead:
             hidden=hidden,
         )
         if known is None:
-            self._remembered.size += len(made) + _OUTGOING_OVERHEAD
+            self._cached.size += len(made) + _OUTGOING_OVERHEAD
         self._outgoing[key] = (spec, made)
         return made
 
 
-_COLD: Final = None
-"""A head that aiohttp has to look at."""
+_NOT_HOT: Final = None
+"""Stands for a head that is left to aiohttp."""
 
 
 class HotHeads:
-    """Finds heads for the fast path."""
+    """Parses heads for the fast path and caches them."""
 
-    __slots__ = ("_guard", "_is_own", "_known", "_paths", "_remembered")
+    __slots__ = ("_cached", "_guard", "_heads", "_is_internal", "_paths")
 
     def __init__(
         self,
         paths: Paths,
-        is_own: Callable[[str], bool] | None = None,
+        is_internal: Callable[[str], bool] | None = None,
         guard: BrowserGuard | None = None,
     ) -> None:
-        """`is_own` tells which paths olla answers itself, whatever else they could mean. `guard`
-        tells which pages and hosts are accepted: the others get their refusal by way of aiohttp."""
+        """`is_internal` recognizes the paths that olla answers itself, which go first. `guard`
+        checks web pages and hosts; requests that it rejects are left to aiohttp, which answers
+        them."""
         self._paths = paths
-        self._is_own = is_own
+        self._is_internal = is_internal
         self._guard = guard
-        self._known: dict[bytes, HotHead | None] = {}
-        self._remembered = Remembered()
+        self._heads: dict[bytes, HotHead | None] = {}
+        self._cached = CacheSize()
 
     def find(self, data: bytes) -> tuple[HotHead, int, int] | None:
-        """The head `data` begins with, where its body begins, and how long that is.
+        """Return the head at the start of `data`, the offset of the body and its length.
 
-        None for anything but a whole head that is understood wholly.
+        None if the head is incomplete or not supported.
         """
         end = data.find(b"\r\n\r\n", 0, _LENGTH_MAX)
         if end < 0:
@@ -156,66 +158,68 @@ class HotHeads:
         if match is None:
             return None
         start, stop = match.span(1)
-        if self._remembered.size > REMEMBERED_BYTES_MAX:
-            self._known.clear()
-            self._remembered = Remembered()  # who still holds a head goes on counting in the old
+        if self._cached.size > CACHED_BYTES_MAX:
+            self._heads.clear()
+            self._cached = CacheSize()  # heads still in use keep counting in the old one
         key = data[:start] + data[stop:end]
         try:
-            head = self._known[key]
+            head = self._heads[key]
         except KeyError:
             head = self._parse(data[:end])
-            self._remember(key, head)
+            self._cache(key, head)
         if head is None:
             return None
         return head, end + 4, int(data[start:stop])
 
-    def _remember(self, key: bytes, head: HotHead | None) -> None:
+    def _cache(self, key: bytes, head: HotHead | None) -> None:
         fields = 0 if head is None else len(head.headers)
         copies = 1 if head is None else 3  # the key, and the fields as bytes and as text
-        self._remembered.size += copies * len(key) + fields * _FIELD_OVERHEAD + _HEAD_OVERHEAD
-        self._known[key] = head
+        self._cached.size += copies * len(key) + fields * _FIELD_OVERHEAD + _HEAD_OVERHEAD
+        self._heads[key] = head
 
     def _parse(self, raw: bytes) -> HotHead | None:
         lines = raw.split(b"\r\n")
         match = _REQUEST_LINE.fullmatch(lines[0])
         if match is None:
-            return _COLD
+            return _NOT_HOT
         headers: list[tuple[bytes, bytes]] = []
         seen: set[bytes] = set()
         closes = False
         for line in lines[1:]:
             field = _FIELD.fullmatch(line)
             if field is None:
-                return _COLD
+                return _NOT_HOT
             name, value = field[1], field[2].rstrip(b" \t")
             lower = name.lower()
             if lower in _LEFT_TO_AIOHTTP:
-                return _COLD
+                return _NOT_HOT
             if lower == b"host" and not is_authority(value):
-                return _COLD
+                return _NOT_HOT
             if lower == b"connection":
                 if value.lower() not in (b"keep-alive", b"close"):
-                    return _COLD
+                    return _NOT_HOT
                 closes = closes or value.lower() == b"close"
             if lower in seen:
-                return _COLD  # what may stand there twice is aiohttp's to know
+                return _NOT_HOT  # aiohttp knows which fields may be repeated
             seen.add(lower)
             headers.append((name, value))
         if b"content-length" not in seen or b"host" not in seen:
-            return _COLD
+            return _NOT_HOT
         uri = match[1].decode()
-        if self._is_own is not None and self._is_own(uri.partition("?")[0]):
-            return _COLD
+        if self._is_internal is not None and self._is_internal(uri.partition("?")[0]):
+            return _NOT_HOT
         try:
             target = self._paths.resolve("POST", uri)
         except Failed:
-            return _COLD
+            return _NOT_HOT
         if target.body is not BodyUse.JSON or target.right not in _INFERENCE:
-            return _COLD
-        return self._guarded(HotHead(uri, tuple(headers), target, self._remembered, closes=closes))
+            return _NOT_HOT
+        return self._check_browser(
+            HotHead(uri, tuple(headers), target, self._cached, closes=closes)
+        )
 
-    def _guarded(self, head: HotHead) -> HotHead | None:
-        """The head with what its answers tell browsers; `_COLD` when the guard refuses it."""
+    def _check_browser(self, head: HotHead) -> HotHead | None:
+        """Return the head with its CORS response fields; `_NOT_HOT` if the guard rejects it."""
         guard = self._guard
         if guard is None:
             return head
@@ -225,7 +229,7 @@ class HotHeads:
         if refusal is not None:
             head.from_proxy_only = True
             head.cors, refusal = guard.check("POST", origins, hosts, forwarded, from_proxy=True)
-        return head if refusal is None else _COLD
+        return head if refusal is None else _NOT_HOT
 
 
 def _values(head: HotHead, name: str) -> tuple[str, ...]:

@@ -1,9 +1,8 @@
-"""The client's side: the server, and what it hands to exchanges and surfaces.
+"""Serve clients: dispatch their requests to exchanges and internal routes.
 
-Takes a request in, by aiohttp or by the fast path, finds out who answers (an exchange with an
-endpoint, or one of olla's own surfaces), and sees that each is counted and recorded once. The
-bytes of a relayed answer go to the connection's transport directly; aiohttp writes the surfaces'
-answers.
+Accepts requests through aiohttp or the fast path, hands each one to an exchange or an internal
+route, and counts and records it once. Relayed responses are written directly to the connection's
+transport; aiohttp writes the responses of surfaces.
 """
 
 import asyncio
@@ -26,7 +25,7 @@ from olla.fleet.instance import ModelInstance
 from olla.fleet.stalls import Progress
 from olla.proxy.auth.authenticate import Authenticator, Quota, SurfaceQuota
 from olla.proxy.auth.authorize import CATEGORIES, UNAUTHORIZED, authorize
-from olla.proxy.background.rerouting import moving, reroute
+from olla.proxy.background.rerouting import progress_of, reroute
 from olla.proxy.bounds.body_budget import STEP, BodyCharge
 from olla.proxy.bounds.client_timeouts import ClientTimeouts
 from olla.proxy.bounds.connection_limit import overloaded
@@ -52,19 +51,19 @@ T = TypeVar("T")
 _REQUEST_LINE = re.compile(rb"[A-Z]+ ([^ \r\n]{1,2048})")
 _ORIGIN = re.compile(rb"\r\norigin:[ \t]*([!-~]*)[ \t]*(?=\r\n)", re.IGNORECASE)
 _HEAD_READ = 65536
-"""Bytes of a head that could not be parsed in which the origin is looked for."""
+"""Bytes of an unparsable head that are searched for its origin."""
 _PREFLIGHTS: Final = SurfaceQuota("preflight")
 _VERSIONS = (HttpVersion10, HttpVersion11)
 _READ_SIZE = 262144
 _SHUTDOWN = 1.0
-"""Seconds that connections may take to close at the end."""
+"""Seconds that connections may take to close at shutdown."""
 _LINGER = 3.0
-"""Seconds in which the rest of a refused body is read and thrown away: closing at once would
-reset the connection, and the client might never see why."""
+"""Seconds for which the rest of a rejected body is read and discarded. Closing at once would reset
+the connection, and the client might never read the response."""
 
 
 class ProxyServer:
-    """Serves clients."""
+    """Accepts connections and dispatches their requests."""
 
     def __init__(
         self,
@@ -73,21 +72,22 @@ class ProxyServer:
         config: RequestConfig,
         paths: Paths,
         *,
-        own: Mapping[str, InternalRoute],
+        routes: Mapping[str, InternalRoute],
         operations: Mapping[Operation, OperationSurface],
         head_max: int,
         timeouts: ClientTimeouts,
         connections_max: int,
         logger: structlog.typing.FilteringBoundLogger,
     ) -> None:
-        """`own`: the paths that olla answers itself, see `InternalRoutes`; `operations`: those it
-        answers for the whole fleet; `head_max`: bytes; `connections_max`: clients at a time."""
+        """`routes` are the internal routes by path, see `InternalRoutes`. `operations` are those
+        answered for the whole fleet. `head_max` is in bytes; `connections_max` limits the open
+        connections."""
         self._services = services
         self._upstreams = upstreams
         self._config = config
         self._paths = paths
         self.internal_routes = InternalRoutes(
-            services, config, paths=own, operations=operations, sender=self, logger=logger
+            services, config, paths=routes, operations=operations, sender=self, logger=logger
         )
         self._logger = logger
         self._exchanges: set[Exchange] = set()
@@ -97,7 +97,7 @@ class ProxyServer:
         self.server = AiohttpServer(
             self._handle,
             head_max=head_max,
-            refusal=self._refusal,
+            refusal=self._parser_rejection,
             begin=self._begin_hot,
             more=self._more_hot,
             clock=services.clock,
@@ -109,13 +109,13 @@ class ProxyServer:
         )
 
     async def enable_fast_path(self) -> None:
-        """Let hot requests be taken before aiohttp sees them, if its inside is as expected."""
+        """Handle hot requests without aiohttp, if the installed aiohttp works as expected."""
         why = await fault(self.server)
         if why is None:
             self.server.fast_path = self._new_fast_path()
         else:
             self._logger.warning(
-                "the fast path is off: this aiohttp is not as expected",
+                "fast path disabled, aiohttp is not compatible",
                 aiohttp=aiohttp.__version__,
                 why=why,
             )
@@ -124,38 +124,40 @@ class ProxyServer:
         return FastPath(
             self._paths,
             self._config.max_body,
-            self.internal_routes.is_own,
+            self.internal_routes.is_internal,
             self._config.guard,
             self._is_proxy,
         )
 
     @property
     def connections(self) -> int:
-        """Clients' connections that stand."""
+        """Number of open client connections."""
         return len(self.server.connections)
 
     @property
     def active(self) -> int:
-        """Requests being answered."""
+        """Number of requests being answered."""
         return self._answering
 
-    def renew(self, config: RequestConfig, paths: Paths, own: Mapping[str, InternalRoute]) -> None:
-        """Serve requests that arrive from now on by another configuration and other paths."""
+    def renew(
+        self, config: RequestConfig, paths: Paths, routes: Mapping[str, InternalRoute]
+    ) -> None:
+        """Use another configuration and other paths for future requests."""
         self._paths = paths
-        self.internal_routes.paths = own
+        self.internal_routes.paths = routes
         self.use(config)
 
     def use(self, config: RequestConfig) -> None:
-        """Serve requests that arrive from now on by another configuration."""
+        """Use another configuration for future requests."""
         self._config = self.internal_routes.config = config
         if self.server.fast_path is not None:
             self.server.fast_path = self._new_fast_path()
 
     async def drain(self, timeout: float) -> None:
-        """Finish what is running, for `timeout` seconds at most, then end it with an error.
+        """Finish in-flight requests for `timeout` seconds at most, then end them with an error.
 
-        Connections that stand are not closed before: what comes on one of them is told that it
-        has to go elsewhere, which is better than to find the connection gone.
+        Open connections are closed afterwards only. Until then a new request on one of them gets
+        an error response, which clients handle better than a closed connection.
         """
         self.draining = True
         self._all_answered = asyncio.Event()
@@ -166,22 +168,22 @@ class ProxyServer:
         except TimeoutError:
             for exchange in list(self._exchanges):
                 exchange.stop(_draining())
-        self.server.pre_shutdown()  # or it would wait for those that are idle
+        self.server.pre_shutdown()  # otherwise shutdown waits for idle connections
         await self.server.shutdown(timeout=_SHUTDOWN)
 
-    def moving(self) -> list[Progress]:
-        """What is with endpoints now, and how far it has come."""
-        return [way for each in self._exchanges if (way := moving(each)) is not None]
+    def in_flight(self) -> list[Progress]:
+        """Return the progress of the requests that model instances serve now."""
+        return [found for each in self._exchanges if (found := progress_of(each)) is not None]
 
     def reroute(self, endpoint: str, instance: ModelInstance | None, failure: Failure) -> None:
-        """An endpoint, or a model on it, is dead or stuck: see `giving_up`."""
+        """Reroute requests from a failed endpoint or model instance, see `rerouting.reroute`."""
         for exchange in list(self._exchanges):
             reroute(exchange, endpoint, instance, failure)
 
     # --- exchanges --------------------------------------------------------------------------
 
     def _begin_hot(self, connection: Connection, request: HotRequest) -> None:
-        """Answer a request of which the fast path has the head, and its body or a part of it."""
+        """Start the exchange of a hot request, whose body may be incomplete."""
         head = request.head
         incoming = FastRequest(head, connection.peer, request.length)
         record = self._record(incoming, request.started)
@@ -198,7 +200,7 @@ class ProxyServer:
             else:
                 if request.exchange is not None:
                     self._hold(request, authenticator.anonymous(incoming).account)
-                late = self._begin_late(exchange, incoming, request)
+                late = self._begin_after_lookup(exchange, incoming, request)
                 exchange.task = spawn(late, exchange.crashed)
         except Failed as failed:
             reject(authenticator, exchange, incoming, head.target, failed.failure)
@@ -212,10 +214,10 @@ class ProxyServer:
                 self._hold(request, quota.caller.account)
                 self._reserve(request, quota)
 
-    async def _begin_late(
+    async def _begin_after_lookup(
         self, exchange: Exchange, incoming: FastRequest, request: HotRequest
     ) -> None:
-        """Begin once the store was asked for the key."""
+        """Start the exchange after the key was looked up in the store."""
         try:
             quota = await self.internal_routes.authorize(incoming, request.head.target)
         except Failed as failed:
@@ -234,14 +236,14 @@ class ProxyServer:
                 self._reserve(request, quota)
 
     def _hold(self, request: HotRequest, account: str) -> None:
-        """Count what arrives of a body against the budget, for the caller with this account."""
+        """Count the arriving body against the body budget, for the caller with this account."""
         exchange = request.exchange
         assert exchange is not None
         request.charge = BodyCharge(self._services.body_budget, account)
         exchange.hold(request.charge)
 
     def _reserve(self, request: HotRequest, quota: Quota) -> None:
-        """Charge the caller's limits before more of the body is read."""
+        """Reserve the caller's quota before more of the body is read."""
         if request.missing:
             quota.reserve(request.length, partial(self._reserved, request))
         else:
@@ -251,7 +253,7 @@ class ProxyServer:
         exchange = request.exchange
         assert exchange is not None
         if exchange.finished:
-            return  # the client left meanwhile
+            return  # the client has disconnected
         if refused is not None:
             exchange.refuse(refused)
         else:
@@ -259,11 +261,11 @@ class ProxyServer:
             self._more_hot(request)
 
     def _more_hot(self, request: HotRequest) -> None:
-        """More of a body has come that the fast path takes in, or its caller's limits let it."""
+        """Continue a hot request after more of its body has arrived or its quota was reserved."""
         exchange, charge = request.exchange, request.charge
         assert exchange is not None
         if charge is None or exchange.finished:
-            request.pieces.clear()  # it is being refused, and nobody counts what comes
+            request.pieces.clear()  # it is being rejected, and its body is not counted
             return
         failure = charge.hold(request.length - request.missing)
         if failure is not None:
@@ -272,7 +274,7 @@ class ProxyServer:
             exchange.begin(request.body())
 
     def _admit(self, connection: Connection) -> None:
-        """Raises Failed: nothing is taken in any more, or not on this connection."""
+        """Raise Failed if the router is draining or the connection exceeds the limit."""
         if self.draining:
             raise Failed(_draining())
         if connection.surplus:
@@ -322,20 +324,20 @@ class ProxyServer:
         services.sink(record)
         self._done()
 
-    async def read(self, incoming: IncomingRequest, quota: Quota, most: int) -> bytes:
+    async def read(self, incoming: IncomingRequest, quota: Quota, limit: int) -> bytes:
         """See `SubrequestSender.read`.
 
         Raises:
             Failed: see `read_body`.
         """
         services, config = self._services, self._config
-        limit = min(most, config.max_body)
+        body_max = min(limit, config.max_body)
         charge = BodyCharge(services.body_budget, quota.caller.account)
         try:
-            return await read_body(incoming, limit, charge, quota.reserved)
+            return await read_body(incoming, body_max, charge, quota.ensure_reserved)
         except Failed as failed:
-            if most < config.max_body and failed.failure == too_large(most):
-                message = f"the request body is over this path's limit of {most} bytes"
+            if limit < config.max_body and failed.failure == too_large(limit):
+                message = f"the request body is over this path's limit of {limit} bytes"
                 raise Failed(Failure(Kind.BODY_TOO_LARGE, message)) from None
             raise
         finally:
@@ -345,7 +347,7 @@ class ProxyServer:
         """See `SubrequestSender.run`."""
         return await self._services.time_slices.run(steps)
 
-    def ask(
+    def forward(
         self,
         method: str,
         path: str,
@@ -355,10 +357,10 @@ class ProxyServer:
         peer: str,
         carrier: ClientConnection,
     ) -> SubrequestResponse:
-        """See `SubrequestSender.ask`.
+        """See `SubrequestSender.forward`.
 
         Raises:
-            Failed: no such path is served, or there is no room, or no time any more.
+            Failed: the path is not served, the body budget is used up, or the router is draining.
         """
         if self.draining:
             raise Failed(_draining())
@@ -380,7 +382,7 @@ class ProxyServer:
             SubrequestHost(self._exchanges, self),
         )
         self._exchanges.add(exchange)
-        answer.leave, answer.stop = exchange.abandon, exchange.stop
+        answer.close, answer.stop = exchange.abandon, exchange.stop
         carrier.carries(exchange)
         exchange.hold(charge)
         exchange.enter(quota)
@@ -396,35 +398,37 @@ class ProxyServer:
         if not self._answering and self._all_answered is not None:
             self._all_answered.set()
 
-    # --- requests that aiohttp took in ------------------------------------------------------
+    # --- requests that aiohttp has parsed ---------------------------------------------------
 
     def _handle(self, request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
         if request.version not in _VERSIONS:
             raise BadHttpMessage(f"HTTP/{request.version.major}.{request.version.minor}")
         connection = cast(Connection, request.protocol)
         incoming = AiohttpRequest(request, connection.peer, self.server.timeouts)
-        own = self.internal_routes.own(incoming.path)
-        refusal = self._guarded(incoming)
+        route = self.internal_routes.find(incoming.path)
+        refusal = self._check_browser(incoming)
         fault = cast(Request, request).fault
         if fault:
             refusal = Failure(Kind.BAD_REQUEST, f"this request cannot be served: {fault}")
         if refusal is not None:
-            return self._refuse(refusal, own, request, incoming)
+            return self._reject_early(refusal, route, request, incoming)
         if incoming.is_preflight:
-            return self._served(self._preflight(incoming), request, incoming)
-        if own is None:
+            return self._respond(self._preflight(incoming), request, incoming)
+        if route is None:
             return self._answer(request, incoming)
         record = self._record(incoming, self._services.clock.now())
-        answering = self.internal_routes.answer_own(own, request, incoming, record, connection.gone)
-        return self._served(answering, request, incoming)
+        answering = self.internal_routes.answer_internal(
+            route, request, incoming, record, connection.gone
+        )
+        return self._respond(answering, request, incoming)
 
-    async def _served(
+    async def _respond(
         self,
         answering: Awaitable[web.StreamResponse],
         request: web.BaseRequest,
         incoming: AiohttpRequest,
     ) -> web.StreamResponse:
-        """An answer of olla's own, with what it tells browsers."""
+        """Await a surface's response and add the CORS fields."""
         self._answering += 1
         try:
             response = await answering
@@ -435,19 +439,22 @@ class ProxyServer:
             self._done()
         if not response.prepared:
             add_fields(response, incoming.cors)
-        return await self._concluded(cast(Request, request), response)
+        return await self._finish_response(cast(Request, request), response)
 
-    async def _concluded(
+    async def _finish_response(
         self, request: Request, response: web.StreamResponse
     ) -> web.StreamResponse:
-        """What a handler returns for an answer that aiohttp writes: one that it has begun and that
-        breaks off must not pass for a whole one."""
+        """Return the result of a handler whose response aiohttp writes.
+
+        A response that broke off after its head is ended with a reset, so that the client cannot
+        take it for a complete one.
+        """
         connection = cast(Connection, request.protocol)
         if request.begun and (response is WRITTEN_CLOSE or not response.prepared):
-            # An error that comes too late would be a second head, in the body of the first.
-            parted = connection.until_answered()
+            # An error response would put a second head into the body of the first response.
+            reset = connection.until_answered()
             connection.answered()
-            await parted
+            await reset
             return WRITTEN_CLOSE
         connection.complete()
         connection.answered()
@@ -469,7 +476,7 @@ class ProxyServer:
             answering = self.internal_routes.answer_operation(
                 answer, request, incoming, target, record, connection.gone
             )
-            return await self._served(answering, request, incoming)
+            return await self._respond(answering, request, incoming)
         exchange = self._open(incoming, connection, target, record)
         answered = connection.until_answered()
         try:
@@ -482,14 +489,14 @@ class ProxyServer:
                     services, config = self._services, self._config
                     charge = BodyCharge(services.body_budget, quota.caller.account)
                     exchange.hold(charge)
-                    body = await read_body(incoming, config.max_body, charge, quota.reserved)
+                    body = await read_body(incoming, config.max_body, charge, quota.ensure_reserved)
             except Failed as failed:
                 reject(self._services.authenticator, exchange, incoming, target, failed.failure)
             except Exception as error:
                 exchange.crashed(error)
             else:
                 exchange.begin(body)
-                del body  # the exchange drops it when no endpoint needs it any more
+                del body  # the exchange drops it when no further attempt needs it
             await answered
         except asyncio.CancelledError:
             exchange.abandon(connection.gone())
@@ -497,7 +504,7 @@ class ProxyServer:
         return written(connection.persistent)
 
     def _prepare(self, request: web.BaseRequest, incoming: AiohttpRequest) -> Connection:
-        """The request's connection, which knows what its client can read."""
+        """Return the request's connection, set up for the client's HTTP version and options."""
         connection = cast(Connection, request.protocol)
         connection.persistent = request.keep_alive and not self.draining
         connection.minor = 1 if request.version >= (1, 1) else 0
@@ -514,7 +521,7 @@ class ProxyServer:
         client: Connection,
         record: RequestRecord,
     ) -> None:
-        """Answer with a failure that came before there was an exchange."""
+        """Answer a request that failed before its exchange was made."""
         failure, services = failed.failure, self._services
         record.failure = failure
         record.status = failure.status
@@ -539,8 +546,8 @@ class ProxyServer:
 
     # --- browsers ---------------------------------------------------------------------------
 
-    def _guarded(self, incoming: AiohttpRequest) -> Failure | None:
-        """Why a request is refused because of the page that makes a browser send it, if it is."""
+    def _check_browser(self, incoming: AiohttpRequest) -> Failure | None:
+        """Check Origin and Host; return the rejection, or None. Sets the CORS response fields."""
         guard, method = self._config.guard, incoming.method
         origins, hosts = incoming.origins, incoming.hosts
         forwarded = incoming.forwarded_hosts
@@ -550,27 +557,31 @@ class ProxyServer:
         return refusal
 
     def _is_proxy(self, peer: str) -> bool:
-        """Whether an address is that of a trusted proxy."""
+        """Tell whether an address belongs to a trusted proxy."""
         return is_in(peer, self._services.authenticator.policy.trusted)
 
-    async def _refuse(
+    async def _reject_early(
         self,
         refusal: Failure,
-        own: InternalRoute | None,
+        route: InternalRoute | None,
         request: web.BaseRequest,
         incoming: AiohttpRequest,
     ) -> web.StreamResponse:
-        """Refuse a request for whom it is for, or for the page that sends it. It counts against no
-        limit: the person in front of a browser, whose address it would be, has not sent it."""
+        """Reject a request because of its Host, target or origin.
+
+        It is not charged: a web page sent it, and the user at the charged address did not.
+        """
         record = self._record(incoming, self._services.clock.now())
         connection = self._prepare(request, incoming)
-        dialect = self._paths.error_dialect(incoming.target) if own is None else own.dialect
+        dialect = self._paths.error_dialect(incoming.target) if route is None else route.dialect
         self._write_failure(Failed(refusal), dialect, incoming, connection, record)
         return written(connection.persistent)
 
     async def _preflight(self, incoming: AiohttpRequest) -> web.StreamResponse:
-        """Tell a browser what the page may send. It needs no key, which a browser cannot show
-        here, and counts against the limits of its address."""
+        """Answer a CORS preflight.
+
+        It needs no key, which browsers do not send here, and is charged to the client's address.
+        """
         services, config = self._services, self._config
         authenticator = services.authenticator
         record = self._record(incoming, services.clock.now())
@@ -579,10 +590,10 @@ class ProxyServer:
         quota = authenticator.quota(
             authenticator.anonymous(incoming), "monitoring", incoming, _PREFLIGHTS
         )
-        quota.note(record)
+        quota.annotate(record)
         response: web.StreamResponse
         try:
-            await quota.paid()
+            await quota.ensure_charged()
         except Failed as failed:
             record.failure = failed.failure
             response = error_response(failed.failure, dialect)
@@ -600,10 +611,10 @@ class ProxyServer:
         services.sink(record)
         return response
 
-    def _refusal(
+    def _parser_rejection(
         self, start: bytes, peer: str, status: int, message: str, error: BaseException | None
     ) -> bytes:
-        """The answer to bytes that aiohttp's parser refused."""
+        """Make the response to bytes that aiohttp's parser rejected."""
         match = _REQUEST_LINE.match(start)
         path = match[1].decode("latin-1") if match is not None else "/"
         if status == 431 or isinstance(error, LineTooLong):
@@ -615,15 +626,15 @@ class ProxyServer:
         elif status == 408:
             failure = Failure(
                 Kind.REQUEST_TIMEOUT,
-                f"{message} (server.read_header_timeout); send it again",
+                f"{message} (server.read_header_timeout); send the request again",
             )
         elif error is not None and not isinstance(error, HttpProcessingError):
             self._logger.error("request failed", path=path, exc_info=error)
             failure = Failure(Kind.INTERNAL, "the router failed at this request; its log has more")
         elif start.startswith(b"PRI * HTTP/2"):
-            failure = Failure(Kind.BAD_REQUEST, "HTTP/2 is not spoken here; use HTTP/1.1")
+            failure = Failure(Kind.BAD_REQUEST, "HTTP/2 is not supported; use HTTP/1.1")
         else:
-            what = masked(message)  # it quotes the request, whose query may be a secret
+            what = masked(message)  # it quotes the request, whose query may have a secret
             failure = Failure(Kind.BAD_REQUEST, f"this is not an HTTP/1.1 request: {what}")
         services, config = self._services, self._config
         now = services.clock.now()
@@ -656,8 +667,8 @@ class ProxyServer:
 
 
 def _origin(start: bytes) -> str | None:
-    """The origin in a head that could not be parsed, as far as it has come; None where it has
-    none, or several."""
+    """Return the origin in an unparsable, perhaps incomplete head; None if it is missing or
+    repeated."""
     head = start[:_HEAD_READ].partition(b"\r\n\r\n")[0] + b"\r\n"
     found: list[bytes] = _ORIGIN.findall(head)
     return found[0].decode() if len(found) == 1 else None
@@ -674,7 +685,7 @@ def reject(
     target: Target,
     failure: Failure,
 ) -> None:
-    """Refuse what was not let in; who has no right to it is charged for asking."""
+    """Reject a request whose exchange has not begun; charge unauthorized ones to their caller."""
     if failure.status not in UNAUTHORIZED or exchange.quota is not None:
         exchange.refuse(failure)
         return
@@ -685,4 +696,4 @@ def reject(
 
     quota = authenticator.quota_of_rejected(incoming, CATEGORIES[target.operation])
     exchange.enter(quota)
-    quota.pay(None, paid)
+    quota.charge(None, paid)

@@ -101,7 +101,7 @@ class ChatSurface:
         except Failed as failed:
             return _failed(failed.failure, answer)
         finally:
-            answer.leave()
+            answer.close()
         if status >= 400:
             return _refused(status, body, answer)
         line = _read(body)
@@ -120,7 +120,7 @@ class ChatSurface:
                 "tier": caller.tier,
                 "response": line.said(),
             },
-            headers=dict(answer.told()),
+            headers=dict(answer.router_headers()),
         )
 
     async def _stream(self, request: web.BaseRequest, asked: InternalRequest) -> web.StreamResponse:
@@ -135,14 +135,14 @@ class ChatSurface:
         except ConnectionError:
             return WRITTEN_CLOSE  # the client went away while something was written to it
         finally:
-            answer.leave()
+            answer.close()
 
     async def _ask(self, asked: InternalRequest, *, stream: bool) -> SubrequestResponse:
         """Raises Failed: the body is none, or the fleet cannot be asked."""
         wanted, fields = await parsed_with_fields(asked, _Request, MESSAGES_MAX)
         model = wanted.model or self._default_model
         body = {"model": model, "prompt": fields["message"], "stream": stream}
-        return asked.ask(_GENERATE, msgspec.json.encode(body))
+        return asked.forward(_GENERATE, msgspec.json.encode(body))
 
 
 async def _relayed(
@@ -216,7 +216,7 @@ def _failed(failure: Failure, answer: SubrequestResponse) -> web.Response:
     to connect to is 503 here: Ollama is offline."""
     if failure.facts.phase is Phase.CONNECT:
         failure = Failure(Kind.NO_ENDPOINT, failure.message, failure.endpoint, _RETRY_AFTER)
-    return error_response(failure, InternalDialect(), answer.told())
+    return error_response(failure, InternalDialect(), answer.router_headers())
 
 
 def _refused(status: int, body: bytes, answer: SubrequestResponse) -> web.Response:
@@ -231,7 +231,7 @@ def _refused(status: int, body: bytes, answer: SubrequestResponse) -> web.Respon
         answer.record.endpoint,
         known.retry_after if known is not None else None,
     )
-    response = error_response(failure, InternalDialect(), answer.told())
+    response = error_response(failure, InternalDialect(), answer.router_headers())
     response.set_status(status, reason_phrase(status))
     return response
 

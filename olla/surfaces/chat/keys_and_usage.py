@@ -78,9 +78,11 @@ class KeysAndUsageSurface:
         keys = by_method("olla", {"GET": self._keys, "POST": self._create})
         one = by_method("olla", {"DELETE": self._revoke})
         return {
-            "/api/usage": InternalRoute(usage, right=self._for_usage, own=own, strict=True),
-            "/api/keys": InternalRoute(keys, right=self._for_keys, own=own, strict=True),
-            "/api/keys/*": InternalRoute(one, right=self._for_keys, own=own, strict=True),
+            "/api/usage": InternalRoute(
+                usage, right=self._for_usage, surface_quota=own, strict=True
+            ),
+            "/api/keys": InternalRoute(keys, right=self._for_keys, surface_quota=own, strict=True),
+            "/api/keys/*": InternalRoute(one, right=self._for_keys, surface_quota=own, strict=True),
         }
 
     def _for_usage(self, caller: Caller) -> Failure | None:

@@ -81,7 +81,7 @@ class ManagementSurface:
                 by_method("openai", answers),
                 right=Right.LIST,
                 category="management",
-                own=OWN,
+                surface_quota=OWN,
                 dialect="openai",
                 operation="list",
                 strict=True,
@@ -92,8 +92,8 @@ class ManagementSurface:
                 by_method("openai", answers),
                 right=Right.GENERATE,
                 category="generation",
-                asks=True,
-                own=OWN,
+                forwards=True,
+                surface_quota=OWN,
                 dialect="openai",
                 operation=operation,
                 strict=True,
@@ -105,7 +105,7 @@ class ManagementSurface:
                 by_method("openai", answers),
                 right=Right.ADMIN,
                 category="management",
-                own=OWN,
+                surface_quota=OWN,
                 dialect="openai",
                 operation="keys",
                 strict=True,
@@ -157,7 +157,7 @@ class ManagementSurface:
         self, request: web.BaseRequest, asked: InternalRequest, shape: type[Sampling], path: str
     ) -> web.StreamResponse:
         wanted, fields = await parsed_with_fields(asked, shape, MESSAGES_MAX)
-        answer = asked.ask(_ASKED + path, self._body(wanted, fields))
+        answer = asked.forward(_ASKED + path, self._body(wanted, fields))
         del fields  # the client's body; what is sent has a copy of its own
         try:
             status = await answer.status()
@@ -167,12 +167,12 @@ class ManagementSurface:
                 return await _relayed(request, asked, answer)
             found = _completion(asked, await answer.body())
             shown = _answer(found, asked, wanted)
-            return json_response(shown, headers=dict(answer.told()))
+            return json_response(shown, headers=dict(answer.router_headers()))
         except Failed as failed:
             asked.record.failure = failed.failure
-            return error_response(failed.failure, _OPENAI, answer.told())
+            return error_response(failed.failure, _OPENAI, answer.router_headers())
         finally:
-            answer.leave()
+            answer.close()
 
     def _body(self, wanted: Sampling, fields: TopLevel) -> bytes:
         """The request for the fleet: what was asked, in the client's own bytes, over the model's
@@ -222,9 +222,11 @@ def _endpoint_error(
     if status in (401, 403):  # the endpoint refuses olla, not the caller
         message = f"endpoint '{record.endpoint}' does not let the router in: {message}"
         failure = Failure(Kind.UPSTREAM_UNAUTHORIZED, message[:_SHOWN_MAX], record.endpoint)
-        return error_response(failure, _OPENAI, answer.told())
+        return error_response(failure, _OPENAI, answer.router_headers())
     kind = {400: Kind.BAD_REQUEST, 404: Kind.MODEL_NOT_FOUND}.get(status, Kind.UPSTREAM_STATUS)
-    response = error_response(Failure(kind, message, record.endpoint), _OPENAI, answer.told())
+    response = error_response(
+        Failure(kind, message, record.endpoint), _OPENAI, answer.router_headers()
+    )
     response.set_status(status)
     return response
 

@@ -45,5 +45,5 @@ class KeyRoutes:
         return json_response({"key": secret, **shown_key(made)}, status=201)
 
     async def revoke(self, request: web.BaseRequest, asked: InternalRequest) -> web.Response:
-        """The key of the path's last part, which is not accepted any more."""
+        """The key of the path's last part, which is no longer valid."""
         return json_response(shown_revoked(await self._book.revoke(id_in(request.raw_path))))

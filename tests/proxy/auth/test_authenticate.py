@@ -14,7 +14,7 @@ from olla.dialects.dialect import Right
 from olla.failures import Failed, Failure, Kind
 from olla.proxy.auth.authenticate import Authenticator, Quota, SurfaceQuota
 from olla.proxy.server.fast_path import FastRequest
-from olla.proxy.server.hot_head import HotHead, Remembered
+from olla.proxy.server.hot_head import CacheSize, HotHead
 from olla.record import RequestRecord
 from tests.gates import open_authenticator
 from tests.proxy.exchange.test_exchange import PATHS
@@ -46,7 +46,7 @@ def request(peer: str = "10.0.0.1", **headers: str) -> FastRequest:
     """A request with these header fields."""
     raw = tuple((n.replace("_", "-").encode(), v.encode()) for n, v in headers.items())
     target = PATHS.resolve("POST", "/api/chat")
-    return FastRequest(HotHead("/api/chat", raw, target, Remembered()), peer, 2)
+    return FastRequest(HotHead("/api/chat", raw, target, CacheSize()), peer, 2)
 
 
 def found(authenticator: Authenticator, *, strict: bool = False, **headers: str) -> Caller | Kind:
@@ -129,7 +129,7 @@ LIMITS = {"generation": (Limit("c", LimitKind.REQUESTS, 2, 2),)}
 def charged(quota: Quota) -> Failure | None:
     """Charge a request without features; the refusal."""
     answers: list[Failure | None] = []
-    quota.pay(None, answers.append)
+    quota.charge(None, answers.append)
     return answers[0]
 
 
@@ -202,6 +202,6 @@ def test_a_quota_names_the_caller_in_the_record() -> None:
     record = RequestRecord("1", "POST", "/", "10.0.0.1", 0.0, 0.0)
     authenticator = open_authenticator(keyring=Keyring([key(MINE, owner="alice")]))
     incoming = request(X_API_Key=MINE)
-    authenticator.quota(authenticator.identify(incoming), "generation", incoming).note(record)
+    authenticator.quota(authenticator.identify(incoming), "generation", incoming).annotate(record)
     assert (record.caller, record.owner, record.key_name) == ("static:ci", "alice", "ci")
     assert record.tier == "standard"

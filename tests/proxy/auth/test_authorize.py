@@ -9,7 +9,7 @@ from olla.failures import Failed, Kind
 from olla.fleet.profiles import PROFILES
 from olla.proxy.auth.authorize import authorize
 from olla.proxy.server.fast_path import FastRequest
-from olla.proxy.server.hot_head import HotHead, Remembered
+from olla.proxy.server.hot_head import CacheSize, HotHead
 from tests.gates import open_authenticator
 
 PATHS = Paths(
@@ -28,7 +28,7 @@ def allowed(
     try:
         authorize(
             open_authenticator(policy),
-            FastRequest(HotHead(path, raw, target, Remembered()), peer, 2),
+            FastRequest(HotHead(path, raw, target, CacheSize()), peer, 2),
             target,
             "olla-abc",
         )

@@ -24,7 +24,7 @@ from olla.proxy.exchange.attempt import Timeouts
 from olla.proxy.exchange.context import RequestConfig, Services, Upstreams
 from olla.proxy.exchange.exchange import Exchange, record_choice
 from olla.proxy.server.fast_path import FastRequest
-from olla.proxy.server.hot_head import HotHead, Remembered
+from olla.proxy.server.hot_head import CacheSize, HotHead
 from olla.record import RequestRecord
 from olla.routing.decision import RoutingOptions
 from olla.routing.policies import POLICIES
@@ -127,7 +127,7 @@ class FakeRouter:
         """Start an exchange for a complete request."""
         target = PATHS.resolve("POST", "/api/chat")
         fields = ((b"Content-Type", b"application/json"),)
-        incoming = FastRequest(HotHead("/api/chat", fields, target, Remembered()), "10.0.0.1", 2)
+        incoming = FastRequest(HotHead("/api/chat", fields, target, CacheSize()), "10.0.0.1", 2)
         clock, client = self.services.clock, Client()
         record = RequestRecord("1", "POST", "/api/chat", "10.0.0.1", clock.now(), clock.wall())
         exchange = Exchange(

@@ -38,7 +38,7 @@ async def test_status_body_and_what_olla_tells_are_read(raw: bytes, size: int) -
     inner.answered()
     assert await inner.status() == 200
     assert await inner.body() == b'{"a":\n"bc"}'
-    assert inner.told() == [("X-Olla-Endpoint", "gpu-1"), ("X-RateLimit-Limit", "5")]
+    assert inner.router_headers() == [("X-Olla-Endpoint", "gpu-1"), ("X-RateLimit-Limit", "5")]
 
 
 async def test_lines_come_as_they_are_complete() -> None:
@@ -89,7 +89,7 @@ async def test_a_reader_that_is_late_touches_no_connection_any_more() -> None:
 
 async def test_a_body_over_the_bound_stops_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """As soon as it is reached; up to the bound it is read."""
-    monkeypatch.setattr(subrequest, "ANSWER_MAX", 100)
+    monkeypatch.setattr(subrequest, "RESPONSE_MAX", 100)
     for length in (100, 101):
         inner = answer()
         inner.record.endpoint = "gpu-1"

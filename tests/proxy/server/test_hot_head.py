@@ -13,7 +13,7 @@ from olla.fleet.profiles import PROFILES
 from olla.proxy.http.allowed_hosts import AllowedHosts
 from olla.proxy.http.browser_guard import BrowserGuard
 from olla.proxy.http.cors import CorsPolicy
-from olla.proxy.server.hot_head import REMEMBERED_BYTES_MAX, HotHeads
+from olla.proxy.server.hot_head import CACHED_BYTES_MAX, HotHeads
 
 PATHS = Paths(
     [ScopeSpec(row.name, row.prefixes, row.dialects) for row in PROFILES.values()],
@@ -186,7 +186,7 @@ def test_what_is_remembered_is_bounded_in_bytes(
         kept, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert kept < 1.5 * REMEMBERED_BYTES_MAX
+    assert kept < 1.5 * CACHED_BYTES_MAX
 
 
 def test_what_is_forgotten_is_understood_again() -> None:

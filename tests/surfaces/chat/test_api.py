@@ -277,7 +277,7 @@ async def test_who_leaves_ends_the_work(path: str, fault: str) -> None:
         async with aiohttp.ClientSession() as client:
             asking = asyncio.ensure_future(client.post(fleet.url + path, json=MESSAGE))
             async with asyncio.timeout(10):
-                while not fleet.app.downstream.moving():
+                while not fleet.app.downstream.in_flight():
                     await asyncio.sleep(0)
                 if path == "/chat/stream":
                     await (await asking).content.readline()
