@@ -1,8 +1,8 @@
-"""What keys, limits and usage cost: an open router against one that asks, counts and records.
+"""Measure what keys, limits and usage cost, by comparing an open router with one that uses them.
 
-Both live in one process, and small requests go through their own code without sockets and kernel,
-in turns. CPU time is of the whole process, so that the threads that write usage count as well.
-Run where `make compiled` has been, or with PYTHONPATH=. for the sources as they are.
+Both run in one process. Short requests pass in turns through olla's code, without sockets and
+kernel. CPU time is that of the whole process, so the threads that write usage are included. Run it
+after `make compiled`, or with PYTHONPATH=. for the uncompiled sources.
 """
 
 import argparse
@@ -35,8 +35,8 @@ access:
   categories: {{generation: {{requests_per_minute: 1000000000}}}}
 store: {{url: "{url}"}}
 """
-_BREATH = 100
-"""Requests between two turns of the loop, in which the writer may run."""
+_YIELD_EVERY = 100
+"""Requests between two yields to the event loop, in which the usage writer runs."""
 
 
 def _with_key(request: bytes) -> bytes:
@@ -45,12 +45,12 @@ def _with_key(request: bytes) -> bytes:
 
 
 async def _one_round(harness: Harness, count: int) -> float:
-    """Microseconds of CPU a request, its usage written."""
+    """Return the CPU microseconds per request, including writing its usage."""
     usage_writer = harness.app.access.store_service.usage_writer
     start = time.process_time()
     for number in range(count):
         harness.request()
-        if number % _BREATH == 0:
+        if number % _YIELD_EVERY == 0:
             await asyncio.sleep(0)
     if usage_writer is not None:
         await usage_writer.flush()
@@ -58,7 +58,7 @@ async def _one_round(harness: Harness, count: int) -> float:
 
 
 async def _measure(rounds: int, count: int) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {"open": [], "keys and limits": [], "and usage": []}
+    costs: dict[str, list[float]] = {"open": [], "keys and limits": [], "and usage": []}
     with tempfile.TemporaryDirectory() as folder:
         os.environ["OLLA_HOME"] = f"{folder}/home"
         plain = message(1, "/api/generate", _BODY)
@@ -74,34 +74,33 @@ async def _measure(rounds: int, count: int) -> dict[str, list[float]]:
         for number in range(rounds + 1):
             for name, harness in harnesses.items():
                 cost = await _one_round(harness, count)
-                if number:  # the first warms up
-                    found[name].append(cost)
+                if number:  # the first round warms up
+                    costs[name].append(cost)
         usage = harnesses["and usage"].app.access.metrics()
         if usage["olla_usage_written_total"] != (rounds + 1) * count:
-            raise SystemExit(f"not all usage was recorded: {usage}")
+            raise SystemExit(f"some usage was not recorded: {usage}")
         for harness in harnesses.values():
             await harness.app.access.stop()
-    return found
+    return costs
 
 
-def _report(found: dict[str, list[float]]) -> None:
-    open_ = found["open"]
-    for name, costs in found.items():
-        more = statistics.median(each - base for each, base in zip(costs, open_, strict=True))
-        low, high = min(costs), max(costs)
+def _report(costs: dict[str, list[float]]) -> None:
+    open_ = costs["open"]
+    for name, values in costs.items():
+        extra = statistics.median(each - base for each, base in zip(values, open_, strict=True))
         print(
-            f"{name:<18}{statistics.median(costs):7.1f} \u00b5s a request"
-            f"  (from {low:.1f} to {high:.1f}), {more:+6.1f} over open"
+            f"{name:<18}{statistics.median(values):7.1f} \u00b5s per request"
+            f"  (from {min(values):.1f} to {max(values):.1f}), {extra:+6.1f} over open"
         )
 
 
 def main() -> None:
-    """Measure compiled code, in a process of its own, and say what it costs more."""
+    """Measure compiled code in its own process, and print the extra cost."""
     parser = argparse.ArgumentParser(prog="benchmarks.access", description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--count", type=int, default=5000, help="requests a round")
+    parser.add_argument("--count", type=int, default=5000, help="requests per round")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--sources", action="store_true", help="the sources as they are")
+    parser.add_argument("--sources", action="store_true", help="measure the uncompiled sources")
     options = parser.parse_args()
     if options.here:
         print(json.dumps(uvloop.run(_measure(options.rounds, options.count))))

@@ -1,8 +1,8 @@
-"""How long the event loop stands still while long lists of models are read, merged and shown.
+"""Measure how long the event loop is blocked while long model lists are parsed, merged and served.
 
-Three endpoints list ten thousand models each, one in three of them on all three. A task that wakes
-every millisecond measures the largest gap while the router does one thing after the other. The
-endpoints and the client are in another process, so the gaps are the router's own.
+Three endpoints list ten thousand models each, of which every third is on all three. A task that
+wakes every millisecond records the largest gap during each step of the router. Endpoints and client
+run in another process, so all gaps are the router's.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from olla.fleet.profiles import ListFormat
 from olla.probing.list_parsing import models
 from olla.probing.probe_client import LIST_MAX
 from olla.settings import parse
-from olla.store import database as _loaded_before  # noqa: F401 - loading it takes the loop 0.3 s
+from olla.store import database as _preloaded  # noqa: F401 - its import blocks the loop for 0.3 s
 
 _PATHS = (
     *("/api/tags", "/v1/models", "/v1/models/model-00005:latest", "/olla/models", "/api/status"),
@@ -66,7 +66,7 @@ def _list(node: int, models: int, changed: int) -> bytes:
 
 
 class _Node:
-    """An endpoint whose list changes when it is told to."""
+    """An endpoint whose list changes on request."""
 
     def __init__(self, number: int, models: int) -> None:
         self.number = number
@@ -93,8 +93,8 @@ class _Node:
             writer.close()
 
 
-async def _other_side(count: int, models: int) -> None:
-    """The endpoints, and a client that fetches what it is told line by line."""
+async def _peer_process(count: int, models: int) -> None:
+    """Run the endpoints, and a client that reads commands line by line."""
     nodes = [_Node(number, models) for number in range(count)]
     servers = [await asyncio.start_server(node.serve, "127.0.0.1", 0) for node in nodes]
     print(json.dumps([server.sockets[0].getsockname()[1] for server in servers]), flush=True)
@@ -106,20 +106,23 @@ async def _other_side(count: int, models: int) -> None:
             print("{}", flush=True)
             continue
         port, path = int(rest[0]), rest[1]
-        began = time.perf_counter()
+        start = time.perf_counter()
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
         writer.write(f"{head}Authorization: Bearer {_KEY}\r\n\r\n".encode())
         answer = await reader.read(-1)
         writer.close()
-        taken = time.perf_counter() - began
+        seconds = time.perf_counter() - start
         status = answer.split(b" ", 2)[1].decode()
-        print(json.dumps({"status": status, "bytes": len(answer), "seconds": taken}), flush=True)
+        print(json.dumps({"status": status, "bytes": len(answer), "seconds": seconds}), flush=True)
 
 
 class _Ticker:
-    """The largest gap between two turns of a task that wants one every millisecond: by the clock,
-    and in CPU time of the loop's thread, which a busy machine does not add to."""
+    """Records the largest gap between two runs of a task that wakes every millisecond.
+
+    It is measured by the clock, and in CPU time of the loop's thread, which does not grow on a busy
+    machine.
+    """
 
     def __init__(self) -> None:
         self._wall = self._cpu = 0.0
@@ -133,27 +136,27 @@ class _Ticker:
             before, cpu = cpu, time.thread_time()
             self._cpu = max(self._cpu, cpu - before)
 
-    def taken(self) -> str:
+    def largest(self) -> str:
         wall, cpu, self._wall, self._cpu = self._wall, self._cpu, 0.0, 0.0
         return f"{wall * 1000:7.1f} ms ({cpu * 1000:6.1f} ms of CPU)"
 
 
-class _OtherSide:
+class _Peer:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 
-    async def tell(self, line: str) -> dict[str, object]:
+    async def send(self, line: str) -> dict[str, object]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(f"{line}\n".encode())
-        found: dict[str, object] = json.loads(await self._process.stdout.readline())
-        return found
+        reply: dict[str, object] = json.loads(await self._process.stdout.readline())
+        return reply
 
 
 @asynccontextmanager
-async def _fleet(endpoints: int, models: int) -> AsyncIterator[tuple[_OtherSide, str]]:
+async def _fleet(endpoints: int, models: int) -> AsyncIterator[tuple[_Peer, str]]:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "benchmarks.lists", "--other-side"),
+        *(sys.executable, "-m", "benchmarks.lists", "--peer"),
         *("--endpoints", str(endpoints), "--models", str(models)),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
@@ -177,7 +180,7 @@ async def _fleet(endpoints: int, models: int) -> AsyncIterator[tuple[_OtherSide,
         )
         Path(folder, "olla.yaml").write_text(text)
         try:
-            yield _OtherSide(process), text
+            yield _Peer(process), text
         finally:
             process.terminate()
             await process.wait()
@@ -189,54 +192,54 @@ async def _measure(endpoints: int, models: int, rounds: int) -> None:
 
 
 async def _measure_fleet(endpoints: int, models: int, rounds: int, log: TextIO) -> None:
-    async with _fleet(endpoints, models) as (other, text):
+    async with _fleet(endpoints, models) as (peer, text):
         ticker = _Ticker()
         ticking = asyncio.get_running_loop().create_task(ticker.run())
         app = App(parse(text, {}), output=log)
         await asyncio.sleep(0.1)
-        ticker.taken()
+        ticker.largest()
         tune_garbage_collector()
-        ticker.taken()
+        ticker.largest()
         await app.start()
         port = app.url.rpartition(":")[2]
         known = 0
         while known < endpoints:
             await asyncio.sleep(0.1)
             known = sum(len(view.models) >= models for view in app.prober.snapshot.endpoints)
-        print(f"{'first lists':<32}{ticker.taken()}")
+        print(f"{'first lists':<32}{ticker.largest()}")
         await asyncio.sleep(3.0)
-        print(f"{'probing, nothing changes':<32}{ticker.taken()}")
+        print(f"{'probing, no change':<32}{ticker.largest()}")
         for changed in range(1, 4):
-            await other.tell(f"change {changed}")
+            await peer.send(f"change {changed}")
             await asyncio.sleep(1.2)
-        print(f"{'probing, one name changes':<32}{ticker.taken()}")
+        print(f"{'probing, one name changes':<32}{ticker.largest()}")
         for path in _PATHS:
-            await other.tell(f"change {hash(path) % 1000 + 10}")
+            await peer.send(f"change {hash(path) % 1000 + 10}")
             await asyncio.sleep(1.5)
-            ticker.taken()
-            first = await other.tell(f"get {port} {path}")
-            gap = ticker.taken()
-            times = [float(str((await other.tell(f"get {port} {path}"))["seconds"]))]
+            ticker.largest()
+            first = await peer.send(f"get {port} {path}")
+            gap = ticker.largest()
+            times = [float(str((await peer.send(f"get {port} {path}"))["seconds"]))]
             times += [
-                float(str((await other.tell(f"get {port} {path}"))["seconds"]))
+                float(str((await peer.send(f"get {port} {path}"))["seconds"]))
                 for _ in range(rounds - 1)
             ]
-            again = ticker.taken()
+            again = ticker.largest()
             print(
-                f"GET {path:<28}{gap} at first, {again} again;"
+                f"GET {path:<28}{gap} first, {again} repeated;"
                 f" {float(str(first['seconds'])) * 1000:5.0f} and {min(times) * 1000:4.0f} ms"
-                f" in all, {first['status']}, {int(str(first['bytes'])) / 1e6:.1f} MB"
+                f" in total, {first['status']}, {int(str(first['bytes'])) / 1e6:.1f} MB"
             )
         ticking.cancel()
         await app.stop()
 
 
 def _hostile() -> dict[str, bytes]:
-    """Lists that no real server has, each as long as is read."""
-    most = LIST_MAX
+    """Return lists that no real server has, each as long as olla reads."""
+    size = LIST_MAX
 
     def filled(piece: bytes) -> bytes:
-        return b'{"models":[' + b",".join([piece] * (most // (len(piece) + 1) - 8)) + b"]}"
+        return b'{"models":[' + b",".join([piece] * (size // (len(piece) + 1) - 8)) + b"]}"
 
     text = b"x" * 30_000
     return {
@@ -248,44 +251,44 @@ def _hostile() -> dict[str, bytes]:
         "wide entries": filled(b'{"name":"m","x":[%b]}' % b",".join([b"[]"] * 10_000)),
         "keys": filled(b'{"name":"m",%b}' % b",".join(b'"%d":1' % at for at in range(3_500))),
         "deep entries": filled(b'{"name":"m","x":%b}' % (b"[" * 15_000 + b"]" * 15_000)),
-        "one text": b'{"models":[{"name":"m","x":"' + b"x" * (most - 100) + b'"}]}',
-        "no ASCII": filled('{"name":"m","x":"%s"}'.replace("%s", "ü" * 1_000).encode()),
+        "one text": b'{"models":[{"name":"m","x":"' + b"x" * (size - 100) + b'"}]}',
+        "non-ASCII text": filled('{"name":"m","x":"%s"}'.replace("%s", "ü" * 1_000).encode()),
         "numbers": filled(b'{"name":"m","size":%b}' % (b"9" * 4_000)),
     }
 
 
 def _read_hostile() -> None:
     for name, body in _hostile().items():
-        worst = whole = 0.0
+        worst = total = 0.0
         steps = 0
         work = models(body, ListFormat.OLLAMA, ModelFilter())
         while True:
-            began = time.thread_time()
+            start = time.thread_time()
             try:
                 next(work)
                 ended = False
             except StopIteration:
                 ended = True
-            took = time.thread_time() - began
-            worst, whole, steps = max(worst, took), whole + took, steps + 1
+            took = time.thread_time() - start
+            worst, total, steps = max(worst, took), total + took, steps + 1
             if ended:
                 break
         print(
-            f"reading {name:<24}{worst * 1000:7.1f} ms of CPU at a time, {whole * 1000:6.0f} ms in"
-            f" all, {steps} steps, {len(body) / 1e6:.1f} MB"
+            f"parsing {name:<24}{worst * 1000:7.1f} ms of CPU per step, {total * 1000:6.0f} ms in"
+            f" total, {steps} steps, {len(body) / 1e6:.1f} MB"
         )
 
 
 def main() -> None:
-    """Print the largest gap for each thing that the router does with long lists."""
+    """Print the largest gap for each operation on long lists."""
     parser = argparse.ArgumentParser(prog="benchmarks.lists", description=__doc__)
     parser.add_argument("--endpoints", type=int, default=3)
-    parser.add_argument("--models", type=int, default=10_000, help="of each endpoint")
+    parser.add_argument("--models", type=int, default=10_000, help="models per endpoint")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--other-side", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--peer", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.other_side:
-        asyncio.run(_other_side(options.endpoints, options.models))
+    if options.peer:
+        asyncio.run(_peer_process(options.endpoints, options.models))
     else:
         tune_garbage_collector()
         _read_hostile()

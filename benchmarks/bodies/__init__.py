@@ -1,1 +1,1 @@
-"""How long one request's body can hold up everybody else, and how much memory it takes."""
+"""Measure how long one request body stalls other requests, and how much memory it takes."""

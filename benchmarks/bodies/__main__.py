@@ -1,9 +1,9 @@
-"""Measure how long the event loop stands still for one body, and how much memory it takes.
+"""Measure how long one request body blocks the event loop, and how much memory it takes.
 
-A router runs in a process of its own, over a node that takes every body. Each shape is sent to a
-router that has just started, once by the fast path and once by aiohttp. What is measured is the
-largest gap of a 1 ms ticker in the router's loop, and the peak of its memory above what it had
-before, divided by the body's length.
+A router runs in its own process over a node that accepts every body. Each shape is sent to a
+freshly started router, once on the fast path and once through aiohttp. Measured are the largest gap
+of a 1 ms ticker in the router's loop, and the peak of its memory above the starting value, divided
+by the body's length.
 """
 
 import argparse
@@ -45,24 +45,24 @@ store: {{url: "sqlite:///{folder}/bench.db"}}
 """
 _KEY = "X-API-Key: bench-key-1\r\n"
 _SMALL = b'{"model":"bench","prompt":"hi","stream":false}'
-_PATIENCE = 120.0
-"""Seconds for one answer."""
+_RESPONSE_SECONDS = 120.0
+"""Seconds to wait for one response."""
 _WARM_UP = 3
 _CHUNK = 100_000
 _QUICK_MAX = 10
 """Megabytes."""
 _ROUTER = Path(__file__).with_name("router.py")
-WAYS = {"fast path": "auto", "aiohttp": "off"}
+PATHS = {"fast path": "auto", "aiohttp": "off"}
 
 
 class Nodes:
-    """The nodes behind the router, one of which speaks TLS where `openssl` is installed."""
+    """The nodes behind the router; one uses TLS if `openssl` is installed."""
 
     def __init__(self, folder: Path) -> None:
         self.certificate: Path | None = None
         self._running: list[Measured] = []
         self._folder = folder
-        self.urls = {False: f"http://127.0.0.1:{self._begin()}"}
+        self.urls = {False: f"http://127.0.0.1:{self._start_node()}"}
         if shutil.which("openssl") is not None:
             self.certificate = folder / "node.pem"
             subprocess.run(
@@ -76,9 +76,9 @@ class Nodes:
             )
             with self.certificate.open("a") as file:
                 file.write((folder / "cert.pem").read_text())
-            self.urls[True] = f"https://127.0.0.1:{self._begin(str(self.certificate))}"
+            self.urls[True] = f"https://127.0.0.1:{self._start_node(str(self.certificate))}"
 
-    def _begin(self, *arguments: str) -> int:
+    def _start_node(self, *arguments: str) -> int:
         port = free_port()
         command = [sys.executable, "-m", "benchmarks.bodies.node", str(port), *arguments]
         log = self._folder / f"node-{port}.log"
@@ -86,13 +86,13 @@ class Nodes:
         return port
 
     def stop(self) -> None:
-        """End them."""
+        """Terminate them."""
         for node in self._running:
             node.stop()
 
 
 class Router:
-    """A router that is measured."""
+    """A router process that is measured."""
 
     def __init__(self, folder: Path, nodes: Nodes, fast_path: str, where: Path, tls: bool) -> None:
         port = free_port()
@@ -129,15 +129,15 @@ class Router:
         self._process.wait(10)
         self._log.close()
 
-    def tell(self, what: str) -> dict[str, float]:
-        """Begin a measurement, or read it."""
+    def send(self, command: str) -> dict[str, float]:
+        """Start a measurement, or read its result."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        print(what, file=self._process.stdin, flush=True)
+        print(command, file=self._process.stdin, flush=True)
         return dict(json.loads(self._process.stdout.readline()))
 
     def post(self, path: str, body: bytes, content_type: str, *, chunked: bool = False) -> int:
-        """The status of the answer to a body; 0 where none came."""
+        """Send a body; returns the response status, or 0 without a response."""
         length = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(body)}"
         head = (
             f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {content_type}\r\n{_KEY}"
@@ -145,13 +145,13 @@ class Router:
         )
         answer = b""
         try:
-            with socket.create_connection(("127.0.0.1", self.port), _PATIENCE) as client:
+            with socket.create_connection(("127.0.0.1", self.port), _RESPONSE_SECONDS) as client:
                 try:
                     client.sendall(head.encode())
                     for piece in _chunks(body) if chunked else (body,):
                         client.sendall(piece)
                 except OSError:
-                    pass  # refused before it was read: why, is there to be read
+                    pass  # rejected before it was read; the response says why
                 while piece := client.recv(65536):
                     answer += piece
         except OSError:
@@ -167,14 +167,14 @@ def _chunks(body: bytes) -> Iterator[bytes]:
 
 
 def measure(router: Router, shape: Shape, body: bytes) -> dict[str, float]:
-    """Send one body, and look at what that did to the router."""
-    router.tell("reset")
+    """Send one body, and return its effect on the router."""
+    router.send("reset")
     started = time.perf_counter()
     status = router.post(shape.path, body, shape.content_type, chunked=shape.chunked)
     seconds = time.perf_counter() - started
-    time.sleep(0.02)  # a tick that comes late is counted when it comes
-    found = router.tell("read")
-    return {**found, "status": status, "seconds": seconds, "size": len(body)}
+    time.sleep(0.02)  # a late tick is recorded only when it runs
+    figures = router.send("read")
+    return {**figures, "status": status, "seconds": seconds, "size": len(body)}
 
 
 def _chosen(options: argparse.Namespace) -> Iterator[tuple[Shape, int]]:
@@ -190,7 +190,8 @@ def _chosen(options: argparse.Namespace) -> Iterator[tuple[Shape, int]]:
 
 
 def _is_hot(shape: Shape) -> bool:
-    """Whether the fast path takes it: forms, chunks and olla's own paths are aiohttp's."""
+    """Return whether the fast path accepts the shape: aiohttp gets forms, chunks and internal
+    routes."""
     if shape.chunked or "audio" in shape.path:
         return False
     return shape.path.startswith(("/api/generate", "/v1/"))
@@ -206,17 +207,21 @@ def _nodes(folder: Path) -> Iterator[Nodes]:
 
 
 def main() -> None:
-    """Run and print; write the page when asked to."""
+    """Run, print the table, and write the page if requested."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bodies", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="only bodies of up to 10 MB")
-    parser.add_argument("--only", help="shapes whose name has this in it")
-    parser.add_argument("--without", help="leave out shapes whose name has this in it")
-    parser.add_argument("--sizes", help="megabytes, separated by commas; others are left out")
-    parser.add_argument("--rounds", type=int, default=1, help="the lowest figures of so many count")
+    parser.add_argument("--only", help="only shapes whose name contains this")
+    parser.add_argument("--without", help="skip shapes whose name contains this")
+    parser.add_argument("--sizes", help="only these sizes (megabytes, comma-separated)")
+    parser.add_argument(
+        "--rounds", type=int, default=1, help="use the lowest figures of this many rounds"
+    )
     parser.add_argument("--json", type=Path, default=Path("build/benchmark-bodies.json"))
-    parser.add_argument("--before", type=Path, help="figures to compare with, as --json wrote them")
-    parser.add_argument("--sources", type=Path, default=Path.cwd(), help="the olla to measure")
-    parser.add_argument("--docs", type=Path, help="write the page into this folder")
+    parser.add_argument("--before", type=Path, help="figures to compare with, written by --json")
+    parser.add_argument(
+        "--sources", type=Path, default=Path.cwd(), help="folder of the olla to measure"
+    )
+    parser.add_argument("--docs", type=Path, help="write the page to this folder")
     options = parser.parse_args()
     if (os.cpu_count() or 1) > 1:
         os.sched_setaffinity(0, {LOAD_CORE})
@@ -224,17 +229,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, _nodes(folder := Path(name)) as nodes:
         for shape, size in _chosen(options):
             if shape.tls not in nodes.urls:
-                print(f"{shape.name} is left out: openssl is not installed", file=sys.stderr)
+                print(f"skipping {shape.name}: openssl is not installed", file=sys.stderr)
                 continue
             body = shape.make(size * 1_000_000)
-            for way, fast_path in WAYS.items():
-                if way == "fast path" and not _is_hot(shape):
+            for path, fast_path in PATHS.items():
+                if path == "fast path" and not _is_hot(shape):
                     continue
-                found: list[dict[str, float]] = []
+                figures: list[dict[str, float]] = []
                 for _ in range(options.rounds):
                     with Router(folder, nodes, fast_path, options.sources, shape.tls) as router:
-                        found.append(measure(router, shape, body))
-                row = report.Row.of(shape.name, size, way, found)
+                        figures.append(measure(router, shape, body))
+                row = report.Row.of(shape.name, size, path, figures)
                 rows.append(row)
                 print(row.text(), file=sys.stderr, flush=True)
     before = report.load(options.before) if options.before else []

@@ -1,4 +1,4 @@
-"""A node that takes any body, keeps none of it, and answers at once."""
+"""A node that accepts any body, discards it, and answers at once."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""The table of bodies, and the page it stands on."""
+"""The table of bodies, and its documentation page."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,11 +9,11 @@ __all__ = ["Row", "load", "save", "table", "write"]
 
 
 _LARGE = 500_000
-"""Bytes. What is smaller says nothing of memory."""
+"""Bytes. Smaller bodies do not allow a statement about memory."""
 
 
 class Row(msgspec.Struct):
-    """One shape in one size by one way in: seconds, bytes, and the status it was answered with.
+    """One shape in one size on one request path: seconds, bytes, and the response status.
 
     `gap` is the largest gap between two ticks by the clock, `work` by the CPU time of the loop.
     """
@@ -30,7 +30,8 @@ class Row(msgspec.Struct):
 
     @classmethod
     def of(cls, shape: str, megabytes: int, way: str, rounds: Sequence[dict[str, float]]) -> "Row":
-        """The best of several rounds: what else the machine does only ever adds."""
+        """Return the best of several rounds, since other load on the machine only adds to the
+        figures."""
         return cls(
             shape,
             megabytes,
@@ -44,7 +45,7 @@ class Row(msgspec.Struct):
         )
 
     def text(self) -> str:
-        """For a terminal."""
+        """Format the row for a terminal."""
         return (
             f"{self.shape:<34} {self.megabytes:>3} MB  {self.way:<9}  {self.gap * 1000:8.1f} ms "
             f"({self.work * 1000:.1f})  {self.memory / self.size:5.2f}x  {self.status}  "
@@ -53,24 +54,24 @@ class Row(msgspec.Struct):
 
 
 def save(path: Path, rows: Sequence[Row]) -> None:
-    """Keep all figures."""
+    """Save all figures."""
     path.write_bytes(msgspec.json.encode(rows))
 
 
 def load(path: Path) -> list[Row]:
-    """Figures that were kept."""
+    """Load saved figures."""
     return msgspec.json.decode(path.read_bytes(), type=list[Row])
 
 
-def _by_place(rows: Sequence[Row]) -> dict[tuple[str, int], list[Row]]:
-    found: dict[tuple[str, int], list[Row]] = {}
+def _by_shape(rows: Sequence[Row]) -> dict[tuple[str, int], list[Row]]:
+    groups: dict[tuple[str, int], list[Row]] = {}
     for row in rows:
-        found.setdefault((row.shape, row.megabytes), []).append(row)
-    return found
+        groups.setdefault((row.shape, row.megabytes), []).append(row)
+    return groups
 
 
 def _cells(rows: Sequence[Row]) -> list[str]:
-    """The worse of both ways in."""
+    """Return the worse figures of both request paths."""
     if not rows:
         return ["", "", "", ""]
     large = max(row.size for row in rows) > _LARGE
@@ -83,13 +84,13 @@ def _cells(rows: Sequence[Row]) -> list[str]:
 
 
 def table(rows: Sequence[Row], before: Sequence[Row] = ()) -> str:
-    """In Markdown; beside what it was before, where that is known."""
-    known = _by_place(before)
+    """Return the Markdown table, with the earlier figures beside it if known."""
+    known = _by_shape(before)
     head = ["body", "MB", "stall, ms", "of it CPU", "memory ÷ body", "status"]
     if before:
         head += ["before: stall, ms", "of it CPU", "memory ÷ body", "status"]
     lines = [head, ["---", *["--:" for _ in head[1:]]]]
-    for (shape, megabytes), found in _by_place(rows).items():
+    for (shape, megabytes), found in _by_shape(rows).items():
         line = [shape, str(megabytes), *_cells(found)]
         if before:
             line += _cells(known.get((shape, megabytes), []))
@@ -121,7 +122,7 @@ body was not sent: it would have taken half a minute and 7 GB."""
 
 
 def write(folder: Path, rows: Sequence[Row], before: Sequence[Row], *, rounds: int) -> None:
-    """The page."""
+    """Write the page."""
     page = _PAGE.format(
         rounds=f"{rounds} rounds" if rounds > 1 else "one round",
         compared=_COMPARED if before else "",

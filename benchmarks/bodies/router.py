@@ -1,7 +1,8 @@
-"""A router as it is served, with a ticker in its event loop: it notices when the loop stands still.
+"""Run the production router with a ticker in its event loop, which detects when the loop is
+blocked.
 
-A thread answers on standard output what is asked on standard input, so that asking costs the loop
-nothing: `reset` begins a measurement, `read` ends it.
+A thread reads commands from standard input and answers on standard output, so that they cost the
+loop nothing: `reset` starts a measurement, `read` ends it.
 """
 
 import asyncio
@@ -21,15 +22,15 @@ _TICK = 0.001
 
 
 class Ticker:
-    """The largest gap between two ticks, in seconds: by the clock, and by the CPU time that the
-    loop's thread has used in it."""
+    """Records the largest gap between two ticks in seconds: by the clock, and by the CPU time of
+    the loop's thread."""
 
     def __init__(self) -> None:
         self.gap = self.work = 0.0
         self.ticks = 0
 
     async def run(self) -> None:
-        """Tick until cancelled."""
+        """Tick until canceled."""
         last, used = time.perf_counter(), time.thread_time()
         while True:
             await asyncio.sleep(_TICK)
@@ -41,7 +42,7 @@ class Ticker:
 
 
 def _memory(field: str) -> int:
-    """A line of the process's status, in bytes."""
+    """Return a field of the process's status, in bytes."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(field + ":"):
             return int(line.split()[1]) * 1024
@@ -49,25 +50,25 @@ def _memory(field: str) -> int:
 
 
 def _answer(ticker: Ticker) -> None:
-    """Answer until standard input ends."""
+    """Answer commands until standard input ends."""
     trim = ctypes.CDLL(None).malloc_trim
     base = 0
     for line in sys.stdin:
         if line == "reset\n":
             trim(0)
-            Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+            Path("/proc/self/clear_refs").write_text("5")  # reset the peak
             base = _memory("VmRSS")
             ticker.gap = ticker.work = 0.0
             ticker.ticks = 0
-            found: dict[str, float] = {}
+            figures: dict[str, float] = {}
         else:
-            found = {
+            figures = {
                 "gap": ticker.gap,
                 "work": ticker.work,
                 "ticks": ticker.ticks,
                 "memory": max(0, _memory("VmHWM") - base),
             }
-        print(json.dumps(found), flush=True)
+        print(json.dumps(figures), flush=True)
 
 
 async def _main(config: Path) -> None:

@@ -1,8 +1,8 @@
-"""Bodies that are hard to read: each is what one client could send, at any size.
+"""Bodies that are expensive to parse; a client could send any of them, at any size.
 
-Most of them are valid JSON and harmless to a server that reads them in C. Every shape aims at one
-step of a reader: strings, escapes, containers, keys, numbers, white space, forms, and the parts of
-a request that a router decodes.
+Most are valid JSON and harmless to a parser in C. Each shape targets one step of a parser: strings,
+escapes, containers, keys, numbers, whitespace, forms, and the parts of a request that a router
+decodes.
 """
 
 from collections.abc import Callable
@@ -19,9 +19,9 @@ _FORM = f"multipart/form-data; boundary={_BOUNDARY}"
 
 
 class Shape(msgspec.Struct, frozen=True):
-    """A body. `make` gets its size in bytes, and comes near to it; `sizes` are megabytes.
+    """A body. `make` takes its approximate size in bytes; `sizes` are megabytes.
 
-    `chunked` sends it without a length, `tls` has the router speak TLS to the endpoint.
+    `chunked` sends it without a length. With `tls` the router connects to the endpoint over TLS.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Shape(msgspec.Struct, frozen=True):
 
 
 def filled(start: bytes, filling: bytes, end: bytes) -> Callable[[int], bytes]:
-    """A body that is one filling over and over."""
+    """Build a body that repeats one filling."""
 
     def make(size: int) -> bytes:
         return start + filling * max(1, size // len(filling)) + end
@@ -43,29 +43,29 @@ def filled(start: bytes, filling: bytes, end: bytes) -> Callable[[int], bytes]:
 
 
 def prompt(filling: bytes, end: bytes = b"") -> Callable[[int], bytes]:
-    """A native request whose prompt is one filling over and over."""
+    """Build a native request whose prompt repeats one filling."""
     return filled(b'{"model":"bench","stream":false,"prompt":"', filling, end + b'"}')
 
 
 def native(key: bytes, start: bytes, filling: bytes, end: bytes) -> Callable[[int], bytes]:
-    """A native request with one long value."""
+    """Build a native request with one long value."""
     opening = b'{"model":"bench","stream":false,"prompt":"hi","%b":%b' % (key, start)
     return filled(opening, filling, end + b"}")
 
 
 def openai(key: bytes, start: bytes, filling: bytes, end: bytes) -> Callable[[int], bytes]:
-    """A request in OpenAI's format with one long value."""
-    said = b"" if key == b"messages" else b'"messages":[{"role":"user","content":"hi"}],'
-    return filled(b'{"model":"bench",%b"%b":%b' % (said, key, start), filling, end + b"}")
+    """Build a request in OpenAI's format with one long value."""
+    messages = b"" if key == b"messages" else b'"messages":[{"role":"user","content":"hi"}],'
+    return filled(b'{"model":"bench",%b"%b":%b' % (messages, key, start), filling, end + b"}")
 
 
-def own(start: bytes, filling: bytes, end: bytes) -> Callable[[int], bytes]:
-    """A request to one of olla's own APIs."""
+def internal(start: bytes, filling: bytes, end: bytes) -> Callable[[int], bytes]:
+    """Build a request to one of olla's internal APIs."""
     return filled(start, filling, end)
 
 
 def keys(text: bytes) -> Callable[[int], bytes]:
-    """A native request with very many keys at its top level, each another."""
+    """Build a native request with very many different keys at its top level."""
 
     def make(size: int) -> bytes:
         count = size // (len(text) + 12)
@@ -75,13 +75,13 @@ def keys(text: bytes) -> Callable[[int], bytes]:
 
 
 def option_keys(size: int) -> bytes:
-    """A native request with very many options, each another."""
+    """Build a native request with very many different options."""
     some = b",".join(b'"k%08d":1' % number for number in range(size // 13))
     return b'{"model":"bench","prompt":"hi","stream":false,"options":{%b}}' % some
 
 
 def form(start: bytes, filling: bytes, end: bytes = b"") -> Callable[[int], bytes]:
-    """An audio request: a form whose model stands behind the filling."""
+    """Build an audio request: a form whose model follows the filling."""
     line = b"--" + _BOUNDARY.encode()
     model = b'%b\r\nContent-Disposition: form-data; name="model"\r\n\r\nbench\r\n' % line
     return filled(line + b"\r\n" + start, filling, end + b"\r\n" + model + line + b"--\r\n")
@@ -163,7 +163,7 @@ SHAPES = (
         "/v1/messages",
         filled(b'{"model":"bench","max_tokens":1,"messages":[', _MESSAGE, _LAST + b"}"),
     ),
-    # Keys, numbers, white space, and what is no JSON.
+    # Keys, numbers, whitespace, and invalid JSON.
     Shape("keys, each another", _GENERATE, keys(b"1"), (1, 10)),
     Shape("keys with `{}`, each another", _GENERATE, keys(b"{}")),
     Shape("a key of escapes", _GENERATE, filled(b'{"model":"bench","', b"\\n", b'":1}')),
@@ -188,7 +188,7 @@ SHAPES = (
         (10, 96),
     ),
     Shape("not UTF-8 at its last byte", _GENERATE, prompt(b"x", b"\xff"), (10, 96)),
-    # What is rewritten.
+    # Bodies that olla rewrites.
     Shape(
         "another name for the model",
         _GENERATE,
@@ -219,41 +219,43 @@ SHAPES = (
         (10,),
         _FORM,
     ),
-    # olla's own APIs.
+    # olla's internal APIs.
     Shape(
         "/chat: long message",
         "/chat",
-        own(b'{"model":"bench","message":"', b"\\n", b'"}'),
+        internal(b'{"model":"bench","message":"', b"\\n", b'"}'),
         (1, 4, 96),
     ),
     Shape(
         "/chat: `[[],[],…]`",
         "/chat",
-        own(b'{"model":"bench","message":"hi","x":[', b"[],", b"0]}"),
+        internal(b'{"model":"bench","message":"hi","x":[', b"[],", b"0]}"),
         (1, 4, 96),
     ),
     Shape(
         "/chat/stream: half surrogates",
         "/chat/stream",
-        own(b'{"model":"bench","message":"', b"\\ud800", b'"}'),
+        internal(b'{"model":"bench","message":"', b"\\ud800", b'"}'),
         (4,),
     ),
     Shape(
         "management chat: `[[],[],…]`",
         "/olla/management/chat",
-        own(b'{"model":"bench","messages":[{"role":"user","content":"hi"}],"x":[', b"[],", b"0]}"),
+        internal(
+            b'{"model":"bench","messages":[{"role":"user","content":"hi"}],"x":[', b"[],", b"0]}"
+        ),
         _ALL,
     ),
     Shape(
         "management chat: messages",
         "/olla/management/chat",
-        own(b'{"model":"bench","messages":[', _MESSAGE, _LAST + b"}"),
+        internal(b'{"model":"bench","messages":[', _MESSAGE, _LAST + b"}"),
         (1, 10),
     ),
     Shape(
         "management chat: an image",
         "/olla/management/chat",
-        own(
+        internal(
             b'{"model":"bench","messages":[{"role":"user","content":[{"type":"image_url",'
             b'"image_url":{"url":"',
             _IMAGE,
@@ -264,16 +266,19 @@ SHAPES = (
     Shape(
         "management generate: long prompt",
         "/olla/management/generate",
-        own(b'{"model":"bench","prompt":"', b"\\n", b'"}'),
+        internal(b'{"model":"bench","prompt":"', b"\\n", b'"}'),
         (1, 4),
     ),
     Shape(
         "key to be made: `[[],[],…]`",
         "/olla/management/api-keys",
-        own(b'{"name":"a","x":[', b"[],", b"0]}"),
+        internal(b'{"name":"a","x":[', b"[],", b"0]}"),
         _ALL,
     ),
     Shape(
-        "/api/keys: `[[],[],…]`", "/api/keys", own(b'{"user_id":"a","x":[', b"[],", b"0]}"), _ALL
+        "/api/keys: `[[],[],…]`",
+        "/api/keys",
+        internal(b'{"user_id":"a","x":[', b"[],", b"0]}"),
+        _ALL,
     ),
 )

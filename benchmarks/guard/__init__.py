@@ -1,1 +1,1 @@
-"""Instructions of one request's stations: as many on a busy machine as on an idle one."""
+"""Count the instructions of each step of a request: the same number on a busy or idle machine."""

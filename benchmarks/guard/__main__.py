@@ -1,8 +1,8 @@
-"""Count the instructions of one request's stations, and compare with what they took before.
+"""Count the instructions of each step of a request, and compare them with the recorded counts.
 
-Runs them under callgrind, compiled and as the sources are. What takes over 3 % more than
-`benchmarks/guard/counts.json` says fails. If that is meant, run with --write, and say why in the
-commit that changes the file.
+The steps run under callgrind, compiled and from the plain sources. A step that takes over 3 % more
+than `benchmarks/guard/counts.json` fails the check. If the increase is intended, run with --write,
+and give the reason in the commit that changes the file.
 """
 
 import argparse
@@ -22,11 +22,11 @@ from benchmarks.guard.measured import REPEATS
 
 COUNTS = Path(__file__).with_name("counts.json")
 SHARE_MAX = 0.03
-"""How much more a station may take."""
+"""Allowed increase of a step."""
 NOISE_SHARE = 0.002
-"""Of the whole request: how much more any station may take. Where a checkout lies moves objects in
-memory, and with them the collisions in dictionaries: the same code differed by 500 of 9,000
-instructions in two folders."""
+"""Allowed increase of any step, as a share of the whole request. The path of a checkout changes
+addresses of objects, and with them the collisions in dictionaries: the same code differed by 500 of
+9,000 instructions in two folders."""
 WHOLE = "the whole request"
 BUILDS = {"compiled": "build/compiled", "plain": "."}
 LIBRARIES = ("aiohttp", "msgspec", "uvloop")
@@ -35,24 +35,24 @@ Counts = dict[str, dict[str, int]]
 
 
 def arguments() -> argparse.Namespace:
-    """What to do with the counts."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.guard",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--write", action="store_true", help="keep these counts from now on")
+    parser.add_argument("--write", action="store_true", help="record these counts")
     return parser.parse_args()
 
 
 def environment() -> dict[str, str]:
-    """What the counts depend on beside the code."""
-    made = {"python": platform.python_version(), "machine": platform.machine()}
-    return made | {name: version(name) for name in LIBRARIES}
+    """Return the versions on which the counts depend."""
+    platform_ = {"python": platform.python_version(), "machine": platform.machine()}
+    return platform_ | {name: version(name) for name in LIBRARIES}
 
 
 def counted(place: str) -> dict[str, int]:
-    """Instructions of each station, one by one, for the modules in a folder.
+    """Count the instructions of each step, for the modules in a folder.
 
     Raises:
         SystemExit: the measured process failed; its output is shown.
@@ -78,9 +78,8 @@ def counted(place: str) -> dict[str, int]:
             raise SystemExit(f"the measured process failed:\n{ran.stderr[-3000:]}")
         dumps = sorted(Path(folder).glob("out.*"), key=lambda path: int(path.suffix[1:]))
         totals = [int(re.search(r"^totals: (\d+)", each.read_text(), re.M)[1]) for each in dumps]  # type: ignore[index]
-    # What came before the first mark, then by turns: between two marks, and what led to the next.
-    within = totals[1::2]
-    empty, *each = within
+    # The first dump precedes the first mark. Then dumps within and between steps alternate.
+    empty, *each = totals[1::2]
     return {
         name: round((instructions - empty) / REPEATS)
         for name, instructions in zip(ran.stdout.splitlines(), each, strict=True)
@@ -88,7 +87,7 @@ def counted(place: str) -> dict[str, int]:
 
 
 def compared(before: dict[str, int], now: dict[str, int]) -> tuple[list[str], list[str]]:
-    """One line a station, and of these the ones that take too much more."""
+    """Return one line per step, and those whose increase is too large."""
     lines: list[str] = []
     over: list[str] = []
     noise = before.get(WHOLE, 0) * NOISE_SHARE
@@ -99,13 +98,13 @@ def compared(before: dict[str, int], now: dict[str, int]) -> tuple[list[str], li
         lines.append(line)
         if known is None or count > known + max(known * SHARE_MAX, noise):
             over.append(line)
-    lines += [f"  {name:32}{before[name]:>10}         -  gone" for name in before.keys() - now]
-    over += [line for line in lines if line.endswith("gone")]
+    lines += [f"  {name:32}{before[name]:>10}         -  removed" for name in before.keys() - now]
+    over += [line for line in lines if line.endswith("removed")]
     return lines, over
 
 
 def main() -> int:
-    """Measure, and compare or keep."""
+    """Measure, and compare or record the counts."""
     options = arguments()
     if shutil.which("valgrind") is None:
         print("bench-guard needs valgrind: apt install valgrind")
@@ -116,21 +115,23 @@ def main() -> int:
     here = environment()
     if options.write:
         COUNTS.write_text(json.dumps({"environment": here, **now}, indent=1) + "\n")
-    kept = json.loads(COUNTS.read_text())
+    recorded = json.loads(COUNTS.read_text())
     over: list[str] = []
     for build, counts in now.items():
-        lines, more = compared(kept[build], counts)
+        lines, more = compared(recorded[build], counts)
         over += more
         print(f"{build:34}{'before':>10}{'now':>10}", *lines, sep="\n")
-    others = {name: each for name, each in kept["environment"].items() if here.get(name) != each}
+    others = {
+        name: each for name, each in recorded["environment"].items() if here.get(name) != each
+    }
     if others:
-        print(f"not compared: the counts were made with {others}, here it is {here}")
+        print(f"not compared: the counts were recorded with {others}, this environment has {here}")
         return 0
     if over:
-        print("takes too much more (over 3 %):", *over, sep="\n")
-        print("if that is meant: make bench-guard WRITE=1, and say why in the commit")
+        print("increased by over 3 %:", *over, sep="\n")
+        print("if intended, run make bench-guard WRITE=1 and give the reason in the commit")
         return 1
-    print("no station takes over 3 % more")
+    print("no step increased by over 3 %")
     return 0
 
 

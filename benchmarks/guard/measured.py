@@ -1,7 +1,7 @@
-"""The process that is measured: runs each station of a request again and again, with marks between.
+"""Run each step of a request repeatedly, with marks in between: the process that is measured.
 
-Meant to run under callgrind, which writes out its counts at each call of `getsid`: a C function
-that nothing else here calls. A run without it prints nothing and measures nothing.
+Run it under callgrind, which dumps its counts at each call of `getsid`, a C function that no other
+code here calls. Without callgrind it measures nothing.
 """
 
 import asyncio
@@ -19,12 +19,12 @@ WARM_UP = 100
 
 
 def mark() -> None:
-    """Have callgrind write out what it has counted since the last mark."""
+    """Make callgrind dump its counts since the last mark."""
     os.getsid(0)
 
 
 def measure(call: Callable[[], object]) -> None:
-    """Run one station between two marks, when it is warm."""
+    """Warm one step up, and run it between two marks."""
     for _ in range(WARM_UP):
         call()
     gc.collect()
@@ -35,18 +35,18 @@ def measure(call: Callable[[], object]) -> None:
 
 
 async def main() -> None:
-    """Each station, and the whole request first."""
+    """Measure the whole request, then each step."""
     harness = Harness()
     await harness.start()
     for _ in range(WARM_UP):
         harness.request()
         await asyncio.sleep(0)
     gc.disable()
-    found = {"the whole request": harness.request, **harness.stations()}
+    steps = {"the whole request": harness.request, **harness.steps()}
     measure(lambda: None)
-    for call in found.values():
+    for call in steps.values():
         measure(call)
-    print("\n".join(found))
+    print("\n".join(steps))
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""What olla costs per request and per relayed chunk, in CPU time of its own process."""
+"""Measure olla's CPU time per request and per relayed chunk in its own process."""

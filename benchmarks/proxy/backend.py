@@ -1,11 +1,11 @@
-"""A backend that costs as little as Python allows: fixed answers, paced streams.
+"""A backend that costs as little as Python allows: fixed responses and paced streams.
 
-Speaks just enough of Ollama's API and of OpenAI's for every proxy to find one model named
-`bench`. What a POST gets is said by its body: `"stream":true` gets 200 chunks of about 120 bytes,
-10 ms apart; with `"max_tokens":30` one chunk every two seconds, with `"max_tokens":1` a
-single chunk at once; anything else a fixed JSON answer of about 400 bytes. Each chunk carries the
-monotonic time it was sent at, `T` and 20 digits of nanoseconds. Heads are as a Go server sends
-them, `Date` included.
+It implements the parts of the Ollama and OpenAI APIs that proxies need to find one model named
+`bench`. The body of a POST selects the response: `"stream":true` gets 200 chunks of about 120
+bytes, 10 ms apart; with `"max_tokens":30` one chunk every two seconds, and with `"max_tokens":1` a
+single chunk at once. Any other body gets a fixed JSON response of about 400 bytes. Each chunk has
+the monotonic time at which it was sent, as `T` and 20 digits of nanoseconds. Heads resemble those
+of a Go server, `Date` included.
 """
 
 import asyncio
@@ -51,14 +51,14 @@ _LISTS = {
 
 
 class Answers:
-    """The answers as bytes, with the second's date in them."""
+    """The responses as bytes, with the current date."""
 
     def __init__(self) -> None:
         self._second = 0
         self.renew()
 
     def renew(self) -> None:
-        """Put the date in, when the second is a new one."""
+        """Update the date once per second."""
         second = int(time.time())
         if second == self._second:
             return
@@ -79,7 +79,7 @@ class Answers:
 
     @staticmethod
     def whole(body: bytes, date: bytes, kind: bytes) -> bytes:
-        """An answer with its length."""
+        """Build a response with its length."""
         return (
             b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nDate: %b\r\nContent-Length: %d\r\n\r\n%b"
             % (
@@ -97,32 +97,32 @@ class Backend(asyncio.Protocol):
     def __init__(self, answers: Answers) -> None:
         self._answers = answers
         self._loop = asyncio.get_running_loop()
-        self._held: list[bytes] = []
+        self._received: list[bytes] = []
         self._missing = 0
-        self._sinking = 0
+        self._discarding = 0
         self._transport: asyncio.Transport
 
     def connection_made(self, transport):
         self._transport = transport
 
     def data_received(self, data):
-        if self._sinking:
-            self._sink(len(data))
+        if self._discarding:
+            self._discard(len(data))
             return
         if self._missing:
-            self._held.append(data)
+            self._received.append(data)
             self._missing -= len(data)
             if self._missing > 0:
                 return
-            data = b"".join(self._held)
-            self._held, self._missing = [], 0
-        elif self._held:
-            data = b"".join(self._held) + data
-            self._held = []
+            data = b"".join(self._received)
+            self._received, self._missing = [], 0
+        elif self._received:
+            data = b"".join(self._received) + data
+            self._received = []
         while data:
             end = data.find(b"\r\n\r\n")
             if end < 0:
-                self._held = [data]
+                self._received = [data]
                 return
             length = 0
             if data.startswith(b"POST"):
@@ -130,20 +130,20 @@ class Backend(asyncio.Protocol):
                 length = int(match[1]) if match is not None else 0
             whole = end + 4 + length
             if data.startswith(b"POST /api/blobs/"):
-                self._sinking = length
-                self._sink(len(data) - end - 4)
+                self._discarding = length
+                self._discard(len(data) - end - 4)
                 return
             if len(data) < whole:
-                self._held, self._missing = [data], whole - len(data)
+                self._received, self._missing = [data], whole - len(data)
                 return
             self._answer(data, end, whole)
             data = data[whole:] if len(data) > whole else b""
 
-    def _sink(self, size: int) -> None:
-        """Take a part of a blob, and forget it."""
-        self._sinking -= size
-        if self._sinking <= 0:
-            self._sinking = 0
+    def _discard(self, size: int) -> None:
+        """Discard a part of a blob."""
+        self._discarding -= size
+        if self._discarding <= 0:
+            self._discarding = 0
             self._transport.write(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
 
     def _answer(self, data: bytes, end: int, whole: int) -> None:
@@ -153,7 +153,7 @@ class Backend(asyncio.Protocol):
             self._transport.write(answers.lists.get(path, answers.alive))
             return
         native = data.startswith(b"POST /api/")
-        # What is wanted stands at the end of a body; a large one is not searched through.
+        # The options are at the end of a body, so that large bodies need no search.
         if data.find(b'"stream":true', max(end, whole - 400), whole) < 0:
             self._transport.write(answers.native if native else answers.openai)
             return

@@ -1,8 +1,8 @@
-"""What each station of a request costs: the router's own code, without sockets and kernel.
+"""Measure each step of a request in olla's code, without sockets and kernel.
 
-A whole router is made, its listening aside, and one connection of a client and one to an endpoint
-are fed bytes directly; then the stations are run one by one on what that request had. Run in two
-processes, with what `make compiled` makes and with the sources as they are.
+This wires a whole router except its listener, and feeds bytes directly to one client connection and
+one endpoint connection. Then it runs the steps one by one on that request's data. Two processes
+measure the build of `make compiled` and the plain sources.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ import uvloop
 
 from benchmarks.proxy.load import message
 
-__all__ = ["Harness", "stations"]
+__all__ = ["Harness", "measure_steps"]
 
 _ANSWER = (
     b'{"model":"bench:latest","created_at":"2026-01-01T00:00:00Z","response":"%b","done":true,'
@@ -36,43 +36,43 @@ _BODY = b'{"model":"bench","prompt":"%b","stream":false}' % (b"p" * 350)
 
 
 class MemoryTransport(asyncio.Transport):
-    """A transport that forgets what is written to it."""
+    """A transport that discards writes."""
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """An address, where one is wanted."""
+        """Return a peer address."""
         return ("127.0.0.1", 1) if name == "peername" else default
 
     def is_closing(self) -> bool:
-        """Never."""
+        """Return False: it never closes."""
         return False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Forget."""
+        """Discard the data."""
 
     def writelines(self, list_of_data: Any) -> None:
-        """Forget."""
+        """Discard the data."""
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def pause_reading(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def resume_reading(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def abort(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class Harness:
-    """A router with one client's connection and one to its endpoint, both in memory."""
+    """A router with one client connection and one endpoint connection, both in memory."""
 
     def __init__(self, extra: str = "", request: bytes | None = None) -> None:
-        """`extra` are more settings, `request` is what the client sends."""
+        """`extra` is more YAML settings, and `request` the bytes that the client sends."""
         from olla.app import App
         from olla.fleet.health import Health
         from olla.fleet.model_names import canonical
@@ -107,19 +107,19 @@ class Harness:
         self.records: list[Any] = []
 
     async def start(self) -> None:
-        """Make the connection wait for a request."""
+        """Prepare the client connection for a request."""
         await self.app.downstream.enable_fast_path()
         self.client.connection_made(MemoryTransport())
         for _ in range(4):
             await asyncio.sleep(0)
 
     def request(self) -> None:
-        """One whole request."""
+        """Process one whole request."""
         self.client.data_received(self._request)
         self.upstream.data_received(_HEAD + _ANSWER)
 
-    def stations(self) -> dict[str, Callable[[], object]]:
-        """Each station as something to be called again and again."""
+    def steps(self) -> dict[str, Callable[[], object]]:
+        """Return each step as a function that can be called repeatedly."""
         from olla.dialects.dialect import Operation
         from olla.dialects.registry import DIALECTS
         from olla.proxy.exchange.message_building import ReceivedBody, build_request, build_response
@@ -128,12 +128,12 @@ class Harness:
         from olla.proxy.server.hot_head import HotHeads
 
         app, services = self.app, self.app.services
-        keep: list[Any] = []
+        records: list[Any] = []
         sink = services.sink
-        services.sink = keep.append
+        services.sink = records.append
         self.request()
         services.sink = sink
-        record = keep[0]
+        record = records[0]
         heads = HotHeads(app.downstream._paths)
         found = heads.find(_REQUEST)
         assert found is not None
@@ -192,8 +192,8 @@ async def _measure(count: int) -> dict[str, float]:
     for _ in range(count):
         harness.request()
         await asyncio.sleep(0)
-    calls = harness.stations()
-    found: dict[str, float] = {}
+    calls = harness.steps()
+    costs: dict[str, float] = {}
     for name, call in {"the whole request": harness.request, **calls}.items():
         best = float("inf")
         for _ in range(5):
@@ -202,15 +202,15 @@ async def _measure(count: int) -> dict[str, float]:
                 call()
             best = min(best, (time.process_time() - start) / count * 1e6)
             await asyncio.sleep(0)
-        found[name] = best
-    whole = found.pop("the whole request")
-    found["exchange"] = max(0.0, whole - sum(found.values()))
-    found["total"] = whole
-    return found
+        costs[name] = best
+    whole = costs.pop("the whole request")
+    costs["exchange"] = max(0.0, whole - sum(costs.values()))
+    costs["total"] = whole
+    return costs
 
 
-def stations(*, quick: bool) -> dict[str, dict[str, float]]:
-    """Microseconds of each station, compiled and not."""
+def measure_steps(*, quick: bool) -> dict[str, dict[str, float]]:
+    """Return the microseconds of each step, compiled and not."""
     count = 2000 if quick else 20000
     found: dict[str, dict[str, float]] = {}
     for name, where in (("compiled", "build/compiled"), ("not compiled", ".")):

@@ -1,4 +1,4 @@
-"""Load: closed-loop requests by wrk, and streams whose every chunk's delay is measured."""
+"""Generate load: closed-loop requests with wrk, and streams that measure each chunk's delay."""
 
 import asyncio
 import json
@@ -35,7 +35,7 @@ end
 
 
 class Requests(msgspec.Struct):
-    """What a run of requests gave. Latencies are microseconds."""
+    """Results of a run of requests. Latencies are microseconds."""
 
     count: int
     errors: int
@@ -45,8 +45,8 @@ class Requests(msgspec.Struct):
 
 
 class Streams(msgspec.Struct):
-    """What a run of streams gave. Delays, from the backend's send to arrival here, are seconds;
-    `lost` counts chunks that did not come."""
+    """Results of a run of streams. Delays, from the backend's send to the arrival here, are
+    seconds; `lost` counts missing chunks."""
 
     chunks: int
     errors: int
@@ -55,15 +55,15 @@ class Streams(msgspec.Struct):
 
 
 def require_wrk() -> None:
-    """Say what to do where the load generator is missing."""
+    """Exit with instructions if the load generator is missing."""
     if shutil.which("wrk") is None:
-        raise SystemExit("the benchmark sends its requests with wrk: apt install wrk nginx-light")
+        raise SystemExit("the benchmark needs wrk: apt install wrk nginx-light")
 
 
 def wrk(port: int, path: str, lua_body: str, connections: int, seconds: float) -> Requests:
     """Send requests one after the other on each of `connections`.
 
-    `lua_body` is a Lua expression: large bodies are made there, not read.
+    `lua_body` is a Lua expression, so that wrk itself creates large bodies.
     """
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write(_SCRIPT % lua_body)
@@ -80,7 +80,7 @@ def wrk(port: int, path: str, lua_body: str, connections: int, seconds: float) -
 
 
 def message(port: int, path: str, body: bytes) -> bytes:
-    """A whole request."""
+    """Build a request."""
     return (
         f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUser-Agent: bench/1.0\r\n"
         f"Accept: */*\r\nAccept-Encoding: identity\r\nContent-Type: application/json\r\n"
@@ -89,7 +89,7 @@ def message(port: int, path: str, body: bytes) -> bytes:
 
 
 class _Stream(asyncio.Protocol):
-    """One stream, read to its end or until it is told to stop."""
+    """A stream that is read to its end or until it is stopped."""
 
     def __init__(self, request: bytes, expected: int, result: Streams) -> None:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -118,7 +118,7 @@ class _Stream(asyncio.Protocol):
             self.transport.close()
 
     def stop(self) -> None:
-        """End it here: what came was complete so far."""
+        """Close it; everything received so far counts as complete."""
         self._complete = True
         self._expected = self._seen
         self.transport.close()
@@ -132,7 +132,7 @@ class _Stream(asyncio.Protocol):
 
 
 class OpenStreams:
-    """Streams that stay open while something is measured."""
+    """Streams that stay open during a measurement."""
 
     def __init__(self, port: int, path: str, body: bytes) -> None:
         self.result = Streams(0, 0, [])
@@ -140,7 +140,7 @@ class OpenStreams:
         self._streams: list[_Stream] = []
 
     async def open(self, count: int) -> None:
-        """Open so many, some hundred a second, so that no backlog overflows."""
+        """Open `count` streams, some hundred per second, so that the backlog does not overflow."""
         loop = asyncio.get_running_loop()
         for number in range(count):
             stream = _Stream(self._message, 0, self.result)
@@ -150,7 +150,7 @@ class OpenStreams:
                 await asyncio.sleep(0.02)
 
     async def close(self) -> None:
-        """Hang up on all of them."""
+        """Close all of them."""
         for stream in self._streams:
             if not stream.done.done():
                 stream.stop()
@@ -158,7 +158,7 @@ class OpenStreams:
 
 
 async def streams(port: int, path: str, body: bytes, count: int, chunks: int) -> Streams:
-    """Run `count` streams of `chunks` chunks at once to their end."""
+    """Run `count` concurrent streams of `chunks` chunks to their end."""
     loop = asyncio.get_running_loop()
     result = Streams(0, 0, [])
     request = message(port, path, body)
@@ -170,7 +170,7 @@ async def streams(port: int, path: str, body: bytes, count: int, chunks: int) ->
 
 
 class _FirstBytes(asyncio.Protocol):
-    """Short streams one after the other; the time to each one's first body byte."""
+    """Runs short streams one after the other, and measures the time to each first body byte."""
 
     def __init__(self, request: bytes, count: int) -> None:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -206,7 +206,7 @@ class _FirstBytes(asyncio.Protocol):
 
 
 async def first_bytes(port: int, path: str, body: bytes, count: int) -> list[float]:
-    """Seconds to the first body byte of `count` short streams on one connection."""
+    """Return the seconds to the first body byte of `count` short streams on one connection."""
     loop = asyncio.get_running_loop()
     protocol = _FirstBytes(message(port, path, body), count)
     await loop.create_connection(lambda: protocol, "127.0.0.1", port)

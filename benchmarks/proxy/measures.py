@@ -1,4 +1,4 @@
-"""What is measured of each target, one cell at a time, so that rounds can be interleaved."""
+"""The measurements of a target, as separate cells so that rounds can be interleaved."""
 
 import asyncio
 import socket
@@ -19,7 +19,7 @@ __all__ = ["CELLS", "Cell", "Rows", "blob", "cpu_clock", "memory", "steadiness"]
 _T = TypeVar("_T")
 
 Rows = dict[tuple[str, str], list[float]]
-"""(what, of whom) -> values, one a round."""
+"""(measurement, target) -> values, one per round."""
 
 _NATIVE = """'{"model":"bench","prompt":"' .. string.rep("p",%d) .. '","stream":false}'"""
 _OPENAI = (
@@ -42,7 +42,7 @@ def _stream(path: str, option: str = "") -> bytes:
 
 
 def _run(measuring: Coroutine[None, None, _T]) -> _T:
-    """Run, for a minute and a half at most: a target that hangs must not hang the benchmark."""
+    """Run for at most 90 seconds, so that a target that hangs does not hang the benchmark."""
 
     async def bounded() -> _T:
         async with asyncio.timeout(90):
@@ -52,8 +52,11 @@ def _run(measuring: Coroutine[None, None, _T]) -> _T:
 
 
 class Cell:
-    """One measurement of one target in one round. `run` gets the port, the path and a CPU clock
-    that tells the target's seconds so far, and returns names and values."""
+    """One measurement of one target in one round.
+
+    `run` takes the port, the path, a clock of the target's CPU seconds and the duration, and
+    returns values by name.
+    """
 
     def __init__(
         self,
@@ -65,7 +68,7 @@ class Cell:
         self.name = name
         self.run = run
         self.heavy = heavy
-        """Whether slow targets are put through it as well."""
+        """Whether slow targets are measured as well."""
 
 
 def _requests(size: int, connections: int, label: str) -> Cell:
@@ -107,8 +110,8 @@ def _chunks(count: int) -> Cell:
 
 def _first_bytes() -> Cell:
     def run(port: int, path: str, cpu: Callable[[], float], seconds: float) -> dict[str, float]:
-        found = _run(first_bytes(port, path, _stream(path, '"max_tokens":1'), 400))
-        return {"time to first byte p50 µs": statistics.median(found[50:]) * 1e6}
+        seconds_ = _run(first_bytes(port, path, _stream(path, '"max_tokens":1'), 400))
+        return {"time to first byte p50 µs": statistics.median(seconds_[50:]) * 1e6}
 
     return Cell("first byte", run, heavy=False)
 
@@ -125,23 +128,23 @@ CELLS = (
 
 
 async def _memory(target: Target, running: Measured, count: int) -> dict[str, float]:
-    held = OpenStreams(running.port, target.path, _stream(target.path, '"max_tokens":30'))
+    open_streams = OpenStreams(running.port, target.path, _stream(target.path, '"max_tokens":30'))
     await asyncio.sleep(0.5)
     before = resident_bytes(running.pid)
-    await held.open(count)
-    await asyncio.sleep(4.5)  # each has had a chunk or two
+    await open_streams.open(count)
+    await asyncio.sleep(4.5)  # each has received one or two chunks
     after = resident_bytes(running.pid)
-    delays = sorted(held.result.delays)
-    await held.close()
+    delays = sorted(open_streams.result.delays)
+    await open_streams.close()
     return {
         f"KB a slow stream, {count}": (after - before) / count / 1024,
         f"delay of a chunk p99 ms, {count} slow streams": delays[int(len(delays) * 0.99)] * 1e3,
-        f"errors, {count} slow streams": float(held.result.errors),
+        f"errors, {count} slow streams": float(open_streams.result.errors),
     }
 
 
 def memory(target: Target, backend: int, folder: Path, count: int) -> dict[str, float]:
-    """Memory that `count` slow streams take, in a process of its own that is warm."""
+    """Measure the memory of `count` slow streams, in a new process that is warmed up."""
     running = target.begin(backend, folder)
     try:
         _run(streams(running.port, target.path, _stream(target.path, '"max_tokens":1'), 20, 1))
@@ -151,7 +154,7 @@ def memory(target: Target, backend: int, folder: Path, count: int) -> dict[str, 
 
 
 def steadiness(target: Target, backend: int, folder: Path, requests: int) -> dict[str, float]:
-    """Memory after a tenth of so many requests and after all of them, in megabytes."""
+    """Measure memory after a tenth of `requests` and after all of them, in megabytes."""
     running = target.begin(backend, folder)
     try:
         done, marks = 0, []
@@ -169,7 +172,8 @@ def steadiness(target: Target, backend: int, folder: Path, requests: int) -> dic
 
 
 def blob(target: Target, backend: int, folder: Path, size: int) -> dict[str, float]:
-    """Peak memory over that at rest while a blob of `size` bytes is uploaded, in megabytes."""
+    """Measure the peak memory above that at rest during a blob upload of `size` bytes, in
+    megabytes."""
     running = target.begin(backend, folder)
     try:
         time.sleep(0.5)
@@ -197,5 +201,5 @@ def blob(target: Target, backend: int, folder: Path, size: int) -> dict[str, flo
 
 
 def cpu_clock(running: Measured) -> Callable[[], float]:
-    """Reads the CPU seconds a target has used."""
+    """Return a function that reads the target's CPU seconds."""
     return lambda: cpu_seconds(running.pid)

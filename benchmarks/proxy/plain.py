@@ -1,7 +1,7 @@
-"""The honest baseline: a reverse proxy of aiohttp's own server and client, as one writes it.
+"""The baseline: a simple reverse proxy with aiohttp's server and client.
 
-Takes any request, reads its body, sends both to one backend, and streams the answer back. Does
-nothing else: no routing, no time-outs, no log.
+It reads any request with its body, sends it to one backend, and streams the response back. It has
+no routing, timeouts or log.
 """
 
 import argparse
@@ -14,7 +14,7 @@ _HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "te", "upgrad
 
 
 async def make(backend: str) -> web.Application:
-    """The proxy as an application."""
+    """Build the proxy application."""
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
     session = aiohttp.ClientSession(connector=connector, auto_decompress=False)
 
@@ -41,7 +41,7 @@ async def make(backend: str) -> web.Application:
 
 
 def main() -> None:
-    """Serve until ended."""
+    """Serve until terminated."""
     parser = argparse.ArgumentParser()
     parser.add_argument("port", type=int)
     parser.add_argument("backend")

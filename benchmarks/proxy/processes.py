@@ -1,4 +1,4 @@
-"""Processes of a measurement: started on a core of their own, their CPU time and memory read."""
+"""Start measured processes, pinned to a core, and read their CPU time and memory."""
 
 import os
 import socket
@@ -14,7 +14,7 @@ LOAD_CORE = 0
 
 
 class Measured:
-    """A process that listens: what is measured, or what helps to."""
+    """A listening process, either measured or a helper."""
 
     def __init__(self, process: subprocess.Popen[bytes], port: int, start_up: float) -> None:
         self.process = process
@@ -24,11 +24,11 @@ class Measured:
 
     @property
     def pid(self) -> int:
-        """The first of its processes."""
+        """The ID of its first process."""
         return self.process.pid
 
     def stop(self) -> None:
-        """End it, by signal and then by force."""
+        """Terminate it, and kill it after ten seconds."""
         self.process.terminate()
         try:
             self.process.wait(10)
@@ -46,12 +46,12 @@ def start(
     environment: dict[str, str] | None = None,
     patience: float = 60.0,
 ) -> Measured:
-    """Start a command that will listen on `port`, and wait until it does.
+    """Start a command that listens on `port`, and wait until it does.
 
     Raises:
-        RuntimeError: it ended, or did not listen within `patience` seconds.
+        RuntimeError: it exited, or did not listen within `patience` seconds.
     """
-    started = time.perf_counter()
+    begin = time.perf_counter()
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*pinned(core), *command],
@@ -62,10 +62,10 @@ def start(
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return Measured(process, port, time.perf_counter() - started)
+            return Measured(process, port, time.perf_counter() - begin)
         except OSError:
-            gone = process.poll() is not None
-            if gone or time.perf_counter() - started > patience:
+            exited = process.poll() is not None
+            if exited or time.perf_counter() - begin > patience:
                 process.kill()
                 process.wait()
                 tail = log.read_text(errors="replace")[-2000:]
@@ -74,19 +74,19 @@ def start(
 
 
 def start_backend(folder: Path) -> Measured:
-    """The backend."""
+    """Start the backend."""
     port = free_port()
     command = [sys.executable, "-m", "benchmarks.proxy.backend", str(port)]
     return start(command, port, folder / "backend.log", core=LOAD_CORE)
 
 
 def pinned(core: int) -> list[str]:
-    """The prefix that runs a command on one core, where there is more than one."""
+    """Return the prefix that pins a command to a core, if there is more than one."""
     return ["taskset", "-c", str(core)] if (os.cpu_count() or 1) > 1 else []
 
 
 def free_port() -> int:
-    """A port that was free a moment ago."""
+    """Return a port that was free a moment ago."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
@@ -94,18 +94,18 @@ def free_port() -> int:
 
 
 def _tree(pid: int) -> list[int]:
-    found = [pid]
-    for process in found:
+    tree = [pid]
+    for process in tree:
         for task in Path(f"/proc/{process}/task").glob("*"):
             try:
-                found += [int(each) for each in (task / "children").read_text().split()]
+                tree += [int(each) for each in (task / "children").read_text().split()]
             except OSError:
                 continue
-    return found
+    return tree
 
 
 def cpu_seconds(pid: int) -> float:
-    """Run time of all threads of a process and of those it started (schedstat: nanoseconds)."""
+    """Return the run time of all threads of a process and its children (schedstat: nanoseconds)."""
     total = 0
     for process in _tree(pid):
         for task in Path(f"/proc/{process}/task").glob("*"):
@@ -117,7 +117,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def resident_bytes(pid: int) -> int:
-    """Resident memory of a process and of those it started."""
+    """Return the resident memory of a process and its children."""
     page = os.sysconf("SC_PAGE_SIZE")
     total = 0
     for process in _tree(pid):

@@ -1,4 +1,4 @@
-"""Tables, a chart and a page of what was measured."""
+"""Tables, a chart and a documentation page of the measurements."""
 
 import statistics
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ from benchmarks.proxy.targets import DIRECT
 
 __all__ = ["as_json", "text", "write"]
 
-Stations = dict[str, dict[str, float]]
+Steps = dict[str, dict[str, float]]
 
 _TABLE = (
     ("CPU µs a request, 16 connections", "CPU µs / request, 16 connections", "{:.1f}"),
@@ -31,7 +31,7 @@ _BAR = "CPU µs a request, 16 connections"
 
 
 def spread(values: Sequence[float], form: str = "{:.1f}") -> str:
-    """The median, with the lowest and the highest where there are several."""
+    """Format the median, with the lowest and highest value if there are several."""
     median = form.format(statistics.median(values))
     if len(values) < 2:
         return median
@@ -40,24 +40,24 @@ def spread(values: Sequence[float], form: str = "{:.1f}") -> str:
 
 
 def added(rows: Rows, what: str, name: str) -> float | None:
-    """Median over the rounds of what a target adds to the way without it, in microseconds."""
-    own, direct = rows.get((what, name)), rows.get((what, DIRECT))
-    if not own or not direct:
+    """Return the median that a target adds over a direct connection, in microseconds."""
+    values, direct = rows.get((what, name)), rows.get((what, DIRECT))
+    if not values or not direct:
         return None
-    return statistics.median(own) - statistics.median(direct)
+    return statistics.median(values) - statistics.median(direct)
 
 
 def _ratio(rows: Rows, what: str, name: str, base: str) -> str:
-    """How many times dearer: the median of the ratios of rounds, measured side by side."""
-    own, other = rows.get((what, name)), rows.get((what, base))
-    if not own or not other:
+    """Return the median of the ratios between two targets, of rounds measured side by side."""
+    values, other = rows.get((what, name)), rows.get((what, base))
+    if not values or not other:
         return ""
-    ratios = [a / b for a, b in zip(own, other, strict=False) if b]
+    ratios = [a / b for a, b in zip(values, other, strict=False) if b]
     return f"{statistics.median(ratios):.2f}×" if ratios else ""
 
 
 def lines(rows: Rows, names: Sequence[str]) -> list[list[str]]:
-    """The table: a head, then a line for each measurement."""
+    """Return the table: a head, then a row per measurement."""
     table = [["", *names]]
     for what, label, form in _TABLE:
         cells = [spread(rows[what, name], form) if (what, name) in rows else "" for name in names]
@@ -84,7 +84,7 @@ def lines(rows: Rows, names: Sequence[str]) -> list[list[str]]:
 
 
 def single(rows: Rows) -> list[tuple[str, str]]:
-    """What is measured of olla alone."""
+    """Return the measurements of olla alone."""
     found = []
     for (what, name), values in rows.items():
         if name == "olla" and (what.startswith("MB ") or "endpoints" in what or "blob" in what):
@@ -109,27 +109,27 @@ def _aligned(table: Iterable[Sequence[str]]) -> str:
     )
 
 
-def _budget(stations: Stations) -> list[list[str]]:
-    compiled, plain = stations["compiled"], stations["not compiled"]
-    table = [["µs in olla's code, without kernel and event loop", *stations]]
+def _budget(steps: Steps) -> list[list[str]]:
+    compiled, plain = steps["compiled"], steps["not compiled"]
+    table = [["µs in olla's code, without kernel and event loop", *steps]]
     return table + [[name, f"{compiled[name]:.1f}", f"{plain[name]:.1f}"] for name in compiled]
 
 
-def text(rows: Rows, names: Sequence[str], stations: Stations) -> str:
-    """For a terminal."""
+def text(rows: Rows, names: Sequence[str], steps: Steps) -> str:
+    """Format the results for a terminal."""
     parts = [_aligned(lines(rows, names))]
     if single(rows):
         parts.append(_aligned(single(rows)))
-    parts.append(_aligned(_budget(stations)))
+    parts.append(_aligned(_budget(steps)))
     return "\n\n".join(parts)
 
 
-def as_json(rows: Rows, stations: Stations) -> dict[str, object]:
-    """Every value of every round."""
+def as_json(rows: Rows, steps: Steps) -> dict[str, object]:
+    """Return every value of every round."""
     found: dict[str, dict[str, list[float]]] = {}
     for (what, name), values in rows.items():
         found.setdefault(name, {})[what] = values
-    return {"targets": found, "stations": stations}
+    return {"targets": found, "steps": steps}
 
 
 def _markdown(table: Sequence[Sequence[str]]) -> str:
@@ -153,7 +153,7 @@ aiohttp; *not compiled* is the same Python without the compiler. nginx adds the 
 headers but reads no body and makes no choice. The other routers run with their defaults and one \
 worker.
 
-![CPU time a request](benchmarks.svg)
+![CPU time per request](benchmarks.svg)
 
 {table}
 
@@ -171,15 +171,13 @@ it takes: [The cost of one request body](bodies-benchmark.md).
 """
 
 
-def write(
-    folder: Path, rows: Rows, names: Sequence[str], stations: Stations, *, rounds: int
-) -> None:
-    """The page and its chart."""
+def write(folder: Path, rows: Rows, names: Sequence[str], steps: Steps, *, rounds: int) -> None:
+    """Write the page and its chart."""
     page = _PAGE.format(
         rounds=rounds,
         table=_markdown(lines(rows, names)),
         single=_markdown([["olla alone", ""], *map(list, single(rows))]),
-        budget=_markdown(_budget(stations)),
+        budget=_markdown(_budget(steps)),
     )
     (folder / "benchmarks.md").write_text(page)
     _chart(folder / "benchmarks.svg", rows, names)
@@ -199,7 +197,7 @@ def _chart(path: Path, rows: Rows, names: Sequence[str]) -> None:
     bars = axes.barh(shown[::-1], values[::-1], color=colors[::-1])
     axes.bar_label(bars, [f"{value:,.0f}" for value in values[::-1]], padding=4)
     axes.set_xscale("log")
-    axes.set_xlabel("CPU µs a request, 16 connections (logarithmic)")
+    axes.set_xlabel("CPU µs per request, 16 connections (logarithmic)")
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.15)
     figure.tight_layout()

@@ -1,7 +1,7 @@
-"""What is compared: olla in both its ways, and others in front of the same backend.
+"""The compared targets: olla on both request paths, and other proxies in front of the same backend.
 
-Others run as their documentation starts them: one worker, their defaults, no access log where
-they can do without. What cannot be installed here is left out, with a line that says so.
+Others run as their documentation starts them: one worker, their defaults, and no access log if it
+can be turned off. A target that cannot be installed is left out with a notice.
 """
 
 import shutil
@@ -20,8 +20,8 @@ _OPENAI = "/v1/chat/completions"
 
 
 class Target:
-    """Something to measure. `path` is where it takes requests; `heavy` ones are measured shorter
-    and with fewer streams."""
+    """A proxy to measure. `path` is the request path it serves; `heavy` targets get shorter
+    measurements and fewer streams."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Target:
 
 
 DIRECT = "direct"
-"""No proxy in between."""
+"""Requests to the backend without a proxy."""
 
 _OLLA = """\
 server: {{host: 127.0.0.1, port: {port}, fast_path: {fast_path}}}
@@ -57,7 +57,8 @@ _ENDPOINT = (
 
 
 def olla_config(port: int, backend: int, *, fast_path: str = "auto", endpoints: int = 1) -> str:
-    """A configuration with so many endpoints, all the same backend by other addresses."""
+    """Return a configuration with `endpoints` endpoints, all the same backend at different
+    addresses."""
     lines = [
         _ENDPOINT.format(host=1 + number % 250, port=backend, number=number)
         if number < 250
@@ -70,7 +71,7 @@ def olla_config(port: int, backend: int, *, fast_path: str = "auto", endpoints: 
 
 
 COMPILED = Path("build/compiled")
-"""What `make compiled` makes: the same as pip installs where a C compiler is there."""
+"""The output of `make compiled`: what pip installs if a C compiler is installed."""
 
 
 def start_olla(
@@ -81,7 +82,7 @@ def start_olla(
     endpoints: int = 1,
     compiled: bool = True,
 ) -> Measured:
-    """The router as shipped: default policy, metrics, request log."""
+    """Start the router as shipped: default policy, metrics, request log."""
     port = free_port()
     config = folder / f"olla-{port}.yaml"
     config.write_text(olla_config(port, backend, fast_path=fast_path, endpoints=endpoints))
@@ -154,11 +155,11 @@ def _plain(backend: int, folder: Path) -> Measured:
 
 
 PEERS = Path(".bench")
-"""Where other programs are installed, each in an environment of its own."""
+"""Folder of the other programs, each in its own environment."""
 
 
 def peer(package: str) -> Path:
-    """The folder of an installed package's commands; installs it when it is not there.
+    """Return the folder of a package's commands, after installing it if necessary.
 
     Raises:
         FileNotFoundError: it cannot be installed here.
@@ -166,7 +167,7 @@ def peer(package: str) -> Path:
     folder = PEERS / package.partition("[")[0]
     commands = folder.absolute() / "bin"
     if not (folder / "installed").exists():
-        print(f"installing {package} into {folder}: some minutes", file=sys.stderr, flush=True)
+        print(f"installing {package} into {folder} (minutes)", file=sys.stderr, flush=True)
         shutil.rmtree(folder, ignore_errors=True)
         venv.create(folder, with_pip=True)
         done = subprocess.run(
@@ -200,7 +201,7 @@ def _litellm(backend: int, folder: Path) -> Measured:
             "PATH": f"{commands}:/usr/bin:/bin",
             "PYTHONPATH": "",
             "LITELLM_LOG": "ERROR",
-            # Without a key no request has to be authenticated, as with the others here.
+            # Without a key it authenticates no requests, like the other targets.
             "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
         },
         patience=120.0,

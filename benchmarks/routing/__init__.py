@@ -1,1 +1,1 @@
-"""Routing policies compared on a fleet in discrete events: python -m benchmarks.routing --help"""
+"""Compare routing policies on a fleet of discrete events: python -m benchmarks.routing --help"""

@@ -1,7 +1,7 @@
-"""Compare routing policies on a fleet in discrete events.
+"""Compare routing policies on a fleet of discrete events.
 
-Everything but the clock is production: admission, routing, twin and estimates. See --help for the
-workloads; the traces are not shipped, requests of the same shape are drawn where they are absent.
+Everything except the clock is production code: admission, routing, twin and estimates. --help lists
+the workloads. The traces are not shipped; without them, similar requests are drawn.
 """
 
 import argparse
@@ -20,40 +20,42 @@ from benchmarks.routing.runs import BOUND, Job, Outcome, run
 from benchmarks.routing.workloads import WORKLOADS
 
 _QUICK_LIMIT = 500
-_WHOLE = 1_000_000
+_UNLIMITED = 1_000_000
 
 
 def arguments() -> argparse.Namespace:
-    """What to run."""
+    """Parse the command line."""
     names = "\n".join(f"  {each.name:20}{each.about}" for each in WORKLOADS.values())
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.routing",
         description=f"{__doc__}\nworkloads:\n{names}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--quick", action="store_true", help="one seed, short runs: half a minute")
+    parser.add_argument(
+        "--quick", action="store_true", help="one seed and short runs (half a minute)"
+    )
     parser.add_argument("--workload", action="append", choices=[*WORKLOADS], metavar="NAME")
     parser.add_argument("--policy", action="append", choices=[BOUND, *BY_NAME], metavar="NAME")
-    parser.add_argument("--seeds", type=int, default=5, help="how many seeds (default 5)")
-    parser.add_argument("--seed", type=int, help="this seed only")
-    parser.add_argument("--limit", type=int, help="how many requests a run has at most")
+    parser.add_argument("--seeds", type=int, default=5, help="number of seeds (default 5)")
+    parser.add_argument("--seed", type=int, help="run this seed only")
+    parser.add_argument("--limit", type=int, help="maximum number of requests per run")
     parser.add_argument("--traces", type=Path, help="folder with the trace files")
     parser.add_argument("--json", type=Path, help="write all outcomes to this file")
-    parser.add_argument("--docs", type=Path, help="write table and picture into this folder")
+    parser.add_argument("--docs", type=Path, help="write the table and chart to this folder")
     options = parser.parse_args()
     if options.seeds < 1:
         parser.error("--seeds must be at least 1")
     if options.traces is not None and not options.traces.is_dir():
-        parser.error(f"--traces: {options.traces} is no folder")
+        parser.error(f"--traces: {options.traces} is not a folder")
     return options
 
 
 def jobs(options: argparse.Namespace) -> list[Job]:
-    """All runs, seed by seed, so that what is done first is already a comparison."""
+    """Return all runs, ordered by seed, so that the first results already compare policies."""
     seeds = [options.seed] if options.seed is not None else range(1, options.seeds + 1)
     if options.quick:
         seeds = list(seeds)[:1]
-    limit = options.limit or (_QUICK_LIMIT if options.quick else _WHOLE)
+    limit = options.limit or (_QUICK_LIMIT if options.quick else _UNLIMITED)
     folder = str(options.traces) if options.traces is not None else None
     return [
         Job(workload, policy, seed, folder, limit)
@@ -64,8 +66,8 @@ def jobs(options: argparse.Namespace) -> list[Job]:
 
 
 def run_all(todo: list[Job]) -> list[Outcome]:
-    """Run them on all cores, with progress."""
-    began, done = time.monotonic(), []
+    """Run the jobs on all cores, and show the progress."""
+    start, done = time.monotonic(), []
     shown = sys.stderr.isatty()
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
         running = {pool.submit(run, job): job for job in todo}
@@ -73,11 +75,11 @@ def run_all(todo: list[Job]) -> list[Outcome]:
             try:
                 done.append(future.result())
             except BaseException:
-                print(f"\nfailed; to repeat it: {running[future].command}", file=sys.stderr)
+                print(f"\nfailed; repeat with: {running[future].command}", file=sys.stderr)
                 raise
             if shown or len(done) % 50 == 0 or len(done) == len(todo):
                 end = "\r" if shown else "\n"
-                seconds = time.monotonic() - began
+                seconds = time.monotonic() - start
                 line = f"{len(done)}/{len(todo)} runs, {seconds:.0f} s"
                 print(line, file=sys.stderr, end=end, flush=True)
     order = {job: at for at, job in enumerate(todo)}
@@ -85,7 +87,7 @@ def run_all(todo: list[Job]) -> list[Outcome]:
 
 
 def main() -> None:
-    """Run, print, write."""
+    """Run all jobs, print the tables and write the files."""
     options = arguments()
     outcomes = run_all(jobs(options))
     print(table(outcomes))
@@ -106,7 +108,7 @@ def main() -> None:
         )
         (options.docs / "routing-benchmark.md").write_text(markdown(outcomes, about))
         if not plot(outcomes, options.docs / "routing-benchmark.svg"):
-            print("no picture: matplotlib is not installed", file=sys.stderr)
+            print("no chart written: matplotlib is not installed", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Policies that are there to be compared with: nobody should configure them."""
+"""Baseline policies for comparison; not for production."""
 
 from zlib import crc32
 
@@ -14,34 +14,34 @@ LATE = "shortest-expected-delay"
 
 
 class _Baseline:
-    """Goes by nothing that has to be priced, and sends at once."""
+    """Needs no delay estimates, and binds requests to an endpoint at once."""
 
     priced = False
     binds_late = False
 
     @staticmethod
     def chance(candidate: Candidate, features: Features) -> int:
-        """The same number for the same request and endpoint."""
+        """Return a pseudo-random number, the same for the same request and endpoint."""
         return crc32(f"{features.ticket}/{candidate.index}".encode())
 
 
 class Random(_Baseline):
-    """Any endpoint that has the model, as chat front ends do that know several servers."""
+    """Chooses any endpoint that has the model, like chat front ends with several servers."""
 
     name = "random"
 
     def key(self, candidate: Candidate, features: Features, count: int) -> tuple[float, ...]:
-        """Chance."""
+        """Order by chance."""
         return (self.chance(candidate, features),)
 
 
 class PowerOfTwo(_Baseline):
-    """The less busy of two endpoints drawn by chance."""
+    """Chooses the less busy of two random endpoints."""
 
     name = "power-of-two"
 
     def key(self, candidate: Candidate, features: Features, count: int) -> tuple[float, ...]:
-        """Whether it was drawn, then in flight."""
+        """Order by whether the endpoint was drawn, then by in-flight requests."""
         first = crc32(f"{features.ticket}/first".encode()) % count
         second = (
             first + 1 + crc32(f"{features.ticket}/second".encode()) % max(1, count - 1)
@@ -50,12 +50,12 @@ class PowerOfTwo(_Baseline):
 
 
 class LoadedFirstUnguarded(_Baseline):
-    """An endpoint that has the model in memory, however busy it is."""
+    """Chooses an endpoint where the model is resident, however busy it is."""
 
     name = "loaded-first-unguarded"
 
     def key(self, candidate: Candidate, features: Features, count: int) -> tuple[float, ...]:
-        """In memory, then in flight."""
+        """Order by residency, then by in-flight requests."""
         return (
             candidate.resident is False,
             candidate.in_flight,
@@ -64,7 +64,7 @@ class LoadedFirstUnguarded(_Baseline):
 
 
 class Early(ShortestExpectedDelay):
-    """The default without its queue: sent at once, waiting on the node."""
+    """The default policy without its queue: requests are sent at once and wait on the node."""
 
     name = "shortest-expected-delay, bound early"
 

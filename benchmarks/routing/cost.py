@@ -1,6 +1,6 @@
-"""What one decision costs: CPU microseconds of `decide`, the best of several rounds.
+"""Measure the cost of a routing decision: CPU microseconds of `decide`, the best of several rounds.
 
-`idle`: every slot is free; `busy`: slots are taken and requests wait.
+`idle`: every slot is free. `busy`: slots are taken and requests are queued.
 """
 
 import time
@@ -24,15 +24,15 @@ _RESIDENT = 3
 
 
 def _views(machines: list[Machine]) -> list[EndpointView]:
-    """The machines as probes would show them, with some models in memory."""
+    """Return the machines as probes would report them, with some models resident."""
     views = []
     for position, machine in enumerate(machines):
         view = RunningMachine(machine, position).view
         models = Random(position).sample(machine.models, min(_RESIDENT, len(machine.models)))
-        there = [
+        loaded = [
             ResidentModel(each.name, each.digest, each.size, each.size, 8192) for each in models
         ]
-        resident = resident_by_name(there, view.models)
+        resident = resident_by_name(loaded, view.models)
         views.append(msgspec.structs.replace(view, resident=resident, resident_at=0.0))
     return views
 
@@ -54,10 +54,10 @@ def _measure(name: str, machines: list[Machine], models: tuple[ModelSpec, ...], 
     def best() -> float:
         rounds = []
         for _ in range(_ROUNDS):
-            began = time.process_time()
+            start = time.process_time()
             for each in requests:
                 decide(each, twins, dispatcher.policy, dispatcher.options, "", 2.0)
-            rounds.append((time.process_time() - began) / len(requests) * 1e6)
+            rounds.append((time.process_time() - start) / len(requests) * 1e6)
         return min(rounds)
 
     idle = best()
@@ -66,7 +66,7 @@ def _measure(name: str, machines: list[Machine], models: tuple[ModelSpec, ...], 
     candidates = sum(len(twins.instances(each)) for each in names) / len(names)
     print(
         f"{name:36}{candidates:6.1f} candidates  idle {idle:6.1f} µs  busy {best():6.1f} µs"
-        f"  ({dispatcher.waiting} waiting)"
+        f"  ({dispatcher.waiting} queued)"
     )
 
 

@@ -1,7 +1,7 @@
-"""The fleets: nodes with what they can do, and what stands on them.
+"""The fleets: nodes with their rates and memory, and the models on them.
 
-A model of N bytes reads `prefill / N` prompt tokens a second and writes `decode / N`; the rates
-are of the order that llama.cpp reaches with four-bit models on the cards named here.
+A node reads `prefill / N` prompt tokens per second of a model of N bytes, and generates `decode /
+N`. The rates are of the order that llama.cpp reaches with four-bit models on the named cards.
 """
 
 from random import Random
@@ -39,7 +39,7 @@ MODELS = tuple(
         )
     )
 )
-"""Twelve models, the most wanted first."""
+"""Twelve models, the most popular first."""
 
 EMBEDDER = ModelSpec(
     "nomic-embed-text:latest", 274_000_000, digest="e", context=2048, embedding=True
@@ -65,11 +65,11 @@ def machine(
     models: tuple[ModelSpec, ...],
     *,
     slots: int = _SLOTS,
-    told: bool = True,
-    bandwidth_told: float | None = None,
+    configured: bool = True,
+    configured_bandwidth: float | None = None,
 ) -> Machine:
-    """A node. `told` says that the operator has named its slots; `bandwidth_told` is what the
-    operator says of its disk, in bytes per second, true or not."""
+    """Return a node. With `configured` the operator has set its slots; `configured_bandwidth` is
+    the configured disk speed in bytes per second, which may be wrong."""
     memory, prefill, decode, disk = shape
     vram = int(memory * GB)
     return Machine(
@@ -77,8 +77,8 @@ def machine(
             name,
             name,
             1,
-            num_parallel=slots if told else None,
-            load_bandwidth=bandwidth_told,
+            num_parallel=slots if configured else None,
+            load_bandwidth=configured_bandwidth,
         ),
         NodeLimits(
             vram=vram,
@@ -94,20 +94,22 @@ def machine(
 
 def unequal(
     *,
-    told: bool = True,
-    wrong: float = 1.0,
+    configured: bool = True,
+    misjudged: float = 1.0,
     more: tuple[ModelSpec, ...] = (),
 ) -> list[Machine]:
-    """Eight nodes of 16 to 80 GB. `wrong` is by how much the operator misjudges the disks, one
-    node up and the next one down; 1 says nothing."""
+    """Return eight nodes of 16 to 80 GB. `misjudged` is the factor by which the configured disk
+    speeds are wrong, alternately too high and too low; with 1 none is configured."""
     return [
         machine(
             f"node-{number}",
             shape,
             (*MODELS, *more),
-            told=told,
-            bandwidth_told=(
-                None if wrong == 1.0 else shape[3] * (wrong if number % 2 else 1 / wrong)
+            configured=configured,
+            configured_bandwidth=(
+                None
+                if misjudged == 1.0
+                else shape[3] * (misjudged if number % 2 else 1 / misjudged)
             ),
         )
         for number, shape in enumerate(_NODES)
@@ -115,12 +117,12 @@ def unequal(
 
 
 def equal() -> list[Machine]:
-    """Eight nodes of 64 GB that are all the same."""
+    """Return eight identical nodes of 64 GB."""
     return [machine(f"node-{number}", (64, *_NODES[2][1:]), MODELS) for number in range(8)]
 
 
 def huge_models(count: int = 300) -> tuple[ModelSpec, ...]:
-    """Many models, of the sizes of the twelve."""
+    """Return many models with the sizes of the twelve."""
     return tuple(
         _model(number, f"model-{number}:latest", MODELS[number % len(MODELS)].size / GB)
         for number in range(count)
@@ -128,9 +130,11 @@ def huge_models(count: int = 300) -> tuple[ModelSpec, ...]:
 
 
 def huge(nodes: int = 200, models: int = 300, on_each: int = 30) -> list[Machine]:
-    """Many nodes, each with some of many models on its disk."""
-    rng, there = Random(1), huge_models(models)
+    """Return many nodes, each with some of many models on disk."""
+    rng, available = Random(1), huge_models(models)
     return [
-        machine(f"node-{number}", _NODES[number % len(_NODES)], tuple(rng.sample(there, on_each)))
+        machine(
+            f"node-{number}", _NODES[number % len(_NODES)], tuple(rng.sample(available, on_each))
+        )
         for number in range(nodes)
     ]

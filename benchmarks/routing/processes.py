@@ -1,7 +1,7 @@
-"""The comparison end to end: the router and six simulated nodes as real processes over HTTP.
+"""Run the comparison end to end: the router and six simulated nodes as processes over HTTP.
 
-Time runs twenty times as fast as on the fleet in discrete events, with which the figures are
-compared: python -m benchmarks.routing.processes --help
+Time runs twenty times as fast. The results are printed beside those of the fleet of discrete
+events: python -m benchmarks.routing.processes --help
 """
 
 import argparse
@@ -30,19 +30,19 @@ from olla.simulation.server import NodeOptions, SimulatedNode
 
 SCALE = 1 / 20
 _REFERENCE_SIZE = 4.0e9
-"""Bytes of the model for which a simulated node's rates are given."""
+"""Size in bytes of the model to which a simulated node's rates refer."""
 _WORDS_PER_TOKEN = 0.75
-"""As a simulated node counts them."""
+"""The ratio by which a simulated node counts tokens."""
 _POLICIES = (LATE, "loaded-first", "least-connections")
 
 
 def machines() -> list[Machine]:
-    """Six of the eight nodes, with models that fit somewhere among them."""
+    """Return six of the eight nodes; models that fit on none of them are not requested."""
     return fleets.unequal()[:6]
 
 
 class _NodeArguments(msgspec.Struct):
-    """What a node's process is told."""
+    """Arguments for a node's process."""
 
     port: int
     name: str
@@ -55,22 +55,22 @@ class _NodeArguments(msgspec.Struct):
     models: list[ModelSpec]
 
 
-async def _serve_node(told: _NodeArguments) -> None:
-    """Be a node until killed."""
+async def _serve_node(arguments: _NodeArguments) -> None:
+    """Run a node until the process is killed."""
     node = SimulatedNode(
         NodeOptions(
-            name=told.name,
-            models=tuple(told.models),
-            vram=told.vram,
-            num_parallel=told.slots,
-            load_bandwidth=told.load_bandwidth,
-            warm_bandwidth=told.warm_bandwidth,
-            tokens_per_second=told.decode / _REFERENCE_SIZE,
-            prompt_tokens_per_second=told.prefill / _REFERENCE_SIZE,
+            name=arguments.name,
+            models=tuple(arguments.models),
+            vram=arguments.vram,
+            num_parallel=arguments.slots,
+            load_bandwidth=arguments.load_bandwidth,
+            warm_bandwidth=arguments.warm_bandwidth,
+            tokens_per_second=arguments.decode / _REFERENCE_SIZE,
+            prompt_tokens_per_second=arguments.prefill / _REFERENCE_SIZE,
             time_scale=SCALE,
         )
     )
-    await node.start("127.0.0.1", told.port)
+    await node.start("127.0.0.1", arguments.port)
     print("ready", flush=True)
     await asyncio.Event().wait()
 
@@ -83,7 +83,7 @@ def _free_port() -> int:
 
 
 class _Processes:
-    """A router over nodes, each a process."""
+    """A router and its nodes, each in its own process."""
 
     def __init__(self, policy: str) -> None:
         self._running: list[subprocess.Popen[bytes]] = []
@@ -108,7 +108,7 @@ class _Processes:
         self._start([sys.executable, "-m", "olla", "serve", "--config", str(config)], silent=True)
 
     def _node(self, machine: Machine) -> int:
-        told = _NodeArguments(
+        arguments = _NodeArguments(
             port=_free_port(),
             name=machine.spec.name,
             vram=machine.limits.vram,
@@ -119,13 +119,13 @@ class _Processes:
             decode=machine.decode,
             models=list(machine.models),
         )
-        arguments = msgspec.json.encode(told).decode()
+        encoded = msgspec.json.encode(arguments).decode()
         process = self._start(
-            [sys.executable, "-m", "benchmarks.routing.processes", "--node", arguments]
+            [sys.executable, "-m", "benchmarks.routing.processes", "--node", encoded]
         )
         assert process.stdout is not None
         process.stdout.readline()
-        return told.port
+        return arguments.port
 
     def _start(self, command: list[str], *, silent: bool = False) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
@@ -137,7 +137,7 @@ class _Processes:
         return process
 
     def stop(self) -> None:
-        """End all of them."""
+        """Terminate all processes."""
         for process in self._running:
             process.terminate()
         for process in self._running:
@@ -150,14 +150,15 @@ class _Processes:
 async def _ask(
     session: aiohttp.ClientSession, url: str, arrival: Arrival, start: float
 ) -> float | None:
-    """Send one request at its time; simulated seconds to its first byte, None when it failed."""
+    """Send one request at its time; returns the simulated seconds to its first byte, or None if it
+    failed."""
     await asyncio.sleep(start + arrival.at * SCALE - time.monotonic())
     body = {
         "model": arrival.model,
         "prompt": "a " * max(1, round(arrival.prompt * _WORDS_PER_TOKEN)),
         "options": {"num_predict": arrival.output},
     }
-    began = time.monotonic()
+    sent = time.monotonic()
     try:
         async with session.post(f"{url}/api/generate", json=body) as answer:
             if answer.status != 200:
@@ -166,7 +167,7 @@ async def _ask(
             first = time.monotonic()
             async for _ in answer.content.iter_any():
                 pass
-            return (first - began) / SCALE
+            return (first - sent) / SCALE
     except aiohttp.ClientError:
         return None
 
@@ -187,17 +188,17 @@ async def _measure(policy: str, arrivals: list[Arrival]) -> list[float]:
                     pass
                 await asyncio.sleep(0.1)
             start = time.monotonic() + 1.0
-            found = await asyncio.gather(*(_ask(session, url, each, start) for each in arrivals))
+            delays = await asyncio.gather(*(_ask(session, url, each, start) for each in arrivals))
     finally:
         processes.stop()
-    failed = found.count(None)
+    failed = delays.count(None)
     if failed:
-        print(f"{policy}: {failed} of {len(found)} got no answer", file=sys.stderr)
-    return [each for each in found if each is not None]
+        print(f"{policy}: {failed} of {len(delays)} requests failed", file=sys.stderr)
+    return [each for each in delays if each is not None]
 
 
 def _expected(policy: str, arrivals: list[Arrival]) -> list[float]:
-    """The same in discrete events."""
+    """Return the delays of the same requests with discrete events."""
     run = FleetRun(
         machines(),
         arrivals,
@@ -209,12 +210,16 @@ def _expected(policy: str, arrivals: list[Arrival]) -> list[float]:
 
 
 def main() -> None:
-    """Measure each policy and print it beside the discrete events."""
+    """Measure each policy, and print the results beside those with discrete events."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--node", help=argparse.SUPPRESS)
     parser.add_argument("--traces", type=Path, help="folder with the trace files")
-    parser.add_argument("--requests", type=int, default=600, help="how many (default 600)")
-    parser.add_argument("--rate", type=float, default=1.0, help="a simulated second (default 1)")
+    parser.add_argument(
+        "--requests", type=int, default=600, help="number of requests (default 600)"
+    )
+    parser.add_argument(
+        "--rate", type=float, default=1.0, help="requests per simulated second (default 1)"
+    )
     parser.add_argument("--policy", action="append", choices=_POLICIES)
     options = parser.parse_args()
     if options.node is not None:
@@ -227,15 +232,15 @@ def main() -> None:
         if each.model in known
     ]
     real_seconds = arrivals[-1].at * SCALE
-    print(f"{len(arrivals)} requests, some {real_seconds:.0f} s each; {os.cpu_count()} cores")
+    print(f"{len(arrivals)} requests, about {real_seconds:.0f} s per run; {os.cpu_count()} cores")
     print(f"{'seconds to the first byte':32}{'processes':>20}{'discrete events':>20}")
     for policy in options.policy or _POLICIES:
         real = sorted(asyncio.run(_measure(policy, arrivals)))
-        told = sorted(_expected(policy, arrivals))
+        expected = sorted(_expected(policy, arrivals))
         for name, share in (("mean", None), ("p50", 0.5), ("p95", 0.95)):
             figures = [
                 statistics.fmean(each) if share is None else each[int(len(each) * share)]
-                for each in (real, told)
+                for each in (real, expected)
             ]
             ratio = figures[0] / figures[1]
             print(

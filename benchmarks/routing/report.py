@@ -1,4 +1,4 @@
-"""Tables and a picture of what the runs came to."""
+"""Tables and a chart of the results."""
 
 import statistics
 from collections.abc import Callable, Iterable, Sequence
@@ -24,11 +24,11 @@ _COLUMNS: tuple[tuple[str, Callable[[Outcome], float], str], ...] = (
 
 
 def grouped(outcomes: Iterable[Outcome]) -> Groups:
-    """Outcomes by workload and policy, in the order of the workloads."""
-    found: Groups = {name: {} for name in WORKLOADS}
+    """Group the outcomes by workload and policy, in the order of the workloads."""
+    groups: Groups = {name: {} for name in WORKLOADS}
     for each in outcomes:
-        found[each.job.workload].setdefault(each.job.policy, []).append(each)
-    return {name: policies for name, policies in found.items() if policies}
+        groups[each.job.workload].setdefault(each.job.policy, []).append(each)
+    return {name: policies for name, policies in groups.items() if policies}
 
 
 def _cells(runs: Sequence[Outcome], bound: Sequence[Outcome] | None) -> list[str]:
@@ -50,14 +50,14 @@ def _mean(runs: Sequence[Outcome]) -> float:
 
 
 def rows(policies: dict[str, list[Outcome]]) -> tuple[list[str], list[list[str]]]:
-    """Head and lines of one workload's table."""
+    """Return the head and the rows of one workload's table."""
     head = ["policy", "mean", "÷ bound", *(name for name, _, _ in _COLUMNS[1:])]
     bound = policies.get(BOUND)
     return head, [[name, *_cells(runs, bound)] for name, runs in policies.items()]
 
 
 def table(outcomes: Iterable[Outcome]) -> str:
-    """For a terminal."""
+    """Format the results for a terminal."""
     parts: list[str] = []
     for name, policies in grouped(outcomes).items():
         head, lines = rows(policies)
@@ -72,7 +72,7 @@ def table(outcomes: Iterable[Outcome]) -> str:
 
 
 def markdown(outcomes: Sequence[Outcome], about: str) -> str:
-    """For the documentation."""
+    """Format the results for the documentation."""
     parts = [
         "# Routing policies compared",
         "",
@@ -100,7 +100,7 @@ def markdown(outcomes: Sequence[Outcome], about: str) -> str:
 
 
 def plot(outcomes: Sequence[Outcome], path: Path) -> bool:
-    """Bars of the mean by policy, for the first three workloads; False without matplotlib."""
+    """Chart the mean by policy for the first three workloads; returns False without matplotlib."""
     try:
         import matplotlib
     except ImportError:

@@ -1,4 +1,4 @@
-"""One run: a policy, a workload, a seed; and what came out of it."""
+"""Run a policy on a workload with a seed, and compute the figures."""
 
 import time
 from collections.abc import Sequence
@@ -16,13 +16,13 @@ from olla.simulation.machine import Arrival, Machine, Result
 __all__ = ["BOUND", "Job", "Outcome", "run"]
 
 BOUND = "bound"
-"""Each request alone on the fastest node that has its model, loaded."""
+"""The lower bound: each request alone on the fastest node that has its model, already loaded."""
 GOOD = 30.0
-"""Seconds within which a first token is taken to be of use."""
+"""Seconds within which a first token counts as good."""
 
 
 class Job(msgspec.Struct, frozen=True):
-    """What to run."""
+    """A policy, workload and seed to run."""
 
     workload: str
     policy: str
@@ -32,7 +32,7 @@ class Job(msgspec.Struct, frozen=True):
 
     @property
     def command(self) -> str:
-        """The command that repeats it."""
+        """The command that repeats the run."""
         parts = [
             "python -m benchmarks.routing",
             f"--workload {self.workload}",
@@ -44,11 +44,11 @@ class Job(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct):
-    """What came out. Times are seconds: to the first token, and `whole` to the last.
+    """The figures of a run. Times are seconds to the first token; `whole` is the time to the last.
 
-    `loads` is loads per request; `good` how many requests a second had their first token in
-    time, `good_share` how many of all; `lost` how many got no whole answer; `error` the mean of
-    predicted less observed delay; `cpu` what the run took, per request.
+    `loads` is loads per request. `good` counts requests per second whose first token was in time,
+    and `good_share` their share of all. `lost` counts requests without a complete response. `error`
+    is the mean of predicted minus observed delay, and `cpu` the CPU time per request.
     """
 
     job: Job
@@ -68,7 +68,7 @@ class Outcome(msgspec.Struct):
 
 
 def run(job: Job) -> Outcome:
-    """Run it."""
+    """Run a job."""
     folder = Path(job.traces) if job.traces else None
     scenario = WORKLOADS[job.workload].make(job.seed, folder, job.limit)
     if job.policy == BOUND:
@@ -80,9 +80,9 @@ def run(job: Job) -> Outcome:
         probe_interval=scenario.probe_interval,
         outages=scenario.outages,
     )
-    began = time.process_time()
+    start = time.process_time()
     fleet.run()
-    cpu = time.process_time() - began
+    cpu = time.process_time() - start
     counted = [each for each in fleet.results if _counts(scenario, each.arrival)]
     outcome = _measured(job, counted, fleet.now)
     outcome.loads = fleet.loads / len(fleet.results)
@@ -120,7 +120,8 @@ def _measured(job: Job, results: Sequence[Result], end: float) -> Outcome:
 
 
 def _bound(job: Job, scenario: Scenario) -> Outcome:
-    """Nobody waits, nothing is loaded: prefill on the fastest node that has the model."""
+    """Compute the bound: nothing is queued or loaded, only prefill on the fastest node with the
+    model."""
     fastest: dict[str, float] = {}
     decode: dict[str, float] = {}
     for name, machine, size in _models(scenario.machines):
@@ -145,7 +146,7 @@ def _models(machines: Sequence[Machine]) -> list[tuple[str, Machine, int]]:
 
 
 def _fill(outcome: Outcome, delays: list[float]) -> None:
-    """The figures of a sorted list."""
+    """Compute the figures of a sorted list."""
     if not delays:
         return
     outcome.mean = _mean(delays)

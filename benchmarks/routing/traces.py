@@ -1,8 +1,8 @@
-"""When requests come and how long they are: from recorded traces, or drawn in their shape.
+"""Arrival times and lengths of requests, from recorded traces or drawn to resemble them.
 
-A trace is a CSV file with the columns TIMESTAMP, ContextTokens and GeneratedTokens, as the Azure
-LLM inference traces of 2023 have them. Where it is not there, arrivals and lengths are drawn from
-distributions with the same medians and tails.
+A trace is a CSV file with the columns TIMESTAMP, ContextTokens and GeneratedTokens, like the Azure
+LLM inference traces of 2023. Without it, arrivals and lengths are drawn from distributions with the
+same medians and tails.
 """
 
 import csv
@@ -17,7 +17,7 @@ __all__ = ["Request", "Shape", "draw", "load", "read"]
 
 
 class Request(msgspec.Struct, frozen=True):
-    """Seconds from the start, tokens of prompt and of output."""
+    """A request: seconds from the start, prompt tokens and output tokens."""
 
     at: float
     prompt: int
@@ -25,9 +25,9 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Shape(msgspec.Struct, frozen=True):
-    """A trace's file name, and its medians and 99th percentiles for when it is not there.
+    """A trace's file name, and the medians and 99th percentiles to draw from without it.
 
-    `burst` is how many requests come together on average.
+    `burst` is the mean number of requests that arrive together.
     """
 
     file: str
@@ -45,12 +45,12 @@ _Z99 = 2.326
 
 
 def read(path: Path) -> list[Request]:
-    """The requests of a trace, from its first on.
+    """Read the requests of a trace, with times from its first request on.
 
     Raises:
-        ValueError: a line is not as it should be; the message names it.
+        ValueError: a line is invalid; the message names it.
     """
-    found: list[Request] = []
+    requests: list[Request] = []
     start: datetime | None = None
     with path.open(newline="") as file:
         for number, row in enumerate(csv.DictReader(file), start=2):
@@ -60,32 +60,32 @@ def read(path: Path) -> list[Request]:
             except (KeyError, TypeError, ValueError) as error:
                 raise ValueError(f"{path}, line {number}: {error}") from None
             start = start or at
-            found.append(Request((at - start).total_seconds(), max(1, prompt), max(1, output)))
-    if not found:
+            requests.append(Request((at - start).total_seconds(), max(1, prompt), max(1, output)))
+    if not requests:
         raise ValueError(f"{path} has no requests")
-    return found
+    return requests
 
 
 def draw(shape: Shape, seed: int) -> list[Request]:
-    """Requests of the same shape, one a second on average."""
+    """Draw requests of a shape, at a mean rate of one per second."""
     rng = Random(seed)
 
     def length(median: float, p99: float) -> int:
         return max(1, round(exp(rng.gauss(log(median), log(p99 / median) / _Z99))))
 
-    found: list[Request] = []
+    requests: list[Request] = []
     at = 0.0
-    while len(found) < shape.count:
+    while len(requests) < shape.count:
         at += rng.expovariate(1 / shape.burst)
         together = 1 if shape.burst <= 1 else 1 + int(rng.expovariate(1 / (shape.burst - 1)))
         for _ in range(together):
-            found.append(Request(at, length(*shape.prompt), length(*shape.output)))
+            requests.append(Request(at, length(*shape.prompt), length(*shape.output)))
             at += rng.expovariate(20.0) if shape.burst > 1 else 0.0
-    return found[: shape.count]
+    return requests[: shape.count]
 
 
 def load(shape: Shape, traces: Path | None, seed: int, per_second: float) -> list[Request]:
-    """A trace or its like, at `per_second` requests a second."""
+    """Read a trace, or draw requests like it, at `per_second` requests per second."""
     path = traces / shape.file if traces is not None else None
     requests = read(path) if path is not None and path.is_file() else draw(shape, seed)
     scale = len(requests) / max(requests[-1].at, 1e-9) / per_second

@@ -1,4 +1,4 @@
-"""What is asked of which fleet: one function a workload, from a seed to everything a run needs."""
+"""The workloads: each is a function from a seed to the fleet, arrivals and events of a run."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,11 +15,11 @@ __all__ = ["WORKLOADS", "Scenario", "Workload"]
 
 _ZIPF = 0.9
 _SETTLED = 600.0
-"""Seconds after which a fleet that began cold is taken to know its nodes."""
+"""Seconds after which the estimates of a cold fleet are taken to be learned."""
 
 
 class Scenario(msgspec.Struct):
-    """A fleet, what arrives, and what else happens. `quick` runs keep the first part."""
+    """A fleet, its arrivals and its outages. `quick` runs keep the first part."""
 
     machines: list[Machine]
     arrivals: list[Arrival]
@@ -27,14 +27,14 @@ class Scenario(msgspec.Struct):
     outages: tuple[Outage, ...] = ()
     limits: QueueLimits = QueueLimits()
     count_callers: tuple[str, ...] = ()
-    """Only these callers' requests are counted; all when empty."""
+    """Only these callers' requests are counted; if empty, all are."""
     count_from: float = 0.0
-    """Only requests that come after so many seconds are counted."""
+    """Only requests that arrive after this time (seconds) are counted."""
 
 
 class Workload(msgspec.Struct, frozen=True):
-    """A name, what it is, and how it is made: from a seed, the folder with the traces, and how
-    many requests at most."""
+    """A name, a description, and a function from a seed, the folder with the traces and the maximum
+    number of requests."""
 
     name: str
     about: str
@@ -47,7 +47,7 @@ def assign(
     limit: int,
     models: tuple[ModelSpec, ...] = fleets.MODELS,
 ) -> list[Arrival]:
-    """Arrivals with a model each, by Zipf's law: a stretch of at most `limit` requests."""
+    """Assign models to requests by Zipf's law; returns at most `limit` consecutive requests."""
     rng = Random(seed)
     first = rng.randrange(max(1, len(requests) - limit)) if len(requests) > limit else 0
     part = requests[first : first + limit]
@@ -63,7 +63,7 @@ def assign(
 def conversation(
     seed: int, folder: Path | None, limit: int, per_second: float = 1.5
 ) -> list[Arrival]:
-    """Conversations at so many requests a second."""
+    """Return conversations at `per_second` requests per second."""
     return assign(traces.load(traces.CONVERSATION, folder, seed, per_second), seed, limit)
 
 
@@ -80,7 +80,7 @@ def _code(seed: int, folder: Path | None, limit: int) -> Scenario:
 
 
 def _part(limit: int) -> int:
-    """Workloads that are variations take a part of the trace."""
+    """Limit the requests of workloads that are variations."""
     return min(limit, 5000)
 
 
@@ -101,7 +101,7 @@ def _flash(seed: int, folder: Path | None, limit: int) -> Scenario:
 
 
 def _overload(seed: int, folder: Path | None, limit: int) -> Scenario:
-    # At 16 requests a second and more this fleet serves about 15.5, whatever is asked.
+    # From 16 requests per second on, this fleet serves about 15.5.
     arrivals = conversation(seed, folder, _part(limit), 18.6)
     return Scenario(fleets.unequal(), arrivals, limits=QueueLimits(timeout=30.0))
 
@@ -139,7 +139,7 @@ def _contexts(seed: int, folder: Path | None, limit: int) -> Scenario:
 
 
 def _impatient(seed: int, folder: Path | None, limit: int) -> Scenario:
-    """Every client gives up after 15 s; the large model takes longer than that to load."""
+    """Every client gives up after 15 s; the largest model takes longer than that to load."""
     arrivals = [
         msgspec.structs.replace(each, patience=15.0)
         for each in conversation(seed, folder, _part(limit))
@@ -148,7 +148,7 @@ def _impatient(seed: int, folder: Path | None, limit: int) -> Scenario:
 
 
 def _wrong(seed: int, folder: Path | None, limit: int) -> Scenario:
-    return Scenario(fleets.unequal(wrong=3.0), conversation(seed, folder, _part(limit)))
+    return Scenario(fleets.unequal(misjudged=3.0), conversation(seed, folder, _part(limit)))
 
 
 def _stale(seed: int, folder: Path | None, limit: int) -> Scenario:
@@ -157,12 +157,12 @@ def _stale(seed: int, folder: Path | None, limit: int) -> Scenario:
 
 
 def _plain(seed: int, folder: Path | None, limit: int) -> Scenario:
-    """What the variations are compared with: the same requests, nothing varied."""
+    """The control for the variations: the same requests, unchanged."""
     return Scenario(fleets.unequal(), conversation(seed, folder, _part(limit)))
 
 
-def _untold(seed: int, folder: Path | None, limit: int) -> Scenario:
-    return Scenario(fleets.unequal(told=False), conversation(seed, folder, _part(limit)))
+def _unconfigured(seed: int, folder: Path | None, limit: int) -> Scenario:
+    return Scenario(fleets.unequal(configured=False), conversation(seed, folder, _part(limit)))
 
 
 def _callers(flood: float, model: str | None = None) -> Callable[[int, Path | None, int], Scenario]:
@@ -173,7 +173,7 @@ def _callers(flood: float, model: str | None = None) -> Callable[[int, Path | No
             msgspec.structs.replace(each, caller=rng.choice(names))
             for each in conversation(seed, folder, _part(limit), 2.0)
         ]
-        # The flood begins, and counting too, when the fleet has settled.
+        # The flood and the counting begin once the fleet has settled.
         end = calm[-1].at
         begins = min(_SETTLED, end / 2)
         extra: list[Arrival] = []
@@ -199,8 +199,8 @@ def _callers(flood: float, model: str | None = None) -> Callable[[int, Path | No
 def _huge(seed: int, folder: Path | None, limit: int) -> Scenario:
     requests = traces.load(traces.CONVERSATION, folder, seed, 30.0)
     machines = fleets.huge()
-    there = {each.name for one in machines for each in one.models}
-    models = tuple(each for each in fleets.huge_models() if each.name in there)
+    available = {each.name for one in machines for each in one.models}
+    models = tuple(each for each in fleets.huge_models() if each.name in available)
     return Scenario(machines, assign(requests, seed, _part(limit), models))
 
 
@@ -222,7 +222,7 @@ _ALL = (
     Workload("impatient", "clients that give up after 15 s", _impatient),
     Workload("wrong-estimates", "configured disk speeds are wrong by a factor of three", _wrong),
     Workload("stale-probes", "nodes are probed only every 30 s", _stale),
-    Workload("unknown-slots", "num_parallel is not configured", _untold),
+    Workload("unknown-slots", "num_parallel is not configured", _unconfigured),
     Workload("callers", "ten callers at 2 requests/s together", _callers(0.0)),
     Workload(
         "flood",

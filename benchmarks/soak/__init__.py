@@ -1,1 +1,1 @@
-"""A router under load while everything around it breaks, and what must hold all the same."""
+"""Load a router while its nodes and peers fail, and check its invariants."""

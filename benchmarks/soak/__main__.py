@@ -1,10 +1,10 @@
-"""Put a router under load while its nodes fail in every way there is, and see what holds.
+"""Load a router while its nodes fail in many ways, and check its invariants.
 
-Six simulated nodes fail at random or tell absurd things of themselves, two at a time at most;
-clients of all APIs ask and leave, others hold uploads of 100 MB of which hardly a byte comes; the
-reader of the log stalls for seconds; the configuration changes all the while. At the end no
-answer may be wrong or silently cut, nothing may be left behind, and nearly every request that
-somebody could serve must have been.
+Six simulated nodes fail at random or report absurd data, at most two at a time. Clients of all APIs
+send requests and hang up; others hold uploads of 100 MB that hardly progress. The reader of the log
+stalls for seconds, and the configuration changes continually. At the end no response may be wrong
+or silently truncated, nothing may leak, and nearly every request that an endpoint could serve must
+have been served.
 """
 
 import argparse
@@ -23,36 +23,38 @@ from pathlib import Path
 import aiohttp
 import msgspec
 
-from benchmarks.soak.asking import Outcome, Question, Reply, ask, questions
-from benchmarks.soak.breaking import Breaking
+from benchmarks.soak.fault_injection import FaultInjector
 from benchmarks.soak.peers import IdleUploads, LogReader
-from benchmarks.soak.watching import Sample, flat, sample
+from benchmarks.soak.requests import Outcome, Question, Reply, ask, questions
+from benchmarks.soak.sampling import Sample, flat, sample
 
 NODES = 6
 RELOAD_SECONDS = 10.0
 UPLOADS = 12
-"""Idle uploads of 100 MB: more than fit into `server.request_limits.max_buffered_size`, were they
-charged by what they announce."""
+"""Idle uploads of 100 MB: together they announce more than
+`server.request_limits.max_buffered_size`."""
 SUCCESS_MIN = 0.999
 _POLICIES = ("shortest-expected-delay", "loaded-first", "least-connections")
 
 
 def arguments() -> argparse.Namespace:
-    """What to run."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.soak",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--quick", action="store_true", help="one minute in place of ten")
-    parser.add_argument("--minutes", type=float, help="how long")
-    parser.add_argument("--clients", type=int, default=200, help="how many clients (default 200)")
-    parser.add_argument("--seed", type=int, default=1, help="what breaks, and when (default 1)")
+    parser.add_argument("--quick", action="store_true", help="run one minute instead of ten")
+    parser.add_argument("--minutes", type=float, help="duration in minutes (default 10)")
+    parser.add_argument("--clients", type=int, default=200, help="number of clients (default 200)")
+    parser.add_argument(
+        "--seed", type=int, default=1, help="seed of requests and faults (default 1)"
+    )
     return parser.parse_args()
 
 
 def configuration(urls: list[str], rng: random.Random | None = None) -> str:
-    """The router's settings: with `rng`, some of them are other ones."""
+    """Return the router's settings; `rng` varies some of them."""
     chosen = list(range(len(urls)))
     policy, spillover = _POLICIES[0], "2s"
     if rng is not None:
@@ -76,7 +78,7 @@ def configuration(urls: list[str], rng: random.Random | None = None) -> str:
 
 
 class Soak:
-    """One run."""
+    """One run: its clients, their expected responses and the outcomes."""
 
     def __init__(self, options: argparse.Namespace, base: str, nodes: list[str]) -> None:
         self._options = options
@@ -84,45 +86,45 @@ class Soak:
         self._nodes = nodes
         self._rng = random.Random(options.seed)
         self._questions = questions(self._rng, 300)
-        self._right: dict[str, str] = {}
+        self._expected: dict[str, str] = {}
         self._stopping = asyncio.Event()
         self.outcomes: Counter[Outcome] = Counter()
         self.reasons: Counter[str] = Counter()
         self.wrong: list[str] = []
 
     async def learn(self, session: aiohttp.ClientSession) -> None:
-        """Have the reference answer every question."""
+        """Get the expected response to every question from the reference node."""
         for question in self._questions:
             direct = msgspec.structs.replace(
                 question, path=question.path.removeprefix("/olla/ollama")
             )
-            answered = await ask(session, self._nodes[-1], direct)
-            assert answered.outcome is Outcome.RIGHT, answered
-            self._right[question.key] = answered.text
+            reply = await ask(session, self._nodes[-1], direct)
+            assert reply.outcome is Outcome.RIGHT, reply
+            self._expected[question.key] = reply.text
 
     async def client(self, number: int, session: aiohttp.ClientSession) -> None:
-        """Ask until it is over."""
+        """Send requests until the run ends."""
         rng = random.Random(self._options.seed * 10_000 + number)
         while not self._stopping.is_set():
             question = rng.choice(self._questions)
             leave_after = rng.randrange(1, 3000) if rng.random() < 0.05 else None
-            asked = await ask(session, self._base, question, leave_after=leave_after)
-            self._judge(question, asked)
+            reply = await ask(session, self._base, question, leave_after=leave_after)
+            self._check(question, reply)
             await asyncio.sleep(rng.expovariate(1.0))
 
-    def _judge(self, question: Question, asked: Reply) -> None:
-        outcome = asked.outcome
-        if outcome is Outcome.RIGHT and asked.text != self._right[question.key]:
+    def _check(self, question: Question, reply: Reply) -> None:
+        outcome = reply.outcome
+        if outcome is Outcome.RIGHT and reply.text != self._expected[question.key]:
             outcome = Outcome.WRONG
-            asked.why = f"{asked.text[:80]!r} in place of {self._right[question.key][:80]!r}"
+            reply.why = f"{reply.text[:80]!r} instead of {self._expected[question.key][:80]!r}"
         self.outcomes[outcome] += 1
         if outcome is Outcome.WRONG:
-            self.wrong.append(f"{question.path} {asked.endpoint}: {asked.why}")
+            self.wrong.append(f"{question.path} {reply.endpoint}: {reply.why}")
         if outcome is Outcome.UNAVAILABLE:
-            self.reasons[asked.why[:150]] += 1
+            self.reasons[reply.why[:150]] += 1
 
     async def reloads(self, file: Path, process: asyncio.subprocess.Process) -> None:
-        """Other settings every ten seconds, now and then bad ones."""
+        """Change the settings every ten seconds; every fourth time the file is invalid."""
         rng = random.Random(self._options.seed)
         number = 0
         while True:
@@ -134,12 +136,12 @@ class Soak:
                 process.send_signal(signal.SIGHUP)
 
     def stop(self) -> None:
-        """No further requests."""
+        """Stop sending requests."""
         self._stopping.set()
 
 
 async def run(options: argparse.Namespace) -> int:
-    """One run; returns the exit status."""
+    """Run once; returns the exit status."""
     seconds = 60.0 * (options.minutes or (1 if options.quick else 10))
     with tempfile.TemporaryDirectory() as folder:
         nodes = await _started("benchmarks.soak.nodes", str(NODES))
@@ -157,32 +159,32 @@ async def run(options: argparse.Namespace) -> int:
         try:
             base = await _address(log)
             soak = Soak(options, base, urls)
-            held = await _soaked(soak, options, urls, base, file, router, seconds)
-            print(f"        the log's reader stalled {reader.stalls} times")
-            held &= await _ended(router, reader, log)
+            passed = await _load(soak, options, urls, base, file, router, seconds)
+            print(f"        the log reader stalled {reader.stalls} times")
+            passed &= await _stopped_cleanly(router, reader, log)
         finally:
             for process in (router, nodes):
                 if process.returncode is None:
                     process.kill()
                     await process.wait()
-    print("everything held" if held else "SOMETHING DID NOT HOLD")
-    return 0 if held else 1
+    print("all checks passed" if passed else "SOME CHECKS FAILED")
+    return 0 if passed else 1
 
 
 async def _started(
     module: str, *arguments: str, out: int | None = None, **environ: str
 ) -> asyncio.subprocess.Process:
-    kept = {name: each for name, each in os.environ.items() if not name.startswith("OLLA_")}
+    inherited = {name: each for name, each in os.environ.items() if not name.startswith("OLLA_")}
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", module, *arguments),
         stdout=subprocess.PIPE if out is None else out,
-        env={**kept, **environ},
+        env={**inherited, **environ},
         limit=1 << 20,
     )
 
 
 async def _address(log: Path) -> str:
-    """Where the router listens, once it does."""
+    """Wait until the router listens; returns its URL."""
     async with asyncio.timeout(20):
         while True:
             lines = log.read_text().splitlines() if log.exists() else []
@@ -192,7 +194,7 @@ async def _address(log: Path) -> str:
             await asyncio.sleep(0.05)
 
 
-async def _soaked(
+async def _load(
     soak: Soak,
     options: argparse.Namespace,
     urls: list[str],
@@ -203,28 +205,28 @@ async def _soaked(
 ) -> bool:
     connector = aiohttp.TCPConnector(limit=0)
     timeout = aiohttp.ClientTimeout(total=60)
-    breaking = Breaking(urls[:-1], options.seed)
+    faults = FaultInjector(urls[:-1], options.seed)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
         await soak.learn(session)
         first = await sample(session, base)
-        begun = time.monotonic()
+        start = time.monotonic()
         clients = [
             asyncio.create_task(soak.client(number, session)) for number in range(options.clients)
         ]
         uploads = IdleUploads(base, UPLOADS)
         others = [
-            asyncio.create_task(breaking.run(session)),
+            asyncio.create_task(faults.run(session)),
             asyncio.create_task(soak.reloads(file, router)),
             asyncio.create_task(uploads.run()),
         ]
         sizes: list[int] = []
-        while (passed := time.monotonic() - begun) < seconds:
+        while (elapsed := time.monotonic() - start) < seconds:
             await asyncio.sleep(min(seconds / 30, 10.0))
             now = await sample(session, base)
             sizes.append(now.rss)
             print(
-                f"{passed:5.0f} s: {sum(soak.outcomes.values())} answers,"
-                f" {now.in_flight:.0f} with nodes, {now.waiting:.0f} waiting,"
+                f"{elapsed:5.0f} s: {sum(soak.outcomes.values())} responses,"
+                f" {now.in_flight:.0f} in flight, {now.waiting:.0f} queued,"
                 f" {now.rss / 1e6:.1f} MB, {now.tasks} tasks, {now.files} files",
                 flush=True,
             )
@@ -233,42 +235,42 @@ async def _soaked(
         await asyncio.gather(*others, return_exceptions=True)
         soak.stop()
         await asyncio.gather(*clients)
-    print(f"\n{UPLOADS} uploads at a time stood idle, {uploads.ended} were ended by the router")
-    return await _judged(soak, breaking, base, first, sizes)
+    print(f"\n{UPLOADS} concurrent idle uploads, the router ended {uploads.ended}")
+    return await _report(soak, faults, base, first, sizes)
 
 
-async def _judged(
-    soak: Soak, breaking: Breaking, base: str, first: Sample, sizes: list[int]
+async def _report(
+    soak: Soak, faults: FaultInjector, base: str, first: Sample, sizes: list[int]
 ) -> bool:
-    last = await _at_rest(base, first)
+    last = await _settled(base, first)
     outcomes = soak.outcomes
     served, unavailable = outcomes[Outcome.RIGHT], outcomes[Outcome.UNAVAILABLE]
     rate = served / max(1, served + unavailable)
     is_flat, growth = flat(sizes, 0.05)
     checks = {
-        f"{outcomes[Outcome.WRONG]} wrong or silently cut": not soak.wrong,
-        f"{rate:.5%} of what could be served was ({unavailable} not)": rate >= SUCCESS_MIN,
-        f"{last.in_flight:.0f} leases and {last.waiting:.0f} places left": not (
+        f"{outcomes[Outcome.WRONG]} wrong or silently truncated responses": not soak.wrong,
+        f"{rate:.5%} of the requests served ({unavailable} failed)": rate >= SUCCESS_MIN,
+        f"{last.in_flight:.0f} leases and {last.waiting:.0f} queued requests left": not (
             last.in_flight or last.waiting
         ),
-        f"{last.connections:.0f} connections (1 is the one that asks)": last.connections <= 1,
+        f"{last.connections:.0f} connections (1 is for this query)": last.connections <= 1,
         f"{last.tasks} tasks, {first.tasks} before": last.tasks <= first.tasks + 2,
         f"{last.files} files, {first.files} before": last.files <= first.files + 3,
         f"memory grew by {growth:.1%} from the middle third to the last": is_flat,
     }
-    print("\ntroubles: " + ", ".join(f"{n} {name}" for name, n in breaking.happened.most_common()))
-    print("answers:  " + ", ".join(f"{n} {each.value}" for each, n in outcomes.most_common()))
+    print("\nfaults:   " + ", ".join(f"{n} {name}" for name, n in faults.injected.most_common()))
+    print("outcomes: " + ", ".join(f"{n} {each.value}" for each, n in outcomes.most_common()))
     for text, count in soak.reasons.most_common(8):
-        print(f"  not served, {count}: {text}")
+        print(f"  failed, {count}: {text}")
     for line in soak.wrong[:10]:
         print(f"  WRONG: {line}")
-    for text, held in checks.items():
-        print(f"{'ok    ' if held else 'FAILED'} {text}")
+    for text, passed in checks.items():
+        print(f"{'ok    ' if passed else 'FAILED'} {text}")
     return all(checks.values())
 
 
-async def _at_rest(base: str, first: Sample) -> Sample:
-    """The process once it has come to rest, or after ten seconds."""
+async def _settled(base: str, first: Sample) -> Sample:
+    """Sample the process once connections, files and tasks are released, or after ten seconds."""
     async with aiohttp.ClientSession() as session:
         for _ in range(50):
             last = await sample(session, base)
@@ -278,10 +280,13 @@ async def _at_rest(base: str, first: Sample) -> Sample:
         return last
 
 
-async def _ended(router: asyncio.subprocess.Process, reader: LogReader, log: Path) -> bool:
-    """Ask the router to end; whether it did well, and has logged no error but bad settings."""
+async def _stopped_cleanly(
+    router: asyncio.subprocess.Process, reader: LogReader, log: Path
+) -> bool:
+    """Stop the router; returns whether its exit status is 0 and it logged no error but invalid
+    settings."""
     router.send_signal(signal.SIGTERM)
-    reader.calm_down()
+    reader.stop_stalling()
     status = await router.wait()
     await asyncio.to_thread(reader.join)
     errors = [

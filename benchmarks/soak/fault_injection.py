@@ -1,7 +1,7 @@
-"""What breaks, and when: drawn from a seed, so that a run can be repeated.
+"""Inject faults into nodes, drawn from a seed so that a run can be repeated.
 
-Each trouble strikes one node for some seconds. Two nodes at most are in trouble at a time, so
-that there is always somebody who could serve.
+Each fault affects one node for some seconds. At most two nodes fail at a time, so that another one
+can always serve.
 """
 
 import asyncio
@@ -11,23 +11,23 @@ from collections import Counter
 import aiohttp
 import msgspec
 
-__all__ = ["Breaking", "Trouble", "draw"]
+__all__ = ["FaultInjector", "NodeFault", "draw"]
 
 _INFERENCE: tuple[str, ...] = ()
 _ALL = ("*",)
 _STATUSES = (401, 403, 404, 429, 500, 502, 503, 504)
 
 
-class Trouble(msgspec.Struct, frozen=True):
-    """One node's trouble: the faults that are switched on there, and for how many seconds."""
+class NodeFault(msgspec.Struct, frozen=True):
+    """The faults to turn on at one node, and for how many seconds."""
 
     name: str
     faults: dict[str, dict[str, object]]
     seconds: float
 
 
-def draw(rng: random.Random) -> Trouble:
-    """The next trouble."""
+def draw(rng: random.Random) -> NodeFault:
+    """Draw the next fault."""
     seconds = rng.uniform(1.0, 4.0)
     probability = rng.choice((0.1, 0.3, 1.0))
     after = rng.randrange(6)
@@ -39,31 +39,31 @@ def draw(rng: random.Random) -> Trouble:
         )
     )
     if kind == "refuse":
-        return Trouble(kind, {"refuse": {"seconds": seconds / 0.02}}, seconds)
-    if kind == "absurd_lists":  # long enough to be probed
-        return Trouble(kind, {kind: {}}, seconds + 3.0)
+        return NodeFault(kind, {"refuse": {"seconds": seconds / 0.02}}, seconds)
+    if kind == "absurd_lists":  # long enough for a probe to see it
+        return NodeFault(kind, {kind: {}}, seconds + 3.0)
     if kind == "frozen":
-        return Trouble(kind, {"hang": {"paths": _ALL}}, seconds + 3.0)
-    fault: dict[str, object] = {"probability": probability, "after": after}
+        return NodeFault(kind, {"hang": {"paths": _ALL}}, seconds + 3.0)
+    options: dict[str, object] = {"probability": probability, "after": after}
     if kind == "status":
-        fault["status"] = rng.choice(_STATUSES)
-        return Trouble(f"status {fault['status']}", {kind: fault}, seconds)
+        options["status"] = rng.choice(_STATUSES)
+        return NodeFault(f"status {options['status']}", {kind: options}, seconds)
     if kind == "slow":
-        fault["seconds"] = rng.uniform(1.0, 30.0)
-    return Trouble(kind, {kind: fault}, seconds)
+        options["seconds"] = rng.uniform(1.0, 30.0)
+    return NodeFault(kind, {kind: options}, seconds)
 
 
-class Breaking:
-    """Breaks nodes until it is cancelled, and mends them all at the end."""
+class FaultInjector:
+    """Injects faults into nodes until it is canceled, and then clears them all."""
 
     def __init__(self, urls: list[str], seed: int, at_once: int = 2) -> None:
         self._urls = urls
         self._rng = random.Random(seed)
         self._at_once = at_once
-        self.happened: Counter[str] = Counter()
+        self.injected: Counter[str] = Counter()
 
     async def run(self, session: aiohttp.ClientSession) -> None:
-        """Break them."""
+        """Inject faults until canceled."""
         free = list(range(len(self._urls)))
         places = asyncio.Semaphore(self._at_once)
         running: set[asyncio.Task[None]] = set()
@@ -72,19 +72,19 @@ class Breaking:
                 await places.acquire()
                 await asyncio.sleep(self._rng.uniform(0.2, 1.0))
                 node = free.pop(self._rng.randrange(len(free)))
-                trouble = draw(self._rng)
-                self.happened[trouble.name] += 1
+                fault = draw(self._rng)
+                self.injected[fault.name] += 1
 
-                async def strike(node: int = node, trouble: Trouble = trouble) -> None:
+                async def inject(node: int = node, fault: NodeFault = fault) -> None:
                     try:
-                        await self._set(session, node, trouble.faults)
-                        await asyncio.sleep(trouble.seconds)
+                        await self._set(session, node, fault.faults)
+                        await asyncio.sleep(fault.seconds)
                         await self._set(session, node, {})
                     finally:
                         free.append(node)
                         places.release()
 
-                task = asyncio.create_task(strike())
+                task = asyncio.create_task(inject())
                 running.add(task)
                 task.add_done_callback(running.discard)
         finally:
@@ -96,7 +96,7 @@ class Breaking:
 
     async def _set(self, session: aiohttp.ClientSession, node: int, faults: object) -> None:
         url = f"{self._urls[node]}/_simulation/faults"
-        for _ in range(100):  # one that refuses connections takes none for a while
+        for _ in range(100):  # a node that refuses connections cannot be reached for a while
             try:
                 async with session.put(url, json=faults) as response:
                     response.raise_for_status()

@@ -1,7 +1,7 @@
-"""The simulated nodes, in a process of their own: prints their addresses, runs until it is ended.
+"""Run the simulated nodes in their own process; it prints their URLs and runs until terminated.
 
-The last one is the reference: it never fails, and no router knows it. All say the same words to
-the same question, so that every answer can be checked against the reference's.
+The last one is the reference: it never fails, and the router does not use it. All nodes answer a
+question with the same text, so that every response can be compared with the reference's.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ SEED = 7
 
 
 async def main(count: int) -> None:
-    """Run so many nodes, and the reference."""
+    """Run `count` nodes and the reference."""
     stopping = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stopping.set)

@@ -1,4 +1,5 @@
-"""Peers that misbehave all the while: a log reader that stalls, and clients with idle uploads."""
+"""Peers that misbehave during the whole run: a log reader that stalls, and clients with idle
+uploads."""
 
 import asyncio
 import os
@@ -16,9 +17,9 @@ _ANNOUNCED_BYTES = 100_000_000
 
 
 class LogReader:
-    """Copies the router's log from a pipe into a file, and reads nothing for seconds now and then.
+    """Copies the router's log from a pipe to a file, and stalls for seconds now and then.
 
-    A thread, so that it stalls on its own. `write_end` is what the router writes to.
+    It runs in a thread, so that it stalls independently. The router writes to `write_end`.
     """
 
     def __init__(self, path: Path, seed: int) -> None:
@@ -26,57 +27,58 @@ class LogReader:
         self._path = path
         self._rng = random.Random(seed)
         self._ended = threading.Event()
-        self._calm = threading.Event()
+        self._no_stalls = threading.Event()
         self.stalls = 0
         self._thread = threading.Thread(target=self._copy, daemon=True)
 
     def start(self) -> None:
-        """Begin to read; the router has inherited the other end by now."""
+        """Start reading; the router has inherited the other end by now."""
         os.close(self.write_end)
         self._thread.start()
 
-    def calm_down(self) -> None:
-        """Stall no more, so that the last lines come."""
-        self._calm.set()
+    def stop_stalling(self) -> None:
+        """Stop stalling, so that the last lines are read."""
+        self._no_stalls.set()
 
     def join(self) -> None:
-        """Wait until the router has closed its end and all was read."""
-        self._calm.set()
+        """Wait until the router has closed its end and everything is read."""
+        self._no_stalls.set()
         self._thread.join(10)
 
     def _copy(self) -> None:
         with self._path.open("wb", buffering=0) as file:
             while data := os.read(self._read_end, _READ_BYTES):
                 file.write(data)
-                if self._rng.random() < 0.05 and not self._calm.is_set():
+                if self._rng.random() < 0.05 and not self._no_stalls.is_set():
                     self.stalls += 1
-                    self._calm.wait(self._rng.uniform(*_STALL_SECONDS))
+                    self._no_stalls.wait(self._rng.uniform(*_STALL_SECONDS))
         os.close(self._read_end)
 
 
 class IdleUploads:
-    """Clients that announce long bodies and send a byte now and then, for as long as they may."""
+    """Clients that announce long bodies and send a byte per second until the router ends the
+    upload."""
 
     def __init__(self, base: str, count: int) -> None:
         place = urlsplit(base)
         self._host, self._port = place.hostname or "127.0.0.1", place.port or 80
         self._count = count
         self.ended = 0
-        """How many the router has put an end to."""
+        """Uploads that the router has ended."""
 
     async def run(self) -> None:
-        """Go on until it is cancelled."""
+        """Run until canceled."""
         async with asyncio.TaskGroup() as group:
             for _ in range(self._count):
-                group.create_task(self._again_and_again())
+                group.create_task(self._repeat())
 
-    async def _again_and_again(self) -> None:
+    async def _repeat(self) -> None:
         while True:
             with suppress(OSError, asyncio.IncompleteReadError):
-                await self._dribble()
+                await self._upload()
             await asyncio.sleep(0.5)
 
-    async def _dribble(self) -> None:
+    async def _upload(self) -> None:
         reader, writer = await asyncio.open_connection(self._host, self._port)
         try:
             writer.write(

@@ -1,8 +1,8 @@
-"""What clients ask, and what became of it: right, told that it failed, or wrong.
+"""Send requests to the router, and classify the outcomes.
 
-An answer is right when its text is the reference's and its own end was seen. It may fail, if the
-client can see that: by a status, by an error within the stream, by a connection that ends without
-an end. Anything else is a wrong or silently cut answer, of which there must be none.
+A response is right if its text equals the reference's and its last record was received. A request
+may fail if the client can see it: by a status, an error within the stream, or a connection without
+a clean end. Any other response is wrong or silently truncated, and fails the run.
 """
 
 import enum
@@ -17,13 +17,13 @@ __all__ = ["Outcome", "Question", "Reply", "ask", "questions"]
 
 
 class Outcome(enum.Enum):
-    """What became of a request, as its client sees it."""
+    """How a request ended, as its client sees it."""
 
     RIGHT = "right"
-    UNAVAILABLE = "failed before its first byte"
-    BROKEN = "failed in the middle, and said so"
-    LEFT = "given up by its client"
-    WRONG = "WRONG OR SILENTLY CUT"
+    UNAVAILABLE = "failed before the first byte"
+    BROKEN = "visibly broken"
+    LEFT = "canceled by the client"
+    WRONG = "WRONG OR SILENTLY TRUNCATED"
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -35,12 +35,12 @@ class Question(msgspec.Struct, frozen=True):
 
     @property
     def key(self) -> str:
-        """What tells it from others."""
+        """The path and body, which identify it."""
         return f"{self.path} {json.dumps(self.body, sort_keys=True)}"
 
 
 class Reply(msgspec.Struct):
-    """What came back. `why` says what was wrong, for people."""
+    """A response. `why` explains an outcome other than RIGHT."""
 
     outcome: Outcome
     text: str = ""
@@ -49,30 +49,30 @@ class Reply(msgspec.Struct):
 
 
 def questions(rng: random.Random, count: int) -> list[Question]:
-    """So many different ones, of every API."""
-    found: list[Question] = []
+    """Draw `count` different requests, of every API."""
+    drawn: list[Question] = []
     for number in range(count):
         model = rng.choice(("llama3.2", "mistral"))
-        words = f"question {number}: {rng.random()}"
+        text = f"question {number}: {rng.random()}"
         if rng.random() < 0.1:
-            words += " long" * 20_000  # beyond what is held without being counted
+            text += " long" * 20_000  # long enough to count toward the body budget
         length = rng.randrange(5, 40)
         streams = rng.random() < 0.7
-        messages = [{"role": "user", "content": words}]
+        messages = [{"role": "user", "content": text}]
         native = {"model": model, "stream": streams, "options": {"num_predict": length}}
         v1 = {"model": model, "stream": streams, "max_tokens": length}
         path, body = rng.choice(
             (
-                ("/api/generate", {**native, "prompt": words}),
+                ("/api/generate", {**native, "prompt": text}),
                 ("/olla/ollama/api/chat", {**native, "messages": messages}),
                 ("/v1/chat/completions", {**v1, "messages": messages}),
-                ("/v1/completions", {**v1, "prompt": words}),
+                ("/v1/completions", {**v1, "prompt": text}),
                 ("/v1/messages", {**v1, "messages": messages}),
-                ("/api/embed", {"model": "nomic-embed-text", "input": words}),
+                ("/api/embed", {"model": "nomic-embed-text", "input": text}),
             )
         )
-        found.append(Question(path, body, streams and path != "/api/embed"))
-    return found
+        drawn.append(Question(path, body, streams and path != "/api/embed"))
+    return drawn
 
 
 async def ask(
@@ -82,37 +82,40 @@ async def ask(
     *,
     leave_after: int | None = None,
 ) -> Reply:
-    """Ask, and read to the end; or hang up after so many bytes. Does not know what is right."""
+    """Send a request and read the response, or hang up after `leave_after` bytes.
+
+    The text is not compared with the reference here.
+    """
     received = b""
     endpoint = ""
-    begun = False
+    started = False
     try:
         async with session.post(base + question.path, json=question.body) as response:
             endpoint = response.headers.get("X-Olla-Endpoint", "")
             if response.status != 200:
-                told = (await response.read())[:200].decode(errors="replace")
-                return Reply(Outcome.UNAVAILABLE, why=f"{response.status} {told}")
-            begun = True
+                body = (await response.read())[:200].decode(errors="replace")
+                return Reply(Outcome.UNAVAILABLE, why=f"{response.status} {body}")
+            started = True
             async for piece in response.content.iter_any():
                 received += piece
                 if leave_after is not None and len(received) >= leave_after:
                     response.close()
                     return Reply(Outcome.LEFT)
     except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
-        outcome = Outcome.BROKEN if begun else Outcome.UNAVAILABLE
+        outcome = Outcome.BROKEN if started else Outcome.UNAVAILABLE
         return Reply(outcome, why=repr(error)[:200], endpoint=endpoint)
-    read = _stream(received) if question.streams else _whole(received)
-    read.endpoint = endpoint
-    return read
+    reply = _stream(received) if question.streams else _complete(received)
+    reply.endpoint = endpoint
+    return reply
 
 
-def _whole(received: bytes) -> Reply:
+def _complete(received: bytes) -> Reply:
     try:
         answer = json.loads(received)
     except ValueError:
-        return Reply(Outcome.BROKEN, why=f"no JSON: {received[-60:]!r}")
+        return Reply(Outcome.BROKEN, why=f"not JSON: {received[-60:]!r}")
     if not isinstance(answer, dict):
-        return Reply(Outcome.WRONG, why=f"no object: {received[:60]!r}")
+        return Reply(Outcome.WRONG, why=f"not an object: {received[:60]!r}")
     if "error" in answer:
         return Reply(Outcome.BROKEN, why=str(answer["error"]))
     if "embeddings" in answer:
@@ -136,19 +139,21 @@ def _stream(received: bytes) -> Reply:
         try:
             record = json.loads(data)
         except ValueError:
-            return Reply(Outcome.BROKEN, why=f"no JSON: {data[:60]}")
+            return Reply(Outcome.BROKEN, why=f"not JSON: {data[:60]}")
         if record.get("error") is not None:
             return Reply(Outcome.BROKEN, why=str(record["error"])[:200])
         piece, end = _record(record)
         text += piece
         ended = ended or end
     if not ended:
-        return Reply(Outcome.WRONG, text, why=f"a clean end before its own: {received[-80:]!r}")
+        return Reply(
+            Outcome.WRONG, text, why=f"a clean end without the last record: {received[-80:]!r}"
+        )
     return Reply(Outcome.RIGHT, text)
 
 
 def _record(record: dict[str, Any]) -> tuple[str, bool]:
-    """A stream's record: the text in it, and whether it is the last."""
+    """Return the text of a stream's record, and whether it is the last one."""
     if "choices" in record:
         if not record["choices"]:
             return "", False

@@ -1,4 +1,4 @@
-"""What the router says of itself, from outside: leases, connections, tasks, files, memory."""
+"""Sample the router's leases, connections, tasks, files and memory over HTTP."""
 
 import re
 from statistics import median
@@ -10,7 +10,7 @@ __all__ = ["Sample", "flat", "sample"]
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """One look at the process. Sizes are bytes."""
+    """One sample of the process. Sizes are bytes."""
 
     in_flight: float
     waiting: float
@@ -21,7 +21,7 @@ class Sample(msgspec.Struct, frozen=True):
 
 
 async def sample(session: aiohttp.ClientSession, base: str) -> Sample:
-    """Look."""
+    """Take a sample."""
     async with session.get(f"{base}/metrics") as response:
         metrics = await response.text()
     async with session.get(f"{base}/internal/process") as response:
@@ -37,8 +37,10 @@ async def sample(session: aiohttp.ClientSession, base: str) -> Sample:
 
 
 def flat(sizes: list[int], tolerance: float) -> tuple[bool, float]:
-    """Whether memory has stopped growing: the median of the last third against that of the
-    middle one, and by which share it grew."""
+    """Return whether memory has stopped growing, and by which share it grew.
+
+    This compares the median of the last third with that of the middle third.
+    """
     third = len(sizes) // 3
     if not third:
         return True, 0.0
