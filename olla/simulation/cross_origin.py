@@ -1,8 +1,8 @@
-"""Ollama's guards against web pages: its CORS policy, and the host names it answers to.
+"""Apply Ollama's guards against web pages: its CORS policy, and the host names that it accepts.
 
-As gin's CORS middleware and `allowedHostsMiddleware` do it in Ollama's `server/routes.go`, with the
-default origins and on loopback. Shares no code with the router's own policy, so that tests of one
-are no tests of the other with itself.
+They work as gin's CORS middleware and `allowedHostsMiddleware` in Ollama's `server/routes.go`, with
+the default origins and on loopback. They share no code with the router's policy, so that the tests
+of the router do not test it against itself.
 """
 
 import re

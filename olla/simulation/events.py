@@ -1,6 +1,6 @@
-"""What goes into a node's scheduler and what comes out: limits, jobs, outcomes, what is resident.
+"""Define the input and output of a node's scheduler: limits, jobs, outcomes, loaded models.
 
-The rules that make one from the other are in `node`.
+`node` has the rules.
 """
 
 import msgspec

@@ -1,6 +1,6 @@
-"""A request's work on a simulated node: waiting for its slot, reading the prompt, saying words.
+"""Execute a request on a simulated node: wait for a slot, read the prompt, generate words.
 
-Joins the pure scheduler to a clock and timers. Knows jobs, not HTTP.
+Connects the pure scheduler with a clock and timers. It knows jobs, not HTTP.
 """
 
 import asyncio
@@ -31,13 +31,13 @@ from olla.simulation.node import Node
 __all__ = ["Busy", "Executor", "Measures"]
 
 _REFERENCE_SIZE = 4.0e9
-"""Bytes of the model for which the rates are given; others are slower or faster by their size."""
+"""Bytes of the model for which the rates are given. Other models are slower or faster by size."""
 _PROCESSOR_SLOWDOWN = 10.0
-"""How much longer the part of a model takes that did not fit into video memory."""
+"""The slowdown of the part of a model that does not fit into video memory."""
 _FOREVER_SECONDS = 9_223_372_036.0
-"""Ollama's longest duration, 292 years: what never expires is shown that far ahead."""
+"""Ollama's longest duration, 292 years, is the expiry of models that never expire."""
 _TOKENS_BETWEEN_TURNS = 32
-"""Tokens said in a row before others get their turn, when there is nothing to wait for."""
+"""Tokens generated in a row before other tasks get a turn, without pacing."""
 
 
 class Busy(Exception):

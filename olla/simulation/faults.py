@@ -1,4 +1,4 @@
-"""Switches for what can go wrong on a node, to be thrown while it runs."""
+"""Inject faults into a running node."""
 
 import random
 from functools import cache

@@ -1,9 +1,10 @@
-"""A fleet in discrete events: simulated nodes, production's admission and routing, virtual time.
+"""Simulate a fleet in discrete events: simulated nodes, production's admission and routing, virtual
+time.
 
-The nodes are `node.Node`, the same scheduler that the simulated server puts behind HTTP; choice,
-queue, twin and estimates are those of the router, unchanged. Everything that happens is an event
-at a time, so a run takes as long as its arithmetic, and the same arrivals and seed give the same
-run. What the requests and the nodes are is told by whoever runs it.
+The nodes are `node.Node`, the scheduler that the simulated server puts behind HTTP. Choice, queue,
+twin and estimates are those of the router, unchanged. Everything is an event at a time, so a run
+takes as long as its arithmetic, and the same arrivals and seed give the same run. The caller
+defines requests and nodes.
 """
 
 import heapq
@@ -57,7 +58,7 @@ __all__ = ["FleetRun"]
 
 _BYTES_PER_TOKEN = 4.5
 _OFFLOADED_SPEED = 0.1
-"""How fast the part of a model runs that is not in video memory, against the part that is."""
+"""The speed of the part of a model outside of video memory, relative to the part inside."""
 
 
 _NOTHING = Features(models=(), dialect="ollama")

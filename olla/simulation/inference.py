@@ -1,6 +1,6 @@
-"""What every API of a simulated node needs to make a model speak or embed.
+"""Provide what every API of a simulated node needs to generate and embed.
 
-Knows no wire format: `native` and `v1` read their requests and write their answers themselves.
+It knows no wire format: `native_api` and `openai_api` read requests and write responses themselves.
 """
 
 from collections.abc import AsyncGenerator

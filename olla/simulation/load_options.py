@@ -1,7 +1,7 @@
-"""What a model becomes under given load options: context, slots, memory; and when two requests
-can share one loaded instance.
+"""Derive context, slots and memory of a model from its load options, and decide whether two
+requests can share one loaded model.
 
-Pure arithmetic; knows nothing of requests or time.
+Pure arithmetic, without requests or time.
 """
 
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from olla.simulation.model_catalogue import ModelSpec
 __all__ = ["LOAD_OPTIONS", "Options", "compatible", "context_length", "load_options", "needed"]
 
 Options = tuple[tuple[str, float], ...]
-"""Load options by name, sorted, without those that say nothing."""
+"""Load options by name, sorted, without those that have no effect."""
 
 LOAD_OPTIONS = (
     "num_ctx",
@@ -24,7 +24,7 @@ LOAD_OPTIONS = (
 """Options that belong to a loaded model: a request with others reloads it."""
 
 _SAYS_NOTHING = {"num_ctx": 0.0, "num_batch": 512.0, "main_gpu": 0.0, "num_thread": 0.0}
-"""Values that are the same as leaving the option out."""
+"""Values with the same effect as omitting the option."""
 
 _KV_SHARE = 1 / 50_000
 """Context memory per token and slot, as a share of the model's size: about 80 KB for 4 GB."""

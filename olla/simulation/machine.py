@@ -1,4 +1,4 @@
-"""What a simulated fleet is made of: machines, what arrives, outages, and what became of it."""
+"""Define the parts of a simulated fleet: machines, arrivals, outages and results."""
 
 from math import inf
 

@@ -1,4 +1,4 @@
-"""What changes a simulated node's disk: pull, push, create, copy, delete, blobs."""
+"""Change a simulated node's disk: pull, push, create, copy, delete, blobs."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Models a simulated node may have: names, sizes and families as the real ones have them."""
+"""List the models that a simulated node may have, with real names, sizes and families."""
 
 import hashlib
 

@@ -1,6 +1,6 @@
 """Ollama's own API on a simulated node: generate, chat, embed, lists, show.
 
-What changes the node's disk is in `managing`.
+`management_api` has the operations that change the node's disk.
 """
 
 import json
@@ -26,7 +26,7 @@ from olla.simulation.storage import Stored
 __all__ = ["NativeApi"]
 
 _Shape = Callable[[str], dict[str, Any]]
-"""Puts a piece of text where a record has it."""
+"""Inserts a piece of text into a record."""
 
 
 class NativeApi:
@@ -299,7 +299,7 @@ def _ns(seconds: float) -> int:
 
 
 _LOOK_UP_SECONDS = 0.01
-"""Ollama's `load_duration` of a model that is in memory: about what finding it takes."""
+"""Ollama's `load_duration` for a loaded model: roughly the time to find it."""
 
 
 def _counts(measures: Measures, scale: float) -> dict[str, int]:

@@ -1,6 +1,6 @@
 """The OpenAI API on a simulated node, as Ollama serves it: lists, chat, completions, embeddings.
 
-Responses and messages, whose streams are made of typed events, are in `typed_events`.
+`typed_events_api` has responses and messages, whose streams consist of typed events.
 """
 
 import base64
@@ -22,7 +22,7 @@ __all__ = ["OpenAIApi", "model_that_speaks", "openai_error", "spoken", "text_of"
 
 _TYPES = {400: "invalid_request_error", 404: "not_found_error"}
 _Choice = Callable[[str], dict[str, Any]]
-"""Puts a piece of text where a choice has it."""
+"""Inserts a piece of text into a choice."""
 
 
 def openai_error(error: ApiError) -> web.Response:

@@ -1,8 +1,8 @@
-"""What if: a recorded decision log, played again on a simulated fleet under another policy.
+"""Replay a recorded decision log on a simulated fleet under another policy.
 
-The fleet is built from what was learned of the real one: rates, memory, load bandwidths, slots.
-The requests come as they came, with the lengths they had. What it answers is as good as these
-estimates; replaying the recorded policy itself shows how good that is.
+The fleet is built from what the router learned of the real one: rates, memory, load bandwidths,
+slots. Requests arrive at their recorded times, with their recorded lengths. The result is as good
+as these estimates; a replay of the recorded policy shows how good that is.
 """
 
 from collections.abc import Iterable, Sequence
@@ -26,7 +26,7 @@ __all__ = ["Figures", "Journal", "JournalError", "read_journal", "recorded", "re
 
 _CONTEXT = 8192
 _PROMPT, _OUTPUT = 500, 200
-"""Tokens of a request whose counts nobody told."""
+"""Tokens of a request without counts."""
 
 
 class JournalError(ValueError):

@@ -1,4 +1,4 @@
-"""What the fields of a request's JSON say, with Ollama's complaints when they say it wrongly."""
+"""Read the fields of a request's JSON, with Ollama's error messages."""
 
 import math
 import re

@@ -1,6 +1,7 @@
-"""How a simulated node writes answers: whole, or as a stream whose head waits for its first record.
+"""Write the responses of a simulated node: whole, or as a stream whose head waits for its first
+record.
 
-Where faults strike in the middle of an answer is decided here too.
+Faults in the middle of a response are injected here too.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""A simulated Ollama node on a port."""
+"""Serve a simulated Ollama node on a port."""
 
 import asyncio
 import math

@@ -1,4 +1,4 @@
-"""What a simulated node has on disk: models under names, and blobs."""
+"""The disk of a simulated node: models by name, and blobs."""
 
 import msgspec
 

@@ -1,4 +1,4 @@
-"""What a simulated model says: words that depend on seed, model and prompt, and on nothing else."""
+"""Generate the text of a simulated model from seed, model and prompt alone."""
 
 import hashlib
 import math

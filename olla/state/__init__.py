@@ -1,1 +1,1 @@
-"""What routers share while they run: limits and revocations, in Redis or Valkey."""
+"""Share limits and revocations between running routers, in Redis or Valkey."""

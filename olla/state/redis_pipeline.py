@@ -1,7 +1,7 @@
-"""Runs scripts on Redis, many at once over one connection, and says whether Redis is there.
+"""Run scripts on Redis, pipelined over one connection, and track whether Redis is available.
 
-Commands go out as they come, and answers come back in their order: nobody waits for another's
-answer, and one time-out holds for all. Whoever asks while Redis is away is told so at once.
+Commands are sent as they arrive, and responses come back in order, so no command waits for the
+response of another. One time limit covers all. While Redis is unavailable, calls fail at once.
 """
 
 import asyncio
@@ -20,10 +20,10 @@ __all__ = ["Answer", "RedisPipeline", "Word"]
 
 Word = bytes | str | int | float
 Answer = asyncio.Future[bytes | None]
-"""What Redis says; None when it is away."""
+"""A response of Redis; None while Redis is unavailable."""
 
 _WAITING_MAX = 10_000
-"""Answers. Who asks when so many are awaited is told that Redis is away."""
+"""Responses. With this many pending, Redis counts as unavailable."""
 _TRIED = ("", "", "", 1, 0, 0, "r", 0, 60, 1, 60, "")
 
 
@@ -35,7 +35,7 @@ class _Awaited(NamedTuple):
 
 
 class RedisPipeline:
-    """The one connection over which this router asks."""
+    """The connection over which this router sends commands."""
 
     def __init__(
         self,
@@ -46,11 +46,12 @@ class RedisPipeline:
         returned: Callable[[], None],
         logger: FilteringBoundLogger,
     ) -> None:
-        """`timeout` is how many seconds an answer may take, `pause` how many Redis is left alone
-        when it failed; `returned` is called when it is there (again).
+        """`timeout` is the time limit of a response in seconds, `pause` the seconds between a
+        failure and the next attempt to connect. `returned` is called whenever Redis becomes
+        available.
 
         Raises:
-            ValueError: it is no URL of a Redis.
+            ValueError: the URL is not one of a Redis server.
         """
         self.up = False
         self._timeout = timeout
@@ -68,24 +69,24 @@ class RedisPipeline:
         self._due = 0.0
 
     async def start(self) -> None:
-        """Connect; returns when Redis is there, or has been tried once."""
+        """Connect. Returns once Redis is available or the first attempt has failed."""
         self._loop = asyncio.get_running_loop()
         self._keeper.start()
         await self._tried.wait()
 
     async def stop(self) -> None:
-        """Wait for what is still to be answered, for as long as an answer may take; disconnect."""
+        """Wait for pending responses, up to the time limit of a response, and disconnect."""
         if self._waiting:
             await asyncio.wait([awaited.answer for awaited in self._waiting], timeout=self._timeout)
         await self._keeper.stop()
         self._forget()
 
     def run(self, script: Script, keys: Sequence[str], words: Sequence[Word]) -> Answer | None:
-        """Run a script; None when Redis is away."""
+        """Run a script; None while Redis is unavailable."""
         return self._send(script, (len(keys), *keys, *words))
 
     def publish(self, channel: str, text: str) -> Answer | None:
-        """Tell all who have subscribed; None when Redis is away."""
+        """Publish to all subscribers; None while Redis is unavailable."""
         return self._send(None, ("PUBLISH", channel, text))
 
     def _send(self, script: Script | None, rest: Sequence[Word]) -> Answer | None:
@@ -119,7 +120,7 @@ class RedisPipeline:
         self._tried.set()
         if self._told_away:
             self._told_away = False
-            self._logger.info("redis is back: limits hold for all routers together")
+            self._logger.info("redis available again, limits are shared")
         self._returned()
         works = [spawn(work, joined) for work in (self._write(), self._read())]
         try:
@@ -135,8 +136,8 @@ class RedisPipeline:
             await asyncio.wait(works)
 
     async def _greet(self, connection: Connected) -> None:
-        """Try everything that is needed: a Redis that only reads, or may not run scripts, is
-        away."""
+        """Try every needed command: a Redis that is read-only or does not allow scripts counts as
+        unavailable."""
         for script in (CHARGE, SETTLE, RENEW):
             await _ask(connection, "SCRIPT", "LOAD", script.text)
         await _ask(connection, "EVALSHA", CHARGE.digest, 1, "olla:{}|tried", *_TRIED)
@@ -154,14 +155,14 @@ class RedisPipeline:
         while True:
             try:
                 answer = await self._connection.read_response()
-            except NoScriptError:  # somebody has emptied the server's cache of scripts
+            except NoScriptError:  # the server's script cache has been flushed
                 if self._waiting:
                     self._put(self._waiting.popleft(), whole=True)
                 continue
             except ResponseError as error:
                 raise ConnectionError(str(error)) from None
             if not self._waiting:
-                raise ConnectionError("an answer that nobody waits for")
+                raise ConnectionError("an unexpected response")
             awaited = self._waiting.popleft()
             if not awaited.answer.done():
                 awaited.answer.set_result(answer)
@@ -171,7 +172,7 @@ class RedisPipeline:
         self._timer = self._loop.call_at(self._due, self._look)
 
     def _look(self) -> None:
-        """Whether the oldest question has waited for too long."""
+        """Check whether the oldest pending response is overdue."""
         self._timer = None
         if not self._waiting:
             return
@@ -180,7 +181,7 @@ class RedisPipeline:
         if left > 0:
             self._look_in(left)
         elif now - self._due > self._timeout / 4:
-            # It was the loop that stood still: the answer may be there, and not be read yet.
+            # The event loop was blocked: the response may have arrived, but has not been read.
             self._look_in(self._timeout / 4)
         elif self._broken is not None and not self._broken.done():
             self._broken.set_exception(TimeoutError(f"no answer within {self._timeout:g} s"))
@@ -190,12 +191,10 @@ class RedisPipeline:
         self._tried.set()
         if not self._told_away:
             self._told_away = True
-            self._logger.warning(
-                "redis is away: limits hold for each router by itself", error=error
-            )
+            self._logger.warning("redis unavailable, using local limits", error=error)
 
     def _forget(self) -> None:
-        """Redis is away: whoever waits is told so."""
+        """Fail all pending commands: Redis is unavailable."""
         self.up = False
         if self._timer is not None:
             self._timer.cancel()

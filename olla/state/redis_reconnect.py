@@ -1,7 +1,8 @@
-"""A connection to Redis that reconnects. `redis_pipeline` uses it.
+"""Keep a connection to Redis. `redis_pipeline` uses it.
 
-The library's connections are used, not its client: that takes one out of a pool for each command
-and waits for the answer there (56 µs a command where sixteen ask at once, against 22 over one).
+It uses the library's connections, not its client: the client takes a connection out of a pool for
+each command and waits for the response (56 µs per command with sixteen concurrent callers, against
+22 over one connection).
 """
 
 import asyncio
@@ -16,32 +17,32 @@ from olla.tasks import spawn
 __all__ = ["CONNECTING", "Connected", "RedisConnection"]
 
 CONNECTING = 1.0
-"""Seconds until an attempt to connect, greetings included, is given up."""
+"""Seconds. The time limit of an attempt to connect, including the handshake."""
 
 
 class Connected(Protocol):
-    """What is used of the library's connections."""
+    """The used part of the library's connections."""
 
     async def connect(self) -> None:
-        """Connect, and say who it is."""
+        """Connect and authenticate."""
 
     async def disconnect(self, nowait: bool = False) -> None:
         """Close it."""
 
     def pack_command(self, *words: bytes | str | int | float) -> list[bytes]:
-        """A command as it is sent."""
+        """Encode a command."""
 
     async def send_packed_command(
         self, command: Iterable[bytes], check_health: bool = True
     ) -> None:
-        """Send, and wait until there is room to send more."""
+        """Send, and wait until more can be sent."""
 
     async def read_response(self) -> Any:
-        """The next answer."""
+        """Read the next response."""
 
 
 class RedisConnection:
-    """Connects, lets the connection be used until it breaks, and connects again."""
+    """Connects, passes the connection to its user until it breaks, and reconnects."""
 
     def __init__(
         self,
@@ -52,12 +53,12 @@ class RedisConnection:
         pause: float,
         longest: float,
     ) -> None:
-        """`use` returns never; `lost` is told what it ended with, without the password. The pause
-        (seconds) before the next attempt doubles with each that does not get to `used`, up to
-        `longest`.
+        """`use` runs until the connection breaks. `lost` is called with the error, without the
+        password. The pause (seconds) before the next attempt doubles with each connection that was
+        not `used`, up to `longest`.
 
         Raises:
-            ValueError: it is no URL of a Redis.
+            ValueError: the URL is not one of a Redis server.
         """
         self._use = use
         self._lost = lost
@@ -79,18 +80,18 @@ class RedisConnection:
         self._secrets = sorted(secrets, key=len, reverse=True)
 
     def start(self) -> None:
-        """Begin to connect."""
+        """Start to connect."""
         self._task = spawn(self._run())
 
     async def stop(self) -> None:
-        """Close the connection, and connect no more."""
+        """Close the connection and stop reconnecting."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
 
     def used(self) -> None:
-        """The connection is good: after it is lost, the pause is short again."""
+        """Confirm that the connection works: the pause after its loss is short again."""
         self._pause = self._pause_first
 
     async def _run(self) -> None:
@@ -100,7 +101,7 @@ class RedisConnection:
                 async with asyncio.timeout(CONNECTING):
                     await connection.connect()
                 await self._use(connection)
-            except Exception as error:  # the library raises more than it says
+            except Exception as error:  # the library raises undocumented types
                 self._lost(self._told(error))
             finally:
                 await connection.disconnect(nowait=True)

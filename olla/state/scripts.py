@@ -1,11 +1,11 @@
-"""What Redis runs: charges, settlements and leases, each in one step that nothing comes between.
+"""Define the scripts that Redis runs: charges, settlements and leases, each atomic.
 
-The rules are those of `olla.access.limiter`. Time is the server's own, because routers' clocks
-differ. A meter per minute is kept as "ahead second microsecond": how many seconds it was from
-being empty, and when. Seconds since 1970 would take so much of a float that a microsecond is lost
-with each charge; what is ahead is small. Everything expires by itself.
+The rules are those of `olla.access.limiter`. The time is the server's, because clocks of routers
+differ. A meter per minute is stored as "ahead second microsecond": the seconds until it is empty,
+and when that was computed. A float of seconds since 1970 would lose a microsecond with each charge;
+`ahead` is small. All keys expire.
 
-KEYS are meters, one each. ARGV begins with a time, two empty words for the server's: tests give
+KEYS are meters, one each. ARGV begins with a time, or two empty words for the server's; tests pass
 theirs. Kinds are one letter: r requests, t tokens, c concurrent, d daily.
 """
 
@@ -15,7 +15,7 @@ __all__ = ["CHARGE", "RENEW", "SETTLE", "Script"]
 
 
 class Script:
-    """A script: its text, and under which digest Redis keeps it."""
+    """A script: its text, and the digest under which Redis stores it."""
 
     __slots__ = ("digest", "text")
 

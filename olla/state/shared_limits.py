@@ -1,17 +1,17 @@
-"""Limits that hold for all routers together, by way of a Redis or Valkey server.
+"""Enforce limits across all routers, through a Redis or Valkey server.
 
-Redis decides (`olla.state.scripts`), in one round trip a request, and says how full each meter is
-now. That is written into this router's own meters, so that headers tell what all have used, and
-the local limiter goes on from there while Redis is away: then every request is decided here, and
-none is refused or kept waiting because of Redis.
+Redis decides (`olla.state.scripts`), in one round trip per request, and returns the level of each
+meter. The levels are copied to this router's own meters, so headers show the shared usage, and the
+local limiter continues from there while Redis is unavailable. Requests are then decided locally,
+and none is rejected or delayed because of Redis.
 
-What is lost while it is away: requests and tokens that each router lets through are not told to
-Redis afterwards, and what was reserved there before stays reserved until it has drained. Places
-that are taken up are told as soon as it is back, those of a router that has died come back when
-their leases end.
+Unavailability has a cost: requests and tokens that routers accept meanwhile are not reported to
+Redis later, and earlier reservations remain until they have drained. Leases of in-flight requests
+are reported as soon as Redis is back; those of a dead router end by expiry.
 
-One server, or one with replicas: not a Redis Cluster. (All keys of a caller carry the same hash
-tag, so each script would find its keys on one node; but redirections are not followed.)
+Supported are one server, and one with replicas, but not Redis Cluster. (All keys of a caller have
+the same hash tag, so each script would find its keys on one node; but redirections are not
+followed.)
 """
 
 import asyncio
@@ -46,7 +46,7 @@ def _server_time() -> tuple[Word, Word]:
 class SharedLimits:
     """The limits that this router shares with others.
 
-    `up` says whether Redis is there, `fallbacks` counts the requests that were decided without it.
+    `up` says whether Redis is available; `fallbacks` counts the requests decided without it.
     """
 
     def __init__(
@@ -62,18 +62,18 @@ class SharedLimits:
         pause: float = 1.0,
         time: Callable[[], tuple[Word, Word]] = _server_time,
     ) -> None:
-        """`timeout` is how many seconds Redis may take, and `pause` how many it is left alone when
-        it failed. `name` is this router's, a random word without blanks. A place that a router has
-        taken is free again `lease` seconds after the router was last heard of. `time` replaces the
+        """`timeout` is the time limit of Redis in seconds, `pause` the seconds between a failure
+        and the next attempt. `name` identifies this router: a random word without blanks. The
+        leases of a router end `lease` seconds after its last sign of life. `time` replaces the
         server's: seconds since 1970, and microseconds.
 
         Raises:
-            ValueError: it is no URL of a Redis.
+            ValueError: the URL is not one of a Redis server.
         """
         self.fallbacks = 0
         self.on_announced: Callable[[str], None] = lambda _: None
-        """Takes what other routers announce, and "" when something may have been missed; must not
-        raise."""
+        """Called with announcements of other routers, and with "" if some may have been missed.
+        Must not raise."""
         self._limiter = limiter
         self._clock = clock
         self._name = name
@@ -92,16 +92,16 @@ class SharedLimits:
 
     @property
     def up(self) -> bool:
-        """Whether Redis is there."""
+        """Whether Redis is available."""
         return self._link.up
 
     async def start(self) -> None:
-        """Connect. Without Redis, this router's own limits hold until it is there."""
+        """Connect. Until Redis is available, this router's own limits apply."""
         await asyncio.gather(self._link.start(), self._announcements.start())
         self._renewing = spawn(self._renew_for_ever())
 
     async def stop(self) -> None:
-        """Disconnect, after what has been settled was told."""
+        """Report pending settlements and disconnect."""
         renewing, self._renewing = self._renewing, None
         if renewing is not None:
             renewing.cancel()
@@ -109,7 +109,7 @@ class SharedLimits:
         await asyncio.gather(self._link.stop(), self._announcements.stop())
 
     async def charge(self, account: Account, tokens: int) -> Charge:
-        """Charge one request with an estimate of its tokens, if it fits with all meters."""
+        """Charge a request with an estimate of its tokens, if it fits all meters."""
         charge = Charge(account, tokens)
         if not account.meters:
             self._limiter.hold(charge, 0)
@@ -118,7 +118,7 @@ class SharedLimits:
         return await self._charge(charge, None)
 
     async def recharge(self, charge: Charge, tokens: int) -> Charge:
-        """Charge a request that is under way by another estimate, see `Limiter.recharge`."""
+        """Replace the charge of an in-flight request by a new estimate, see `Limiter.recharge`."""
         if not charge.held or not charge.account.meters:
             return charge
         self._limiter.cancel(charge, self._clock.now(), self._clock.wall())
@@ -139,8 +139,9 @@ class SharedLimits:
         return charge
 
     def settle(self, charge: Charge, tokens: int) -> None:
-        """The request has ended, and took so many tokens in all. Does nothing twice, and does not
-        wait: Redis is told in the background, or, while it is away, not at all."""
+        """Settle the charge of a request that ended, with its total tokens. A second call has no
+        effect. Does not wait: Redis is updated in the background, or not at all while it is
+        unavailable."""
         if not charge.held:
             return
         self._limiter.settle(charge, tokens, self._clock.now(), self._clock.wall())
@@ -157,8 +158,8 @@ class SharedLimits:
             self._link.run(SETTLE, keys, words)
 
     async def announce(self, what: str) -> None:
-        """Tell all other routers, at once or, while Redis is away, that they have missed
-        something when it is back."""
+        """Announce to all other routers: at once, or, if Redis is unavailable, as a notice of
+        missed announcements when it is back."""
         answer = self._link.publish(CHANNEL, f"{self._name} {what}")
         if answer is None or await answer is None:
             self._unsaid = True
@@ -190,14 +191,14 @@ class SharedLimits:
             raise
 
     def _give_back(self, charge: Charge, answer: Answer) -> None:
-        """Whoever asked has left meanwhile."""
+        """Release a charge whose request was abandoned."""
         text = None if answer.cancelled() else answer.result()
         if text is not None:
             self._read(charge, text)
             self.settle(charge, 0)
 
     def _read(self, charge: Charge, text: bytes) -> None:
-        """What Redis has decided."""
+        """Apply the decision of Redis."""
         self._limiter.refresh(charge.account)
         meters = charge.account.meters
         refused, wait, day, *told = text.split()
@@ -217,7 +218,7 @@ class SharedLimits:
             meter.learn(full, int(day), now)
 
     def _decide(self, asked: Charge) -> Charge:
-        """Without Redis: what others have under way is not known."""
+        """Decide without Redis: in-flight requests of other routers are unknown."""
         self._limiter.refresh(asked.account)
         for meter in asked.account.meters:
             if meter.kind is LimitKind.CONCURRENT:

@@ -1,5 +1,5 @@
-"""What happened, told to people and machines: metrics, the request log, the program's own log.
+"""Report requests to people and machines: metrics, the request log, the program's own log.
 
-Each is a fold over `RequestRecord`s or reads a live object when asked; nothing here decides
-anything, and the proxy knows none of it.
+Each is a fold over `RequestRecord`s or reads a live object on demand. Nothing here decides
+anything, and the proxy does not depend on it.
 """

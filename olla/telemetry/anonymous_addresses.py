@@ -1,4 +1,4 @@
-"""Who asks without a key: the addresses that were seen a moment ago, and how many they are."""
+"""Count the addresses that recently sent requests without a key."""
 
 from olla.access.caller import ANONYMOUS
 from olla.clock import Clock
@@ -8,15 +8,15 @@ __all__ = ["Addresses"]
 
 
 class Addresses:
-    """A sink. Knows the last `most` addresses (one for all of an IPv6 network of 64 bits) that
-    have asked without a key within `window` seconds."""
+    """A sink. Remembers up to `most` addresses (one per /64 network of IPv6) that sent a request
+    without a key within `window` seconds."""
 
     def __init__(self, clock: Clock, *, window: float = 60.0, most: int = 10_000) -> None:
         self._clock = clock
         self._window = window
         self._most = most
         self._seen: dict[str, float] = {}
-        """When each was seen last, the latest at the end."""
+        """When each was last seen, the latest at the end."""
 
     def __call__(self, record: RequestRecord) -> None:
         """Take a finished request."""
@@ -29,7 +29,7 @@ class Addresses:
             del seen[next(iter(seen))]
 
     def active(self) -> int:
-        """How many there are."""
+        """Return the number of addresses."""
         since = self._clock.now() - self._window
         active = 0
         for at in reversed(self._seen.values()):

@@ -1,8 +1,8 @@
-"""Counters and histograms as plain numbers, folded into Prometheus' form when somebody asks.
+"""Keep counters and histograms as plain numbers, converted to Prometheus' form on demand.
 
-prometheus_client's own instruments take a lock and walk over the buckets at each observation,
-0.5 to 1 µs each, ten times a request. Here an observation adds to a float and to one of a list's
-integers. They are only touched by the event loop, so no lock is needed.
+prometheus_client's own instruments take a lock and walk over the buckets at each observation, 0.5
+to 1 µs each, ten times per request. Here an observation adds to a float and to one of a list of
+integers. Only the event loop touches them, so no lock is needed.
 """
 
 from bisect import bisect_left
@@ -28,7 +28,7 @@ class Tally:
 
 
 class Bins:
-    """What was observed, by upper bounds: `counts` has one more for what is above the last."""
+    """Observations by upper bound: `counts` has one more entry for those above the last bound."""
 
     __slots__ = ("bounds", "counts", "total")
 
@@ -44,35 +44,35 @@ class Bins:
 
 
 class Counter:
-    """A counter's children by their labels."""
+    """The children of a counter, by label values."""
 
     def __init__(self, row: MetricRow) -> None:
         self._row = row
         self._children: dict[Labels, Tally] = {}
 
     def labels(self, *labels: str) -> Tally:
-        """The child with these labels, in the row's order."""
+        """Return the child with these label values, in the row's order."""
         child = self._children.get(labels)
         if child is None:
             child = self._children[labels] = Tally()
         return child
 
     def endpoints(self) -> Iterator[tuple[str, float]]:
-        """Which endpoint each child is about, and what it has counted."""
+        """Return the endpoint of each child, and its count."""
         at = _endpoint_at(self._row)
         if at is not None:
             for labels, child in self._children.items():
                 yield labels[at], child.value
 
     def forget(self, endpoint: str) -> None:
-        """Drop the children that are about an endpoint."""
+        """Drop the children of an endpoint."""
         at = _endpoint_at(self._row)
         if at is not None:
             for labels in [each for each in self._children if each[at] == endpoint]:
                 del self._children[labels]
 
     def family(self) -> Metric:
-        """All children as they are now."""
+        """Return the current children."""
         family = CounterMetricFamily(self._row.name, self._row.meaning, labels=self._row.labels)
         for labels, child in self._children.items():
             family.add_metric(labels, child.value)
@@ -80,35 +80,35 @@ class Counter:
 
 
 class Histogram:
-    """A histogram's children by their labels."""
+    """The children of a histogram, by label values."""
 
     def __init__(self, row: MetricRow) -> None:
         self._row = row
         self._children: dict[Labels, Bins] = {}
 
     def labels(self, *labels: str) -> Bins:
-        """The child with these labels, in the row's order."""
+        """Return the child with these label values, in the row's order."""
         child = self._children.get(labels)
         if child is None:
             child = self._children[labels] = Bins(self._row.buckets)
         return child
 
     def endpoints(self) -> Iterator[tuple[str, float]]:
-        """Which endpoint each child is about, and how much it has observed."""
+        """Return the endpoint of each child, and its number of observations."""
         at = _endpoint_at(self._row)
         if at is not None:
             for labels, child in self._children.items():
                 yield labels[at], sum(child.counts)
 
     def forget(self, endpoint: str) -> None:
-        """Drop the children that are about an endpoint."""
+        """Drop the children of an endpoint."""
         at = _endpoint_at(self._row)
         if at is not None:
             for labels in [each for each in self._children if each[at] == endpoint]:
                 del self._children[labels]
 
     def family(self) -> Metric:
-        """All children as they are now; one without labels is there from the start."""
+        """Return the current children. A child without labels exists from the start."""
         row = self._row
         family = HistogramMetricFamily(row.name, row.meaning, labels=row.labels)
         if not row.labels:
@@ -136,29 +136,29 @@ class Tallies(Collector):
         self._instruments: list[Counter | Histogram] = []
 
     def counter(self, name: str) -> Counter:
-        """A counter of the catalogue."""
+        """Return a counter of the catalogue."""
         counter = Counter(metric_row(name))
         self._instruments.append(counter)
         return counter
 
     def histogram(self, name: str) -> Histogram:
-        """A histogram of the catalogue."""
+        """Return a histogram of the catalogue."""
         histogram = Histogram(metric_row(name))
         self._instruments.append(histogram)
         return histogram
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: the registry then does not collect in order to learn names."""
+        """Describe nothing: the registry then does not collect to learn names."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """One family after the other."""
+        """Yield one family after the other."""
         for instrument in self._instruments:
             yield instrument.family()
 
     def endpoints(self) -> dict[str, float]:
-        """The endpoints that something was counted of, each with a number that grows whenever
-        something more is."""
+        """Return the endpoints with counts, each with a number that grows with every further
+        count."""
         found: dict[str, float] = {}
         for instrument in self._instruments:
             for endpoint, count in instrument.endpoints():
@@ -166,6 +166,6 @@ class Tallies(Collector):
         return found
 
     def forget(self, endpoint: str) -> None:
-        """Drop what was counted of an endpoint."""
+        """Drop the counts of an endpoint."""
         for instrument in self._instruments:
             instrument.forget(endpoint)

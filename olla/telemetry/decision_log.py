@@ -1,7 +1,7 @@
-"""The decision log: a sink that appends what was decided to a file, for `olla replay`.
+"""Append routing decisions to a file, for `olla replay`.
 
-Lines leave in batches, from a thread. A file that cannot be written to, or a FIFO that nobody
-reads, never costs a request: lines are dropped and counted, and the program's log says so once.
+A thread writes the lines in batches. A file that cannot be written, or a FIFO without a reader,
+never delays a request: lines are dropped and counted, and the program's log reports it once.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ _FACTS_INTERVAL = 60.0
 
 
 class DecisionLog:
-    """Appends a line for each inference request that was routed. A sink."""
+    """A sink that appends a line for each routed inference request."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class DecisionLog:
         logger: FilteringBoundLogger,
         clock: Clock | None = None,
     ) -> None:
-        """`facts` tells of the fleet, given Unix seconds.
+        """`facts` returns the state of the fleet at a Unix time.
 
         Raises:
             OSError: the file cannot be opened.
@@ -45,11 +45,11 @@ class DecisionLog:
         self._log = self._writer.log("decisions", self._missing)
         self._facts_at = 0.0
         self._told = False
-        """The log has said that lines are being lost."""
+        """The loss of lines has been logged."""
 
     @property
     def dropped(self) -> dict[str, int]:
-        """How many lines could not be written."""
+        """The number of lines that could not be written."""
         return self._writer.dropped
 
     def __call__(self, record: RequestRecord) -> None:
@@ -63,7 +63,7 @@ class DecisionLog:
         self._log.put(msgspec.json.encode(line) + b"\n")
 
     def close(self, timeout: float) -> None:
-        """Write what has gathered, for `timeout` seconds at most, and close the file. Blocks."""
+        """Write the remaining lines, up to `timeout` seconds, and close the file. Blocks."""
         self._writer.close(timeout)
         if self._log.untold and not self._told:
             self._missing(self._log.untold)
@@ -73,14 +73,15 @@ class DecisionLog:
         self._logger.error("decision log cannot be written", error=str(error))
 
     def _missing(self, lines: int) -> bytes:
-        """The log of the program tells of it: the file is read by a program."""
+        """Write no notice into the file, which a program reads: the program's log reports the
+        loss."""
         self._told = False
         self._logger.warning("lines were dropped", log="decisions", lines=lines)
         return b""
 
 
 def decided(record: RequestRecord) -> Decided | None:
-    """What the log holds of a request; None for one that was not about a model."""
+    """Return the line of a request; None for requests without a model."""
     if record.model is None or not record.inference:
         return None
     first = None if record.first_byte is None else record.first_byte - record.started

@@ -1,6 +1,6 @@
-"""The gauges that are read when somebody asks: endpoints, models, load, the event loop.
+"""Collect the gauges that are read on demand: endpoints, models, load, the event loop.
 
-Nothing is kept here between two scrapes, so a gauge can neither drift nor outlive its endpoint.
+Nothing is stored between two scrapes, so a gauge can neither drift nor outlive its endpoint.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,19 +20,19 @@ __all__ = ["LiveGauges", "resident_models"]
 
 
 def resident_models(view: EndpointView) -> Iterable[tuple[str, int]]:
-    """The endpoint's resident instances as (name, bytes of VRAM), each once.
+    """Return the loaded models of an endpoint as (name, bytes of VRAM), each once.
 
-    A snapshot lists an instance under every name of its model file; here it counts once.
+    A snapshot lists a loaded model under every name of its file; here it counts once.
     """
     return {each.name: each.size_vram or 0 for each in view.resident.values()}.items()
 
 
 class LiveGauges(Collector):
-    """Collects what the injected objects say now.
+    """Collects the current values of the injected objects.
 
-    `open_connections` counts client connections, `loop_lag` tells the event loop's lag in seconds,
-    `retries` the retries by outcome, `access` what there is to tell of keys, usage and shared
-    state, by metric, `dropped_lines` the lines that each log has lost.
+    `open_connections` counts client connections. `loop_lag` returns the event loop's lag in
+    seconds. `retries` counts retries by outcome, `dropped_lines` dropped lines by log. `access`
+    returns values of keys, usage and shared state by metric.
     """
 
     def __init__(
@@ -61,11 +61,11 @@ class LiveGauges(Collector):
         self._models = models
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: the registry then does not collect in order to learn names."""
+        """Describe nothing: the registry then does not collect to learn names."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """One family after the other."""
+        """Yield one family after the other."""
         views = self._snapshot().endpoints
         yield from self._endpoint_states(views)
         yield from self._endpoint_counts(views)
@@ -114,8 +114,8 @@ class LiveGauges(Collector):
         )
 
     def _estimates(self, views: tuple[EndpointView, ...]) -> Iterator[Metric]:
-        """What was learned of models in memory. Names past the bound are left out: the mean of
-        many models says nothing."""
+        """Return the estimates for loaded models. Names beyond the label limit are omitted, because
+        a mean over many models is meaningless."""
         twins = [
             self._twins.by_name[view.name] for view in views if view.name in self._twins.by_name
         ]

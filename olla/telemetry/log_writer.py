@@ -1,10 +1,10 @@
-"""Writes lines of logs from a thread, so that nobody who reads a log can stop the router.
+"""Write log lines in a thread, so that a stalled reader of a log cannot stop the router.
 
-A pipe whose reader stalls, a terminal on which somebody has pressed Ctrl-S and a disk that does not
-answer block whoever writes to them. So the event loop only puts lines into a queue, which is
-bounded in lines and in bytes, and a thread writes them, many at a time. What finds no room is
-dropped and counted, and a notice says how many lines are missing as soon as the log moves again.
-What the lines say is the business of the logs.
+A pipe whose reader stalls, a terminal paused with Ctrl-S and a disk that does not answer block the
+writer. The event loop therefore only appends lines to a queue, which is bounded in lines and bytes,
+and a thread writes them in batches. Lines that do not fit are dropped and counted, and a notice
+reports how many are missing as soon as the log moves again. The content of lines is not defined
+here.
 """
 
 import errno
@@ -23,56 +23,56 @@ __all__ = ["Log", "LogWriter", "descriptor_of", "open_for_appending"]
 _FLUSH_AFTER = 0.2
 """Seconds that the first line of a batch waits for others."""
 _FLUSH_BYTES = 65_536
-"""A batch that has grown so large does not wait."""
+"""Bytes. A batch of this size is written at once."""
 _BYTES_MAX = 1_048_576
 _LINES_MAX = 10_000
-"""What waits at most; as much again may be in the hands of the thread."""
+"""Limits of the queue. The thread may hold as much again."""
 _PIECE_BYTES = 4096
-"""Bytes written at a time. A pipe that is ready takes so many at once and whole (PIPE_BUF), so the
-thread waits in `poll`, out of which it can be called, and lines of several processes do not mix."""
+"""Bytes per write. A pipe that is ready takes this much at once and as a whole (PIPE_BUF). The
+thread thus waits in `poll`, where it can be woken, and lines of several processes do not mix."""
 _POLL_MS = 100
 _GRACE = 0.5
-"""Seconds beyond the limit in which the thread may notice that it is over."""
+"""Seconds beyond the time limit in which the thread may notice the end."""
 
 
 _LINE_END = 10
 
 
 class Log:
-    """The way of one log's lines into a writer."""
+    """One log's access to a writer."""
 
     def __init__(
         self, writer: "LogWriter", name: str, notice: Callable[[int], bytes] | None
     ) -> None:
         self.name = name
         self.dropped = 0
-        """Lines that were dropped, or could not be written."""
+        """Lines that were dropped or could not be written."""
         self.untold = 0
-        """Those of them of which no notice has told."""
+        """Those that no notice has reported yet."""
         self.notice = notice
         self._writer = writer
 
     def put(self, line: bytes, *, urgent: bool = False) -> None:
-        """Have a line written (it ends with a line end): soon, or at once where it is urgent. Does
-        not wait; may be called in any thread, and in signal handlers and finalizers."""
+        """Queue a line, which ends with a line end. Urgent lines are written at once. Does not
+        wait, and may be called in any thread, in signal handlers and in finalizers."""
         self._writer.put(self, line, urgent)
 
     def lose(self, lines: int) -> None:
-        """So many lines will not be written."""
+        """Count lines that will not be written."""
         self.dropped += lines
         self.untold += lines
 
 
 _Entry = tuple[Log, bytes, int]
-"""A line of a log; of a notice, how many missing lines it tells of."""
+"""A line of a log; for a notice, the number of missing lines that it reports."""
 
 
 class LogWriter:
-    """Writes the lines of some logs to one descriptor, in the order in which they were put.
+    """Writes the lines of several logs to one descriptor, in order.
 
-    Every line leaves `flush_after` seconds after the first of its batch, or at once when
-    `flush_bytes` have gathered or one is urgent. `bytes_max` bytes and `lines_max` lines wait at
-    most. A write that fails costs the lines of its batch, and the next is tried all the same.
+    A line is written `flush_after` seconds after the first of its batch, or at once if
+    `flush_bytes` are queued or a line is urgent. At most `bytes_max` bytes and `lines_max` lines
+    wait. A write that fails loses the lines of its batch; the next write is attempted as usual.
     """
 
     def __init__(
@@ -86,8 +86,8 @@ class LogWriter:
         bytes_max: int = _BYTES_MAX,
         lines_max: int = _LINES_MAX,
     ) -> None:
-        """Owns the descriptor, and closes it in the end. `failed` is told why lines cannot be
-        written, once until they can be again; it is called in the writer's thread."""
+        """Owns the descriptor and closes it at the end. `failed` is called in the writer's thread
+        with the error of a write, once until writes succeed again."""
         self._descriptor = descriptor
         self._failed = failed
         self._clock = clock or SystemClock()
@@ -95,7 +95,7 @@ class LogWriter:
         self._flush_bytes = flush_bytes
         self._bytes_max = bytes_max
         self._lines_max = lines_max
-        # Reentrant: a finalizer that runs while a line is put may log as well.
+        # Reentrant: a finalizer may log while a line is queued.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._logs: list[Log] = []
@@ -103,22 +103,22 @@ class LogWriter:
         self._bytes = 0
         self._urgent = False
         self._taken = 0
-        """Lines that were put so far."""
+        """Lines queued so far."""
         self._done = 0
-        """Those of them that were written, or lost."""
+        """Lines written or lost so far."""
         self._writing = False
         self._closed = False
         self._deadline = 0.0
-        """When to give up, once it is closed."""
+        """When to give up after `close`."""
         self._failing = False
         self._sent = 0
-        """Bytes of the last piece that were written."""
+        """Written bytes of the last piece."""
         self._broken_off = False
-        """The last thing that was written is the beginning of a line."""
+        """The last write ended in the middle of a line."""
         self._thread: threading.Thread | None = None
 
     def log(self, name: str, notice: Callable[[int], bytes] | None = None) -> Log:
-        """A log that is written here. `notice` makes the line that says how many are missing; it
+        """Return a log that writes here. `notice` formats the line that reports missing lines. It
         is called in the writer's thread, and may return no bytes."""
         made = Log(self, name, notice)
         with self._lock:
@@ -127,12 +127,12 @@ class LogWriter:
 
     @property
     def dropped(self) -> dict[str, int]:
-        """How many lines of each log were dropped."""
+        """Return the dropped lines of each log."""
         return {each.name: each.dropped for each in self._logs}
 
     @property
     def failing(self) -> bool:
-        """Whether the last write has failed."""
+        """Whether the last write failed."""
         return self._failing
 
     def put(self, log: Log, line: bytes, urgent: bool) -> None:
@@ -161,8 +161,8 @@ class LogWriter:
                 self._thread.start()
 
     def flush(self, timeout: float) -> bool:
-        """Wait until what was put so far is written or lost, and told of, `timeout` seconds at
-        most; whether it is. Blocks."""
+        """Wait until all lines queued so far are written or lost and reported, up to `timeout`
+        seconds, and return whether they are. Blocks."""
 
         def done() -> bool:
             return self._done >= wanted and not (self._writing or self._owed())
@@ -174,8 +174,7 @@ class LogWriter:
             return self._changed.wait_for(done, timeout)
 
     def close(self, timeout: float) -> None:
-        """Write what is left, for `timeout` seconds at most; what is left then, and what comes
-        later, is dropped. Blocks."""
+        """Write the remaining lines, up to `timeout` seconds. Later lines are dropped. Blocks."""
         with self._changed:
             if self._closed:
                 return
@@ -199,7 +198,7 @@ class LogWriter:
                 self._changed.notify_all()
 
     def _next(self) -> list[_Entry] | None:
-        """What is to be written next; None when it is over."""
+        """Return the next batch; None at the end."""
         with self._changed:
             while not (self._lines or self._owed() or self._closed):
                 self._changed.wait()
@@ -209,7 +208,7 @@ class LogWriter:
             self._lines = []
             self._bytes = 0
             self._urgent = False
-            # A notice stands where the lines are missing: after those that left no room.
+            # A notice follows the lines that filled the queue, where the others are missing.
             for log in self._owed():
                 told, log.untold = log.untold, 0
                 if log.notice is not None:
@@ -218,7 +217,7 @@ class LogWriter:
             return None if self._closed and not batch else batch
 
     def _owed(self) -> list[Log]:
-        """The logs of which lines are missing, once the log moves again."""
+        """Return the logs with missing lines, once the log moves again."""
         if self._failing:
             return []
         return [each for each in self._logs if each.untold and each.notice is not None]
@@ -245,7 +244,7 @@ class LogWriter:
         """Write a piece.
 
         Raises:
-            OSError: it could not be written; so many bytes of it as `_sent` says were.
+            OSError: the write failed after `_sent` bytes.
         """
         self._sent = 0
         if self._broken_off:
@@ -256,7 +255,7 @@ class LogWriter:
             self._await_room()
             try:
                 sent = os.write(self._descriptor, data[:_PIECE_BYTES])
-            except BlockingIOError:  # another process has filled it meanwhile
+            except BlockingIOError:  # another process has filled it since the poll
                 sleep(_POLL_MS / 1000)
                 continue
             self._sent += sent
@@ -264,7 +263,7 @@ class LogWriter:
             data = data[sent:]
 
     def _await_room(self) -> None:
-        """Raises OSError: it is over, and nobody takes anything."""
+        """Raises OSError: the time limit is over, and the descriptor accepts nothing."""
         while True:
             if self._closed and self._clock.now() >= self._deadline:
                 raise TimeoutError(errno.ETIMEDOUT, "nobody reads it")
@@ -284,11 +283,11 @@ class LogWriter:
 
 
 def descriptor_of(stream: IO[str] | None) -> int:
-    """A new descriptor for what a stream writes to. A standard stream that the process was started
-    without (None) takes everything.
+    """Return a new descriptor for the target of a stream. A standard stream that the process was
+    started without (None) discards everything.
 
     Raises:
-        OSError: the stream has no descriptor, as one in memory.
+        OSError: the stream has no descriptor, such as one in memory.
         ValueError: it is closed.
     """
     if stream is None:
@@ -298,7 +297,7 @@ def descriptor_of(stream: IO[str] | None) -> int:
 
 
 def open_for_appending(path: Path) -> int:
-    """A descriptor that appends to a file, which is made where it is missing. Opening a FIFO does
+    """Return a descriptor that appends to a file, which is created if missing. Opening a FIFO does
     not wait for a reader.
 
     Raises:
@@ -310,12 +309,12 @@ def open_for_appending(path: Path) -> int:
     except OSError as error:
         if error.errno != errno.ENXIO:
             raise
-    # A FIFO that nobody reads. Opened for both, it keeps what is written for the next reader.
+    # A FIFO without a reader. Opened for both directions, it keeps the data for the next reader.
     return os.open(path, os.O_RDWR | flags, 0o666)
 
 
 def _ready(descriptor: int, timeout_ms: int) -> bool:
-    """Whether a write would not wait; a descriptor on which it would fail is ready."""
+    """Whether a write would not block. A descriptor on which a write would fail counts as ready."""
     poll = select.poll()
     poll.register(descriptor, select.POLLOUT)
     return bool(poll.poll(timeout_ms))

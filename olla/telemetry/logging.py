@@ -1,7 +1,7 @@
-"""The program's own log: a structlog logger that is made, not configured.
+"""Make the program's own log: a structlog logger without global configuration.
 
-`make_logger` touches no global state, so two routers in one process log to two places. What
-happened to requests is `request_log`'s, and how lines are written `log_writer`'s.
+Two routers in one process can thus log to two places. `request_log` logs requests, and `log_writer`
+writes the lines.
 """
 
 import enum
@@ -18,14 +18,14 @@ __all__ = ["Level", "LogStyle", "bridge_stdlib", "drop_notice", "make_logger"]
 
 
 class LogStyle(enum.Enum):
-    """How lines look."""
+    """The format of a line."""
 
     JSON = "json"
     CONSOLE = "console"
 
 
 class Level(enum.Enum):
-    """From which severity on lines are written."""
+    """The minimum severity of logged lines."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -34,7 +34,7 @@ class Level(enum.Enum):
 
     @property
     def number(self) -> int:
-        """The same as the standard library numbers it."""
+        """The standard library's number of this level."""
         return logging.getLevelNamesMapping()[self.name]
 
 
@@ -46,9 +46,9 @@ def make_logger(
     *,
     colors: bool = False,
 ) -> FilteringBoundLogger:
-    """A logger that hands lines of at least `level` to `write`, each with its line end.
+    """Return a logger that passes lines of at least `level` to `write`, each with its line end.
 
-    `ts` is UTC. `write` must not block where an event loop logs.
+    `ts` is UTC. `write` must not block if an event loop logs.
     """
     processors: list[Processor] = [
         structlog.processors.add_log_level,
@@ -80,7 +80,7 @@ def make_logger(
 
 
 def drop_notice(name: str, style: LogStyle, clock: Clock | None = None) -> Callable[[int], bytes]:
-    """Makes the line that says how many lines of a log are missing."""
+    """Format the line that reports missing lines of a log."""
     made: list[str] = []
     logger = make_logger(Level.WARNING, style, made.append, clock)
 
@@ -95,17 +95,17 @@ _LIBRARIES = (
     *("aiohttp", "aiosqlite", "alembic", "asyncio", "asyncpg", "concurrent.futures", "redis"),
     "sqlalchemy",
 )
-"""Libraries that log. Without a handler Python writes their warnings to standard error, and waits
+"""Libraries that log. Without a handler Python writes their warnings to standard error and waits
 for its reader."""
 
 
 def bridge_stdlib(
     logger: FilteringBoundLogger, names: Iterable[str] = _LIBRARIES
 ) -> Callable[[], None]:
-    """Hand warnings and errors of libraries' own loggers on to `logger`.
+    """Pass warnings and errors of libraries on to `logger`.
 
-    The standard library's loggers belong to the process, so the one who bridges also takes the
-    bridge down: by calling what this returns.
+    The standard library's loggers belong to the process, so the caller also removes the bridge, by
+    calling the returned function.
     """
     handler = _Forward(logger)
     bridged = [logging.getLogger(name) for name in names]
@@ -120,13 +120,13 @@ def bridge_stdlib(
 
 
 class _Lines:
-    """In the place of a logger of structlog's: what is logged has become a line by then."""
+    """The logger behind structlog: it receives finished lines."""
 
     def __init__(self, write: Callable[[str], object]) -> None:
         self._write = write
 
     def msg(self, line: str) -> None:
-        """Write it, whatever its level."""
+        """Write the line at any level."""
         self._write(f"{line}\n")
 
     debug = info = warning = error = critical = msg
@@ -156,7 +156,7 @@ class _Timestamp:
 
 
 def _without_control_characters(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
-    # A terminal obeys them, and what a peer sent may be among the values.
+    # Terminals obey them, and values may come from peers.
     for key, value in event.items():
         if isinstance(value, str) and not value.isprintable():
             event[key] = "".join(c if c.isprintable() else repr(c)[1:-1] for c in value)

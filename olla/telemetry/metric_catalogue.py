@@ -1,7 +1,7 @@
-"""Every metric olla exports: name, kind, labels, meaning. One row a metric.
+"""List every metric that olla exports, one row each: name, kind, labels, meaning.
 
 `metrics` and `live_gauges` build their instruments from these rows, and `docs/metrics.md` shows
-them, so that the three cannot disagree. Nothing is counted here.
+them, so the three cannot disagree. Nothing is counted here.
 """
 
 import enum
@@ -12,7 +12,7 @@ __all__ = ["CATALOGUE", "MetricKind", "MetricRow", "metric_row", "table"]
 
 
 class MetricKind(enum.Enum):
-    """What sort of number it is."""
+    """The kind of a metric."""
 
     COUNTER = "counter"
     GAUGE = "gauge"
@@ -20,7 +20,7 @@ class MetricKind(enum.Enum):
 
 
 class MetricRow(msgspec.Struct, frozen=True):
-    """One metric. `buckets` are a histogram's upper bounds, without the infinite one."""
+    """A metric. `buckets` are the upper bounds of a histogram, without the infinite one."""
 
     name: str
     kind: MetricKind
@@ -35,7 +35,7 @@ _SECONDS = (
     *(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
     *(1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0),
 )
-"""From a resident model's first token to a long generation or a large model's load."""
+"""From a loaded model's first token to a long generation or the load of a large model."""
 
 _ERRORS = (-30.0, -10.0, -3.0, -1.0, -0.3, -0.1, 0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 
@@ -295,12 +295,12 @@ _BY_NAME = {row.name: row for row in CATALOGUE}
 
 
 def metric_row(name: str) -> MetricRow:
-    """The row of that name. Raises KeyError: there is none."""
+    """Return the row of a metric. Raises KeyError if it does not exist."""
     return _BY_NAME[name]
 
 
 def table() -> str:
-    """The catalogue as the Markdown table that `docs/metrics.md` shows."""
+    """Return the catalogue as the Markdown table of `docs/metrics.md`."""
     lines = ["| metric | type | labels | meaning |", "|---|---|---|---|"]
     for row in CATALOGUE:
         labels = ", ".join(f"`{label}`" for label in row.labels)

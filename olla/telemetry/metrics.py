@@ -1,6 +1,6 @@
-"""Prometheus metrics: a fold over finished requests, and live gauges at scrape time.
+"""Export Prometheus metrics: a fold over finished requests, and live gauges at scrape time.
 
-Which metrics there are is `catalogue`'s; serving them over HTTP is a surface's business.
+`metric_catalogue` lists the metrics; a surface serves them over HTTP.
 """
 
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -23,24 +23,24 @@ from olla.telemetry.model_labels import OTHER, ModelLabels
 __all__ = ["METRICS_TYPE", "Metrics"]
 
 METRICS_TYPE = CONTENT_TYPE_PLAIN_0_0_4
-"""The content type of what is rendered."""
+"""The content type of the exported text."""
 _UNKNOWN = "unknown"
-"""The label of a request that failed before it was known what it asks."""
+"""The label of a request that failed before its operation was known."""
 
 _REMOVED_SECONDS = 300.0
-"""After the last answer of an endpoint that was removed, its series are exported for so long."""
+"""Seconds for which the series of a removed endpoint are exported after its last response."""
 _OF_THE_PROCESS = (
     *("process_", "python_", "olla_build_info", "olla_config_reloads", "olla_event_loop_lag"),
     *("olla_log_lines_dropped", "olla_shared_state_up", "olla_store_up"),
 )
-"""How metrics begin that say nothing of requests."""
+"""Name prefixes of metrics that are not about requests."""
 _LOAD_SECONDS_MIN = 0.1
-"""Ollama reports some milliseconds for a model that is in memory: less is no load."""
+"""Ollama reports some milliseconds for a loaded model: less is not a load."""
 
 
 class _Row:
-    """Where requests with the same operation, dialect, endpoint and status are counted: looked up
-    once a request, because looking up costs more than adding."""
+    """The counters of requests with the same operation, dialect, endpoint and status. They are
+    looked up once per request, because a look-up costs more than an addition."""
 
     __slots__ = ("attempts", "duration", "error", "first_byte", "requests", "tokens")
 
@@ -63,9 +63,9 @@ class _Row:
 class Metrics:
     """Counts finished requests and renders all metrics of one router.
 
-    Owns its registry, so that two routers in one process do not mix. Labels come from closed sets
-    (operations, dialects, failure kinds, status codes), from the configuration (endpoints) or
-    from `ModelLabels`; nothing a client can choose becomes one.
+    It has a registry of its own, so that two routers in one process do not mix. Labels come from
+    closed sets (operations, dialects, failure kinds, status codes), from the configuration
+    (endpoints) or from `ModelLabels`. Nothing that a client chooses becomes a label.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Metrics:
         self._snapshot = snapshot
         self._clock = clock or SystemClock()
         self._removed: dict[str, tuple[float, float]] = {}
-        """Endpoints that are no longer there: what was counted of each, and since when."""
+        """Removed endpoints: their counts, and the time of removal."""
         tallies = self._tallies = Tallies()
         self._requests_total = tallies.counter("olla_requests_total")
         self._duration = tallies.histogram("olla_request_duration_seconds")
@@ -149,16 +149,16 @@ class Metrics:
             self.loaded(record.endpoint or "", record.load_seconds)
 
     def limit_exceeded(self, limit: str, shadow: bool) -> None:
-        """A request has reached a limit; a `shadow` one has refused nothing."""
+        """Count a request that reached a limit; a `shadow` limit does not reject."""
         self._limits.labels(limit, "passed" if shadow else "refused").value += 1
 
     def reloaded(self, *, well: bool) -> None:
-        """The settings were read again, well or not."""
+        """Count a reload, successful or not."""
         self._reloads.labels("ok" if well else "failed").value += 1
 
     def rendering(self, visible: Visibility = EVERYTHING) -> Generator[None, None, bytes]:
-        """All metrics in Prometheus' text format, without the samples that may not be seen. Yields
-        after each metric, see `Slices`."""
+        """Render all metrics in Prometheus' text format, without samples that the caller may not
+        see. Yields after each metric, see `Slices`."""
         self._forget_removed()
         parts: list[bytes] = []
         for family in self.registry.collect():
@@ -171,8 +171,8 @@ class Metrics:
         return b"".join(parts)
 
     def _forget_removed(self) -> None:
-        """Drop the series of endpoints that are no longer there, some time after the last answer:
-        until then whoever scrapes can see it."""
+        """Drop the series of removed endpoints some time after their last response. Until then a
+        scrape can read it."""
         known, now = self._snapshot().by_name, self._clock.now()
         removed: dict[str, tuple[float, float]] = {}
         for endpoint, count in self._tallies.endpoints().items():
@@ -189,7 +189,7 @@ class Metrics:
         self._removed = removed
 
     def loaded(self, endpoint: str, seconds: float) -> None:
-        """A load of a model took so long."""
+        """Record the duration of a model load."""
         self._load.labels(endpoint).observe(seconds)
 
     def _count_attempt(self, attempt: AttemptRecord) -> None:
@@ -219,7 +219,7 @@ class Metrics:
         return _Row(
             self._requests_total.labels(*labels),
             self._duration.labels(operation),
-            # olla's own answers have no wait
+            # responses of olla itself have no queue time
             self._first_byte.labels(operation, where) if endpoint else None,
             self._error.labels(where) if endpoint and status == 200 else None,
             self._attempts_total.labels(where, "ok") if endpoint else None,
@@ -227,21 +227,21 @@ class Metrics:
 
 
 class _One:
-    """A registry of one metric."""
+    """A registry with one metric."""
 
     def __init__(self, family: Metric) -> None:
         self._family = family
 
     def collect(self) -> Iterator[Metric]:
-        """That metric."""
+        """Yield that metric."""
         yield self._family
 
 
 def _seen(sample: Sample, visible: Visibility) -> bool:
-    """Whether a caller who may see a part of the fleet may see a sample.
+    """Return whether a caller who may see a part of the fleet may see a sample.
 
-    Samples of requests that cannot be attributed to an endpoint are of the whole router, and those
-    of the model `other` are of any model.
+    Samples of requests without an endpoint cover the whole router, and those of the model `other`
+    any model.
     """
     endpoint, model = sample.labels.get("endpoint"), sample.labels.get("model")
     if endpoint is None:
@@ -254,5 +254,5 @@ def _seen(sample: Sample, visible: Visibility) -> bool:
 
 
 def _status_label(status: int) -> str:
-    # An endpoint may send any three digits; a status of 0 means that nothing was sent.
+    # An endpoint may send any three digits; 0 means that no status was sent.
     return str(status) if 100 <= status < 600 else "none" if status == 0 else "other"

@@ -1,7 +1,6 @@
-"""Under which label a model is counted, so that clients cannot invent labels.
+"""Choose the label under which a model is counted, so that clients cannot invent labels.
 
-Only names that an endpoint lists become labels, and only so many of them; whatever a client
-sends besides is `other`.
+Only names that an endpoint lists become labels, up to a limit. All other names count as `other`.
 """
 
 from collections.abc import Callable
@@ -12,17 +11,17 @@ from olla.fleet.snapshot import Snapshot
 __all__ = ["OTHER", "ModelLabels"]
 
 OTHER = "other"
-"""The label of every model that has none of its own."""
+"""The label of every model without one."""
 
 _NAME_CHARACTERS_MAX = 1024
-"""Longer than any name a server accepts; what is longer is not looked up (or remembered)."""
+"""Longer than any name that a server accepts. Longer names are neither looked up nor cached."""
 
 
 class ModelLabels:
-    """Gives each model a label: the name its endpoint lists it under.
+    """Gives each model a label: the name under which its endpoint lists it.
 
-    At most `limit` distinct labels over the life of the object; one that was given stays, so that
-    a counter does not change its name when an endpoint goes away.
+    There are at most `limit` labels over the life of the object. A label is kept, so that a counter
+    does not change its name when an endpoint disappears.
     """
 
     def __init__(self, snapshot: Callable[[], Snapshot], limit: int = 200) -> None:
@@ -31,7 +30,7 @@ class ModelLabels:
         self._labels: dict[str, str] = {}
 
     def label(self, model: str) -> str:
-        """The label for a model's name in any spelling; `other` when it has none."""
+        """Return the label of a model's name in any spelling; `other` if it has none."""
         found = self._labels.get(model)
         if found is not None:
             return found

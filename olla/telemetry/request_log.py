@@ -1,6 +1,6 @@
-"""One line per request: how it looks. `log_writer` writes it, many at a time.
+"""Format one log line per request. `log_writer` writes the lines in batches.
 
-Never in a line: prompts, keys, query strings.
+A line never contains prompts, keys or query strings.
 """
 
 import enum
@@ -17,16 +17,16 @@ __all__ = ["JsonLines", "LogFormat", "RequestLog", "text_line"]
 
 
 class LogFormat(enum.Enum):
-    """How lines look."""
+    """The format of a line."""
 
     JSON = "json"
-    """One object a line, for machines."""
+    """One JSON object per line, for machines."""
     TEXT = "text"
     """One short aligned line, for people."""
 
 
 class RequestLog:
-    """Makes a line of each record handed to it, and has it written. A sink."""
+    """A sink that formats each record and passes the line on."""
 
     def __init__(self, log: Log, format: LogFormat = LogFormat.JSON) -> None:
         self._log = log
@@ -42,14 +42,14 @@ class RequestLog:
 _encoder = msgspec.json.Encoder()
 
 _TEXT_CHARACTERS_MAX = 256
-"""Of what a client chooses (path, model), so much goes into a line."""
+"""Characters of a value that a client chooses (path, model)."""
 
 
 class JsonLines:
-    """Makes lines of records.
+    """Formats records as JSON.
 
-    What is the same from request to request (who, what, where) is kept as JSON text, and numbers
-    are put beside it: 1 µs in place of 3 for building an object and encoding it.
+    Values that repeat from request to request (caller, model, endpoint) are cached as JSON text,
+    and numbers are inserted: 1 µs instead of 3 to build and encode an object.
     """
 
     __slots__ = ("_known", "_second", "_second_text")
@@ -60,7 +60,7 @@ class JsonLines:
         self._second_text = b""
 
     def line(self, record: RequestRecord) -> bytes:
-        """The record as one JSON object with a line end. `ts` is when it arrived, in UTC."""
+        """Return the record as one JSON object with a line end. `ts` is its arrival, in UTC."""
         wall = record.started_wall
         second = int(wall)
         if second != self._second:
@@ -131,11 +131,11 @@ _SAME = (
 )
 _REMEMBERED_MAX = 1024
 _REMEMBERED_CHARACTERS_MAX = 1024
-"""How many are remembered, and the longest of them: clients choose paths and names of models."""
+"""Limits of the cache: entries, and bytes of one entry. Clients choose paths and model names."""
 
 
 def _trouble(record: RequestRecord) -> bytes:
-    """What went wrong in words, and what became of each try."""
+    """Return the failure in words, and the outcome of each attempt."""
     parts = b""
     if record.failure is not None:
         parts += b',"error":%b' % _quoted(record.failure.message[:_TEXT_CHARACTERS_MAX])
@@ -150,12 +150,13 @@ def _trouble(record: RequestRecord) -> bytes:
 def _quoted(value: object) -> bytes:
     try:
         return _encoder.encode(value)
-    except UnicodeEncodeError:  # bytes that are no UTF-8 in what the client sent
+    except UnicodeEncodeError:  # the client sent bytes that are not UTF-8
         return _encoder.encode(str(value).encode("utf-8", "replace").decode())
 
 
 def text_line(record: RequestRecord) -> bytes:
-    """The record as one aligned line: time (UTC), status, what, where, how long, tokens, id."""
+    """Return the record as one aligned line: time (UTC), status, request, endpoint, times, tokens,
+    id."""
     first_byte = _milliseconds(record.started, record.first_byte)
     columns = (
         datetime.fromtimestamp(record.started_wall, UTC).strftime("%H:%M:%S"),
@@ -179,7 +180,7 @@ def _path(record: RequestRecord) -> str:
 
 
 def _shown_path(path: str) -> str:
-    """A request's path without its query; of a target that is a whole URL, no user either."""
+    """Return a request's path without its query, and without user information in absolute URLs."""
     path = path.partition("?")[0]
     return path if path.startswith("/") else masked_url(path)
 
@@ -193,6 +194,6 @@ def _count(tokens: int | None) -> str:
 
 
 def _printable(text: str) -> str:
-    # A terminal obeys control characters, and a line end would forge a line.
+    # Terminals obey control characters, and a line end would forge a line.
     text = text[:_TEXT_CHARACTERS_MAX]
     return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)

@@ -1,7 +1,7 @@
-"""What has been asked so far, per endpoint and per model: the numbers of the status pages.
+"""Count requests per endpoint and per model, for the status pages.
 
-A bounded fold over finished requests, since the start of the process. For time series there are
-`metrics`; this answers a person who asks now.
+The counts start with the process and are bounded. `metrics` has time series; these numbers are for
+people.
 """
 
 from collections import deque
@@ -18,7 +18,7 @@ __all__ = ["Counts", "EndpointTraffic", "ModelTraffic", "Traffic", "Window"]
 
 
 class Window:
-    """The last so many measurements, in seconds."""
+    """The last measurements, in seconds, up to a maximum number."""
 
     __slots__ = ("_values",)
 
@@ -26,15 +26,16 @@ class Window:
         self._values: deque[float] = deque(maxlen=size)
 
     def add(self, seconds: float) -> None:
-        """Keep one more, forgetting the oldest when full."""
+        """Add one, and drop the oldest if it is full."""
         self._values.append(seconds)
 
     def mean(self) -> float | None:
-        """Their mean; None when there are none."""
+        """The mean; None without measurements."""
         return sum(self._values) / len(self._values) if self._values else None
 
     def quantiles(self, fractions: Iterable[float]) -> list[float | None]:
-        """For each fraction in [0, 1] the smallest value that so large a part does not exceed."""
+        """Return, for each fraction in [0, 1], the smallest value that this share does not
+        exceed."""
         ordered = sorted(self._values)
         if not ordered:
             return [None for _ in fractions]
@@ -43,7 +44,7 @@ class Window:
 
 
 class Counts:
-    """Finished requests. `failures` leaves out what clients did wrong; bytes are of bodies."""
+    """Finished requests. `failures` excludes errors of clients; bytes are of bodies."""
 
     __slots__ = ("bytes_in", "bytes_out", "client_errors", "failures", "requests")
 
@@ -72,10 +73,10 @@ class Counts:
 
 
 class EndpointTraffic:
-    """What became of the attempts at one endpoint.
+    """Outcomes of attempts at one endpoint.
 
-    `successes` and `failures` count attempts whose outcome says something of the endpoint;
-    `abandoned` those the client gave up or that failed for olla's own reasons.
+    `successes` and `failures` count attempts that say something about the endpoint. `abandoned`
+    counts those that the client gave up or that olla itself ended.
     """
 
     __slots__ = ("abandoned", "failures", "first_byte", "successes")
@@ -88,7 +89,7 @@ class EndpointTraffic:
 
 
 class ModelTraffic:
-    """What became of the requests for one model. `failures` leaves out what clients did wrong."""
+    """Outcomes of requests for one model. `failures` excludes errors of clients."""
 
     __slots__ = (
         *("client_errors", "duration", "failures", "first_byte"),
@@ -107,16 +108,16 @@ class ModelTraffic:
 
 
 class Traffic:
-    """Counts finished requests, in all, per endpoint and per model.
+    """Counts finished requests in total, per endpoint and per model.
 
-    Models that `ModelLabels` gives no label of their own share the one named `other`.
+    Models for which `ModelLabels` has no label count as `other`.
     """
 
     def __init__(self, snapshot: Callable[[], Snapshot], models_max: int = 200) -> None:
         self._all = Counts()
         self._parts: dict[tuple[str, str], Counts] = {}
-        """The same by the endpoint that answered and the model's label, empty where there was
-        none: for callers who may see a part of the fleet."""
+        """The same by answering endpoint and model label, empty without one: for callers who may
+        see only a part of the fleet."""
         self.endpoints: dict[str, EndpointTraffic] = {}
         self.models: dict[str, ModelTraffic] = {}
         self._labels = ModelLabels(snapshot, models_max)
@@ -138,10 +139,10 @@ class Traffic:
             self._count_model(label, record, failed, client_error)
 
     def counts(self, visible: Visibility) -> Counts:
-        """Count the requests for models that may be seen, answered by endpoints that may be seen.
+        """Count the requests for visible models that visible endpoints answered.
 
-        Requests that no endpoint answered, or that named no model, belong to callers who may see
-        all endpoints, or all models.
+        Requests without an endpoint or a model are visible only to callers who may see all
+        endpoints or all models.
         """
         if visible.everything:
             return self._all
@@ -172,7 +173,7 @@ class Traffic:
             endpoint.first_byte.add(max(0.0, attempt.first_byte - attempt.started))
 
     def _forget_removed(self) -> None:
-        """So that a configuration which names endpoints anew again and again takes no memory."""
+        """Bound the memory if reloads replace endpoint names repeatedly."""
         known = self._snapshot().by_name
         for name in [each for each in self.endpoints if each not in known]:
             del self.endpoints[name]
@@ -192,14 +193,15 @@ class Traffic:
         model.output_tokens += record.output_tokens or 0
         model.last_requested = record.started_wall
         if failed or client_error:
-            return  # how soon an error came says nothing of the model's speed
+            return  # the time to an error says nothing about the model's speed
         model.duration.add(max(0.0, record.ended - record.started))
         if record.first_byte is not None:
             model.first_byte.add(max(0.0, record.first_byte - record.started))
 
 
 def _verdict(record: RequestRecord) -> tuple[bool, bool]:
-    """Whether olla or an endpoint failed the request, and whether the client got it wrong."""
+    """Return whether olla or an endpoint failed the request, and whether the client was at
+    fault."""
     if record.failure is not None:
         by_client = record.failure.facts.origin is Origin.CLIENT
         return not by_client, by_client

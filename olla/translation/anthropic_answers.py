@@ -242,8 +242,8 @@ class AnthropicStreamWriter:
         if not self._block:
             return
         if self._block == "thinking":
-            # Clients that check for a signature get an empty one: an invented one is refused by
-            # Anthropic if the conversation goes on there.
+            # Some clients require a signature. It is empty, because Anthropic rejects an invented
+            # one if the conversation continues there.
             self._delta(out, type="signature_delta", signature="")
         out.append(_event("content_block_stop", index=self._index))
         self._block = ""

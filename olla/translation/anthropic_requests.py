@@ -158,7 +158,7 @@ _OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def read_request(body: bytes, *, counts_only: bool = False) -> Conversation:
-    """The conversation of a body. `counts_only`: it is to be counted, and has no `max_tokens`.
+    """Read the conversation of a body. `counts_only`: for token counting, without `max_tokens`.
 
     Raises:
         Unsupported: a field is missing or wrong, or what it asks for cannot be translated.

@@ -1,4 +1,4 @@
-"""What a codec of a format has to offer. See `conversation` and `answer` for the common form."""
+"""Define the interface of codecs. See `conversation` and `answer` for the common form."""
 
 from collections.abc import Iterable
 from typing import Protocol
@@ -12,7 +12,7 @@ __all__ = ["AnswerReader", "AnswerWriter", "Reply"]
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """What an answer repeats or is named by.
+    """The facts about a request that its answer repeats.
 
     `model` is the name that the client sent, `id` the request's id (the codec adds its prefix).
     `created` is Unix seconds and `started` monotonic seconds of the request. `prompt_tokens` is an
@@ -53,6 +53,6 @@ class AnswerWriter(Protocol):
 
     def write(self, events: Iterable[Event], now: float) -> bytes:
         """The bytes of these events: of a stream what can be sent now, of an answer in one piece
-        nothing before `End` or `Failed`. After `Failed` the connection has to be cut if bytes
-        were sent before."""
+        nothing before `End` or `Failed`. If bytes were sent before `Failed`, the caller cuts the
+        connection."""
         ...

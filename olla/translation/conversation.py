@@ -48,7 +48,7 @@ class Unsupported(Exception):
 
 
 class Role(enum.Enum):
-    """Who speaks a message."""
+    """The role of a message."""
 
     SYSTEM = "system"
     USER = "user"
@@ -158,10 +158,10 @@ class Effort(enum.Enum):
 
 
 class Reasoning(msgspec.Struct, frozen=True):
-    """What the client says of thinking.
+    """The client's settings for thinking.
 
-    `enabled` is None if it says nothing. `budget` is tokens. `hidden` says that the client wants
-    no reasoning in the answer, even if the model thinks.
+    `enabled` is None if they are absent. `budget` is tokens. With `hidden` the answer contains no
+    reasoning, even if the model thinks.
     """
 
     enabled: bool | None = None

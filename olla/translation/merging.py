@@ -1,4 +1,4 @@
-"""What every writer of answers keeps: the counts so far, how it ended, and what is withheld."""
+"""Collect what every writer of answers needs: counts, the end, and which events to withhold."""
 
 from collections.abc import Iterable
 

@@ -48,7 +48,7 @@ def loaded(reply: Reply, *, chat: bool, unloaded: bool) -> bytes:
 def _said(
     chat: bool, text: str, thinking: str = "", calls: Sequence[object] = ()
 ) -> dict[str, Any]:
-    """What a record says, in the form of the route."""
+    """Return the content of a record, in the form of the route."""
     if not chat:
         return {"response": text, **({"thinking": thinking} if thinking else {})}
     message: dict[str, Any] = {"role": "assistant", "content": text}

@@ -104,7 +104,7 @@ _ANY: Final = msgspec.json.Decoder()
 
 
 class _Reader:
-    """What streams and answers in one piece have in common."""
+    """The common part of the readers of streams and of whole answers."""
 
     __slots__ = ("_begun", "_calls", "_failed", "_finished")
 

@@ -1,6 +1,6 @@
-"""Writes chat requests for servers that speak OpenAI's format, and reads those of clients.
+"""Write chat requests for servers of OpenAI's format.
 
-What each kind of server takes is in `servers`. Reference: OpenAI's API, "Create chat completion".
+`servers` lists what each kind of server accepts. Reference: OpenAI's API, "Create chat completion".
 """
 
 from collections.abc import Iterable, Sequence

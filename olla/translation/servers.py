@@ -1,4 +1,4 @@
-"""What servers that speak OpenAI's chat format take, one row a kind of server.
+"""List what servers of OpenAI's chat format accept, one row per kind of server.
 
 Measured or read in the servers' sources: vLLM `entrypoints/openai/chat_completion/protocol.py`,
 llama.cpp `tools/server/server-chat.cpp` and `server-task.cpp`, Ollama `openai/openai.go`.
@@ -16,7 +16,7 @@ __all__ = ["SERVERS", "ChatServer", "ThinkingSwitch", "server_named"]
 
 
 class ThinkingSwitch(enum.Enum):
-    """How a server is told whether a model may think."""
+    """The way to switch a model's thinking on and off."""
 
     EFFORT = "effort"
     """`reasoning_effort`, with `none` for no thinking."""
@@ -27,7 +27,7 @@ class ThinkingSwitch(enum.Enum):
 
 
 class ChatServer(msgspec.Struct, frozen=True):
-    """What a kind of server takes.
+    """What a kind of server accepts.
 
     `tool_choice`: the field at all; `named_choice`: an object in it, else `required` and only that
     tool are sent. `parallel_calls`: it takes `parallel_tool_calls`. `output_limit`: the field for
@@ -99,6 +99,5 @@ SERVERS: Final = {each.name: each for each in (_VLLM, _LLAMACPP, _OLLAMA, _LM_ST
 
 
 def server_named(kind: str) -> ChatServer:
-    """What endpoints of a type take; those of a type that is not in the table take what OpenAI's
-    own documentation names."""
+    """Return what endpoints of a type accept. Types without a row accept what OpenAI documents."""
     return SERVERS.get(kind, _OTHER)

@@ -1,4 +1,4 @@
-"""Reads server-sent events, however they are cut and whatever their writers got wrong.
+"""Read server-sent events across any cuts, and tolerate common mistakes of servers.
 
 The format is the HTML standard's, section 9.2.6 (https://html.spec.whatwg.org/multipage/#sse).
 Servers differ from its examples: no blank after the colon, CRLF, comments as signs of life, several

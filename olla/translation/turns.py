@@ -49,7 +49,7 @@ class Turns:
         self._parts += parts
 
     def break_turn(self) -> None:
-        """End the turn, even if the same role goes on."""
+        """End the turn, even if the next message has the same role."""
         self._turn(None)
 
     def finished(self, system: str = "") -> tuple[Message, ...]:
@@ -72,7 +72,7 @@ class Turns:
     def _end_user_turn(self) -> None:
         results = self._results
         if results and self._folded and not self._parts:
-            # A user's message of its own would end the turn of the model that waits for results.
+            # A separate message of the user would end the turn of the model, which awaits results.
             last = results[-1]
             content = (*last.content, *self._folded)
             results = [*results[:-1], msgspec.structs.replace(last, content=content)]
