@@ -1,4 +1,5 @@
-"""What olla answers itself: merged lists of the fleet, its own status, metrics, version.
+"""Serve olla's own APIs: merged lists of the fleet, status, metrics, version, the gateway APIs.
 
-Reads the fleet and what telemetry counted; moves no bytes and decides nothing about requests.
+They read the fleet and the counts of telemetry. They move no bytes between client and endpoint, and
+decide nothing about requests.
 """

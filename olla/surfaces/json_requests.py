@@ -1,6 +1,6 @@
-"""What surfaces that take JSON and ask the fleet have in common: bodies, methods, limits of tiers.
+"""Provide what surfaces with JSON requests share: bodies, methods, limits of tiers.
 
-What is asked and answered is theirs.
+The surfaces define requests and responses.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -31,15 +31,15 @@ __all__ = [
 T = TypeVar("T", bound=BaseModel)
 Answer = Callable[[web.BaseRequest, InternalRequest], Awaitable[web.StreamResponse]]
 KEYS_MAX = 65_536
-"""Bytes of a request that is about keys."""
+"""Bytes of a request about keys."""
 MESSAGES_MAX = 16 * 1024 * 1024
-"""Bytes of a request that has texts for a model, and images."""
+"""Bytes of a request with texts and images for a model."""
 _ABOUT_MODEL = ("model",)
 _SHOWN_MAX = 300
 
 
 def by_method(dialect: str, answers: Mapping[str, Answer]) -> Answer:
-    """Whoever answers a method, GET also for HEAD; 405 for the rest."""
+    """Return a handler that dispatches by method, GET also for HEAD; other methods get 405."""
     speaks: Dialect = DIALECTS[dialect]
     allowed = ", ".join(sorted({*answers, *(["HEAD"] if "GET" in answers else [])}))
 
@@ -56,10 +56,10 @@ def by_method(dialect: str, answers: Mapping[str, Answer]) -> Answer:
 
 
 async def parsed(asked: InternalRequest, shape: type[T], most: int) -> T:
-    """The request's body, of `most` bytes at most, as a shape.
+    """Read the request's body, of at most `most` bytes, as a model of type `shape`.
 
     Raises:
-        Failed: it is not of that shape (the message names the field), or cannot be read.
+        Failed: the body does not fit (the message names the field), or cannot be read.
     """
     wanted, _ = await parsed_with_fields(asked, shape, most)
     return wanted
@@ -68,8 +68,8 @@ async def parsed(asked: InternalRequest, shape: type[T], most: int) -> T:
 async def parsed_with_fields(
     asked: InternalRequest, shape: type[T], most: int
 ) -> tuple[T, TopLevel]:
-    """The same, and the values as the client wrote them, to be passed on. In the shape a text of
-    8 KB or more is `x`: nothing is made of it here.
+    """Read the body as `parsed` does, and return its values also as the client wrote them. In the
+    model a text of 8 KB or more is `x`, because it is only passed on.
 
     Raises:
         Failed: see `parsed`.
@@ -91,7 +91,7 @@ async def parsed_with_fields(
 
 
 def tier_limits(surface: str, amounts: Mapping[str, int]) -> dict[str, tuple[Limit, ...]]:
-    """Limits of requests per minute that a surface brings, by tier."""
+    """Return a surface's own limits of requests per minute, by tier."""
     return {
         tier: (Limit(f"surfaces.{surface}.tiers.{tier}", LimitKind.REQUESTS, amount, amount),)
         for tier, amount in amounts.items()
@@ -120,5 +120,5 @@ def _refusal(error: ValidationError) -> Failure:
 
 
 def _is_of_a_union(part: int | str) -> bool:
-    """Whether a step of a location names a type that was tried, not a field."""
+    """Whether a step of a location names an attempted type instead of a field."""
     return isinstance(part, str) and (part in ("str", "int", "float") or "[" in part)

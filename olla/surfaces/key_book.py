@@ -1,6 +1,6 @@
-"""Makes, lists and revokes keys, for every surface that does so.
+"""Create, list and revoke keys, for every surface that does.
 
-A key is shown once, when it is made. Who may do it is not decided here.
+A key is shown once, when it is created. Rights are checked elsewhere.
 """
 
 import secrets
@@ -25,26 +25,26 @@ _TEXT_MAX = 100
 
 
 class KeyStore(Protocol):
-    """Whoever has the store. All raise `Failed` when it is away."""
+    """The owner of the store. All methods raise `Failed` while it is unavailable."""
 
     async def create(self, key: Key) -> Key:
-        """Keep a new key; it comes back with its id."""
+        """Store a new key, and return it with its id."""
         ...
 
     async def revoke(
         self, id: str, *, owner: str | None = None, made_by: str | None = None
     ) -> tuple[Key, ...]:
-        """Revoke a key, of one owner or maker where one is named, and those that it made; nothing
-        when there is none such."""
+        """Revoke a key, restricted to an owner or maker if given, and the keys that it created.
+        Returns nothing if the key does not exist."""
         ...
 
     async def tried(self, work: "Callable[[Store], Awaitable[T]]") -> T:
-        """What the store answers."""
+        """Return the result of a query."""
         ...
 
 
 class KeyBook:
-    """Keys in the store."""
+    """The keys in the store."""
 
     def __init__(
         self,
@@ -53,8 +53,8 @@ class KeyBook:
         tiers: Callable[[], Collection[str]] | None = None,
         endpoints: Callable[[], Collection[str]] | None = None,
     ) -> None:
-        """`tiers` and `endpoints` are those there are: a key of another tier would have no limits,
-        one for another endpoint could be sent nowhere. None to take any."""
+        """`tiers` and `endpoints` are the existing ones; None accepts any. A key with another tier
+        would have no limits, and one for another endpoint could reach none."""
         self._books = books
         self._clock = clock
         self._tiers = tiers
@@ -72,12 +72,14 @@ class KeyBook:
         lifetime: float | None = None,
         made_by: str = "",
     ) -> tuple[str, Key]:
-        """Make a key: itself, which nobody can see again, and what is kept of it. `lifetime` is
-        in seconds, None for ever. `made_by` is the `mark` of the key that makes it.
+        """Create a key: returns the key, which cannot be shown again, and what is stored of it.
+        `lifetime` is in seconds, None without expiry. `made_by` is the `mark` of the key that
+        creates it.
 
         Raises:
-            Failed: a text is empty, too long or odd, there is no such tier or endpoint, the key
-                that makes it was revoked meanwhile, or the store is away.
+            Failed: a text is empty, too long or not printable, the tier or endpoint does not exist,
+            the
+                maker has been revoked, or the store is unavailable.
         """
         for what, text in (("name", name), ("owner", owner), ("tier", tier)):
             if len(text) > _TEXT_MAX or (text and not text.isprintable()):
@@ -115,21 +117,21 @@ class KeyBook:
         return secret, made
 
     async def keys(self, owner: str | None = None, made_by: str | None = None) -> list[Key]:
-        """All keys, or those of one owner or maker, revoked ones too.
+        """Return all keys, or those of an owner or maker, including revoked ones.
 
         Raises:
-            Failed: the store is away.
+            Failed: the store is unavailable.
         """
         return await self._books.tried(lambda store: store.keys.find(owner=owner, made_by=made_by))
 
     async def revoke(
         self, id: str, owner: str | None = None, made_by: str | None = None
     ) -> tuple[Key, ...]:
-        """Revoke a key (of one owner or maker where one is named), and those that it made: none is
-        accepted from now on. Returns the key first.
+        """Revoke a key, restricted to an owner or maker if given, and the keys that it created.
+        Returns the key first.
 
         Raises:
-            Failed: there is none such, or the store is away.
+            Failed: the key does not exist, or the store is unavailable.
         """
         revoked = await self._books.revoke(id, owner=owner, made_by=made_by)
         if not revoked and id.startswith(STATIC):
@@ -142,13 +144,13 @@ class KeyBook:
 
 
 def id_in(target: str) -> str:
-    """The id that a request's target, as it was sent, ends with. A slash that is encoded is part
-    of it: it makes no other key's id of the rest."""
+    """Return the id at the end of a request's raw target. An encoded slash is part of the id, so it
+    cannot turn the rest into another key's id."""
     return unquote(target.partition("?")[0].rpartition("/")[2])
 
 
 def shown_key(key: Key) -> dict[str, Any]:
-    """What may be shown of a key, as JSON; ids as numbers where they are such."""
+    """Return what may be shown of a key, as JSON. Ids of stored keys are numbers."""
     return {
         "id": _shown_id(key.id),
         "name": key.name,
@@ -167,7 +169,7 @@ def shown_key(key: Key) -> dict[str, Any]:
 
 
 def shown_revoked(keys: tuple[Key, ...]) -> dict[str, Any]:
-    """What is shown of a key that was revoked, with the ids of those that ended with it."""
+    """Return what is shown of a revoked key, with the ids of the keys revoked with it."""
     first, *others = keys
     return {**shown_key(first), "also_revoked": [_shown_id(key.id) for key in others]}
 

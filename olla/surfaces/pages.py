@@ -1,7 +1,7 @@
-"""The pages for people: keys at `/admin/api-keys`, the playground at `/admin/playground`.
+"""Serve the pages for people: keys at `/admin/api-keys`, the playground at `/admin/playground`.
 
-Static files without any data, which load without a key so that a person can enter one; all they
-show comes from the management API, which needs it.
+The files are static and contain no data. They load without a key, so that a person can enter one;
+the management API, from which they read, requires it.
 """
 
 from html import escape
@@ -40,11 +40,11 @@ SAFE_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-cache",
 }
-"""With each page: nothing is loaded from elsewhere, and nobody may put it into a frame."""
+"""Sent with each page: nothing is loaded from other origins, and no page may frame it."""
 
 
 def pages(prefix: str) -> dict[str, InternalRoute]:
-    """The pages over the management API at `prefix`. They need no key themselves."""
+    """Return the pages over the management API at `prefix`. They need no key themselves."""
     folder = files("olla") / "web"
     found: dict[str, InternalRoute] = {}
     for path, name in PAGES.items():

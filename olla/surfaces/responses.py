@@ -1,6 +1,6 @@
-"""How olla's own answers look: JSON that nobody caches.
+"""Build responses of olla's own APIs: JSON that must not be cached.
 
-What is in them is the business of the surfaces.
+The surfaces define their content.
 """
 
 import asyncio
@@ -17,18 +17,18 @@ __all__ = ["JSON", "JSON_UTF8", "iso_time", "json_response", "list_response"]
 
 JSON = "application/json"
 JSON_UTF8 = "application/json; charset=utf-8"
-"""What Ollama says under `/api`; under `/v1` it leaves the charset out."""
+"""Ollama's media type under `/api`; under `/v1` it omits the charset."""
 
 _PIECE = 131_072
-"""Bytes of a long body that are written at a time, at least."""
+"""Minimum bytes per write of a long body."""
 _WALL_MAX = 253_402_300_799.0
 """The last second of the year 9999."""
 
 
 class _InPieces(Payload):
-    """A long body that is written piece by piece, as the client takes it.
+    """A long body that is written in pieces as the client reads it.
 
-    Written at once, nine megabytes held the loop up for 30 ms, and a client that does not read held
+    Written at once, nine megabytes blocked the loop for 30 ms, and a client that did not read kept
     all of them in its connection's buffer.
     """
 
@@ -38,11 +38,11 @@ class _InPieces(Payload):
         self._size = sum(map(len, pieces))
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        """The body as text."""
+        """Return the body as text."""
         return b"".join(self._pieces).decode(encoding, errors)
 
     async def write(self, writer: AbstractStreamWriter) -> None:
-        """Write it, waiting for the client."""
+        """Write the body, waiting for the client."""
         for piece in self._pieces:
             await writer.write(piece)
             await asyncio.sleep(0)
@@ -51,7 +51,7 @@ class _InPieces(Payload):
 def list_response(
     before: bytes, rows: Iterable[bytes], after: bytes, content_type: str = JSON
 ) -> web.Response:
-    """A list of JSON values between the JSON before and after it, however long it is."""
+    """Build a list of JSON values of any length, between the JSON before and after it."""
     pieces: list[bytes] = []
     held, size = [before], 0
     for number, row in enumerate(rows):
@@ -76,7 +76,7 @@ def json_response(
     content_type: str = JSON,
     headers: Mapping[str, str] | None = None,
 ) -> web.Response:
-    """`value` as JSON, fresh every time."""
+    """Build a response with `value` as JSON that must not be cached."""
     return web.Response(
         status=status,
         body=msgspec.json.encode(value, enc_hook=_plain),
@@ -85,7 +85,7 @@ def json_response(
 
 
 def iso_time(wall: float | None) -> str | None:
-    """Unix seconds as RFC 3339 in UTC, with milliseconds; None for None."""
+    """Format Unix seconds as RFC 3339 in UTC, with milliseconds; None for None."""
     if wall is None:
         return None
     when = datetime.fromtimestamp(min(max(wall, 0.0), _WALL_MAX), UTC)

@@ -197,7 +197,7 @@ async def test_ps_does_not_show_a_model_that_is_loading(
     http: aiohttp.ClientSession, start: Callable[..., Any], until: Callable[..., Any]
 ) -> None:
     """While one loads the list is empty, and no head has come."""
-    node = await start(time_scale=0.05)
+    node = await start(time_scale=0.3)
     request = http.post(node.url + "/api/generate", json={"model": "llama3.2", "prompt": "x"})
     async with in_background(request) as answering:
         await until(lambda: node.executor.node.loading)

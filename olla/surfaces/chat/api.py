@@ -1,7 +1,7 @@
-"""The chat service: one message, one answer, whole or as a stream.
+"""Serve the chat service: one message, one answer, whole or as a stream.
 
-Asks the fleet as a client of its own would, by Ollama's `/api/generate`, and says less of the
-answer. Its status is `chat_status`' business, keys and usage are `accounts`'.
+It sends each message to the fleet through Ollama's `/api/generate`, as a client would, and returns
+a part of the answer. `status` has its status, `keys_and_usage` keys and usage.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -26,14 +26,14 @@ from olla.surfaces.responses import json_response
 __all__ = ["MEMBER", "TIERS", "ChatSurface"]
 
 MEMBER = "member"
-"""The tier of keys that are made here."""
+"""The tier of keys created here."""
 TIERS: Mapping[str, tuple[Limit, ...]] = tier_limits("chat", {ANONYMOUS: 10, MEMBER: 30})
-"""The limits of tiers of which the configuration says nothing."""
+"""Limits of tiers that the configuration does not define."""
 
 _GENERATE = "/olla/ollama/api/generate"
 _NDJSON = "application/x-ndjson"
 _ERROR_MAX = 2000
-"""Characters of an endpoint's own words."""
+"""Characters of an endpoint's own error text."""
 _UNFINISHED = "the endpoint's answer ended before it was complete; try again"
 _RETRY_AFTER = 1.0
 _BY_STATUS = {
@@ -43,7 +43,7 @@ _BY_STATUS = {
     413: Kind.BODY_TOO_LARGE,
     429: Kind.UPSTREAM_LIMITED,
 }
-"""The code on the wire for an endpoint's own error that is none of the endpoint's."""
+"""The error code for an endpoint's own error that olla does not classify."""
 
 
 class _Request(BaseModel):
@@ -54,7 +54,7 @@ class _Request(BaseModel):
 
 
 class _Said(msgspec.Struct):
-    """What is told of an answer, or of a piece of it, in this order."""
+    """The returned part of an answer, or of a piece of it, in this order."""
 
     model: str
     response: str
@@ -65,7 +65,7 @@ _NONE = msgspec.Raw(b"null")
 
 
 class _Line(msgspec.Struct):
-    """What is read of an answer, or of a piece of it. `error` is JSON, null for none."""
+    """The used part of an answer, or of a piece of it. `error` is JSON, null without one."""
 
     model: str = ""
     response: str = ""
@@ -80,14 +80,14 @@ _LINES = msgspec.json.Decoder(_Line)
 
 
 class ChatSurface:
-    """Answers `/chat` and `/chat/stream`."""
+    """Serves `/chat` and `/chat/stream`."""
 
     def __init__(self, *, default_model: str) -> None:
-        """`default_model` is that of requests that name none."""
+        """`default_model` is used for requests without a model."""
         self._default_model = default_model
 
     def routes(self) -> dict[str, Surface]:
-        """What is answered, by path below the prefix."""
+        """Return the handlers by path below the prefix."""
         return {
             "/chat": by_method("olla", {"POST": self._chat}),
             "/chat/stream": by_method("olla", {"POST": self._stream}),
@@ -133,12 +133,12 @@ class ChatSurface:
         except Failed as failed:
             return _failed(failed.failure, answer)
         except ConnectionError:
-            return WRITTEN_CLOSE  # the client went away while something was written to it
+            return WRITTEN_CLOSE  # the client disconnected during a write
         finally:
             answer.close()
 
     async def _ask(self, asked: InternalRequest, *, stream: bool) -> SubrequestResponse:
-        """Raises Failed: the body is none, or the fleet cannot be asked."""
+        """Raises Failed: the body is invalid, or the fleet cannot be asked."""
         wanted, fields = await parsed_with_fields(asked, _Request, MESSAGES_MAX)
         model = wanted.model or self._default_model
         body = {"model": model, "prompt": fields["message"], "stream": stream}
@@ -148,14 +148,14 @@ class ChatSurface:
 async def _relayed(
     request: web.BaseRequest, asked: InternalRequest, answer: SubrequestResponse
 ) -> web.StreamResponse:
-    """Pass the stream on, line by line as it comes.
+    """Relay the stream line by line.
 
-    The head is sent with the first line. An answer that is not a stream by its Content-Type is
-    gathered first, because its end is known before anything has to be sent.
+    The head is sent with the first line. A response that is not a stream by its Content-Type is
+    read completely first, because its end is then known before anything is sent.
 
     Raises:
-        ConnectionError: the client has gone.
-        Failed: the answer is not whole, and nothing of it was sent.
+        ConnectionError: the client has disconnected.
+        Failed: the response is incomplete, and nothing has been sent.
     """
     response: web.StreamResponse | None = None
     error: str | None = None
@@ -163,7 +163,7 @@ async def _relayed(
     held: list[bytes] = []
     async for raw in _lines(answer):
         line = _read(raw)
-        if line is None:  # half a line: what broke it follows
+        if line is None:  # half a line: the error follows
             error = error or "the endpoint's answer broke off within a line"
         elif line.error != _NONE:
             error = _text(line.error) or "the endpoint ended its answer with an error"
@@ -184,14 +184,14 @@ async def _relayed(
     if response is None:
         raise Failed(failure)
     await response.write(InternalDialect().in_band_error(failure, mid_record=False))
-    return WRITTEN_CLOSE  # without the last chunk: clients report that the stream broke
+    return WRITTEN_CLOSE  # without the last chunk, so that clients report a broken stream
 
 
 async def _lines(answer: SubrequestResponse) -> AsyncIterator[bytes]:
-    """Yield the lines of an answer that are not blank.
+    """Yield the lines of a response that are not blank.
 
     Raises:
-        Failed: an answer that is not a stream broke off.
+        Failed: a response that is not a stream broke off.
     """
     if answer.streams:
         async for line in answer.lines():
@@ -203,7 +203,7 @@ async def _lines(answer: SubrequestResponse) -> AsyncIterator[bytes]:
 
 
 def _broken(answer: SubrequestResponse, text: str | None) -> Failure:
-    """What has ended an answer that had begun, in the endpoint's words where there are any."""
+    """Return why a response ended early, in the endpoint's words if there are any."""
     failure, endpoint = answer.record.failure, answer.record.endpoint
     if failure is None:
         failure = Failure(Kind.STREAM_INCOMPLETE, text or "the answer is incomplete", endpoint)
@@ -212,15 +212,15 @@ def _broken(answer: SubrequestResponse, text: str | None) -> Failure:
 
 
 def _failed(failure: Failure, answer: SubrequestResponse) -> web.Response:
-    """The error of a request that olla refuses, or no endpoint could answer. That there is nobody
-    to connect to is 503 here: Ollama is offline."""
+    """Build the error response of a request that olla rejected or no endpoint answered. A failed
+    connection is 503 here: Ollama is offline."""
     if failure.facts.phase is Phase.CONNECT:
         failure = Failure(Kind.NO_ENDPOINT, failure.message, failure.endpoint, _RETRY_AFTER)
     return error_response(failure, InternalDialect(), answer.router_headers())
 
 
 def _refused(status: int, body: bytes, answer: SubrequestResponse) -> web.Response:
-    """An endpoint's own error, with its status and its words."""
+    """Build the response for an endpoint's own error, with its status and text."""
     known = answer.record.failure
     kind = known.kind if known is not None else _BY_STATUS.get(status, Kind.UPSTREAM_STATUS)
     line = _read(body)
@@ -237,7 +237,7 @@ def _refused(status: int, body: bytes, answer: SubrequestResponse) -> web.Respon
 
 
 def _read(raw: bytes) -> _Line | None:
-    """An answer, or a piece of it; None when it is none of Ollama's."""
+    """Parse an answer, or a piece of it; None if it is not Ollama's."""
     try:
         return _LINES.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -245,5 +245,5 @@ def _read(raw: bytes) -> _Line | None:
 
 
 def _text(raw: msgspec.Raw) -> str | None:
-    """What an Ollama server, or one that speaks its dialect, says is wrong."""
+    """Return the error text of an Ollama server, or of one that speaks its dialect."""
     return error_text(raw, _ERROR_MAX)

@@ -1,8 +1,8 @@
-"""Serves keys and usage by user.
+"""Serve keys and usage by owner.
 
-Admins see and change all of them. With `self_service` a member sees and changes its own. With
-`open_keys` callers without a key make keys of the tier member, and see and revoke those that were
-made in this way: never one that an admin or a member made.
+Admins see and change all of them. With `self_service` members see and change their own. With
+`open_keys` anonymous callers create keys of the tier member, and see and revoke the keys created
+that way, but never one that an admin or a member created.
 """
 
 import asyncio
@@ -34,15 +34,15 @@ __all__ = ["Accounts", "KeysAndUsageSurface"]
 _LIMIT = 50
 _LIMIT_MAX = 1000
 _OWN_KEYS_MAX = 5
-"""Active keys that a member may have by making them."""
+"""Active keys that a member may create."""
 _OPEN_KEYS_MAX = 1000
-"""Keys that callers without one may make, all together and revoked ones too: each is in memory."""
+"""Keys that anonymous callers may create in total, including revoked ones: each is in memory."""
 _NAME = "default"
 _WHOSE = "'user_id' is required: it says whose the key is"
 
 
 class Accounts(KeyStore, Recorder, Protocol):
-    """Whoever has the store."""
+    """The owner of the store."""
 
 
 class _KeyRequest(BaseModel):
@@ -53,14 +53,14 @@ class _KeyRequest(BaseModel):
 
 
 class _Reach(NamedTuple):
-    """Which keys or usage a caller may reach: those of an owner and of a maker; None for any."""
+    """The keys or usage that a caller may reach: those of an owner and of a maker; None for any."""
 
     owner: str | None
     made_by: str | None = None
 
 
 class KeysAndUsageSurface:
-    """Answers `/api/keys` and `/api/usage`."""
+    """Serves `/api/keys` and `/api/usage`."""
 
     def __init__(
         self, accounts: Accounts, clock: Clock, *, self_service: bool, open_keys: bool = False
@@ -73,7 +73,7 @@ class KeysAndUsageSurface:
         self._making = asyncio.Lock()
 
     def paths(self, own: SurfaceQuota) -> dict[str, InternalRoute]:
-        """What is answered, by path below the prefix, and what each path needs."""
+        """Return the routes by path below the prefix."""
         usage = by_method("olla", {"GET": self._usage})
         keys = by_method("olla", {"GET": self._keys, "POST": self._create})
         one = by_method("olla", {"DELETE": self._revoke})
@@ -86,19 +86,19 @@ class KeysAndUsageSurface:
         }
 
     def _for_usage(self, caller: Caller) -> Failure | None:
-        """Refuse callers that may read no usage; see `Permission`."""
+        """Reject callers that may not read usage; see `Permission`."""
         key = caller.key
         if not self._self_service or Right.ADMIN in caller.rights:
             return refuse(caller, Right.ADMIN, "keys and usage")
         if key is None:
             return refuse_key(None)
-        if key.made_by == OPEN_MAKER:  # whoever made it has said whose it is
+        if key.made_by == OPEN_MAKER:  # its creator chose the owner's name
             message = "a key that was made without a key is not for the keys and usage of its user"
             return Failure(Kind.FORBIDDEN, f"{message}; ask an admin for another one")
         return None
 
     def _for_keys(self, caller: Caller) -> Failure | None:
-        """Refuse callers that may not make, list and revoke keys; see `Permission`."""
+        """Reject callers that may not create, list and revoke keys; see `Permission`."""
         if self._open_keys and caller.key is None:
             return None
         return self._for_usage(caller)
@@ -110,7 +110,7 @@ class KeysAndUsageSurface:
         async def newest(store: "Store") -> "list[UsageRow]":
             usage_writer = self._accounts.usage_writer
             if usage_writer is not None:
-                await usage_writer.flush()  # what was asked a moment ago is to be seen
+                await usage_writer.flush()  # recent requests must be visible
             return await store.usage.recent(limit, owner=owner)
 
         rows = [_shown(row) for row in await self._accounts.tried(newest)]
@@ -128,7 +128,7 @@ class KeysAndUsageSurface:
         if reach.owner is None:
             raise Failed(Failure(Kind.BAD_REQUEST, _WHOSE))
         name = query.get("name") or body.name or _NAME
-        async with self._making:  # or several at once would each find room for one more
+        async with self._making:  # otherwise concurrent calls would each find room for one more
             return await self._made(asked.quota.caller.key, reach.owner, name)
 
     async def _made(self, by: Key | None, owner: str, name: str) -> web.StreamResponse:
@@ -137,7 +137,7 @@ class KeysAndUsageSurface:
         endpoints: tuple[str, ...] = ()
         if by is None:
             await self._may_be_made_openly(owner)
-        elif Right.ADMIN not in by.rights:  # no member gets more by it
+        elif Right.ADMIN not in by.rights:  # a member's key gets no more than the member's rights
             await self._may_have_one_more(owner, by.tier)
             rights, models, endpoints = rights & by.rights, by.models, by.endpoints
             if by.expires is not None:
@@ -162,10 +162,10 @@ class KeysAndUsageSurface:
         )
 
     def _reach(self, asked: InternalRequest, user: str | None) -> _Reach:
-        """Which keys or usage the caller may reach, of those of `user` if one is named.
+        """Return the keys or usage that the caller may reach, restricted to `user` if given.
 
         Raises:
-            Failed: they are not the caller's, or no user can have that name.
+            Failed: they do not belong to the caller, or the name is invalid.
         """
         if user and not user.isprintable():
             message = "'user_id' is printable characters"
@@ -187,7 +187,7 @@ class KeysAndUsageSurface:
         return _Reach(key.owner)
 
     async def _may_be_made_openly(self, owner: str) -> None:
-        """Raises Failed: callers without a key have made enough keys, or may make none of this
+        """Raises Failed: anonymous callers have created enough keys, or may not create keys of this
         owner."""
         of_owner = await self._book.keys(owner)
         if any(key.made_by != OPEN_MAKER for key in of_owner):
@@ -202,7 +202,7 @@ class KeysAndUsageSurface:
             raise Failed(Failure(Kind.FORBIDDEN, message))
 
     async def _may_have_one_more(self, owner: str, tier: str) -> None:
-        """Raises Failed: a member has enough keys, or is none."""
+        """Raises Failed: a member has enough keys, or the caller is not a member."""
         if tier != MEMBER:
             message = f"only keys of the tier '{MEMBER}' make others; this one is '{tier}'"
             raise Failed(Failure(Kind.FORBIDDEN, message))
@@ -218,7 +218,7 @@ class KeysAndUsageSurface:
 
 
 def _limit(text: str | None) -> int:
-    """Raises Failed: it is no number in bounds."""
+    """Raises Failed: the text is not a number within the bounds."""
     if not text:
         return _LIMIT
     if text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= _LIMIT_MAX:

@@ -1,6 +1,6 @@
-"""How the chat service says it is: server, machine, Ollama, usage.
+"""Serve the status of the chat service: server, machine, Ollama, usage.
 
-For people who use it. What operators watch is on `/internal`.
+It is for users of the service; `/internal` is for operators.
 """
 
 import asyncio
@@ -34,11 +34,11 @@ __all__ = ["ChatStatus", "Recorder"]
 T = TypeVar("T")
 _GIB = 1 << 30
 _GB = 1e9
-"""What sizes of models are told in, as Ollama does."""
+"""The unit of model sizes, as in Ollama."""
 _COUNT_AGAIN = 10.0
-"""Seconds after which the store counts its rows again; what is written meanwhile is added."""
+"""Seconds between two counts of the store's rows; rows written in between are added."""
 _PATIENCE = 1.0
-"""Seconds that counting may take."""
+"""Time limit of a count, in seconds."""
 
 
 def _shown(one: Merged, _: Any) -> dict[str, Any]:
@@ -49,28 +49,28 @@ _SHAPE = Shape(_shown)
 
 
 class Recorder(Protocol):
-    """Whoever has the store, as `StoreService`."""
+    """The owner of the store, as `StoreService`."""
 
     @property
     def usage_writer(self) -> "UsageWriter | None":
-        """Writes usage, where the store is open."""
+        """Writes usage, if the store is open."""
         ...
 
     @property
     def away(self) -> str | None:
-        """Why the store cannot be used."""
+        """Why the store is unavailable."""
         ...
 
     async def tried(self, work: "Callable[[Store], Awaitable[T]]") -> T:
-        """What the store answers. Raises `Failed` when it is away."""
+        """Return the result of a query. Raises `Failed` while the store is unavailable."""
         ...
 
 
 class ChatStatus:
-    """Answers `/api/status`.
+    """Serves `/api/status`.
 
-    `policy` has the limits in force, `own` those of tiers of which it says nothing; `requests`
-    counts those of this process that may be seen, `active` the anonymous addresses seen of late.
+    `policy` has the limits in force, `own` those of tiers that it does not define. `requests`
+    counts the visible requests of this process, `active` recently seen anonymous addresses.
     """
 
     def __init__(
@@ -95,12 +95,12 @@ class ChatStatus:
         self._clock = clock
         self._started = clock.now()
         self._before = 0
-        """Rows in the store that this process has not written."""
+        """Rows in the store that other processes wrote."""
         self._counted: tuple[UsageWriter, float] | None = None
-        psutil.cpu_percent(interval=None)  # it tells the time since it was asked last
+        psutil.cpu_percent(interval=None)  # it reports the time since the previous call
 
     def routes(self) -> dict[str, Surface]:
-        """What is answered, by path below the prefix."""
+        """Return the handlers by path below the prefix."""
         return {"/api/status": by_method("olla", {"GET": self._status})}
 
     async def _status(self, request: web.BaseRequest, asked: InternalRequest) -> web.StreamResponse:
@@ -138,8 +138,8 @@ class ChatStatus:
         return {"online": bool(views), "models": [msgspec.Raw(row[1]) for row in rows]}
 
     async def _total(self, visible: Visibility) -> int:
-        """Count the requests that may be seen: all of the store where it is open, else those of
-        this process. Those of a part of the fleet are counted by this process only."""
+        """Count the visible requests: all of the store if it is open, else those of this process.
+        For callers who may see a part of the fleet, only those of this process."""
         if not visible.everything:
             return self._requests(visible)
         recorder = self._recorder
@@ -167,7 +167,7 @@ class ChatStatus:
 
 
 def in_words(seconds: int) -> str:
-    """A time in days, hours and minutes, such as `1h 0m`."""
+    """Format a time in days, hours and minutes, such as `1h 0m`."""
     hours, minutes = divmod(seconds // 60, 60)
     days, hours = divmod(hours, 24)
     return f"{days}d {hours}h {minutes}m" if days else f"{hours}h {minutes}m"

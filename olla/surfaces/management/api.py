@@ -1,7 +1,7 @@
-"""The management API: the fleet's models with what is said of them; chat and generate in one shape.
+"""Serve the management API: models with their descriptions, and chat and generate in one form.
 
-Asks the fleet through OpenAI's paths, so that queue, retries, limits and usage are those of every
-request. Making keys is `key_pages`' business.
+It sends requests to the fleet through OpenAI's paths, so that queue, retries, limits and usage are
+those of every request. `keys` manages keys.
 """
 
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ from olla.surfaces.responses import json_response, list_response
 __all__ = ["DEFAULTS", "OWN", "ManagementSurface"]
 
 DEFAULTS: Mapping[str, Any] = {"temperature": 0.7, "max_tokens": 1024}
-"""What holds for requests where neither they nor the configuration say anything."""
+"""Defaults for requests without parameters from the client or the configuration."""
 OWN = SurfaceQuota(
     "management", tier_limits("management", {"standard": 60, "premium": 300}), unix_reset=True
 )
@@ -49,18 +49,18 @@ _LIST_TIMEOUT = 1.0
 """Seconds; see `ListSurface`."""
 _SHOWN_MAX = 300
 _ERROR_MAX = 2000
-"""Characters of an endpoint's own words."""
+"""Characters of an endpoint's own error text."""
 _OBJECTS_MAX = 400_000
-"""Braces in an answer: the objects that reading it may make, and all that stand in a text."""
+"""Braces in a response: they bound the objects that parsing it creates."""
 _CHOICES_MAX = 128
-"""Of a completion, as many as OpenAI's API makes."""
+"""Choices of a completion, as many as OpenAI's API creates."""
 _INT_MAX = 2**53 - 1
 _RESERVED = frozenset({"model", "messages", "prompt", "stream"})
-"""What parameters of the configuration cannot say."""
+"""Parameters that the configuration cannot set."""
 
 
 class ManagementSurface:
-    """Answers `/models`, `/chat`, `/generate` and `/api-keys` below the configured prefix."""
+    """Serves `/models`, `/chat`, `/generate` and `/api-keys` below the configured prefix."""
 
     def __init__(
         self, settings: Management, fleet: Fleet, book: KeyBook, catalogue: ListCache
@@ -73,7 +73,7 @@ class ManagementSurface:
         self._keys = KeyRoutes(book)
 
     def paths(self) -> dict[str, InternalRoute]:
-        """What is answered, and what each path needs."""
+        """Return the routes by path."""
         prefix = self._prefix
 
         def listed(**answers: Any) -> InternalRoute:
@@ -125,7 +125,7 @@ class ManagementSurface:
         snapshot = await self._fleet.refresh("models", _LIST_AGE_MAX, _LIST_TIMEOUT)
         visible = Visibility.of(asked.quota.caller)
         views = [view for view in visible.views(snapshot.endpoints) if _routable(view)]
-        if not views:  # an empty list would say that there are no models
+        if not views:  # an empty list would mean that there are no models
             features = Features(
                 models=(), dialect="openai", profiles=None, allowed=visible.endpoints
             )
@@ -143,7 +143,7 @@ class ManagementSurface:
             "parameters": said.parameters or DEFAULTS,
         }
 
-    # --- what asks the fleet ----------------------------------------------------------------
+    # --- requests to the fleet --------------------------------------------------------------
 
     async def _chat(self, request: web.BaseRequest, asked: InternalRequest) -> web.StreamResponse:
         return await self._ask(request, asked, ChatRequest, "/chat/completions")
@@ -158,7 +158,7 @@ class ManagementSurface:
     ) -> web.StreamResponse:
         wanted, fields = await parsed_with_fields(asked, shape, MESSAGES_MAX)
         answer = asked.forward(_ASKED + path, self._body(wanted, fields))
-        del fields  # the client's body; what is sent has a copy of its own
+        del fields  # refers to the client's body; the forwarded body is a copy
         try:
             status = await answer.status()
             if status != 200:
@@ -175,8 +175,8 @@ class ManagementSurface:
             answer.close()
 
     def _body(self, wanted: Sampling, fields: TopLevel) -> bytes:
-        """The request for the fleet: what was asked, in the client's own bytes, over the model's
-        parameters."""
+        """Build the request for the fleet: the client's own bytes, over the parameters of the
+        model."""
         said = self._said.get(canonical(wanted.model)) or ManagedModel()
         if not said.is_active:
             message = f"the model '{wanted.model}' is not active here; GET {self._prefix}/models "
@@ -189,10 +189,10 @@ class ManagementSurface:
 async def _relayed(
     request: web.BaseRequest, asked: InternalRequest, answer: SubrequestResponse
 ) -> web.StreamResponse:
-    """Pass a stream on as it comes; one that breaks off ends without the terminating chunk.
+    """Relay a stream. A stream that breaks off ends without the terminating chunk.
 
     Raises:
-        Failed: it is not a stream.
+        Failed: the response is not a stream.
     """
     if not answer.streams:
         endpoint = asked.record.endpoint
@@ -209,17 +209,17 @@ async def _relayed(
             return written(False)
         await response.write_eof()
     except ConnectionError:
-        return written(False)  # the client has gone
+        return written(False)  # the client has disconnected
     return response
 
 
 def _endpoint_error(
     asked: InternalRequest, answer: SubrequestResponse, status: int, body: bytes
 ) -> web.Response:
-    """What an endpoint says against the request, in this API's shape."""
+    """Build the response for an endpoint's error against the request, in this API's form."""
     record = asked.record
     message = _said_error(body) or f"endpoint '{record.endpoint}' answered {status}"
-    if status in (401, 403):  # the endpoint refuses olla, not the caller
+    if status in (401, 403):  # the endpoint rejects olla, not the caller
         message = f"endpoint '{record.endpoint}' does not let the router in: {message}"
         failure = Failure(Kind.UPSTREAM_UNAUTHORIZED, message[:_SHOWN_MAX], record.endpoint)
         return error_response(failure, _OPENAI, answer.router_headers())
@@ -232,7 +232,7 @@ def _endpoint_error(
 
 
 def _said_error(body: bytes) -> str | None:
-    """What an endpoint says is wrong; None when it says nothing, or too much."""
+    """Return the error text of an endpoint; None if there is none or too much."""
     try:
         error = msgspec.json.decode(body, type=_ErrorTold).error
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -240,7 +240,7 @@ def _said_error(body: bytes) -> str | None:
     return error_text(error, _ERROR_MAX)
 
 
-# --- answers --------------------------------------------------------------------------------
+# --- responses ------------------------------------------------------------------------------
 
 _NULL = msgspec.Raw(b"null")
 _ASSISTANT, _EMPTY = msgspec.Raw(b'"assistant"'), msgspec.Raw(b'""')
@@ -248,14 +248,14 @@ _T = TypeVar("_T")
 
 
 class _ErrorTold(msgspec.Struct):
-    """An endpoint's error. What is below stays JSON, so that it cannot become millions of
-    objects; so too in the others."""
+    """An endpoint's error. Its parts stay JSON, so that they cannot become millions of objects; the
+    same holds for the other structs."""
 
     error: msgspec.Raw = _NULL
 
 
 class _Choice(msgspec.Struct):
-    """One answer of a completion."""
+    """One choice of a completion."""
 
     message: msgspec.Raw = _NULL
     text: msgspec.Raw = _NULL
@@ -263,14 +263,14 @@ class _Choice(msgspec.Struct):
 
 
 class _Counts(msgspec.Struct):
-    """The tokens of a completion."""
+    """The token counts of a completion."""
 
     prompt_tokens: msgspec.Raw = _NULL
     completion_tokens: msgspec.Raw = _NULL
 
 
 class _Completion(msgspec.Struct):
-    """An endpoint's whole answer."""
+    """An endpoint's whole response."""
 
     id: msgspec.Raw = _NULL
     created: msgspec.Raw = _NULL
@@ -280,10 +280,10 @@ class _Completion(msgspec.Struct):
 
 
 def _completion(asked: InternalRequest, body: bytes) -> _Completion:
-    """An endpoint's whole answer.
+    """Parse an endpoint's whole response.
 
     Raises:
-        Failed: it is none.
+        Failed: it is not a completion.
     """
     found = None
     if body.count(b"{") <= _OBJECTS_MAX and _is_text(body):
@@ -298,7 +298,7 @@ def _completion(asked: InternalRequest, body: bytes) -> _Completion:
 
 
 def _is_text(body: bytes) -> bool:
-    """Whether all of it is UTF-8, which reading it does not look at where it is passed on."""
+    """Whether the bytes are UTF-8. Parsing does not check the parts that are passed on."""
     try:
         body.decode()
     except UnicodeDecodeError:
@@ -327,7 +327,7 @@ def _answer(found: _Completion, asked: InternalRequest, wanted: Sampling) -> dic
 
 
 def _message(choice: _Choice) -> dict[str, Any]:
-    """The message of a choice as it is, but for what the shape needs."""
+    """Return the message of a choice unchanged, except for fields that the form requires."""
     said = _read(choice.message, dict[str, msgspec.Raw]) or {}
     role, content = said.get("role", _NULL), said.get("content", _NULL)
     if _read(role, str) is None:
@@ -353,7 +353,7 @@ def _whole(told: msgspec.Raw) -> int | None:
 
 
 def _read(told: msgspec.Raw, shape: type[_T]) -> _T | None:
-    """JSON as a shape; None when it has another one."""
+    """Parse JSON as a type; None if it does not fit."""
     try:
         return msgspec.json.decode(told, type=shape)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -368,7 +368,7 @@ def _routable(view: EndpointView) -> bool:
 
 
 def _described(one: Merged) -> str:
-    """What the fleet knows of a model, in words."""
+    """Describe what the fleet knows about a model."""
     known = Details.of(one.model)
     embeds = known.capabilities is not None and "embedding" in known.capabilities
     kind = "embedding model" if embeds else "model"

@@ -1,6 +1,6 @@
-"""Lists, makes and revokes keys, as JSON.
+"""List, create and revoke keys, as JSON.
 
-The caller's right is checked before; what a key is, `key_book` knows.
+Rights are checked before; `key_book` manages the keys.
 """
 
 from aiohttp import web
@@ -18,17 +18,17 @@ _DAY = 86400.0
 
 
 class KeyRoutes:
-    """Answers requests about the keys in the store."""
+    """Serves requests about the keys in the store."""
 
     def __init__(self, book: KeyBook) -> None:
         self._book = book
 
     async def list(self, request: web.BaseRequest, asked: InternalRequest) -> web.Response:
-        """All keys."""
+        """Return all keys."""
         return json_response({"keys": [shown_key(key) for key in await self._book.keys()]})
 
     async def create(self, request: web.BaseRequest, asked: InternalRequest) -> web.Response:
-        """A new key: the only answer that ever has the key itself."""
+        """Create a key: the only response that contains the key itself."""
         wanted = await parsed(asked, KeyRequest, KEYS_MAX)
         days = wanted.expires_in_days
         maker = asked.quota.caller.key
@@ -45,5 +45,5 @@ class KeyRoutes:
         return json_response({"key": secret, **shown_key(made)}, status=201)
 
     async def revoke(self, request: web.BaseRequest, asked: InternalRequest) -> web.Response:
-        """The key of the path's last part, which is no longer valid."""
+        """Revoke the key that the path's last part names."""
         return json_response(shown_revoked(await self._book.revoke(id_in(request.raw_path))))

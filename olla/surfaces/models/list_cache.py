@@ -1,8 +1,7 @@
-"""The merged lists of models, kept until what they are made of changes.
+"""Cache the merged lists of models until their sources change.
 
-Merging and encoding ten thousand models takes tenths of a second, and clients ask for lists over
-and over. So what was made is kept, as bytes for each model, and made in slices when it has to be
-made anew.
+Merging and encoding ten thousand models takes tenths of a second, and clients request lists
+repeatedly. The result is cached as bytes per model, and rebuilt in slices when needed.
 """
 
 from collections import OrderedDict
@@ -20,47 +19,47 @@ __all__ = ["ListCache", "Row", "Shape"]
 
 T = TypeVar("T")
 _MERGED_MAX = 8
-"""Sets of endpoints whose merged models are kept."""
+"""Sets of endpoints whose merged models are cached."""
 _BYTES_MAX = 32 * 1024 * 1024
-"""Of all lists that are kept; the one that was made last is kept in any case."""
+"""Bytes of all cached lists. The most recent one is kept in any case."""
 _ROW_BYTES = 120
-"""What a row takes in memory besides its JSON, about."""
+"""Approximate memory of a row besides its JSON."""
 
 Row = tuple[Merged, bytes]
-"""A model, and how a list shows it, as JSON."""
+"""A model, and its list entry as JSON."""
 
 
 class Shape(msgspec.Struct, frozen=True):
-    """How a list shows a model: as `make` makes it, which takes the endpoints by name as well.
-    `memory` says that it depends on what is in memory."""
+    """A form of list entries: `make` builds one; it also receives the endpoints by name. `memory`:
+    entries depend on which models are loaded."""
 
     make: Callable[[Merged, Mapping[str, EndpointView]], Any]
     memory: bool = False
 
     def row(self, one: Merged, views: Mapping[str, EndpointView]) -> Row:
-        """A model's row."""
+        """Return a model's row."""
         made = self.make(one, views)
         return one, made if isinstance(made, bytes) else msgspec.json.encode(made)
 
 
 class ListCache:
-    """Makes and keeps merged lists. One for each router."""
+    """Builds and caches merged lists. One per router."""
 
     def __init__(self) -> None:
         self._slices = Slices()
-        # Beside each value are the objects by whose identity it was kept: as long as they are
-        # held, no other object can have their place in memory.
+        # Each value is stored with the objects whose identity is its key. While they are
+        # referenced, no other object can have their address.
         self._merged: OrderedDict[Hashable, tuple[object, tuple[Merged, ...]]] = OrderedDict()
         self._rows: OrderedDict[Hashable, tuple[object, tuple[Row, ...], int]] = OrderedDict()
         self._bytes = 0
         self._begun = 0
-        """How many pieces of shared work were begun."""
+        """The number of shared computations that were started."""
         self._last: tuple[Hashable, int, Any] | None = None
-        """What was asked for last, which number it had, and what came of it."""
+        """The latest computation by key: its number and its result."""
 
     async def shared(self, key: Hashable, make: Callable[[], Generator[None, None, T]]) -> T:
-        """What long work returns. Callers that ask for the same (`key`) while others wait share
-        one result, which was begun after they asked: a hundred at once cost two."""
+        """Return the result of a long computation. Callers with the same `key` share a result that
+        was started after their calls: a hundred concurrent calls cost two computations."""
         return await self._slices.run(self._sharing(key, self._begun, make))
 
     def _sharing(
@@ -78,11 +77,11 @@ class ListCache:
     async def rows(
         self, views: Sequence[EndpointView], shape: Shape, visible: Visibility
     ) -> Sequence[Row]:
-        """The models of these endpoints in a shape, as far as they may be seen, newest first."""
+        """Return the visible models of endpoints in a form, newest first."""
         return await self._slices.run(self._seeing(views, shape, visible))
 
     def _merging(self, views: Sequence[EndpointView]) -> Generator[None, None, tuple[Merged, ...]]:
-        """The models of these endpoints, newest first."""
+        """Return the models of endpoints, newest first."""
         key, held = _models_of(views)
         kept = self._merged.get(key)
         if kept is not None:
@@ -112,7 +111,7 @@ class ListCache:
     def making(
         self, views: Sequence[EndpointView], shape: Shape
     ) -> Generator[None, None, tuple[Row, ...]]:
-        """All models of these endpoints in a shape, newest first: part of work for `shared`."""
+        """Return all models of endpoints in a form, newest first; for `shared`."""
         models, held = _models_of(views)
         memory = [view.resident for view in views] if shape.memory else []
         key = (shape, models, tuple(map(id, memory)))
@@ -142,8 +141,8 @@ class ListCache:
 
 
 def _models_of(views: Sequence[EndpointView]) -> tuple[Hashable, object]:
-    """What tells apart the models of one set of endpoints from another's, and the objects whose
-    identity is part of it."""
+    """Return a key that identifies the models of a set of endpoints, and the objects whose identity
+    is part of it."""
     key = tuple(
         [
             (view.name, view.spec.type, view.profile and view.profile.name, id(view.models))

@@ -1,7 +1,7 @@
-"""The answers that are the fleet's and no single endpoint's: lists, versions, the heartbeat.
+"""Answer for the whole fleet instead of one endpoint: lists, versions, the heartbeat.
 
-Asks for fresh knowledge, merges it (`merge`) and answers in the dialect that was spoken. An empty
-list would say that there are no models; when nobody can tell, the answer is a failure instead.
+It refreshes the fleet's lists, merges them (`merge`) and answers in the client's dialect. An empty
+list would mean that there are no models, so if no endpoint could report, the response is an error.
 """
 
 from collections.abc import Callable
@@ -45,7 +45,7 @@ def _tag(one: merge.Merged, _: Any) -> bytes:
 _TAGS = Shape(_tag)
 
 _RETRY_AFTER = 1.0
-"""Seconds; an endpoint's version is asked for soon after it came up."""
+"""Seconds. An endpoint's version is probed soon after it has come up."""
 
 
 API_VERSION = "0.24.0"
@@ -53,19 +53,19 @@ API_VERSION = "0.24.0"
 
 
 class Refresh(Protocol):
-    """Asks the endpoints again where it is time to."""
+    """Refreshes what is known about the endpoints."""
 
     async def __call__(self, what: str, max_age: float, timeout: float) -> Snapshot:
-        """The fleet, with lists no older than `max_age` seconds where that takes no longer than
-        `timeout` seconds. `what` is `models` or `resident`. Does not raise."""
+        """Return the fleet with lists no older than `max_age` seconds, unless the refresh takes
+        longer than `timeout` seconds. `what` is `models` or `resident`. Does not raise."""
         ...
 
 
 class ListSurface:
     """Answers lists, single models, versions and heartbeats.
 
-    `max_age` is how old (seconds) knowledge may be, `timeout` how long asking again may take: a
-    node that loads a model may answer late, and the others' lists should not wait for it.
+    `max_age` is the maximum age of lists in seconds, `timeout` the time limit of a refresh: a node
+    that loads a model may answer late, and must not delay the lists of the others.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class ListSurface:
         self._timeout = timeout
 
     def operations(self) -> dict[Operation, OperationSurface]:
-        """The operations that are answered here, whatever the path."""
+        """Return the operations that are answered here on every path."""
         return {
             Operation.LIST: self._list,
             Operation.MODEL: self._model,
@@ -96,7 +96,7 @@ class ListSurface:
         }
 
     def routes(self) -> dict[str, OwnSurface]:
-        """The paths that are answered here and belong to no dialect."""
+        """Return the paths that are answered here and belong to no dialect."""
         return {"/olla/models": by_method("olla", {"GET": self._unified})}
 
     async def _list(self, request: web.BaseRequest, target: Target, caller: Caller) -> web.Response:
@@ -203,7 +203,7 @@ class ListSurface:
     def _refusal(
         self, scope: "_ListScope", snapshot: Snapshot, model: str | None = None
     ) -> Failure | None:
-        """Why routing could send this nowhere; None when some endpoint could answer it."""
+        """Return why the request cannot be routed; None if an endpoint could answer it."""
         features = Features(
             models=() if model is None else (canonical(model),),
             dialect=scope.dialect.name,
@@ -215,15 +215,15 @@ class ListSurface:
         views = snapshot.endpoints
         if features.models:
             views = snapshot.having(features.models[0])
-        # An open breaker or a full slot says nothing of who knows an answer.
+        # An open breaker or a busy slot does not matter for lists.
         if any(exclusion(features, each) is None for each in views):
             return None
         return refusal(features, snapshot, model or "", self._clock.now()).failure
 
 
 class _ListScope:
-    """Which endpoints a path is about: those of `profiles`, or all that speak `dialect`, as far as
-    the caller may see them."""
+    """The endpoints that a path is about: those of `profiles`, or all that speak `dialect`, as far
+    as the caller may see them."""
 
     def __init__(self, dialect: Dialect, profiles: frozenset[str] | None, caller: Caller) -> None:
         self.dialect = dialect
@@ -232,7 +232,7 @@ class _ListScope:
         self.visible = Visibility.of(caller)
 
     def routable(self, snapshot: Snapshot) -> list[EndpointView]:
-        """Those of them that can be routed to."""
+        """Return the routable ones."""
         return [
             view
             for view in self.visible.views(snapshot.endpoints)

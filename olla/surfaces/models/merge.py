@@ -1,7 +1,7 @@
-"""The fleet's models as one list, and how each wire format shows one of them.
+"""Merge the fleet's models into one list, and show them in each wire format.
 
-Plain functions of what is known of the endpoints; which endpoints count, and HTTP, are `lists`'
-business, what is kept from one request to the next is `catalogue`'s.
+Plain functions of what is known about the endpoints. `lists` chooses the endpoints and speaks HTTP;
+`list_cache` caches the results.
 """
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
@@ -33,10 +33,9 @@ __all__ = [
 class Merged(msgspec.Struct, frozen=True, gc=False):
     """One model of the fleet.
 
-    `name` is canonical, `shown` the same as Ollama shows it, and `model` the newest entry under
-    that name. `owner` is whose a list in OpenAI's format says it is; `holders` are the names of all
-    endpoints that have it, in configuration order; `from_ollama` says that the entry is one of
-    Ollama's.
+    `name` is canonical, `shown` the name in Ollama's form, and `model` the newest entry under that
+    name. `owner` is the owner in lists of OpenAI's format. `holders` are the names of all endpoints
+    with the model, in configuration order. `from_ollama`: the entry comes from Ollama.
     """
 
     name: str
@@ -48,8 +47,7 @@ class Merged(msgspec.Struct, frozen=True, gc=False):
 
 
 class Details(msgspec.Struct, frozen=True):
-    """What a list entry says of a model, as far as olla shows it by itself; None where it says
-    nothing."""
+    """Details of a list entry that olla shows itself; None if unknown."""
 
     family: str | None = None
     parameter_size: str | None = None
@@ -60,7 +58,7 @@ class Details(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, model: Model) -> "Details":
-        """What the entry of a model says."""
+        """Return the details of a model's entry."""
         entry = _fields(model.entry)
         told = entry.get("details")
         details = told if isinstance(told, dict) else {}
@@ -71,16 +69,16 @@ class Details(msgspec.Struct, frozen=True):
             _text(details.get("quantization_level")),
             _text(details.get("format")),
             capabilities if isinstance(capabilities, list) else None,
-            # Ollama's word, then what vLLM and its kin say in their OpenAI lists.
+            # Ollama's field, then that of vLLM and similar servers in OpenAI lists.
             _count(details.get("context_length")) or _count(entry.get("max_model_len")),
         )
 
 
 def merging(views: Iterable[EndpointView]) -> Generator[None, None, tuple[Merged, ...]]:
-    """Every model these endpoints have, once, newest first. Yields after each, see `Slices`.
+    """Merge the models of endpoints, newest first. Yields after each model, see `Slices`.
 
-    Under one name the newest entry counts, an Ollama's before any other (some servers say
-    "created now" whenever they are asked); among equals the first endpoint's.
+    Of several entries under one name the newest counts, but Ollama's before any other (some servers
+    report "created now" in each response), and among equals the first endpoint's.
     """
     best: dict[str, tuple[tuple[bool, float], Model, EndpointView]] = {}
     holders: dict[str, tuple[str, ...]] = {}
@@ -105,7 +103,7 @@ def merging(views: Iterable[EndpointView]) -> Generator[None, None, tuple[Merged
 
 
 def merged(views: Iterable[EndpointView], name: str | None = None) -> Sequence[Merged]:
-    """The same at once: for a model, by its canonical name, or for few."""
+    """Merge at once: for one model, by its canonical name, or for few."""
     if name is not None:
         views = [
             msgspec.structs.replace(view, models={name: view.models[name]})
@@ -122,8 +120,9 @@ def merged(views: Iterable[EndpointView], name: str | None = None) -> Sequence[M
 
 
 def ollama_entry(one: Merged) -> bytes:
-    """The model as `/api/tags` shows it: its endpoint's own entry, or one of the same shape for a
-    model of another kind of server. Clients cut digests, so one is made of the name."""
+    """Return the model's entry in `/api/tags`: its endpoint's own entry, or one of the same form
+    for a model of another kind of server. Its digest is a hash of the name, because clients slice
+    digests."""
     name = one.model.name
     if one.from_ollama:
         return one.model.entry or msgspec.json.encode({"name": name, "model": name})
@@ -149,13 +148,13 @@ def ollama_entry(one: Merged) -> bytes:
 
 
 def running(views: Iterable[EndpointView]) -> list[tuple[ResidentModel, bytes]]:
-    """What `/api/ps` shows: one entry per endpoint and instance, longest-lived first.
+    """Return the entries of `/api/ps`: one per endpoint and loaded model, the latest expiry first.
 
-    Each is its endpoint's own, with the endpoint's name added.
+    Each is the endpoint's own entry with the endpoint's name added.
     """
     found: list[tuple[ResidentModel, bytes]] = []
     for view in views:
-        # A snapshot lists an instance under every name of its model file.
+        # A snapshot lists a loaded model under every name of its file.
         once = {resident_model.name: resident_model for resident_model in view.resident.values()}
         for resident_model in once.values():
             entry = _fields(resident_model.entry) or {
@@ -168,10 +167,10 @@ def running(views: Iterable[EndpointView]) -> list[tuple[ResidentModel, bytes]]:
 
 
 def openai_model(one: Merged) -> dict[str, Any]:
-    """The model as `/v1/models` shows it.
+    """Return the model's entry in `/v1/models`.
 
-    Ollama's are put together as Ollama does (owned by the name's namespace); others are their
-    endpoint's own entries, with what the format needs and they lack.
+    Entries of Ollama's models are built as Ollama does (owned by the name's namespace). Others are
+    their endpoint's own entries, completed with required fields.
     """
     base: dict[str, Any] = {
         "id": one.model.name,
@@ -183,7 +182,7 @@ def openai_model(one: Merged) -> dict[str, Any]:
 
 
 def anthropic_model(one: Merged) -> dict[str, Any]:
-    """The model as Anthropic's model list shows it."""
+    """Return the model's entry in Anthropic's model list."""
     return {
         "type": "model",
         "id": one.model.name,
@@ -193,8 +192,8 @@ def anthropic_model(one: Merged) -> dict[str, Any]:
 
 
 def unified_model(one: Merged, views: Mapping[str, EndpointView]) -> dict[str, Any]:
-    """The model for `/olla/models`: OpenAI's shape, and under `olla` what the fleet knows. `views`
-    are the endpoints by name."""
+    """Return the model's entry in `/olla/models`: OpenAI's form, with the fleet's knowledge under
+    `olla`. `views` are the endpoints by name."""
     return {
         "id": one.model.name,
         "object": "model",
@@ -214,7 +213,7 @@ def unified_model(one: Merged, views: Mapping[str, EndpointView]) -> dict[str, A
 
 
 def known_of(one: Merged) -> dict[str, Any]:
-    """What the fleet knows of a model wherever it is."""
+    """Return what the fleet knows about a model on all endpoints."""
     details = Details.of(one.model)
     return {
         "family": details.family,
@@ -229,10 +228,10 @@ def known_of(one: Merged) -> dict[str, Any]:
 
 
 def lowest_version(versions: Iterable[str]) -> str | None:
-    """The oldest of these versions: clients switch features on by it, and any may serve them.
+    """Return the oldest version: clients enable features by it, and any endpoint may serve them.
 
-    A build from source calls itself 0.0.0, which says nothing of its age, so it counts only when
-    there is no other. None when there are none.
+    Builds from source call themselves 0.0.0, which says nothing about their age. They count only if
+    there is no other version. None without versions.
     """
     known = sorted(versions, key=_version_key)
     dated = [version for version in known if _version_key(version)[0] != (0, 0, 0)]
@@ -245,7 +244,7 @@ def _namespace(name: str) -> str:
 
 
 def _fields(entry: bytes) -> dict[str, Any]:
-    """The fields of a list entry, which `reading` has trimmed."""
+    """Return the fields of a list entry, which `list_parsing` has trimmed."""
     return msgspec.json.decode(entry, type=dict[str, Any]) if entry else {}
 
 

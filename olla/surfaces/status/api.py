@@ -1,7 +1,6 @@
-"""How olla itself is: health, readiness, status, statistics, process, metrics, version.
+"""Serve the state of the router: health, readiness, status, statistics, process, metrics, version.
 
-For programs that watch it and people who ask. What endpoints and models look like is
-`fleet_report`'s, what is counted `telemetry`'s.
+`fleet_report` describes endpoints and models; telemetry counts.
 """
 
 import asyncio
@@ -37,16 +36,16 @@ __all__ = ["StatusSurface"]
 
 _MAX_AGE = 1.0
 _REFRESH_TIMEOUT = 0.5
-"""Seconds: who asks wants to see what is in memory now, but not to wait for a slow node."""
+"""Seconds. Status shows loaded models that are this fresh, without waiting for a slow node."""
 _RETRY_AFTER = {"Retry-After": "1"}
 
 
 class StatusSurface:
-    """Answers olla's own paths under `/internal`, `/metrics` and `/version`.
+    """Serves `/internal`, `/metrics` and `/version`.
 
-    `draining` says whether olla is about to stop; `open_connections` counts clients'
-    connections, `loop_lag` is the event loop's lag in seconds; `refresh` makes what is known of the
-    endpoints' memory fresh. Endpoints and models that the caller may not see are left out.
+    `draining` returns whether olla is about to stop, `open_connections` the number of client
+    connections, `loop_lag` the event loop's lag in seconds. `refresh` updates the loaded models.
+    Endpoints and models that the caller may not see are omitted.
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class StatusSurface:
         catalogue: ListCache | None = None,
     ) -> None:
         self._catalogue = catalogue or ListCache()
-        # Apart from the catalogue's: what watches the router does not wait for long lists.
+        # Separate from those of the lists: monitoring must not wait for long lists.
         self._slices = Slices()
         self._fleet = FleetReport(snapshot, twins, traffic, clock, self._catalogue)
         self._metrics = metrics
@@ -82,12 +81,12 @@ class StatusSurface:
         self._started_wall = clock.wall()
 
     def describe(self, settings: str, policy: str) -> None:
-        """Say where the settings in force came from, and how endpoints are chosen."""
+        """Set the source of the settings in force, and the routing policy."""
         self._settings = settings
         self._policy = policy
 
     def routes(self) -> dict[str, Answer]:
-        """What is answered, by exact path."""
+        """Return the handlers by exact path."""
         answers: dict[str, Answer] = {
             "/internal/health": self._health,
             "/internal/ready": self._ready,
@@ -255,7 +254,7 @@ def _overall(counts: dict[str, int], draining: bool) -> str:
 
 
 def _resident_bytes() -> int | None:
-    """Memory in use, where the system tells it under /proc."""
+    """Return the used memory, if the system reports it under /proc."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except (OSError, ValueError, IndexError):

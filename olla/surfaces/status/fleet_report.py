@@ -1,7 +1,7 @@
-"""What is known of the endpoints and models, as the status pages say it to a caller.
+"""Describe endpoints and models for the status pages, as far as a caller may see them.
 
-Plain functions of a snapshot and of what the caller may see; HTTP is `status`' business. What
-grows with the number of models is a generator that yields after each, see `Slices`.
+Plain functions of a snapshot and the caller's visibility; `api` speaks HTTP. Functions whose cost
+grows with the number of models are generators that yield after each, see `Slices`.
 """
 
 from collections.abc import Callable, Collection, Generator, Iterable
@@ -33,7 +33,7 @@ _WORDS = {
     Health.CONFIG_ERROR: "refuses olla: check the endpoint's credentials and address",
     Health.RATE_LIMITED: "asked for a pause",
 }
-"""For the states in which an endpoint gets no requests."""
+"""The states in which an endpoint gets no requests, in words."""
 
 
 def _known(one: merge.Merged, _: Any) -> dict[str, Any]:
@@ -44,7 +44,7 @@ _KNOWN = Shape(_known)
 
 
 class FleetReport:
-    """Tells of endpoints and models as of now."""
+    """Describes the current endpoints and models."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class FleetReport:
         self._clock = clock
 
     def totals(self) -> dict[str, int]:
-        """The same as `counts` for all there is, at once."""
+        """Return `counts` of the whole fleet at once."""
         routable = [view for view in self._snapshot().endpoints if _routable(view)]
         models: set[str] = set().union(*[view.models.keys() for view in routable])
         endpoints = len(self._snapshot().endpoints)
@@ -72,8 +72,7 @@ class FleetReport:
         }
 
     def counts(self, visible: Visibility) -> Generator[None, None, dict[str, int]]:
-        """How many endpoints there are, how many may take requests, and how many models those
-        have."""
+        """Count the endpoints, those that accept requests, and the models on the latter."""
         views = visible.views(self._snapshot().endpoints)
         routable = [view for view in views if _routable(view)]
         names: set[str] = set().union(*[view.models.keys() for view in routable])
@@ -81,7 +80,7 @@ class FleetReport:
         return {"endpoints": len(views), "endpoints_routable": len(routable), "models": models}
 
     def endpoints(self, visible: Visibility) -> Generator[None, None, list[dict[str, Any]]]:
-        """Every endpoint, in configuration order."""
+        """Describe every endpoint, in configuration order."""
         found: list[dict[str, Any]] = []
         for view in visible.views(self._snapshot().endpoints):
             yield
@@ -90,8 +89,7 @@ class FleetReport:
         return found
 
     def models(self, visible: Visibility) -> Generator[None, None, list[bytes]]:
-        """Every model any endpoint has, as JSON, whether it can be routed to or not, newest
-        first."""
+        """Return every model on any endpoint, routable or not, as JSON, newest first."""
         if not visible.lists:
             return []
         views = visible.views(self._snapshot().endpoints)
@@ -107,7 +105,7 @@ class FleetReport:
         return found
 
     def in_flight(self, visible: Visibility) -> int:
-        """Count the inference requests in flight that may be seen."""
+        """Count the visible inference requests in flight."""
         if visible.everything:
             return self._twins.total()
         views = visible.views(self._snapshot().endpoints)
@@ -170,12 +168,12 @@ class FleetReport:
         }
 
     def _stuck(self, view: EndpointView) -> list[str]:
-        """Models on which nothing moves although the endpoint says that it is well."""
+        """Models that make no progress although the endpoint is healthy."""
         twin = self._twins.by_name.get(view.name)
         return _names(view, twin.stuck if twin is not None else ())
 
     def _refused(self, view: EndpointView) -> list[str]:
-        """Models that the endpoint is not asked for now, because it has refused them lately."""
+        """Models for which the endpoint gets no requests now, because it recently rejected some."""
         twin, now = self._twins.by_name.get(view.name), self._clock.now()
         instances = twin.refusing if twin is not None else ()
         return _names(view, [instance for instance in instances if now < instance.refused_until])
@@ -187,7 +185,7 @@ class FleetReport:
 
 
 def latency(window: Window) -> dict[str, float | None]:
-    """Mean, median and 95th percentile of the last measurements, in seconds."""
+    """Return mean, median and 95th percentile of the last measurements, in seconds."""
     median, high = window.quantiles((0.5, 0.95))
     return {"mean": _rounded(window.mean()), "p50": _rounded(median), "p95": _rounded(high)}
 
@@ -197,14 +195,14 @@ def _routable(view: EndpointView) -> bool:
 
 
 def _names(view: EndpointView, instances: Iterable[ModelInstance]) -> list[str]:
-    """The models of some lines, as the endpoint calls them."""
+    """Return the names of model instances in the endpoint's spelling."""
     return sorted(
         view.models[instance.model].name for instance in instances if instance.model in view.models
     )
 
 
 def _reason(view: EndpointView, stuck: list[str], refused: list[str]) -> str | None:
-    """Why an endpoint gets no requests, or only some, in words; None when all is well."""
+    """Explain why an endpoint gets no requests, or fewer; None if it is healthy."""
     if not view.routable:
         words = _WORDS.get(view.health, view.health.value)
         return f"{words} ({view.last_error})" if view.last_error else words
@@ -226,7 +224,7 @@ def _reason(view: EndpointView, stuck: list[str], refused: list[str]) -> str | N
 
 
 def _seen(names: Collection[str], visible: Visibility) -> Generator[None, None, int]:
-    """How many of these models (canonical names) may be seen."""
+    """Count the visible models among these canonical names."""
     if visible.all_models or not visible.lists:
         return len(names) if visible.lists else 0
     count = 0
