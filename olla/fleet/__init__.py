@@ -1,5 +1,4 @@
-"""On what knowledge olla decides: endpoints, their models and health, and what is in flight.
+"""Hold what olla knows: endpoints, their models and health, and requests in flight.
 
-Pure: nothing here asks a node anything (`olla.probing` does) or decides where a request goes
-(`olla.routing` does).
+Pure: `olla.probing` queries nodes, and `olla.routing` decides where requests go.
 """

@@ -1,14 +1,15 @@
-"""What traffic says of an endpoint: a circuit breaker over the outcomes of attempts.
+"""A circuit breaker over the outcomes of requests to an endpoint.
 
-Closed lets requests through. Failures in a row open it, and so does a share of failures among the
-latest outcomes, which catches an endpoint that fails every other request. Open keeps requests away
-for a time that doubles with each opening; then one trial at a time goes through (half-open), and
-its outcome decides. Whoever comes back starts slowly: two requests at a time, and twice as many
-after each success, until the bound is gone, so that a node that has just started is not overrun.
+A closed breaker lets requests through. Consecutive failures open it, and so does a share of
+failures among the latest outcomes, which detects an endpoint that fails every other request. An
+open breaker keeps requests away for a time that doubles with each opening. Then it is half-open:
+one trial at a time goes through, and its outcome decides. A recovered endpoint starts slowly: two
+requests at a time, twice as many after each success, until the bound is lifted, so that a node that
+has just started is not overrun.
 
-Pure. Whoever feeds it leaves out what says nothing of the endpoint: clients that hang up. That
-there is one trial at a time is routing's doing, which knows what is in flight; a trial whose
-client hangs up is therefore simply followed by the next one.
+Pure. The caller omits outcomes that say nothing about the endpoint, such as clients that
+disconnect. Routing, which knows what is in flight, ensures that there is one trial at a time. A
+trial whose client disconnects is followed by the next.
 """
 
 import enum
@@ -29,24 +30,24 @@ __all__ = [
 ]
 
 FAILURES_TO_OPEN = 5
-"""Failures in a row."""
+"""Consecutive failures."""
 WINDOW = 20
-"""So many outcomes are remembered for the share of failures."""
+"""Outcomes that are remembered for the share of failures."""
 WINDOW_MIN = 10
-"""Below so many outcomes a share says nothing."""
+"""Minimum outcomes for a share."""
 SHARE_TO_OPEN = 0.5
 OPEN_SECONDS_FIRST = 1.0
 OPEN_SECONDS_MAX = 30.0
 _RAMP_FIRST = 2
 _RAMP_MAX = 32
-"""Requests at a time that an endpoint which comes back may take at first, and the bound from
-which on there is none."""
+"""Concurrent requests that a recovered endpoint gets at first, and the bound at which the limit is
+lifted."""
 _JITTER = 0.1
 _WINDOW_BITS = (1 << WINDOW) - 1
 
 
 class BreakerState(enum.Enum):
-    """Whether recent requests to an endpoint went well."""
+    """Whether recent requests to an endpoint succeeded."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -58,13 +59,13 @@ _CLOSED: Final = BreakerState.CLOSED
 
 
 class BreakerEvent(enum.Enum):
-    """What happened."""
+    """An event that may change the state."""
 
     SUCCESS = "success"
     FAILURE = "failure"
-    """One that can still be borne."""
+    """A failure below the thresholds."""
     TRIP = "trip"
-    """A failure too many, in a row or as a share."""
+    """A failure that reaches a threshold: consecutive, or as a share."""
     TIME_UP = "time_up"
     """The time of an open breaker is over."""
 
@@ -78,7 +79,7 @@ TRANSITIONS: Mapping[BreakerState, Mapping[BreakerEvent, BreakerState]] = {
         _E.TRIP: _S.OPEN,
         _E.TIME_UP: _S.CLOSED,
     },
-    # What ends while it is open began before, and is old news either way.
+    # Requests that end while it is open began before, and say nothing new.
     _S.OPEN: {
         _E.SUCCESS: _S.OPEN,
         _E.FAILURE: _S.OPEN,
@@ -98,10 +99,10 @@ TRANSITIONS: Mapping[BreakerState, Mapping[BreakerEvent, BreakerState]] = {
 class Breaker(msgspec.Struct, frozen=True):
     """An endpoint's breaker.
 
-    `failures` in a row; `openings` without a success of a trial between them; `until`: when an
-    open one becomes half-open, in monotonic seconds; `window`: the latest outcomes while closed,
-    one bit each, set for a failure, the newest lowest, and `seen` of them count; `ramp`: how many
-    requests at a time one that comes back may take, 0 for any number.
+    `failures`: consecutive ones; `openings`: without a successful trial in between; `until`: when
+    an open breaker becomes half-open (monotonic seconds); `window`: the latest outcomes while
+    closed, one bit each, set for a failure, the newest lowest, of which `seen` count; `ramp`:
+    concurrent requests that a recovered endpoint may get, 0 for any number.
     """
 
     state: BreakerState = _CLOSED
@@ -115,13 +116,13 @@ class Breaker(msgspec.Struct, frozen=True):
 
 _BACK = Breaker(ramp=_RAMP_FIRST)
 _SPOTLESS = Breaker(seen=WINDOW)
-"""Closed, and nothing but successes as far back as is remembered."""
+"""Closed, with only successes in memory."""
 
 
 def succeed(breaker: Breaker) -> Breaker:
-    """After an attempt that went well."""
+    """Return the state after a successful attempt."""
     if breaker.state is _CLOSED:
-        if breaker == _SPOTLESS:  # nearly always, and this is done for each request
+        if breaker == _SPOTLESS:  # nearly always; this runs for each request
             return breaker
         window, seen = _remembered(breaker, failed=False)
         ramp = breaker.ramp * 2 if breaker.ramp * 2 < _RAMP_MAX else 0
@@ -131,17 +132,17 @@ def succeed(breaker: Breaker) -> Breaker:
 
 
 def come_back(breaker: Breaker) -> Breaker:
-    """After probes have found an endpoint fit for requests again."""
+    """Return the state after probes have found a failed endpoint healthy again."""
     if breaker.state is not _CLOSED:
-        return breaker  # traffic decides
+        return breaker  # requests decide
     return _BACK
 
 
 def fail(breaker: Breaker, now: float, draw: float) -> Breaker:
-    """After an attempt that failed through the endpoint's fault.
+    """Return the state after an attempt that failed through the endpoint's fault.
 
-    `draw` in [0, 1) is the chance that the jitter of ten per cent each way is made of: several
-    routers should not send their trials at one moment.
+    `draw` in [0, 1) is the random number for the jitter of ±10 %, which keeps several routers from
+    sending their trials at the same moment.
     """
     if breaker.state is BreakerState.OPEN:
         return breaker
@@ -158,7 +159,7 @@ def fail(breaker: Breaker, now: float, draw: float) -> Breaker:
 
 
 def tick(breaker: Breaker, now: float) -> Breaker:
-    """After time has passed."""
+    """Return the state at a later time."""
     if breaker.state is not BreakerState.OPEN or now < breaker.until:
         return breaker
     state = TRANSITIONS[breaker.state][BreakerEvent.TIME_UP]

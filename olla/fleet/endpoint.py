@@ -1,6 +1,6 @@
-"""One configured backend server: what the operator said of it.
+"""One configured backend server, as the operator described it.
 
-What is *known* of it at a moment (health, models) is an `EndpointView` in `snapshot`.
+`snapshot.EndpointView` holds what is known about it at a moment (health, models).
 """
 
 import msgspec
@@ -9,9 +9,9 @@ __all__ = ["EndpointSpec", "ModelFilter"]
 
 
 class ModelFilter(msgspec.Struct, frozen=True):
-    """Which of an endpoint's models olla may use: globs over model names.
+    """The models of an endpoint that olla may use: globs over model names.
 
-    `exclude` wins over `include`; an empty `include` means all.
+    `exclude` takes precedence over `include`; an empty `include` means all.
     """
 
     include: tuple[str, ...] = ()
@@ -19,18 +19,16 @@ class ModelFilter(msgspec.Struct, frozen=True):
 
 
 class EndpointSpec(msgspec.Struct, frozen=True):
-    """What the configuration says of an endpoint. Unique by `name`.
+    """The configuration of an endpoint. Unique by `name`.
 
-    `host`, `port`, `tls` and `base_path` (no trailing slash, may be empty) come from its URL;
-    `authority` is what its `Host` header says; `type` is a profile's name or `auto`; a higher
-    `priority` is preferred; `headers` are added to every request sent to it, credentials
-    included; `forward_authorization` passes the client's own `Authorization` on.
-    `check_interval` and `check_timeout` are in seconds; `num_parallel` is how many requests it
-    works on at a time per loaded model, None when the operator did not say; `vram` its bytes of
-    memory for models, `max_loaded_models` how many may be loaded at a time and `load_bandwidth`
-    at how many bytes per second from disk, None where that is to be learned. `alive_path` and
-    `list_path` replace the profile's where given. `translates` says that requests in other
-    dialects may be translated for it.
+    `host`, `port`, `tls` and `base_path` (without trailing slash, may be empty) come from its URL;
+    `authority` is sent in `Host`. `type` is a profile's name or `auto`. A higher `priority` is
+    preferred. `headers` are added to every request, credentials included. `forward_authorization`
+    passes the client's own `Authorization` on. `check_interval` and `check_timeout` are in seconds.
+    `num_parallel` is the number of concurrent requests per loaded model, `vram` the bytes of memory
+    for models, `max_loaded_models` the number of loaded models, and `load_bandwidth` bytes per
+    second from disk; all four are learned if None. `alive_path` and `list_path` replace the
+    profile's. With `translates`, requests in other dialects are translated for it.
     """
 
     name: str
@@ -56,5 +54,5 @@ class EndpointSpec(msgspec.Struct, frozen=True):
 
     @property
     def url(self) -> str:
-        """Its address as a person would write it (no credentials)."""
+        """Its address in readable form, without credentials."""
         return f"{'https' if self.tls else 'http'}://{self.authority}{self.base_path}"

@@ -1,9 +1,9 @@
-"""Learned rates: how fast an endpoint loads, reads a prompt and writes; what requests look like.
+"""Learn rates: how fast an endpoint loads, reads prompts and generates, and what requests are like.
 
-Every estimate is a ratio of sums that are forgotten slowly, shrunk toward a prior: a model on an
-endpoint toward what the endpoint does with other models, an endpoint toward the fleet, the fleet
-toward a constant. So a new node is no blank, and what is known of it outweighs the prior soon.
-Seconds per token are what is averaged, not tokens per second, because delays add up.
+Every estimate is a ratio of sums with exponential forgetting, shrunk toward a prior: a model on an
+endpoint toward the endpoint's other models, an endpoint toward the fleet, the fleet toward a
+constant. A new node thus has estimates at once, and observations soon outweigh the prior. Averages
+are of seconds per token instead of tokens per second, because delays add up.
 """
 
 from math import exp
@@ -11,15 +11,15 @@ from math import exp
 __all__ = ["Arrivals", "EndpointRates", "FleetRates", "InstanceRates", "ModelHabits", "Ratio"]
 
 _MEMORY = 0.98
-"""What is left of an observation's weight after the next one: about the last fifty count."""
+"""The weight that an observation keeps after the next one: about the last fifty count."""
 _SETTLED = 250
-"""Observations after which less than one per cent of a prior's weight is left."""
+"""Observations after which a prior keeps less than one per cent of its weight."""
 _TEACHES_EVERY = 8
-"""Of the answers on a settled line, so many go by for one that the endpoint learns from."""
+"""Of responses at a well-known instance, one in this many updates the endpoint's estimates."""
 _ARRIVALS_MEMORY = 300.0
 """Seconds over which arrivals are averaged: an Ollama server's usual keep-alive."""
 
-# Where nothing has been observed yet. A model of N bytes on an ordinary graphics card reads
+# The prior without observations. A model of N bytes on an ordinary graphics card reads
 # prompts at about 1e13/N tokens a second (2000 for 5 GB) and writes at about 4e11/N (80), which
 # is its memory's bandwidth; disks deliver about 1 GB/s, the page cache about 4.
 _PREFILL = 1.0e-13
@@ -33,7 +33,7 @@ _BYTES_PER_TOKEN = 4.5
 
 
 class Ratio:
-    """A ratio of two sums, recent terms counting most."""
+    """A ratio of two sums, in which recent terms count most."""
 
     __slots__ = ("over", "samples", "under")
 
@@ -43,25 +43,25 @@ class Ratio:
         self.samples = 0
 
     def add(self, over: float, under: float) -> None:
-        """One more observation."""
+        """Add an observation."""
         self.over = self.over * _MEMORY + over
         self.under = self.under * _MEMORY + under
         self.samples += 1
 
     def value(self, prior: float, weight: float) -> float:
-        """The ratio, as if `weight` of the lower sum had been observed at `prior` before; that is
-        forgotten like everything else."""
+        """Return the ratio, as if `weight` of the lower sum had been observed at `prior` before.
+        The prior is forgotten like every observation."""
         weight *= _MEMORY**self.samples
         return (self.over + prior * weight) / (self.under + weight)
 
     @property
     def settled(self) -> bool:
-        """Whether so much was observed that a prior does not count any more."""
+        """Whether so much was observed that the prior no longer counts."""
         return self.samples >= _SETTLED and self.under > 0
 
 
 class Arrivals:
-    """How often something comes: an exponentially forgotten count, per second."""
+    """A rate of events: an exponentially forgotten count, per second."""
 
     __slots__ = ("_at", "_rate")
 
@@ -70,17 +70,17 @@ class Arrivals:
         self._rate = 0.0
 
     def add(self, now: float) -> None:
-        """One came."""
+        """Add an event."""
         self._rate = self.rate(now) + 1 / _ARRIVALS_MEMORY
         self._at = now
 
     def rate(self, now: float) -> float:
-        """Arrivals per second, as they have been lately."""
+        """Return the recent events per second."""
         return self._rate * exp(min(0.0, self._at - now) / _ARRIVALS_MEMORY)
 
 
 class ModelHabits:
-    """What requests for a model are like, wherever they go."""
+    """Properties of requests for a model on any endpoint."""
 
     __slots__ = ("_output", "_prompt", "_text", "arrivals", "bytes_per_token", "output_tokens")
 
@@ -90,12 +90,12 @@ class ModelHabits:
         self._output = Ratio()
         self._text = Ratio()
         self.output_tokens = _OUTPUT
-        """Expected length of an answer in tokens."""
+        """The expected length of a response in tokens."""
         self.bytes_per_token = _BYTES_PER_TOKEN
-        """Of a prompt's JSON text."""
+        """Bytes per token of a prompt's JSON text."""
 
     def answered(self, prompt_bytes: int, prompt_tokens: int | None, output: int | None) -> None:
-        """An answer with these counts came to its end."""
+        """Learn from a complete response with these counts."""
         if output is not None:
             self._output.add(output, 1.0)
             self.output_tokens = self._output.value(_OUTPUT, 2.0)
@@ -107,16 +107,16 @@ class ModelHabits:
 
     @property
     def prompt_tokens(self) -> float:
-        """Expected length of a prompt in tokens."""
+        """The expected length of a prompt in tokens."""
         return self._prompt.value(_PROMPT, 2.0)
 
     def tokens(self, prompt_bytes: int) -> float:
-        """Expected tokens in a prompt of so many bytes of JSON text."""
+        """Return the expected tokens of a prompt with this many bytes of JSON text."""
         return prompt_bytes / self.bytes_per_token
 
 
 class _Speeds:
-    """How fast some part of the fleet is: per byte of model, so that models compare."""
+    """The speed of a part of the fleet, per byte of model, so that models are comparable."""
 
     __slots__ = ("cold", "decode", "loads", "prefill", "version", "warm")
 
@@ -144,7 +144,7 @@ class _Speeds:
 
 
 class FleetRates(_Speeds):
-    """What is known of all endpoints together."""
+    """The estimates of the whole fleet."""
 
     __slots__ = ()
 
@@ -162,10 +162,9 @@ class FleetRates(_Speeds):
 
 
 class EndpointRates(_Speeds):
-    """What is known of one endpoint: shrunk toward the fleet.
+    """The estimates of one endpoint, shrunk toward the fleet.
 
-    `bandwidth` is what the operator said of its disk, in bytes per second: where loads begin to
-    be learned from.
+    `bandwidth` is the configured speed of its disk in bytes per second, from which learning starts.
     """
 
     __slots__ = ("bandwidth", "fleet")
@@ -184,7 +183,7 @@ class EndpointRates(_Speeds):
         return self.decode.value(self.fleet.prior_decode(), 1e11)
 
     def load_seconds(self, size: float, *, warm: bool) -> float:
-        """Seconds to load a model of `size` bytes, from the page cache when `warm`."""
+        """Return the seconds to load a model of `size` bytes, from the page cache if `warm`."""
         prior = self.fleet.prior_load(warm=False) if self.bandwidth is None else 1 / self.bandwidth
         cold = self.cold.value(prior, 5e9)
         if not warm:
@@ -197,18 +196,18 @@ class EndpointRates(_Speeds):
         prompt: tuple[float, float] | None,
         output: tuple[float, float] | None,
     ) -> None:
-        """An answer took so long: `(tokens, seconds)` of its prompt and of its output."""
+        """Learn from a response: `(tokens, seconds)` of its prompt and of its output."""
         self.learn_tokens(size, prompt, output)
         self.fleet.learn_tokens(size, prompt, output)
 
     def loaded(self, size: float, seconds: float, *, warm: bool) -> None:
-        """A load took so long, alone."""
+        """Learn from a load that ran alone."""
         self.learn_load(size, seconds, warm=warm)
         self.fleet.learn_load(size, seconds, warm=warm)
 
 
 class InstanceRates:
-    """What is known of one model on one endpoint: shrunk toward the endpoint."""
+    """The estimates of one model on one endpoint, shrunk toward the endpoint."""
 
     __slots__ = (
         "_cold",
@@ -243,12 +242,12 @@ class InstanceRates:
 
     @property
     def stale(self) -> bool:
-        """Whether something was learned of the endpoint meanwhile that counts for this line,
-        because little is known of it."""
+        """Whether the endpoint has learned something that counts here, because little is known
+        about this instance."""
         return self._seen != self.endpoint.version and not self._known
 
     def refresh(self) -> None:
-        """Take in what was learned of the endpoint meanwhile, while little is known of this."""
+        """Take over what the endpoint has learned, while little is known about this instance."""
         if self.stale:
             self._blend()
 
@@ -269,13 +268,13 @@ class InstanceRates:
     def learned(
         self, prompt: tuple[float, float] | None, output: tuple[float, float] | None
     ) -> None:
-        """An answer took so long: `(tokens, seconds)` of its prompt and of its output."""
+        """Learn from a response: `(tokens, seconds)` of its prompt and of its output."""
         prefill, decode = self._prefill, self._decode
         if prompt is not None:
             prefill.add(prompt[1], prompt[0])
         if output is not None:
             decode.add(output[1], output[0])
-        # A line that is well known has little left to teach about its endpoint.
+        # A well-known instance adds little to the estimates of its endpoint.
         if (
             prefill.samples < _SETTLED
             or decode.samples < _SETTLED
@@ -285,13 +284,13 @@ class InstanceRates:
         self._blend()
 
     def loaded(self, seconds: float, *, warm: bool) -> None:
-        """A load took so long, alone; `warm` when the file was in the page cache."""
+        """Learn from a load that ran alone; `warm` if the file was in the page cache."""
         self._load[warm].add(seconds, 1.0)
         self.endpoint.loaded(self._size, seconds, warm=warm)
 
     def load_seconds(self, *, warm: bool) -> float:
-        """Expected seconds of a load, once it has begun."""
-        if self._seen_loads != self.endpoint.fleet.loads:  # every load teaches about every other
+        """Return the expected seconds of a load once it has begun."""
+        if self._seen_loads != self.endpoint.fleet.loads:  # every load updates all other estimates
             self._seen_loads = self.endpoint.fleet.loads
             self._cold, self._warm = (
                 self._load[each].value(self.endpoint.load_seconds(self._size, warm=each), 1.0)

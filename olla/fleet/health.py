@@ -1,7 +1,7 @@
-"""What probes say of an endpoint: a table of transitions, and when to ask again.
+"""Derive an endpoint's health from probes: a table of transitions, and when to probe again.
 
-Pure. Traffic's own judgement is the breaker's; here traffic only reports what no probe needs to
-confirm: that a connection could not be made, that a pause was asked for, that an answer came.
+Pure. The breaker judges the outcomes of requests. Here requests only report what needs no probe: a
+failed connection, a requested pause, a response.
 """
 
 import enum
@@ -12,41 +12,41 @@ import msgspec
 __all__ = ["TRANSITIONS", "Health", "HealthEvent", "HealthState", "advance", "next_interval"]
 
 SUSPICION_LIMIT = 3
-"""So many time-outs in a row make an endpoint unhealthy; fewer are a suspicion, because a node that
-loads a model, or whose machine is busy, answers late."""
+"""Consecutive time-outs that make an endpoint unhealthy. Fewer only raise suspicion, because a node
+that loads a model, or whose machine is busy, responds late."""
 _SUSPICION_INTERVAL = 1.0
-"""Seconds between probes of a routable endpoint that is under suspicion, at most: it gets requests
-meanwhile, so the question has to be settled."""
+"""Maximum seconds between probes of a routable endpoint under suspicion: it gets requests in the
+meantime, so the suspicion must be resolved soon."""
 _BACKOFF_MAX = 60.0
-"""Seconds between probes of an endpoint that answers, but not well."""
+"""Seconds between probes of an endpoint that responds, but not properly."""
 _GONE_BACKOFF_MAX = 5.0
-"""Seconds between probes of one that does not answer at all, at most, whatever its interval: such
-a probe costs nothing, and a node that was restarted is wanted back soon."""
+"""Maximum seconds between probes of an unreachable endpoint, at any interval: such a probe costs
+nothing, and a restarted node should be used again soon."""
 _PAUSE_DEFAULT = 30.0
 """Seconds to leave an endpoint alone that says 429 without a Retry-After."""
 _PAUSE_MAX = 300.0
-"""Seconds it is left alone at most: nobody else would bring it back."""
+"""Maximum seconds that it is left alone: only a probe brings it back."""
 _JITTER = 0.1
 
 
 class Health(enum.Enum):
-    """The state of an endpoint as far as probes know it."""
+    """The state of an endpoint according to probes."""
 
     UNKNOWN = "unknown"
-    """Not asked yet."""
+    """Not probed yet."""
     HEALTHY = "healthy"
     BUSY = "busy"
-    """Alive, but slow to say so or to tell what it has: it may be loading a model."""
+    """Alive, but slow to confirm it or to list its models: it may be loading one."""
     WARMING = "warming"
-    """Alive, and says that it is loading its only model."""
+    """Alive, and reports that it is loading its only model."""
     UNHEALTHY = "unhealthy"
-    """Answers with errors or rubbish, or too late."""
+    """Sends errors or invalid responses, or is too late."""
     OFFLINE = "offline"
-    """No connection can be made."""
+    """No connection is possible."""
     CONFIG_ERROR = "config-error"
-    """Refuses olla's credentials: the operator has to act."""
+    """Rejects olla's credentials: the operator must act."""
     RATE_LIMITED = "rate-limited"
-    """Wants to be left alone for a while."""
+    """Has asked for a pause."""
 
     @property
     def routable(self) -> bool:
@@ -58,20 +58,20 @@ _ROUTABLE = frozenset({Health.HEALTHY, Health.BUSY})
 
 
 class HealthEvent(enum.Enum):
-    """What was learnt."""
+    """An observation."""
 
     OK = "ok"
-    """Everything was answered."""
+    """Every probe succeeded."""
     SLOW = "slow"
-    """It lives, but what it has was not told in time."""
+    """It is alive, but did not list its models in time."""
     LOADING = "loading"
     """503 while it loads its model."""
     TIMEOUT = "timeout"
-    """Not even the sign of life came in time."""
+    """The check for life timed out."""
     UNREACHABLE = "unreachable"
-    """No connection, whoever tried."""
+    """A probe or request could not connect."""
     BROKEN = "broken"
-    """A server error, or an answer that cannot be read."""
+    """A server error, or a response that cannot be parsed."""
     UNAUTHORIZED = "unauthorized"
     """401 or 403."""
     RATE_LIMITED = "rate_limited"
@@ -92,35 +92,35 @@ _AFTER: Mapping[HealthEvent, Health] = {
     _E.UNAUTHORIZED: _H.CONFIG_ERROR,
     _E.RATE_LIMITED: _H.RATE_LIMITED,
 }
-"""Where what a probe found leads from most states. An answer to a request leads nowhere from most:
-it may be the rest of what was begun before the trouble."""
+"""The next state for the findings of probes in most states. A response to a request changes most
+states not at all: it may belong to a request from before the failure."""
 
 TRANSITIONS: Mapping[Health, Mapping[HealthEvent, Health]] = {
     _H.UNKNOWN: {**_AFTER, _E.ANSWERED: _H.UNKNOWN},
-    # One late answer is a suspicion: see SUSPICION_LIMIT.
+    # One time-out only raises suspicion: see SUSPICION_LIMIT.
     _H.HEALTHY: {**_AFTER, _E.TIMEOUT: _H.BUSY, _E.ANSWERED: _H.HEALTHY},
     _H.BUSY: {**_AFTER, _E.TIMEOUT: _H.BUSY, _E.ANSWERED: _H.HEALTHY},
-    # A server that loads its model may not answer at all meanwhile.
+    # A server that loads its model may not respond at all.
     _H.WARMING: {**_AFTER, _E.TIMEOUT: _H.WARMING, _E.ANSWERED: _H.WARMING},
     _H.UNHEALTHY: {**_AFTER, _E.ANSWERED: _H.UNHEALTHY},
-    # Slow right after having been gone is no proof that it can work: one more answer has to come.
+    # A slow response right after a failure does not prove that it works: one more is needed.
     _H.OFFLINE: {**_AFTER, _E.SLOW: _H.UNHEALTHY, _E.ANSWERED: _H.OFFLINE},
     _H.CONFIG_ERROR: {**_AFTER, _E.ANSWERED: _H.CONFIG_ERROR},
-    # Before the pause is over, OK and SLOW do not end it: see `advance`.
+    # OK and SLOW do not end a pause before its time: see `advance`.
     _H.RATE_LIMITED: {**_AFTER, _E.ANSWERED: _H.RATE_LIMITED},
 }
-"""State -> event -> state. Two things need more than the last state and are in `advance`: the
-third time-out in a row, and the pause of a rate-limited endpoint."""
+"""State -> event -> state. Two rules need more than the last state and are in `advance`: the third
+consecutive time-out, and the pause of a rate-limited endpoint."""
 
 _ALIVE = frozenset({_E.OK, _E.SLOW, _E.LOADING})
-"""Events that are no failure."""
+"""Events that are not failures."""
 
 
 class HealthState(msgspec.Struct, frozen=True):
     """An endpoint's health with its history.
 
-    `failures` counts probes and connections in a row that failed, `timeouts` time-outs in a row;
-    `since` and `retry_at` (when the pause that a 429 asked for is over) are monotonic seconds.
+    `failures` counts consecutive failed probes and connections, `timeouts` consecutive time-outs.
+    `since` and `retry_at` (the end of the pause that a 429 asked for) are monotonic seconds.
     """
 
     health: Health = Health.UNKNOWN
@@ -133,12 +133,12 @@ class HealthState(msgspec.Struct, frozen=True):
 def advance(
     state: HealthState, event: HealthEvent, now: float, retry_after: float | None = None
 ) -> HealthState:
-    """The state after an event. `retry_after` is what a 429 asked for, in seconds."""
+    """Return the state after an event. `retry_after` is the pause of a 429, in seconds."""
     if event is HealthEvent.ANSWERED:
         return _answered(state, now)
     paused = state.retry_at is not None and now < state.retry_at
     if paused and event in (HealthEvent.OK, HealthEvent.SLOW):
-        # A list that is answered says nothing about the path that was limited.
+        # A successful list says nothing about the path that was limited.
         return state
     health = TRANSITIONS[state.health][event]
     timeouts = state.timeouts + 1 if event is HealthEvent.TIMEOUT else 0
@@ -158,7 +158,7 @@ def advance(
 
 
 def _answered(state: HealthState, now: float) -> HealthState:
-    """A request was answered: whoever does that is not dead, however late the probes are."""
+    """Return the state after a response to a request, which proves that the endpoint is alive."""
     if not state.health.routable or state.health is Health.HEALTHY:
         return state
     health = TRANSITIONS[state.health][HealthEvent.ANSWERED]
@@ -166,13 +166,12 @@ def _answered(state: HealthState, now: float) -> HealthState:
 
 
 def next_interval(interval: float, state: HealthState, now: float, draw: float) -> float:
-    """Seconds until the next probe.
+    """Return the seconds until the next probe.
 
-    `interval` while all is well; after failures in a row 1, 2, 4, 8 … times that, up to 60 s, and
-    up to 5 s where nobody answers; at most 1 s while a routable endpoint is under
-    suspicion; not before a rate-limited endpoint wants to be asked. Jitter of ten per cent each
-    way (a pause only gets longer by it) keeps many routers from asking in step; `draw` in [0, 1)
-    is the chance it is made of.
+    This is `interval` for a healthy endpoint. After consecutive failures it is 1, 2, 4, 8 … times
+    that, up to 60 s, or up to 5 s if the endpoint is unreachable. It is at most 1 s for a routable
+    endpoint under suspicion, and never before the end of a requested pause. A jitter of ±10 % keeps
+    routers from probing in step (it only lengthens pauses); `draw` in [0, 1) is its random number.
     """
     if state.retry_at is not None:
         return max(state.retry_at - now, interval) * (1 + _JITTER * draw)

@@ -1,7 +1,7 @@
-"""A model on an endpoint: whether it is in memory, its slots, and what is under way for it.
+"""A model on an endpoint: whether it is loaded, its slots, and its requests in flight.
 
-What the node as a whole does with its lines (room, victims, loads) is `twin`'s business. Times are
-monotonic seconds, sizes bytes.
+`twin` covers the node as a whole: memory, evictions, loads. Times are monotonic seconds, sizes
+bytes.
 """
 
 from collections.abc import Sequence
@@ -26,35 +26,36 @@ __all__ = [
 ]
 
 LoadOptions = tuple[tuple[str, float], ...]
-"""What a request says of how the model is to be loaded: sorted, without what says nothing."""
+"""The load options of a request: sorted, without those that have no effect."""
 
 KEEP_ALIVE = 300.0
 """Seconds: Ollama's default `OLLAMA_KEEP_ALIVE`."""
 WARM_SECONDS = 900.0
-"""How long a model's file is taken to be in the page cache after it was unloaded."""
+"""Seconds for which a model's file is assumed to stay in the page cache after an unload."""
 OVERHEAD = 1.15
-"""Memory a loaded model takes, per byte on disk, where it was never seen loaded."""
+"""Memory of a loaded model per byte on disk, until it has been seen loaded."""
 _HANGING = 5.0
-"""Times what was expected."""
+"""Multiple of the expected time."""
 _REFUSALS = 3
 _REFUSED_MAX = 30.0
 """Seconds."""
 _OVERDUE_SHARE = 0.2
-"""Of its expected length: what is left of something that should be over already."""
+"""Share of the expected time: the assumed rest of something overdue."""
 
 
 class WaitingRequest(Protocol):
-    """A request that waits in olla for a line: `order` is its place among all that wait (lower
-    first), `work` its expected service in seconds."""
+    """A request that waits in olla for a model instance: `order` is its place in the queue (lower
+    first), `work` its expected service time in seconds."""
 
     order: float
     work: float
 
 
 class InFlightRequest:
-    """One request on its way to an endpoint or being worked on there.
+    """A request that was sent to an endpoint.
 
-    `expected` is its service in seconds, slot to last byte; `began` when its first byte came.
+    `expected` is its service time in seconds, from slot to last byte. `began` is when its first
+    byte came.
     """
 
     __slots__ = (
@@ -83,25 +84,25 @@ class InFlightRequest:
         self.keep_alive = keep_alive
         self.began: float | None = None
         self.crowd = 0
-        """How many were in flight on its line before it."""
+        """Requests in flight at its instance before it."""
         self.finished = 0
-        """How many had finished on its line before it was sent."""
+        """Requests finished at its instance before it was sent."""
 
     def left(self, now: float) -> float:
-        """Expected seconds until it is done. One that has outlived its expectation has some left:
-        lengths of answers spread about as widely as exponential ones, which have no memory. One
-        that has outlived it by far is of another kind, and takes as long again as it took: it may
-        hang, and who waits behind it should know."""
+        """Return the expected seconds until it ends. An overdue request has some time left: lengths
+        of responses are spread about as widely as exponential ones, which have no memory. A long
+        overdue one is assumed to need as long again as it took: it may hang, and requests behind it
+        must account for that."""
         past = now - (self.at if self.began is None else self.began)
         left = max(self.expected - past, self.expected * _OVERDUE_SHARE)
         return max(left, past - _HANGING * self.expected)
 
 
 class ModelInstance:
-    """A model on an endpoint: whether it is in memory, its slots, and what is under way for it.
+    """A model on an endpoint: whether it is loaded, its slots, and its requests in flight.
 
-    `waiting` are the requests that wait in olla for it, by their order. `admission.queue` keeps
-    them, and nobody else writes them.
+    `waiting` are the requests that wait in olla for it, in order. Only `admission.queue` writes
+    them.
     """
 
     __slots__ = (
@@ -143,34 +144,34 @@ class ModelInstance:
         self.slots: Slots = twin.new_slots()
         self.resident = not twin.tells_residency
         self.options: LoadOptions | None = None
-        """What it was loaded with; None when somebody else loaded it."""
+        """Its load options; None if another client loaded it."""
         self.context: int | None = None
         self.occupied = 0.0
-        """Bytes it takes in memory now, where that is known."""
+        """Bytes of memory that it occupies, if known."""
         self.footprints: dict[LoadOptions, float] = {}
         self.keep_alive = KEEP_ALIVE
         self.expires_at = inf
         self.used_at = -inf
         self.moved_at = -inf
-        """When an answer last began or ended there."""
+        """When a response last began or ended there."""
         self.embedding = False
         self.in_flight: dict[InFlightRequest, None] = {}
         self.finished = 0
         self.waiting: Sequence[WaitingRequest] = ()
         self.draining = False
-        """Nothing more is started on it, because it is to make room."""
+        """It is to be evicted, and gets no new requests."""
         self.refusals = 0
-        """How many requests in a row the endpoint has refused for it."""
+        """Consecutive requests for it that the endpoint rejected."""
         self.refused_until = -inf
-        """Until when it is left alone for that."""
+        """The time until which it gets no requests for that reason."""
         self.ownable = True
-        """Whether olla can have it loaded by a request of its own."""
+        """Whether olla can load it by a request of its own making."""
 
     def fits(self, options: LoadOptions) -> bool:
-        """Whether a request with these options can use what is loaded as it is.
+        """Whether a request with these options can use the loaded model as it is.
 
-        Everything has to be the same, an omitted `num_ctx` too; only an omitted `num_gpu` takes
-        what is there. What others loaded is known by its context alone.
+        All options must be the same, including an omitted `num_ctx`. Only an omitted `num_gpu`
+        accepts any value. Of models that other clients loaded only the context is known.
         """
         loaded = self.options
         if loaded == options or not self.twin.tells_residency:
@@ -185,14 +186,15 @@ class ModelInstance:
         return tuple(each for each in loaded if each[0] != "num_gpu") == options
 
     def ready(self, options: LoadOptions, now: float) -> bool:
-        """Whether it is in memory as the request needs it."""
+        """Whether it is loaded as the request needs it."""
         if not self.resident or (self.expires_at <= now and not self.in_flight):
             return False
         return self.fits(options)
 
     def refuse(self, now: float, retry_after: float | None) -> None:
-        """The endpoint has refused a request for it: a limit, a key, a model that has gone. After
-        a few in a row, or where a time is named, it is left alone, for longer each time."""
+        """Record that the endpoint rejected a request for it: a limit, a key, a missing model.
+        After a few in a row, or if the endpoint names a time, it gets no requests for a while,
+        longer each time."""
         self.refusals += 1
         if retry_after is not None:
             self.refused_until = now + min(retry_after, _REFUSED_MAX)
@@ -201,14 +203,14 @@ class ModelInstance:
             self.refused_until = now + min(seconds, _REFUSED_MAX)
 
     def footprint(self, options: LoadOptions) -> float:
-        """Bytes it takes in memory under these options."""
+        """Return the bytes of memory that it needs with these options."""
         known = self.footprints.get(options)
         if known is None:
             known = max(self.footprints.values(), default=self.size * OVERHEAD)
         return known
 
     def service(self, prompt_tokens: float, output_max: float = inf) -> float:
-        """Expected seconds from slot to last byte."""
+        """Return the expected seconds from slot to last byte."""
         rates = self.rates
         if rates.stale:
             rates.refresh()

@@ -11,11 +11,11 @@ import msgspec
 __all__ = ["ALIASES", "AUTO", "PROFILES", "ListFormat", "Profile", "profile_named"]
 
 AUTO = "auto"
-"""The type that is found out by asking the server."""
+"""The type that is detected by probing."""
 
 
 class ListFormat(enum.Enum):
-    """How a server lists its models."""
+    """The format in which a server lists its models."""
 
     OLLAMA = "ollama"
     """`{"models": [{"name", "digest", "size", …}]}`"""
@@ -26,9 +26,9 @@ class ListFormat(enum.Enum):
 class Profile(msgspec.Struct, frozen=True):
     """One kind of server.
 
-    `alive_path` answers quickly whatever the server is busy with; `list_path` lists the models it
-    has; `resident_path`, where there is one, what is in memory; `dialects` are the names of the
-    wire formats it speaks; `prefixes` the path prefixes under `/olla/` that lead to it.
+    `alive_path` responds quickly at any load. `list_path` lists the models on disk,
+    `resident_path`, if any, the loaded ones. `dialects` are the wire formats that it speaks,
+    `prefixes` the path prefixes under `/olla/` that lead to it.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Profile(msgspec.Struct, frozen=True):
 
     @property
     def tells_residency(self) -> bool:
-        """Whether it can be known which of its models are in memory."""
+        """Whether its loaded models can be known."""
         return self.resident_path is not None
 
 
@@ -103,10 +103,10 @@ ALIASES: dict[str, str] = {
     "lm_studio": "lm-studio",
     "dmr": "docker-model-runner",
 }
-"""Other spellings of a type that files in the wild use."""
+"""Other spellings of types, found in real files."""
 
 
 def profile_named(name: str) -> Profile | None:
-    """The profile of that name or alias; None when there is none."""
+    """Return the profile of a name or alias; None if it does not exist."""
     key = name.strip().lower()
     return PROFILES.get(ALIASES.get(key, key))

@@ -1,7 +1,7 @@
-"""How long an endpoint asks to be left alone: its `Retry-After`, read strictly and bounded.
+"""Read the pause that an endpoint asks for in `Retry-After`, strictly and with a bound.
 
-RFC 9110, section 10.2.3: whole seconds or a date. Any node may say anything there, and clients
-obey what they get, so nothing of it is passed on or reckoned with as it came.
+RFC 9110, section 10.2.3: whole seconds or a date. Nodes may send anything there and clients obey
+it, so the raw value is never forwarded or used in computations.
 """
 
 import calendar
@@ -10,7 +10,7 @@ import re
 __all__ = ["RETRY_AFTER_MAX", "retry_after"]
 
 RETRY_AFTER_MAX = 86_400.0
-"""Seconds: a day, the longest quota that services renew. What asks for more is held to it."""
+"""Seconds: a day, the longest quota that services renew. Longer pauses are cut to it."""
 
 _SECONDS = re.compile(r"[0-9]+")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -22,13 +22,13 @@ _DIGITS_MAX = 9
 
 
 def retry_after(value: str, wall: float) -> float | None:
-    """The seconds that a `Retry-After` asks for, from 0 to `RETRY_AFTER_MAX`.
+    """Return the seconds of a `Retry-After`, from 0 to `RETRY_AFTER_MAX`.
 
-    `wall` is the Unix time. None for what is neither digits nor a date in the form that servers
-    must send (RFC 9110, section 5.6.7).
+    `wall` is the Unix time. None for values that are neither digits nor a date in the form that
+    servers must send (RFC 9110, section 5.6.7).
     """
     if _SECONDS.fullmatch(value):
-        # Four hundred digits are a number too, and no float.
+        # Four hundred digits are a valid number, but overflow a float.
         return min(float(value), RETRY_AFTER_MAX) if len(value) <= _DIGITS_MAX else RETRY_AFTER_MAX
     date = _DATE.fullmatch(value)
     if date is None:

@@ -1,25 +1,25 @@
-"""How many requests an endpoint works on at a time for one loaded model.
+"""Estimate how many concurrent requests an endpoint serves for one loaded model.
 
-Told by the operator, or found out as adaptive concurrency limits do (TCP Vegas; Netflix's
-concurrency-limits): let one more in than is known to fit, look whether it had to wait, and raise
-or lower the limit by what was seen. A request had to wait when its first byte came only after
-another one's last. The one that is let in would have been the next on that line anyway, so trying
-costs next to nothing.
+The operator sets the number, or it is learned as adaptive concurrency limits do (TCP Vegas;
+Netflix's concurrency-limits): send one more than is known to fit, observe whether it waited, and
+raise or lower the limit. A request waited if its first byte came only after the last byte of
+another one. The extra request would have been the next at that instance anyway, so a try costs next
+to nothing.
 """
 
 __all__ = ["Slots"]
 
 _RETRY_FIRST = 15.0
 _RETRY_MAX = 600.0
-"""Seconds until the next try after one that had to wait, doubling from the first to the last."""
+"""Seconds until the next try after one that waited, doubling from the first to the last."""
 _LIMIT_MAX = 1024
 _STEP = 4
 _DOUBTS = 2
-"""How many requests in a row have to wait within the limit before it is lowered."""
+"""Consecutive requests that must wait within the limit before it is lowered."""
 
 
 class Slots:
-    """The limit of one line. `first` is where learning begins when nothing was told."""
+    """The limit of one model instance. `first` is the start value if the operator set none."""
 
     __slots__ = ("_doubts", "_retry", "_try_at", "limit", "told")
 
@@ -31,8 +31,8 @@ class Slots:
         self._doubts = 0
 
     def may_try(self, in_flight: int, now: float) -> bool:
-        """Whether one more than fits may be sent, to see whether it does: one at a time where few
-        fit, up to a quarter more where many do, so that a large server is filled soon."""
+        """Whether one more request than fits may be sent as a try: one at a time at small limits,
+        up to a quarter more at large ones, so that a large server is filled soon."""
         return (
             not self.told
             and self.limit <= in_flight < self.limit + max(1, self.limit // _STEP)
@@ -41,12 +41,12 @@ class Slots:
         )
 
     def trying(self, in_flight: int, now: float) -> None:
-        """One more than fits was sent, while so many were in flight."""
+        """Record a try with this many requests in flight."""
         if in_flight + 1 >= self.limit + max(1, self.limit // _STEP):
             self._try_at = now + self._retry
 
     def saw(self, crowd: int, now: float, *, waited: bool) -> None:
-        """A request that found `crowd` others on its line did or did not have to wait for them."""
+        """Learn whether a request that found `crowd` others at its instance waited for them."""
         if self.told or crowd == 0:
             return
         if crowd >= self.limit:

@@ -1,9 +1,9 @@
-"""What is known of the fleet at one moment: frozen, and replaced as a whole.
+"""The state of the fleet at one moment: frozen, and replaced as a whole.
 
-Probing builds a new `Snapshot` when something changed and swaps one reference; whoever holds an
-old one goes on with a consistent picture. Lookups by model are indexed here, so that a request
-never scans endpoints that do not have its model. The index holds endpoints' names and is shared
-from one snapshot to the next: a change of an endpoint's health costs nothing per model.
+Probing builds a new `Snapshot` after each change and swaps one reference; holders of an old one
+keep a consistent view. Look-ups by model are indexed, so that a request never scans endpoints
+without its model. The index holds names of endpoints and is shared from one snapshot to the next: a
+change of an endpoint's health costs nothing per model.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,13 +20,13 @@ __all__ = ["EMPTY", "EndpointView", "Model", "ResidentModel", "Snapshot", "resid
 
 
 class Model(msgspec.Struct, frozen=True, gc=False):
-    """A model an endpoint has on disk.
+    """A model on an endpoint's disk.
 
-    `name` is the endpoint's own spelling, `digest` 64 hex digits without a prefix, `size` bytes;
-    `created` is when it was last changed, in Unix seconds, 0 where the endpoint does not say;
-    `embedding` says that it only makes embeddings. `entry` is the endpoint's list entry as JSON,
-    for merged lists; empty where there is none. Nothing in it can refer back to it, so the garbage
-    collector does not walk it: tens of thousands of models took it 60 ms at a time.
+    `name` is the endpoint's own spelling, `digest` 64 hex digits without a prefix, `size` bytes.
+    `created` is its last change in Unix seconds, 0 if unknown. `embedding`: it only makes
+    embeddings. `entry` is the endpoint's list entry as JSON, for merged lists, or empty. Nothing in
+    it can refer back to it, so the garbage collector skips it: tens of thousands of models cost 60
+    ms per collection.
     """
 
     name: str
@@ -38,10 +38,10 @@ class Model(msgspec.Struct, frozen=True, gc=False):
 
 
 class ResidentModel(msgspec.Struct, frozen=True, gc=False):
-    """A model in an endpoint's memory, under given load options.
+    """A loaded model on an endpoint.
 
-    Sizes are bytes, `context_length` tokens per slot; `expires_at` is Unix seconds, None when
-    not told. `entry` is the endpoint's own `/api/ps` entry as JSON.
+    Sizes are bytes, `context_length` tokens per slot. `expires_at` is Unix seconds, None if
+    unknown. `entry` is the endpoint's own `/api/ps` entry as JSON.
     """
 
     name: str
@@ -54,16 +54,16 @@ class ResidentModel(msgspec.Struct, frozen=True, gc=False):
 
 
 class EndpointView(msgspec.Struct, frozen=True):
-    """What is known of one endpoint.
+    """What is known about one endpoint.
 
-    `models` and `resident` are keyed by canonical name; `resident` also holds every other name
-    of the same digest, because Ollama lists an instance under the name that loaded it first.
-    `profile` is None while the type is still unknown. `retry_at` (monotonic seconds) says when a
-    rate-limited endpoint wants to be asked again. `ramp` is how many requests at a time one that
-    comes back may take, 0 for any number. `position` is its place in the configuration.
-    `models_at` is when its models were told, `resident_at` when the question was put to which
-    `resident` is the answer (monotonic seconds), `resident_wall` the same as Unix seconds.
-    `models_cut` says that it lists more models than olla reads.
+    `models` and `resident` are keyed by canonical name. `resident` also contains every other name
+    of the same digest, because Ollama lists a loaded model under the name that loaded it first.
+    `profile` is None while the type is unknown. `retry_at` (monotonic seconds) is the end of a
+    rate-limited endpoint's pause. `ramp` is the number of concurrent requests for a recovering
+    endpoint, 0 for any. `position` is its place in the configuration. `models_at` is when its
+    models were listed, `resident_at` when the probe was sent that `resident` answers (monotonic
+    seconds), and `resident_wall` the same in Unix seconds. `models_cut`: it lists more models than
+    olla reads.
     """
 
     spec: EndpointSpec
@@ -91,14 +91,14 @@ class EndpointView(msgspec.Struct, frozen=True):
 
     @property
     def routable(self) -> bool:
-        """Whether its health lets it take requests (what traffic says is the breaker's)."""
+        """Whether its health allows requests. The breaker judges separately."""
         return self.health.routable
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """The fleet at one moment. Build with `Snapshot.of`.
+    """The fleet at one moment. Build it with `Snapshot.of`.
 
-    `holders` has, by canonical model name, the names of the endpoints that list the model, in
+    `holders` maps canonical model names to the names of endpoints that list the model, in
     configuration order.
     """
 
@@ -108,7 +108,7 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, endpoints: Iterable[EndpointView]) -> "Snapshot":
-        """Index `endpoints`, keeping their order."""
+        """Index `endpoints` in their order."""
         views = tuple(endpoints)
         holders: dict[str, tuple[str, ...]] = {}
         for view in views:
@@ -119,12 +119,12 @@ class Snapshot(msgspec.Struct, frozen=True):
         return cls(views, {view.name: view for view in views}, holders)
 
     def having(self, model: str) -> tuple[EndpointView, ...]:
-        """The endpoints that list a model (canonical name), in configuration order."""
+        """Return the endpoints that list a model (canonical name), in configuration order."""
         by_name = self.by_name
         return tuple([by_name[name] for name in self.holders.get(model, ())])
 
     def replaced(self, view: EndpointView) -> "Snapshot":
-        """This snapshot with `view` in the place of the endpoint of the same name."""
+        """Return this snapshot with `view` in place of the endpoint with its name."""
         old = self.by_name.get(view.name)
         if old is None:
             return self
@@ -135,7 +135,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         )
 
     def _reindexed(self, old: EndpointView, view: EndpointView) -> Mapping[str, tuple[str, ...]]:
-        """The index after an endpoint's models have changed: only what differs is touched."""
+        """Return the index after a change of an endpoint's models. Only differences are updated."""
         gone, new = old.models.keys() - view.models.keys(), view.models.keys() - old.models.keys()
         if not gone and not new:
             return self.holders
@@ -166,7 +166,7 @@ EMPTY = Snapshot.of(())
 def resident_by_name(
     resident_models: Iterable[ResidentModel], models: Mapping[str, Model]
 ) -> dict[str, ResidentModel]:
-    """Instances keyed by canonical name, under every name in `models` that shares the digest."""
+    """Return loaded models by canonical name, under every name in `models` with the same digest."""
     found: dict[str, ResidentModel] = {}
     by_digest: dict[str, ResidentModel] = {}
     for resident_model in resident_models:

@@ -1,12 +1,12 @@
-"""Models on which nothing moves although their endpoint says that all is well.
+"""Find models that make no progress although their endpoint is healthy.
 
-A runner can hang while the server before it answers every probe: requests go in and nothing comes
-out. Only traffic shows that, and only in comparison: an endpoint may take long over a prompt, and
-tools may make it silent for a whole answer. So a line is suspect when what it has was expected to
-be long over, nothing at all has come from it meanwhile, and something has come from another model
-on that endpoint or from that model elsewhere.
+A runner can hang while its server answers every probe: requests go in and nothing comes out. Only
+requests reveal that, and only by comparison: a long prompt takes time, and a tool call may make a
+whole response silent. A model instance is suspect if its requests are long overdue, nothing has
+come from it in that time, and something has come from another model on the endpoint or from the
+model elsewhere.
 
-Pure: whether a suspicion is right, a request of one token tells. Times are monotonic seconds.
+Pure: a request for one token confirms a suspicion. Times are monotonic seconds.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,15 +21,15 @@ __all__ = ["Patience", "Progress", "suspects"]
 
 
 class Patience(msgspec.Struct, frozen=True):
-    """How long nothing may come from a line: `least` seconds, and `times` what was expected."""
+    """How long an instance may be silent: `least` seconds, and `times` the expected time."""
 
     least: float = 30.0
     times: float = 4.0
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """A request that is with an endpoint: on which line, since when, and when something last came
-    of it (None for nothing yet)."""
+    """The progress of a request at an endpoint: its instance, when it was sent, and when a byte of
+    its response last came (None before the first)."""
 
     instance: ModelInstance
     sent_at: float
@@ -40,7 +40,7 @@ class Progress(msgspec.Struct, frozen=True):
 def suspects(
     moving: Iterable[Progress], twins: Twins, now: float, patience: Patience
 ) -> Sequence[ModelInstance]:
-    """The lines on which nothing moves, although it should and others move."""
+    """Return the instances without progress, while others make progress."""
     by_instance: dict[ModelInstance, list[Progress]] = {}
     for each in moving:
         by_instance.setdefault(each.instance, []).append(each)
@@ -51,9 +51,9 @@ def suspects(
     for instance, in_flight in by_instance.items():
         twin = instance.twin
         if twin.loading is not None or twin.pending or not instance.resident:
-            continue  # whoever waits for a load is silent by right
+            continue  # requests that wait for a load are silent for a reason
         oldest = min(in_flight, key=lambda each: each.sent_at)
-        # Those that came with it may have had their turn before it.
+        # Requests sent at the same time may have been served first.
         limit = max(patience.least, patience.times * oldest.expected * len(in_flight))
         silent_since = max(moved[instance], oldest.sent_at)
         if now - silent_since >= limit and _others_move(instance, moved, twins, now - limit):
@@ -69,6 +69,6 @@ def _moved_at(instance: ModelInstance, in_flight: Iterable[Progress]) -> float:
 def _others_move(
     instance: ModelInstance, moved: dict[ModelInstance, float], twins: Twins, since: float
 ) -> bool:
-    """Whether something has come from that endpoint or of that model since then."""
+    """Return whether something has come from that endpoint or of that model since then."""
     others = [*instance.twin.instances.values(), *twins.instances(instance.model)]
     return any(moved.get(each, each.moved_at) >= since for each in others if each is not instance)

@@ -1,9 +1,10 @@
-"""The twin of a node: what olla believes is going on there between two probes.
+"""Model a node: what olla assumes about it between two probes.
 
-Advanced by what olla sends and sees finish, corrected by what probes tell, and patient with what
-others do to the node. Follows Ollama's scheduler: slots per loaded model, one load at a time,
-room by memory and count, victims idle first, then by keep-alive, then by name. Mutable, owned by
-the dispatcher; routing reads it. Times are monotonic seconds, sizes bytes.
+A twin is advanced by the requests that olla sends and sees end, corrected by probes, and tolerant
+of other clients of the node. It follows Ollama's scheduler: slots per loaded model, one load at a
+time, limits by memory and count, eviction of idle models first, then by keep-alive, then by name.
+It is mutable and owned by the dispatcher; routing reads it. Times are monotonic seconds, sizes
+bytes.
 """
 
 from collections import deque
@@ -28,9 +29,9 @@ from olla.fleet.snapshot import EndpointView, Model, ResidentModel
 __all__ = ["Names", "Twin"]
 
 _EXPIRY_MIN = 10.0
-"""Seconds a model that was shown is taken to stay, whatever its node's clock says."""
+"""Seconds for which a reported model is assumed to stay, whatever the node's clock says."""
 _FREE_SHARE = 0.8
-"""A model must fit into this share of what is free, or others are evicted."""
+"""A model must fit into this share of the free memory, or others are evicted."""
 _MAX_LOADED = 3
 """Ollama's default `OLLAMA_MAX_LOADED_MODELS`, per graphics card."""
 _SIZE_UNKNOWN = 4.0e9
@@ -38,10 +39,10 @@ _NO_MODELS: Mapping[str, Model] = {}
 
 
 class Names:
-    """The lines of a twin by canonical model name; several names may lead to one.
+    """The model instances of a twin by canonical model name. Several names may lead to one.
 
-    A line is made when it is first looked up: a node may list ten thousand models, of which few
-    are ever asked for, and making all their lines took 0.1 s.
+    An instance is created at its first look-up: a node may list ten thousand models, of which few
+    are ever requested, and creating all took 0.1 s.
     """
 
     __slots__ = ("_made", "_models", "_twin")
@@ -55,34 +56,34 @@ class Names:
         return model in self._models
 
     def __getitem__(self, model: str) -> ModelInstance:
-        """The line of a model. Raises KeyError: the node does not list it."""
+        """Return the instance of a model. Raises KeyError if the node does not list it."""
         instance = self._made.get(model)
         if instance is None:
             instance = self._made[model] = self._twin.instance_of(model, self._models[model])
         return instance
 
     def get(self, model: str) -> ModelInstance | None:
-        """The line of a model; None where the node does not list it."""
+        """Return the instance of a model; None if the node does not list it."""
         return self[model] if model in self._models else None
 
     def values(self) -> list[ModelInstance]:
-        """The lines that were looked up so far."""
+        """The instances that were looked up so far."""
         return [*self._made.values()]
 
     def first(self, most: int) -> list[tuple[str, ModelInstance]]:
-        """So many names with their lines, those first that were looked up before."""
+        """Return some names with their instances, those looked up before first."""
         names = [*self._made]
         names += [each for each in islice(self._models, most) if each not in self._made]
         return [(name, self[name]) for name in names[:most]]
 
     def follow(self, models: Mapping[str, Model]) -> None:
-        """The node lists these models from now on."""
+        """Replace the node's list of models."""
         self._models = models
         self._made = {name: instance for name, instance in self._made.items() if name in models}
         for name in [*self._made]:
             model, instance = models[name], self._made[name]
             if (model.digest or name) != instance.identity:
-                del self._made[name]  # another model has taken the name
+                del self._made[name]  # another model has this name now
             else:
                 instance.embedding = instance.embedding or model.embedding
 
@@ -99,40 +100,40 @@ class Twin:
         self.rates = rates
         self._habits: dict[str, ModelHabits] = {} if habits is None else habits
         self.stuck: set[ModelInstance] = set()
-        """Lines on which nothing moves although the endpoint says that all is well."""
+        """Instances without progress although the endpoint is healthy."""
         self.refusing: set[ModelInstance] = set()
-        """Lines for which the endpoint has refused requests lately."""
+        """Instances for which the endpoint recently rejected requests."""
         self.set_view(view)
         self.instances: dict[str, ModelInstance] = {}
-        """Lines by identity, as far as they were looked up."""
+        """Instances by identity, as far as they were looked up."""
         self.names = Names(self)
-        """Lines by canonical model name."""
+        """Instances by canonical model name."""
         self.in_flight = 0
         self.on_trial = False
         self.loading: ModelLoad | None = None
         self.pending: deque[ModelLoad] = deque()
-        """Loads caused by requests that were sent, and that wait for the one under way."""
+        """Loads caused by sent requests that wait for the current load."""
         self.wanted: dict[ModelInstance, float] = {}
-        """Loads that requests in olla wait for and that have not begun, with their seconds."""
+        """Loads for requests queued in olla that have not begun, with their seconds."""
         self.unloaded_at: dict[str, float] = {}
         self.residents: dict[str, ModelInstance] = {}
-        """Lines whose model is in memory, by identity; only where that can be known."""
+        """Instances with a loaded model, by identity; only if that can be known."""
         self._quiet_until = -inf
-        """No model in memory expires before."""
+        """No loaded model expires before."""
         self._capacity = inf
         self._total = 0.0
         self._largest = 0.0
         self._most = 0
 
     def set_view(self, view: EndpointView) -> None:
-        """Take in what is known of the endpoint; what every decision asks is kept at hand."""
+        """Take over a view of the endpoint. Values that every decision needs are stored here."""
         profile = view.profile
         self.view = view
         self.name = view.spec.name
         self.kind = profile.name if profile is not None else ""
-        """The kind of server; empty while it is unknown."""
+        """The kind of server; empty while unknown."""
         self.tells_residency = profile is not None and profile.tells_residency
-        """Whether it can be known what is in memory."""
+        """Whether its loaded models can be known."""
         self.dialects: frozenset[str] = profile.dialects if profile is not None else frozenset()
         self.translatable = self.dialects if view.spec.translates else frozenset()
         """The dialects that requests may be translated to for it."""
@@ -144,18 +145,18 @@ class Twin:
             and not self.stuck
             and not self.refusing
         )
-        """Whether nothing about the endpoint itself keeps a request from it."""
+        """Whether the endpoint's own state allows requests."""
 
     def new_slots(self) -> Slots:
-        """Slots of a model that is about to be known."""
+        """Return slots for a new instance."""
         return Slots(self.view.spec.num_parallel, first=1 if self.tells_residency else 8)
 
-    # --- what olla does and sees ----------------------------------------------------------------
+    # --- events of olla -------------------------------------------------------------------------
 
     def sent(self, flight: InFlightRequest, now: float) -> None:
-        """A request was sent. It may cause a load.
+        """Record a sent request, which may cause a load.
 
-        This, `began` and `ended` are on every request's way.
+        This, `began` and `ended` run for every request.
         """
         self.pass_time(now)
         self.in_flight += 1
@@ -175,7 +176,7 @@ class Twin:
             instance.expires_at = inf
 
     def began(self, flight: InFlightRequest, now: float) -> None:
-        """The first byte of its answer came: its model is in memory, whatever was believed."""
+        """Record the first byte of a response: its model is loaded, whatever was assumed."""
         self.pass_time(now)
         flight.began = now
         instance = flight.instance
@@ -191,7 +192,7 @@ class Twin:
             self._now_resident(instance, flight.options, now)
 
     def ended(self, flight: InFlightRequest, now: float) -> None:
-        """It is over, however it ended. A load that only it waited for is given up with it."""
+        """Record the end of a request. A load that only it waited for is cancelled."""
         self.pass_time(now)
         self.in_flight -= 1
         instance = flight.instance
@@ -211,14 +212,14 @@ class Twin:
                 self._unload(instance, now)
 
     def start_load(self, instance: ModelInstance, options: LoadOptions, now: float) -> ModelLoad:
-        """A request of olla's own begins to load a model."""
+        """Record that a request of olla's own begins to load a model."""
         self.pass_time(now)
         loading = self._queue_load(instance, options, now)
         loading.owned = True
         return loading
 
     def load_ended(self, loading: ModelLoad, now: float, *, loaded: bool) -> None:
-        """A load of olla's own is over; when it went well, its time is learned from."""
+        """Record the end of such a load, and learn its time if it succeeded."""
         if self.loading is loading:
             self.loading = None
         elif loading in self.pending:
@@ -230,12 +231,12 @@ class Twin:
         self._next_load(now)
 
     def pass_time(self, now: float) -> None:
-        """Let happen what is expected by now: loads end, models expire."""
+        """Apply expected events up to now: loads end, models expire."""
         while self.loading is not None and not self.loading.owned and self.loading.ready_at <= now:
             done = self.loading
             self._now_resident(done.instance, done.options, done.ready_at)
         if now < self._quiet_until:
-            return  # nearly always, and this is asked three times a request
+            return  # nearly always; this runs three times per request
         for instance in [*self.residents.values()]:
             if instance.expires_at <= now and not instance.in_flight:
                 self._unload(instance, instance.expires_at)
@@ -245,7 +246,7 @@ class Twin:
         )
 
     def set_stuck(self, instance: ModelInstance, *, stuck: bool) -> None:
-        """Nothing moves on a line, or it moves again."""
+        """Mark an instance as stuck, or as working again."""
         if stuck:
             self.stuck.add(instance)
         else:
@@ -253,16 +254,16 @@ class Twin:
         self.set_view(self.view)
 
     def refused(self, instance: ModelInstance, now: float, retry_after: float | None) -> None:
-        """The endpoint has refused a request for a model, see `ModelInstance.refuse`."""
+        """Record that the endpoint rejected a request for a model, see `ModelInstance.refuse`."""
         instance.refuse(now, retry_after)
         self.refusing.add(instance)
         self.set_view(self.view)
 
-    # --- what probes tell -----------------------------------------------------------------------
+    # --- results of probes ----------------------------------------------------------------------
 
     def saw(self, view: EndpointView, asked_at: float, now: float) -> None:
-        """A probe told what is in memory, as of `asked_at`. What olla did since then outweighs
-        it, and a load under way is not shown."""
+        """Take over the loaded models that a probe reported as of `asked_at`. Later events of olla
+        take precedence, and a load in progress is not reported."""
         self.pass_time(now)
         told: dict[str, ResidentModel] = {}
         for name, resident_model in view.resident.items():
@@ -292,14 +293,14 @@ class Twin:
     ) -> None:
         if not instance.resident:
             if self.unloaded_at.get(instance.identity, -inf) > asked_at:
-                return  # it was there when the probe asked, and has gone since
+                return  # it was loaded when the probe was sent, and has been unloaded since
             self._now_resident(instance, None, asked_at)
         elif (
             instance.context is not None
             and resident_model.context_length != instance.context
             and instance.used_at < asked_at
         ):
-            instance.options = None  # somebody else has reloaded it in another way
+            instance.options = None  # another client has reloaded it with other options
         instance.context = resident_model.context_length
         if not instance.in_flight and instance.used_at < asked_at:
             self._learn_expiry(instance, resident_model, asked_at, wall)
@@ -317,7 +318,7 @@ class Twin:
         asked_at: float,
         wall: float | None,
     ) -> None:
-        """An idle model goes when the node says; whoever used it last said how long it stays."""
+        """Learn when an idle model expires: its last user's keep-alive decides."""
         self._quiet_until = -inf
         instance.expires_at = asked_at + instance.keep_alive
         if resident_model.expires_at is not None and wall is not None:
@@ -328,7 +329,7 @@ class Twin:
                 instance.keep_alive = left + idle
 
     def _learn_room(self, told: dict[str, ResidentModel], displaced: float) -> None:
-        """`displaced` are the bytes of models that went before their time."""
+        """`displaced` are the bytes of models that were unloaded early."""
         total = float(sum(each.size_vram or each.size or 0 for each in told.values()))
         self._most = max(self._most, len(told))
         self._total = max(self._total, total)
@@ -343,14 +344,14 @@ class Twin:
         elif displaced and told and len(told) < self.max_loaded:
             self._capacity = min(self._capacity, total + displaced)
 
-    # --- room and victims -----------------------------------------------------------------------
+    # --- memory and evictions -------------------------------------------------------------------
 
     @property
     def capacity(self) -> float:
-        """Bytes of memory for models: told, else learned.
+        """Return the bytes of memory for models: configured, else learned.
 
-        At least what was seen in memory together; as long as nothing was seen not to fit, no more
-        than what the largest model on disk needs, because whoever put it there can use it.
+        At least what was seen loaded together. Until something was seen not to fit, no more than
+        the largest model on disk needs, because its owner can use it.
         """
         told = self.view.spec.vram
         if told is not None:
@@ -361,11 +362,13 @@ class Twin:
 
     @property
     def max_loaded(self) -> int:
-        """How many models may be in memory: told, else the server's default or more, once seen."""
+        """Return how many models may be loaded: configured, else the server's default or the most
+        seen."""
         return self.view.spec.max_loaded_models or max(_MAX_LOADED, self._most)
 
     def victims(self, instance: ModelInstance, options: LoadOptions) -> list[ModelInstance]:
-        """Who has to go, in order, so that the model can be loaded with these options."""
+        """Return the models to evict, in order, before the model can be loaded with these
+        options."""
         gone = [instance] if instance.resident else []
         there = [each for each in self.residents.values() if each is not instance]
         there.sort(key=lambda each: (bool(each.in_flight), each.keep_alive, each.model))
@@ -405,7 +408,7 @@ class Twin:
         for victim in self.victims(loading.instance, loading.options):
             if victim.in_flight and victim is not loading.instance:
                 loading.alone = False
-                continue  # it has to finish first; what comes of that is seen, not foreseen
+                continue  # it must finish first; its effect is observed, not predicted
             self._unload(victim, now)
 
     def _now_resident(
@@ -441,7 +444,7 @@ class Twin:
             self._make_room(loading, now)
 
     def _give_up(self, instance: ModelInstance) -> None:
-        """Whoever caused a load has left. An owned load goes on."""
+        """Cancel a load whose request has gone. A load of olla's own continues."""
         if instance.in_flight:
             return
         if (
@@ -467,7 +470,7 @@ class Twin:
         self.unloaded_at[instance.identity] = now
 
     def forget_memory(self, now: float) -> None:
-        """The node went away: nothing is in memory when it comes back."""
+        """Record that the node went down: nothing is loaded when it comes back."""
         self.loading = None
         self.pending.clear()
         if self.tells_residency:
@@ -475,7 +478,7 @@ class Twin:
                 self._unload(instance, now)
 
     def take_models(self, models: Mapping[str, Model]) -> None:
-        """The node lists these models. A line whose model is gone stays while it is in use."""
+        """Replace the node's list of models. An instance of a removed model stays while in use."""
         self.names.follow(models)
         largest = max([model.size or _SIZE_UNKNOWN for model in models.values()], default=0.0)
         self._largest = max(self._largest, float(largest))
@@ -490,7 +493,7 @@ class Twin:
                     self.drop_instance(instance)
 
     def instance_of(self, name: str, model: Model) -> ModelInstance:
-        """The line of a model that the node lists under a canonical name, made when it is new."""
+        """Return the instance of a model under a canonical name, created if new."""
         identity = model.digest or name
         instance = self.instances.get(identity)
         if instance is None:
@@ -503,6 +506,6 @@ class Twin:
         return instance
 
     def drop_instance(self, instance: ModelInstance) -> None:
-        """The endpoint no longer has the model."""
+        """Remove an instance: the endpoint no longer has the model."""
         del self.instances[instance.identity]
         self.residents.pop(instance.identity, None)

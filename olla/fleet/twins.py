@@ -1,7 +1,7 @@
-"""The twins of all endpoints, and who has a model.
+"""The twins of all endpoints, and the instances of each model.
 
-Kept in step with the snapshot; the counts of what is in flight are here too, because olla's own
-bookkeeping is the only one there is: Ollama reports neither its queue nor its busy slots.
+They follow the snapshot. They also count requests in flight, because olla's own bookkeeping is the
+only one: Ollama reports neither its queue nor its busy slots.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,36 +14,36 @@ from olla.fleet.twin import Twin
 __all__ = ["Twins"]
 
 _ORDER_INTERVAL = 1.0
-"""Seconds between two sortings of a model's lines: rates move slowly."""
+"""Seconds between two sorts of a model's instances: rates change slowly."""
 _ARRIVALS_MIN = 0.001
-"""Requests per second of a model that was asked for lately: one in some six minutes."""
+"""Requests per second of a recently requested model: one in about six minutes."""
 
 
 class Twins:
-    """One twin an endpoint, with an index of lines by model."""
+    """One twin per endpoint, with an index of instances by model."""
 
     def __init__(self) -> None:
         self.snapshot: Snapshot = EMPTY
         self.by_name: dict[str, Twin] = {}
         self.rates = FleetRates()
         self.faults: dict[str, Exception] = {}
-        """Endpoints whose data could not be taken in, with the error: nothing is sent to them for
-        a model until their data can be."""
+        """Endpoints with invalid data, and the error. They get no requests for models until their
+        data is valid."""
         self._habits: dict[str, ModelHabits] = {}
         self._instances: dict[str, tuple[ModelInstance, ...]] = {}
-        """Lines by model, as far as they were looked up."""
+        """Instances by model, as far as they were looked up."""
         self._ordered: dict[str, tuple[float, list[ModelInstance]]] = {}
         self._tiers: dict[int, int] = {}
         self.tiered = False
         """Whether endpoints have different priorities."""
 
-    # --- keeping in step ------------------------------------------------------------------------
+    # --- updates --------------------------------------------------------------------------------
 
     def follow(self, snapshot: Snapshot, now: float) -> list[Twin]:
-        """Take in a new snapshot. Returns the twins of which something is new.
+        """Take over a new snapshot, and return the changed twins.
 
-        An endpoint whose data cannot be taken in is noted in `faults` and has no models meanwhile;
-        the others are taken in all the same, whatever their order.
+        An endpoint with invalid data is recorded in `faults` and has no models until its data is
+        valid. The others are not affected.
         """
         before = self.snapshot
         self.snapshot = snapshot
@@ -76,8 +76,8 @@ class Twins:
         return changed
 
     def _renewed(self, old: Twin | None, view: EndpointView) -> Twin:
-        """A twin for an endpoint that is new or configured anew. What is in flight goes on
-        counting on the old one, which its leases know."""
+        """Create a twin for an endpoint that is new or has new settings. Requests in flight
+        continue to count on the old twin, to which their leases refer."""
         bandwidth = view.spec.load_bandwidth
         if old is not None:
             rates = old.rates
@@ -106,8 +106,8 @@ class Twins:
         for name in self.by_name.keys() - snapshot.by_name.keys():
             del self.by_name[name]
             self.faults.pop(name, None)
-        # Models that were asked for lately are looked at by placement; others when they are asked
-        # for again.
+        # Prewarming looks at recently requested models. Others are updated when they are requested
+        # again.
         lately = [
             model
             for model, instances in self._instances.items()
@@ -128,10 +128,10 @@ class Twins:
         self._tiers = {priority: at for at, priority in enumerate(ranks)}
         self.tiered = len(ranks) > 1
 
-    # --- looking up -----------------------------------------------------------------------------
+    # --- look-ups -------------------------------------------------------------------------------
 
     def instances(self, model: str) -> Sequence[ModelInstance]:
-        """The lines of a model (canonical name), in configuration order."""
+        """Return the instances of a model (canonical name), in configuration order."""
         instances = self._instances.get(model)
         return self._find_instances(model) if instances is None else instances
 
@@ -139,7 +139,7 @@ class Twins:
         found: list[ModelInstance] = []
         for name in self.snapshot.holders.get(model, ()):
             instance = self.by_name[name].names.get(model)
-            if instance is not None:  # else its endpoint's data could not be taken in
+            if instance is not None:  # otherwise its endpoint's data is invalid
                 found.append(instance)
         if not found:
             return ()
@@ -147,7 +147,7 @@ class Twins:
         return instances
 
     def by_speed(self, model: str, now: float) -> Sequence[ModelInstance]:
-        """The same, those first that read prompts fastest: as of a second ago at most."""
+        """Return the same, the fastest prompt readers first, as of at most a second ago."""
         ordered = self._ordered.get(model)
         if ordered is None or now - ordered[0] >= _ORDER_INTERVAL:
             instances = sorted(self.instances(model), key=lambda instance: instance.rates.prefill)
@@ -155,20 +155,20 @@ class Twins:
         return ordered[1]
 
     def models(self) -> Iterator[Sequence[ModelInstance]]:
-        """The lines of each model that was asked for lately, once for each of its names."""
+        """Yield the instances of each recently requested model, once per name."""
         return iter([*self._instances.values()])
 
     def tier(self, view: EndpointView) -> int:
-        """0 for the highest priority in the fleet, 1 for the next, and so on."""
+        """Return 0 for the highest priority in the fleet, 1 for the next, and so on."""
         return self._tiers.get(view.spec.priority, 0)
 
     def habits(self, model: str) -> ModelHabits | None:
-        """What requests for a model are like; None for one nobody has."""
+        """Return the properties of requests for a model; None if no endpoint has it."""
         instances = self._instances.get(model) or self.instances(model)
         return instances[0].habits if instances else None
 
     def copies(self, instance: ModelInstance) -> int:
-        """How many other endpoints have the line's model in memory, loaded in the same way."""
+        """Return how many other endpoints have the model loaded in the same way."""
         return sum(
             each.resident
             and each is not instance
@@ -178,18 +178,18 @@ class Twins:
         )
 
     def on(self, endpoint: str) -> int:
-        """Inference requests in flight on an endpoint."""
+        """Return the inference requests in flight at an endpoint."""
         twin = self.by_name.get(endpoint)
         return twin.in_flight if twin is not None else 0
 
     def on_model(self, endpoint: str, model: str) -> int:
-        """Inference requests in flight on an endpoint for a model (canonical name)."""
+        """Return the inference requests in flight at an endpoint for a model (canonical name)."""
         twin = self.by_name.get(endpoint)
         instance = twin.names.get(model) if twin is not None else None
         return len(instance.in_flight) if instance is not None else 0
 
     def on_models(self, endpoint: str, wanted: Callable[[str], bool]) -> int:
-        """Count the inference requests in flight on an endpoint for some models (canonical
+        """Return the inference requests in flight at an endpoint for some models (canonical
         names)."""
         twin = self.by_name.get(endpoint)
         instances = twin.instances.values() if twin is not None else ()
@@ -198,5 +198,5 @@ class Twins:
         )
 
     def total(self) -> int:
-        """Inference requests in flight everywhere."""
+        """Return the inference requests in flight in the fleet."""
         return sum(twin.in_flight for twin in self.by_name.values())
