@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks.guard.measured import REPEATS
+from benchmarks.guard.measured import REPEATS, ROUNDS
 
 COUNTS = Path(__file__).with_name("counts.json")
 SHARE_MAX = 0.03
@@ -79,7 +79,8 @@ def counted(place: str) -> dict[str, int]:
         dumps = sorted(Path(folder).glob("out.*"), key=lambda path: int(path.suffix[1:]))
         totals = [int(re.search(r"^totals: (\d+)", each.read_text(), re.M)[1]) for each in dumps]  # type: ignore[index]
     # The first dump precedes the first mark. Then dumps within and between steps alternate.
-    empty, *each = totals[1::2]
+    measured = totals[1::2]
+    empty, *each = [min(measured[i : i + ROUNDS]) for i in range(0, len(measured), ROUNDS)]
     return {
         name: round((instructions - empty) / REPEATS)
         for name, instructions in zip(ran.stdout.splitlines(), each, strict=True)

@@ -12,10 +12,14 @@ from collections.abc import Callable
 
 from benchmarks.proxy.budget import Harness
 
-__all__ = ["REPEATS", "WARM_UP"]
+__all__ = ["REPEATS", "ROUNDS", "WARM_UP"]
 
-REPEATS = 200
+REPEATS = 100
 WARM_UP = 100
+ROUNDS = 3
+"""Measurements of each step. The lowest counts, because a background thread or a growing table may
+add up to a million instructions to one: a step then differed by 20 % between runs of the same
+code."""
 
 
 def mark() -> None:
@@ -24,14 +28,15 @@ def mark() -> None:
 
 
 def measure(call: Callable[[], object]) -> None:
-    """Warm one step up, and run it between two marks."""
+    """Warm one step up, and run it between two marks, several times."""
     for _ in range(WARM_UP):
         call()
-    gc.collect()
-    mark()
-    for _ in range(REPEATS):
-        call()
-    mark()
+    for _ in range(ROUNDS):
+        gc.collect()
+        mark()
+        for _ in range(REPEATS):
+            call()
+        mark()
 
 
 async def main() -> None:
