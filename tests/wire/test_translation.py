@@ -98,11 +98,12 @@ async def test_an_anthropic_stream_from_an_openai_server(
     assert (record.prompt_tokens, record.output_tokens, record.failure) == (12, 3, None)
 
 
-async def test_an_anthropic_answer_in_one_piece(make_router: MakeRouter) -> None:
+@pytest.mark.parametrize("prefix", ["", "/olla/proxy", "/olla/anthropic"])
+async def test_an_anthropic_answer_in_one_piece(make_router: MakeRouter, prefix: str) -> None:
     """A message."""
     router = await make_router(profile="sglang")
     router.endpoints[0].script = answer(JSON % (len(WHOLE), WHOLE))
-    head, payload = unframed(await router.exchange(post("/v1/messages", body(**MESSAGES))))
+    head, payload = unframed(await router.exchange(post(f"{prefix}/v1/messages", body(**MESSAGES))))
     assert head.startswith(b"HTTP/1.1 200 OK\r\n")
     message = json.loads(payload)
     assert message["content"] == [{"type": "text", "text": "Hello"}]
