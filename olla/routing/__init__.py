@@ -1,5 +1,6 @@
-"""Where a request goes, and why. Pure: the same inputs give the same decision, always.
+"""Decide where a request goes, and why.
 
-`decision` filters and explains, `policies` order. What is known comes in as a snapshot; what is
-in flight as a `Load`; chance as a ticket number.
+Pure: the same inputs always give the same decision. `decision` filters and explains, `policies`
+order. The inputs are a snapshot of the fleet, the requests in flight, and a ticket number as the
+only source of chance.
 """

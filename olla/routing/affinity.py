@@ -1,9 +1,10 @@
-"""Which endpoints are likely to have the beginning of a prompt in their cache.
+"""Estimate which endpoints have the beginning of a prompt in their cache.
 
-A conversation's next turn begins with the text of its last one, and the slot that served that
-still has it computed. Prompts are cut into blocks, and each block is known by a checksum of all
-text up to its end; the longest known chain tells how much is saved, and where. This is counted
-as saved seconds of prefill, so it yields to load by itself. No text is kept.
+The next turn of a conversation begins with the text of its last one, and the slot that served that
+turn still has it computed. Prompts are cut into blocks. A checksum of all text up to its end
+identifies a block. The longest known chain of blocks gives the endpoint and the saved tokens. They
+count as saved seconds of prefill, so affinity yields to load without further rules. No text is
+stored.
 """
 
 from collections import OrderedDict
@@ -19,15 +20,15 @@ from olla.routing.features import Features
 __all__ = ["CUTS", "PrefixCache", "prefix_blocks", "with_cached"]
 
 CUTS = tuple(kilobytes * 1024 for kilobytes in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32))
-"""Where a prompt's JSON text is cut, in bytes: a kilobyte is some 200 tokens. Coarser as it grows,
-so that a long prompt costs little."""
+"""Byte offsets at which a prompt's JSON text is cut. A kilobyte is about 200 tokens. Distances
+grow, so that a long prompt stays cheap."""
 _ENTRIES_MAX = 20_000
 _ENDPOINTS_MAX = 4
-"""Bounds: of all prompts the 20,000 blocks seen last, on four endpoints each."""
+"""Limits: the latest 20,000 blocks of all prompts, on four endpoints each."""
 
 
 def prefix_blocks(text: memoryview | bytes) -> tuple[int, ...]:
-    """A checksum for each cut that a prompt reaches, over all text before it."""
+    """Return a checksum for each cut within a prompt, over all text before the cut."""
     view = memoryview(text)
     size = len(view)
     blocks: list[int] = []
@@ -42,7 +43,7 @@ def prefix_blocks(text: memoryview | bytes) -> tuple[int, ...]:
 
 
 class PrefixCache:
-    """Who served which beginnings last, by (model, block)."""
+    """The latest endpoints that served each beginning, by (model, block)."""
 
     __slots__ = ("_seen",)
 
@@ -50,7 +51,7 @@ class PrefixCache:
         self._seen: OrderedDict[tuple[str, int], dict[str, int]] = OrderedDict()
 
     def remember(self, instance: ModelInstance, blocks: Sequence[int]) -> None:
-        """The line has a prompt with these blocks in its cache now."""
+        """Record that the instance has a prompt with these blocks in its cache."""
         name = instance.twin.name
         for block in blocks:
             key = (instance.identity, block)
@@ -67,9 +68,9 @@ class PrefixCache:
             served[name] = instance.finished
 
     def cached(self, instances: Sequence[ModelInstance], blocks: Sequence[int]) -> dict[str, float]:
-        """How many bytes of a prompt each endpoint (by name) is expected to have cached.
+        """Return how many bytes of a prompt each endpoint (by name) probably has cached.
 
-        What a line has finished since takes the place of what it had, a slot at a time.
+        Every request that an instance has finished since replaced the cache of one slot.
         """
         found: dict[str, float] = {}
         if not instances:
@@ -90,7 +91,7 @@ class PrefixCache:
 
 
 def with_cached(features: Features, twins: Twins, prefixes: PrefixCache) -> Features:
-    """The same request, with how many of its tokens each endpoint is expected to have cached."""
+    """Return the request with the number of tokens that each endpoint probably has cached."""
     instances = twins.instances(features.models[0]) if features.models else ()
     known = prefixes.cached(instances, features.prefix)
     if not known:

@@ -1,7 +1,7 @@
-"""Who could serve a request: eligible endpoints, and why others are not.
+"""Find the endpoints that can serve a request, and the reasons against the others.
 
-Filtering, and the price of each when a policy goes by it; which candidate is best is a policy's
-business, and what to do when there is none is `decision`'s.
+This module filters, and computes delays for policies that need them. A policy chooses the best
+candidate; `decision` handles requests without candidates.
 """
 
 import enum
@@ -20,17 +20,17 @@ __all__ = ["Candidate", "Exclusion", "candidates", "exclusion", "reluctance", "s
 
 
 TRANSLATION_SECONDS = 0.001
-"""What a translation costs. An endpoint that speaks the client's dialect wins a tie."""
+"""The cost of a translation. An endpoint that speaks the client's dialect wins a tie."""
 _SCANNED_MAX = 16
-"""Up to so many endpoints of a model are all priced; of more, the fastest first."""
+"""Up to this many endpoints of a model get a delay each; of more, the fastest are first."""
 _TIES_MAX = 16
-"""So many that are as good as the best are enough to choose from."""
+"""This many candidates as good as the best suffice for a choice."""
 
 _Having = tuple[ModelInstance | None, Twin, str | None]
 
 
 class Exclusion(enum.Enum):
-    """Why an endpoint is no candidate."""
+    """The reason why an endpoint is not a candidate."""
 
     OTHER_TYPE = "other_type"
     NOT_PINNED = "not_pinned"
@@ -47,12 +47,12 @@ class Exclusion(enum.Enum):
 
 
 class Candidate:
-    """An endpoint that could serve the request.
+    """An endpoint that can serve the request.
 
-    `model` is the canonical name it would serve (None without one) and `instance` what is known of
-    it there; `index` its place among the candidates. `delay` is the expected delay in seconds,
-    or a lower bound of it for one that cannot be the best; 0 where no policy asked. `ready` says
-    that the model is in memory as the request needs it.
+    `model` is the canonical name that it would serve (None without a model), `instance` the model
+    there, and `index` its place among the candidates. `delay` is the expected delay in seconds, or
+    a lower bound if it cannot be the best; 0 if no policy needs it. `ready`: the model is loaded
+    with the options of the request.
     """
 
     __slots__ = ("delay", "index", "instance", "model", "ready", "twin")
@@ -75,24 +75,24 @@ class Candidate:
 
     @property
     def view(self) -> EndpointView:
-        """What is known of the endpoint."""
+        """The endpoint's view in the snapshot."""
         return self.twin.view
 
     @property
     def in_flight(self) -> int:
-        """Olla's inference requests there."""
+        """The inference requests in flight there."""
         return self.twin.in_flight
 
     @property
     def resident(self) -> bool | None:
-        """Whether the model is in memory; None where the server does not tell."""
+        """Whether the model is loaded; None if the server does not report it."""
         if self.instance is None or not self.twin.tells_residency:
             return None
         return self.instance.resident
 
     @property
     def slot_free(self) -> bool:
-        """Whether a request would start at once, were the model in memory."""
+        """Whether a request would start at once if the model were loaded."""
         instance = self.instance
         return instance is None or len(instance.in_flight) < instance.slots.limit
 
@@ -107,14 +107,14 @@ def candidates(
     reserved: frozenset[str] = frozenset(),
     everyone: bool = False,
 ) -> list[Candidate]:
-    """The endpoints that could serve the request now, in configuration order per model name.
+    """Return the endpoints that can serve the request now, in configuration order per model.
 
-    `priced` says that their delays are wanted; an endpoint of a lower priority is charged
-    `spillover` seconds for each tier. `reserved` are the names of endpoints for embeddings.
-    An endpoint whose breaker is open, on which the model is stuck, or that comes back and has
-    enough for now is left out as long as another one is there; when none is, trying it is the only
-    chance, so it counts. Where many endpoints have the model, and not
-    `everyone` is wanted, those are left out whose prefill alone takes longer than the best.
+    With `priced`, they get delays; an endpoint of a lower priority is charged `spillover` seconds
+    per tier. `reserved` are the names of endpoints for embeddings. An endpoint is avoided if its
+    breaker is open, if the model is stuck there, or if it recovers and has its limit of requests.
+    It remains a candidate if there are only such endpoints, because trying one is then the only
+    chance. If many endpoints have the model, those whose prefill alone takes longer than the best
+    are omitted, except with `everyone`.
     """
     found: list[Candidate] = []
     last_chance: list[Candidate] = []
@@ -168,7 +168,7 @@ def candidates(
 def exclusion(
     features: Features, view: EndpointView, reserved: frozenset[str] = frozenset()
 ) -> Exclusion | None:
-    """Why an endpoint that has the model may not serve the request; None when it may."""
+    """Return why an endpoint with the model may not serve the request; None if it may."""
     profile = view.profile
     name = view.spec.name
     if features.pinned is not None and name != features.pinned:
@@ -191,7 +191,8 @@ def exclusion(
 
 
 def speaks(features: Features, view: EndpointView) -> bool:
-    """Whether an endpoint of a known type takes a request in its dialect, or translated."""
+    """Return whether an endpoint of a known type accepts the request's dialect, or a
+    translation."""
     if view.profile is None:
         return False
     dialects = view.profile.dialects
@@ -199,8 +200,8 @@ def speaks(features: Features, view: EndpointView) -> bool:
 
 
 def reluctance(twin: Twin, instance: ModelInstance | None, now: float) -> Exclusion | None:
-    """Why an endpoint should be left alone as long as another one is there; None when it need
-    not. `instance` is what is known of the model there."""
+    """Return why an endpoint should be avoided while others can serve; None if it need not be.
+    `instance` is the model there."""
     breaker = twin.view.breaker
     if breaker is BreakerState.OPEN or (breaker is BreakerState.HALF_OPEN and twin.on_trial):
         return Exclusion.BREAKER_OPEN  # one trial at a time, whatever began before it
@@ -226,7 +227,7 @@ def _having(features: Features, twins: Twins) -> Iterable[_Having]:
 
 
 def _cached_first(features: Features, twins: Twins, now: float) -> Iterator[_Having]:
-    """Those whose prompt cache helps, then all others, by how fast they read prompts."""
+    """Return the instances whose prompt cache helps, then the others, the fastest readers first."""
     model = features.models[0]
     instances = twins.by_speed(model, now)
     for name in features.cached:

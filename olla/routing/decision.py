@@ -1,9 +1,9 @@
-"""The decision: one endpoint with a reason, or a refusal with one.
+"""Choose one endpoint with a reason, or refuse with a reason.
 
-Pure: filter, order, choose. Nothing is remembered; a retry asks again with the failed endpoint
-among `tried`. The outcomes are a closed union: code that needs to know which one it has takes it
-apart with `match` and ends with `assert_never`, so that mypy finds the case that is missing. A
-queued request once was lost because an `if` chain knew no fallback.
+Pure: filter, order, choose, without memory. A retry decides again with the failed endpoint in
+`tried`. The outcomes are a closed union: code that distinguishes them uses `match` and ends with
+`assert_never`, so that mypy reports a missing case. An `if` chain without a fallback once lost a
+queued request.
 """
 
 import enum
@@ -52,38 +52,38 @@ __all__ = [
 _RETRY_AFTER_MIN = 1.0
 _RETRY_AFTER_MAX = 30.0
 _COMPARED_MAX = 300
-"""Names of models that a wrong one is compared with: 10 µs each."""
+"""How many model names an unknown one is compared with: 10 µs each."""
 _NAME_COMPARED_MAX = 100
-"""Seconds. Clients of the OpenAI family sleep as long as they are told, so keep it short."""
+"""Seconds. OpenAI's clients sleep for the whole time, so keep it short."""
 
 
 class Strategy(enum.Enum):
-    """What to do with a model that is nowhere in the fleet. The value is the header's word."""
+    """The treatment of a model that no endpoint lists. The value is the header's word."""
 
     STRICT = "strict"
-    """Refuse; whoever asks has the endpoints asked again first."""
+    """Refuse. The caller refreshes the lists of models first."""
     OPTIMISTIC = "optimistic"
-    """Perhaps fall back to endpoints that do not list it; see `Fallback`."""
+    """Possibly fall back to endpoints that do not list it; see `Fallback`."""
     DISCOVERY = "discovery"
-    """The same as strict, which asks again as well."""
+    """The same as strict, which refreshes as well."""
 
 
 class Fallback(enum.Enum):
-    """Where an optimistic strategy sends a model that no endpoint lists."""
+    """The destination of a model that no endpoint lists, in the optimistic strategy."""
 
     NONE = "none"
     COMPATIBLE_ONLY = "compatible_only"
-    """Nowhere: an endpoint that does not list a model is not compatible with it."""
+    """None: an endpoint that does not list a model is not compatible with it."""
     ALL = "all"
-    """To any routable endpoint of the right type."""
+    """Any routable endpoint of the right type."""
 
 
 class RoutingOptions(msgspec.Struct, frozen=True):
-    """How to treat models that no endpoint lists, and endpoints that are not like the others.
+    """Options for models that no endpoint lists, and for endpoints with a special role.
 
-    `spillover`: an endpoint of a lower priority is used when it is sooner by more than so many
-    seconds. `embedding_endpoints` are the names of those that are kept for embeddings; `prewarm`
-    says that a model may be loaded once more before anybody waits for it.
+    `spillover`: an endpoint of a lower priority is used if it is sooner by more than this number of
+    seconds. `embedding_endpoints` are the names of endpoints reserved for embeddings. With
+    `prewarm`, another copy of a model may be loaded before requests wait for it.
     """
 
     strategy: Strategy = Strategy.STRICT
@@ -94,7 +94,7 @@ class RoutingOptions(msgspec.Struct, frozen=True):
 
 
 class Reason(enum.Enum):
-    """Why it was decided so. The value is the header's word."""
+    """The reason for a decision. The value is the header's word."""
 
     MODEL_FOUND = "model_found"
     QUEUED = "queued"
@@ -114,11 +114,11 @@ _MODEL_LOADED: Final = Reason.MODEL_LOADED
 
 
 class ChooseInstance(msgspec.Struct, frozen=True):
-    """Send it to an endpoint that has the model.
+    """Send the request to an endpoint that has the model.
 
-    `model` is the canonical name that the endpoint lists and `instance` the model there; `delay` is
-    the expected seconds to the first token, None if the policy does not price; `ready` says that
-    the model is in memory as the request needs it.
+    `model` is the canonical name that the endpoint lists, and `instance` the model there. `delay`
+    is the expected seconds to the first token, None if the policy does not compute it. `ready`: the
+    model is loaded with the options of the request.
     """
 
     twin: Twin
@@ -130,36 +130,37 @@ class ChooseInstance(msgspec.Struct, frozen=True):
 
     @property
     def view(self) -> EndpointView:
-        """The endpoint as it is known."""
+        """The endpoint's view in the snapshot."""
         return self.twin.view
 
 
 class ChooseEndpoint(msgspec.Struct, frozen=True):
-    """Send a request that needs no model to an endpoint."""
+    """Send a request without a model to an endpoint."""
 
     twin: Twin
     reason: Reason = Reason.NO_MODEL
 
     @property
     def view(self) -> EndpointView:
-        """The endpoint as it is known."""
+        """The endpoint's view in the snapshot."""
         return self.twin.view
 
 
 class ChooseFallback(msgspec.Struct, frozen=True):
-    """Send it to an endpoint that does not list the model: no endpoint that lists it can serve."""
+    """Send the request to an endpoint that does not list the model, because no other can serve
+    it."""
 
     twin: Twin
     reason: Reason = Reason.FALLBACK
 
     @property
     def view(self) -> EndpointView:
-        """The endpoint as it is known."""
+        """The endpoint's view in the snapshot."""
         return self.twin.view
 
 
 class Refuse(msgspec.Struct, frozen=True):
-    """Send it nowhere."""
+    """Refuse the request."""
 
     failure: Failure
     reason: Reason
@@ -170,10 +171,10 @@ Decision = Choice | Refuse
 
 
 class Considered(msgspec.Struct, frozen=True):
-    """One endpoint as `explain` saw it: its place in the order with its delay, or why it is none.
+    """An endpoint in the result of `explain`: its place and delay, or why it is not a candidate.
 
-    `spillover` is what it is charged for its priority, in seconds; `waiting` counts the requests
-    that wait in olla for the model there.
+    `spillover` is the charge for its priority in seconds. `waiting` counts the requests queued in
+    olla for the model there.
     """
 
     endpoint: str
@@ -194,7 +195,7 @@ def decide(
 ) -> Decision:
     """Choose where the request goes now (`now`: monotonic seconds).
 
-    `asked_for` is the model as the client spelled it, for the message of a refusal.
+    `asked_for` is the client's spelling of the model, for error messages.
     """
     able = _able(features, twins, policy, options, now)
     if able:
@@ -217,7 +218,7 @@ def decide(
 def explain(
     features: Features, twins: Twins, policy: Policy, options: RoutingOptions, now: float
 ) -> list[Considered]:
-    """Every endpoint of the fleet with its place in the order or its exclusion: best first."""
+    """Return all endpoints with their place in the order or their exclusion, the best first."""
     able = _able(features, twins, policy, options, now, everyone=True)
     for each in able:  # bounds have done their work: now the whole price
         if each.instance is not None:
@@ -299,7 +300,7 @@ def refusal(
     now: float,
     reserved: frozenset[str] = frozenset(),
 ) -> Refuse:
-    """Why the request can be sent nowhere, with what to do about it. For one that cannot."""
+    """Return why a request without candidates cannot be sent, and what to do about it."""
     if features.pinned is not None and features.pinned not in snapshot.by_name:
         allowed = features.allowed
         names = ", ".join(
@@ -376,7 +377,7 @@ def refusal(
 def _missing(
     features: Features, snapshot: Snapshot, in_scope: Sequence[EndpointView], asked_for: str
 ) -> str | None:
-    """Why no endpoint in scope has the model, and what helps; None while none could tell."""
+    """Return why no endpoint in scope has the model, and a remedy; None while none has reported."""
     allowed = features.allowed
     kinds = sorted(
         {
@@ -405,7 +406,7 @@ def _missing(
 
 
 def _near(asked_for: str, views: Sequence[EndpointView]) -> list[str]:
-    """Up to two names of models that are nearly the one that was asked for."""
+    """Return up to two model names that are similar to the requested one."""
     names: dict[str, None] = {}
     for view in views:
         for model in view.models.values():

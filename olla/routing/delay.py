@@ -1,8 +1,8 @@
-"""Expected seconds to a request's first token on one endpoint, term by term.
+"""Compute the expected seconds to a request's first token on an endpoint, term by term.
 
-Shortest expected delay: wait for a slot + drain of busy victims + load, if it must load + prefill
-+ what those lose whose model would be evicted. Pure arithmetic over the twin and the estimates;
-who is chosen is a policy's business.
+Shortest expected delay: wait for a slot + drain of busy models before an eviction + load, if the
+model is not loaded + prefill + the loss of requests whose model would be evicted. Pure arithmetic
+over the twin and the estimates. A policy compares the results.
 """
 
 from math import exp, inf
@@ -16,21 +16,21 @@ from olla.routing.features import Features
 __all__ = ["Delay", "expected_delay", "price", "work_ahead"]
 
 _EVICTION_HORIZON = 600.0
-"""Seconds over which an evicted model is taken to be missed, when it would not have expired."""
+"""Seconds for which an evicted model is assumed to be missed if it would not have expired."""
 _COPY_SHARE = 0.25
-"""How much an evicted model is missed when another copy is in memory; the same again for each."""
+"""The share of the loss if another copy is loaded; applied again for each further copy."""
 
 _LOAD_SHARE = 0.03
-"""What a load costs others, per second of it: it holds up the node's next load and takes room. So
-one begins for a clear gain only."""
+"""The cost to others per second of a load: it delays the node's next load and takes memory. A load
+thus starts only for a clear gain."""
 _LAST_RESORT = 1000.0
-"""Seconds. A vector is not worth a chat model: only when there is no other way."""
+"""Seconds. A request for a vector evicts a chat model only if there is no other way."""
 
 
 class Delay(msgspec.Struct):
-    """The terms, in seconds. `saved` is what a prompt cache is expected to save of `prefill`.
+    """The terms, in seconds. `saved` is the expected saving of `prefill` by a prompt cache.
 
-    `eviction` is no delay of the request's own but the cost to others; `total` counts it in.
+    `eviction` is a cost to others instead of a delay of the request; `total` includes it.
     """
 
     wait: float = 0.0
@@ -42,12 +42,12 @@ class Delay(msgspec.Struct):
 
     @property
     def total(self) -> float:
-        """What is compared."""
+        """The value that policies compare."""
         return self.own + self.eviction
 
     @property
     def own(self) -> float:
-        """What the request itself is expected to wait for its first token."""
+        """The expected time to the request's own first token."""
         return self.wait + self.drain + self.load + self.prefill - self.saved
 
 
@@ -60,10 +60,10 @@ def price(
     bound: float = inf,
     terms: Delay | None = None,
 ) -> float:
-    """The delay of a request on a line, in seconds.
+    """Return the delay of a request at an instance, in seconds.
 
-    Stops early with a lower bound once that is over `bound`. `terms` is filled in when given;
-    `ready` is what `ModelInstance.ready` says.
+    Stops early with a lower bound if that exceeds `bound`. Fills in `terms` if given. `ready` is
+    the result of `ModelInstance.ready`.
     """
     rates = instance.rates
     if rates.stale:
@@ -94,7 +94,7 @@ def price(
 
 
 def expected_delay(instance: ModelInstance, features: Features, twins: Twins, now: float) -> Delay:
-    """The terms of the delay, none left out."""
+    """Return all terms of the delay."""
     terms = Delay()
     ready = instance.ready(features.load_options, now)
     price(instance, features, twins, now, ready, inf, terms)
@@ -102,7 +102,7 @@ def expected_delay(instance: ModelInstance, features: Features, twins: Twins, no
 
 
 def work_ahead(instance: ModelInstance, features: Features, now: float) -> float:
-    """Slot-seconds of work that come before the request on a line whose model is in memory."""
+    """Return the slot-seconds of work before the request, at an instance with a loaded model."""
     in_flight, slots = instance.in_flight, instance.slots.limit
     ahead = 0.0
     count = len(in_flight)
@@ -115,7 +115,7 @@ def work_ahead(instance: ModelInstance, features: Features, now: float) -> float
 
 
 def _queued(instance: ModelInstance, features: Features) -> float:
-    """Seconds of service of those that wait in olla for the line and come before the request."""
+    """Return the service seconds of queued requests for the instance that precede the request."""
     order, total = features.order, 0.0
     for each in instance.waiting:  # by their order: of a long queue the first ones look at little
         if each.order >= order:
@@ -133,7 +133,7 @@ def _cold(
     bound: float,
     terms: Delay | None,
 ) -> float:
-    """The same for a model that has to be loaded, or is being loaded."""
+    """Return the same for a model that is not loaded, or is being loaded."""
     twin = instance.twin
     options = features.load_options
     loading = twin.loading
@@ -175,10 +175,11 @@ def _cold(
 
 
 def missed(victim: ModelInstance, twins: Twins, now: float) -> float:
-    """Expected seconds that requests for an evicted model lose.
+    """Return the expected seconds that requests for an evicted model lose.
 
-    The next request loads it again: a load, times the chance that one comes before the model
-    would have been unloaded anyway. Those that come during the load wait for half of it.
+    The next request loads it again. The loss is the load time, multiplied by the probability that a
+    request comes before the model would have expired. Requests that come during the load wait for
+    half of it.
     """
     rate = victim.habits.arrivals.rate(now)
     if rate <= 0.0:

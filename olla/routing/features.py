@@ -1,4 +1,4 @@
-"""What routing may know of a request."""
+"""The properties of a request that routing uses."""
 
 from math import inf
 
@@ -8,23 +8,22 @@ __all__ = ["Features"]
 
 
 class Features(msgspec.Struct, frozen=True):
-    """A request, as far as it matters where it goes.
+    """A request, as routing sees it.
 
-    `models` are the canonical names any of which will do, best first: one for a plain name,
-    several for an alias, none where the operation takes no model. `profiles` are the kinds of
-    server that may serve it (None: any that speaks `dialect`). `tried` are the endpoints that
-    failed this request already, `pinned` the one the caller insists on. `ticket` is a running
-    number: the only chance there is, so that the same input gives the same decision.
+    `models` are canonical names in order of preference: one for a plain name, several for an alias,
+    none if the operation takes no model. `profiles` are the allowed types of server (None: any that
+    speaks `dialect`). `tried` are endpoints that failed this request, and `pinned` is the endpoint
+    that the caller requires. `ticket` is a running number and the only source of chance, so that
+    the same input gives the same decision.
 
-    `load_options` are what it says of how the model is loaded, `keep_alive` how many seconds it
-    wants it kept (None: does not say). `prompt_tokens` (an estimate) and `output_max` are tokens,
-    `prompt_bytes` is the prompt's length as JSON text; `prefix` tells how it begins (see
-    `affinity`), and `cached` how many of its tokens each endpoint (by name) is expected to have
-    in its prompt cache. `embedding` says that it asks for vectors, `only_loads` that it works on
-    nothing, `suggests` that the caller may be told names of other models. `also` is a dialect that
-    it can be translated to, empty for none. `allowed` are the endpoints that the caller may be sent
-    to (None: all). `caller` is whose fair share it comes out of, `order` its place among those that
-    wait (lower first).
+    `load_options` are options for loading the model, and `keep_alive` the seconds to keep it loaded
+    (None: not given). `prompt_tokens` (an estimate) and `output_max` are tokens, and `prompt_bytes`
+    is the length of the prompt's JSON text. `prefix` identifies its beginning (see `affinity`), and
+    `cached` is the number of its tokens that each endpoint (by name) probably has in its prompt
+    cache. `embedding`: the request is for vectors. `only_loads`: it does no inference. `suggests`:
+    the caller may see names of other models. `also` is a dialect to which it can be translated, or
+    empty. `allowed` are the caller's endpoints (None: all). `caller` is charged for fair shares,
+    and `order` is its place in the queue (lower first).
     """
 
     models: tuple[str, ...]

@@ -1,7 +1,7 @@
-"""What a decision log holds: the fleet as it was known, and each request with what came of it.
+"""The entries of a decision log: the fleet as known, and each request with its outcome.
 
-One JSON object a line, told apart by `kind`. Names, lengths and times only: never a prompt, an
-answer, an address or a key. `olla replay` reads it.
+One JSON object per line, with its type in `kind`. Entries contain names, lengths and times, but
+never prompts, responses, addresses or keys. `olla replay` reads them.
 """
 
 import msgspec
@@ -13,12 +13,12 @@ from olla.fleet.twins import Twins
 __all__ = ["Decided", "EndpointFacts", "FleetFacts", "JournalLine", "ModelFacts", "facts"]
 
 _MODELS_MAX = 256
-"""Models of an endpoint that are told, those that were asked for before the others."""
+"""The maximum models per endpoint. Recently requested models come first."""
 
 
 class ModelFacts(msgspec.Struct, frozen=True):
-    """A model on an endpoint: canonical name, identity of the weights, bytes on disk; learned
-    tokens per second of prompt and of output, and how many requests at a time."""
+    """A model on an endpoint: canonical name, identity of the weights, bytes on disk, learned
+    tokens per second of prompt and of output, and concurrent requests."""
 
     name: str
     identity: str
@@ -30,9 +30,9 @@ class ModelFacts(msgspec.Struct, frozen=True):
 
 
 class EndpointFacts(msgspec.Struct, frozen=True):
-    """An endpoint: priority, bytes of memory for models (None: not known), models in memory at a
-    time, bytes per second of a load from disk and from the page cache. `ollama` is False for a
-    server that serves its models without loading."""
+    """An endpoint: priority, bytes of memory for models (None: unknown), maximum loaded models,
+    bytes per second of a load from disk and from the page cache. `ollama` is False for a server
+    that does not load models on request."""
 
     name: str
     priority: int
@@ -45,7 +45,7 @@ class EndpointFacts(msgspec.Struct, frozen=True):
 
 
 class FleetFacts(msgspec.Struct, frozen=True, tag="fleet", tag_field="kind"):
-    """The fleet as it was known at `at` (Unix seconds)."""
+    """The fleet as known at `at` (Unix seconds)."""
 
     at: float
     policy: str
@@ -53,9 +53,11 @@ class FleetFacts(msgspec.Struct, frozen=True, tag="fleet", tag_field="kind"):
 
 
 class Decided(msgspec.Struct, frozen=True, tag="request", tag_field="kind"):
-    """One request. `at` is its arrival in Unix seconds; tokens are as the endpoint counted them,
-    None where it did not; `predicted`, `first` and `whole` are seconds from its arrival, to the
-    expected and the real first byte and to the last; `queued` how many of them it waited in olla.
+    """One request. `at` is its arrival in Unix seconds.
+
+    Tokens are the endpoint's counts, None without one. `predicted`, `first` and `whole` are seconds
+    from arrival to the expected first byte, the first byte and the last byte. `queued` is the part
+    spent in olla's queue.
     """
 
     at: float
@@ -77,7 +79,7 @@ JournalLine = FleetFacts | Decided
 
 
 def facts(twins: Twins, policy: str, wall: float) -> FleetFacts:
-    """The fleet as its twins and estimates have it, at `wall` Unix seconds."""
+    """Return the fleet by its twins and estimates, at `wall` Unix seconds."""
     return FleetFacts(
         wall,
         policy,

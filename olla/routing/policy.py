@@ -1,7 +1,7 @@
-"""What a policy is: an order of candidates. Stateless, pure, one method.
+"""The interface of a policy: a stateless order of candidates, in one pure method.
 
-To add one: a module in `policies/` with a class that has `name` and `key`, and one line in
-`policies.POLICIES`. The conformance tests then hold for it.
+To add one, write a module in `policies/` with a class that has `name` and `key`, and add a line to
+`policies.POLICIES`. The conformance tests then check it.
 """
 
 from typing import Protocol
@@ -13,29 +13,29 @@ __all__ = ["Policy", "rotation"]
 
 
 class Policy(Protocol):
-    """Orders candidates: the smallest key is tried first."""
+    """Orders candidates. The smallest key is tried first."""
 
     @property
     def name(self) -> str:
-        """The word in the configuration."""
+        """Its name in the configuration."""
         ...
 
     @property
     def priced(self) -> bool:
-        """Whether it goes by the expected delay of candidates, which costs time to know: the
-        smallest comes first, and `key` orders equals only."""
+        """Whether it uses expected delays, which take time to compute. The smallest delay is first,
+        and `key` orders only equals."""
         ...
 
     @property
     def binds_late(self) -> bool:
-        """Whether a request that cannot start at once waits in olla rather than on the node."""
+        """Whether a request that cannot start at once waits in olla instead of on the node."""
         ...
 
     def key(self, candidate: Candidate, features: Features, count: int) -> tuple[float, ...]:
-        """The sort key of one of `count` candidates. Ties must be broken by `rotation`."""
+        """Return the sort key of one of `count` candidates. `rotation` must break ties."""
         ...
 
 
 def rotation(candidate: Candidate, features: Features, count: int) -> int:
-    """A place in `range(count)` that moves on by one with every request: for fair ties."""
+    """Return a place in `range(count)` that advances with every request, for fair ties."""
     return (candidate.index - features.ticket) % count

@@ -1,4 +1,4 @@
-"""The policies by the name the configuration gives them."""
+"""The policies by their names in the configuration."""
 
 from olla.routing.policies.least_connections import LeastConnections
 from olla.routing.policies.loaded_first import LoadedFirst

@@ -1,4 +1,4 @@
-"""Fewest requests in flight, by olla's own count."""
+"""Choose the endpoint with the fewest requests in flight, by olla's own count."""
 
 from olla.routing.candidates import Candidate
 from olla.routing.features import Features
@@ -8,9 +8,9 @@ __all__ = ["LeastConnections"]
 
 
 class LeastConnections:
-    """The endpoint with the fewest of olla's requests; among equals the higher priority.
+    """The fewest requests in flight; among equals the higher priority.
 
-    Knows nothing of models in memory, so on a fleet with more models than fit it causes loads.
+    Ignores which models are loaded, so it causes loads on a fleet with more models than fit.
     """
 
     name = "least-connections"
@@ -18,7 +18,7 @@ class LeastConnections:
     binds_late = False
 
     def key(self, candidate: Candidate, features: Features, count: int) -> tuple[float, ...]:
-        """In flight, then priority, then turn."""
+        """Requests in flight, then priority, then rotation."""
         return (
             candidate.in_flight,
             -candidate.view.spec.priority,

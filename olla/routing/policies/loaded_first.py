@@ -1,4 +1,4 @@
-"""Endpoints that have the model in memory, as long as they have a slot free."""
+"""Prefer endpoints with a loaded model, while they have a free slot."""
 
 from olla.routing.candidates import Candidate
 from olla.routing.features import Features
@@ -8,11 +8,10 @@ __all__ = ["LoadedFirst"]
 
 
 class LoadedFirst:
-    """A resident model with a free slot first, then fewest requests in flight.
+    """A loaded model with a free slot first, then the fewest requests in flight.
 
-    Resident is not idle: an endpoint that has the model loaded but all its slots busy counts
-    like any other. Without that guard every request piles up on the one warm copy, which is worse
-    than counting connections.
+    An endpoint with a loaded model and only busy slots counts like any other. Without this rule
+    every request would queue at the only loaded copy, which is worse than counting connections.
     """
 
     name = "loaded-first"
@@ -20,7 +19,7 @@ class LoadedFirst:
     binds_late = False
 
     def key(self, candidate: Candidate, features: Features, count: int) -> tuple[float, ...]:
-        """Warm and free, then in flight, then warm, then priority, then turn."""
+        """Loaded and free, then requests in flight, then loaded, then priority, then rotation."""
         warm = candidate.resident is not False
         return (
             0 if warm and candidate.slot_free else 1,

@@ -1,4 +1,4 @@
-"""The preferred endpoints first; the others only when those are gone."""
+"""Use lower priorities only if no endpoint of a higher priority is available."""
 
 from olla.routing.candidates import Candidate
 from olla.routing.features import Features
@@ -10,8 +10,7 @@ __all__ = ["Priority"]
 class Priority:
     """The highest `priority` number; among equals the fewest requests in flight.
 
-    A lower priority is used only when no higher one can be routed to: it is a reserve, and load
-    alone never spills into it.
+    A lower priority is a reserve for failures. Load alone does not spill into it.
     """
 
     name = "priority"
@@ -19,7 +18,7 @@ class Priority:
     binds_late = False
 
     def key(self, candidate: Candidate, features: Features, count: int) -> tuple[float, ...]:
-        """Priority, then in flight, then turn."""
+        """Priority, then requests in flight, then rotation."""
         return (
             -candidate.view.spec.priority,
             candidate.in_flight,

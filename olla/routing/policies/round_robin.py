@@ -1,4 +1,4 @@
-"""Each in its turn."""
+"""Choose each endpoint in turn."""
 
 from olla.routing.candidates import Candidate
 from olla.routing.features import Features
@@ -8,12 +8,12 @@ __all__ = ["RoundRobin"]
 
 
 class RoundRobin:
-    """The candidates in turn, whatever they are busy with: for fleets of equals."""
+    """Rotate through the candidates regardless of load: for uniform fleets."""
 
     name = "round-robin"
     priced = False
     binds_late = False
 
     def key(self, candidate: Candidate, features: Features, count: int) -> tuple[float, ...]:
-        """Turn only."""
+        """Rotation only."""
         return (rotation(candidate, features, count),)

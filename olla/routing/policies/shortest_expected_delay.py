@@ -1,4 +1,4 @@
-"""The endpoint that is expected to produce the first token soonest."""
+"""Choose the endpoint with the earliest expected first token."""
 
 from olla.routing.candidates import Candidate
 from olla.routing.features import Features
@@ -8,11 +8,11 @@ __all__ = ["ShortestExpectedDelay"]
 
 
 class ShortestExpectedDelay:
-    """The smallest expected delay in seconds, see `routing.delay`; among equals, in turn.
+    """The smallest expected delay in seconds (`routing.delay`), with rotation among equals.
 
-    Knows what is loaded, how long loads and answers take where, and what it has sent itself. A
-    request that cannot start at once waits in olla, and is priced again whenever something
-    changes; with `late=False` it is sent on at once and waits on the node.
+    Uses loaded models, learned load and generation times, and the requests in flight. A request
+    that cannot start at once waits in olla and is evaluated again after every change. With
+    `late=False` it is sent at once and waits on the node.
     """
 
     name = "shortest-expected-delay"
@@ -22,5 +22,5 @@ class ShortestExpectedDelay:
         self.binds_late = late
 
     def key(self, candidate: Candidate, features: Features, count: int) -> tuple[float, ...]:
-        """Delay, then turn. A lower priority's delay has the spillover counted in."""
+        """Delay, then rotation. The delay includes the spillover charge of a lower priority."""
         return (candidate.delay, rotation(candidate, features, count))

@@ -1,4 +1,4 @@
-"""Always the same endpoint while the fleet stays as it is."""
+"""Choose the same endpoint while the fleet is unchanged."""
 
 from olla.routing.candidates import Candidate
 from olla.routing.features import Features
@@ -7,10 +7,10 @@ __all__ = ["Steady"]
 
 
 class Steady:
-    """The highest priority, then configuration order; load and turn do not count.
+    """The highest priority, then configuration order, regardless of load.
 
-    For operations that change a node: a blob and the `create` that names it must meet on one
-    node, so these go to the same endpoint every time. Not for the configuration.
+    For operations that change a node: a blob and the `create` that names it must reach the same
+    node. Not available in the configuration.
     """
 
     name = "steady"
