@@ -1,5 +1,5 @@
-"""When a request may start: the right to a slot.
+"""Decide when a request may start.
 
-Pure. `Dispatcher` asks routing and gives out leases in one step, so that nothing comes between
-the choice and the count it was based on.
+Pure. `Dispatcher` asks routing and grants leases in one step, so that nothing changes between the
+choice and the counts it is based on.
 """

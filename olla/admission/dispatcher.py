@@ -1,12 +1,13 @@
-"""When a request may start: choice and lease in one step, or a place in the queue.
+"""Choose an endpoint and grant a lease in one step, or queue the request.
 
-Never awaits: a shell (the proxy, the simulated fleet, a state machine in the tests) tells what
-happens and when, and does what comes back as actions. A request that can start somewhere now gets
-its lease at once. One that cannot is assigned to the line where it is expected to start soonest,
-and stays in olla: on every change all that wait are priced again, in their order, and move when
-another line is now clearly sooner.
+The dispatcher never awaits. Its shell (the proxy, the simulated fleet, a state machine in the
+tests) reports events with their times, and carries out the actions that it returns. A request that
+can start gets a lease at once. Another is assigned to the instance where it is expected to start
+soonest, and waits in olla. After every change all queued requests are priced again, in their order,
+and move if another instance is now clearly sooner.
 
-Owns the twins and the leases. Who waits where is `queue`'s, which load is needed is `loads`'.
+The dispatcher owns the twins and the leases. `queue` owns the order and assignment of tickets, and
+`loads` decides which loads are needed.
 """
 
 from collections.abc import Sequence
@@ -57,9 +58,9 @@ from olla.routing.policy import Policy
 __all__ = ["Dispatcher"]
 
 _HYSTERESIS = 0.2
-"""Seconds by which another line must be sooner before a waiting request moves to it."""
+"""Seconds by which another instance must be sooner before a queued request moves to it."""
 _REPRICE_INTERVAL = 0.02
-"""Seconds between two pricings of all that wait, so that a long queue costs bounded time."""
+"""Seconds between two pricings of the whole queue, so that a long queue takes bounded time."""
 _TICK = 1.0
 _HALF_OPEN: Final = BreakerState.HALF_OPEN
 _QUEUED: Final = Reason.QUEUED
@@ -67,7 +68,7 @@ _COLD_LOAD: Final = Reason.COLD_LOAD
 
 
 class Dispatcher:
-    """Gives out leases and places in the queue. All times are monotonic seconds."""
+    """Grants leases and places in the queue. All times are monotonic seconds."""
 
     def __init__(
         self, policy: Policy, options: RoutingOptions, limits: QueueLimits | None = None
@@ -89,7 +90,7 @@ class Dispatcher:
 
     @property
     def leases(self) -> int:
-        """Leases given out and not yet released, counted or not."""
+        """Leases granted and not yet released, counted or not."""
         return self._open
 
     @property
@@ -99,23 +100,23 @@ class Dispatcher:
 
     @property
     def loads(self) -> int:
-        """Loads of olla's own under way."""
+        """Loads in progress that olla itself started."""
         return len(self._loads)
 
     @property
     def quiet(self) -> bool:
-        """Whether the shell has nothing to do and nothing waits for time to pass."""
+        """Whether the shell has no actions to take, and no timer is pending."""
         return not (self._actions or self.queue.tickets or len(self._loads))
 
     def take_actions(self) -> Sequence[Action]:
-        """What the shell has to do now; each is given out once."""
+        """Return the shell's next actions. Each is returned once."""
         if not self._actions:
             return ()
         actions, self._actions = self._actions, []
         return actions
 
     def next_tick(self, now: float) -> float | None:
-        """When `tick` should be called next; None while nothing waits for time to pass."""
+        """Return when `tick` should be called next; None if no timer is pending."""
         return now + _TICK if self.queue.tickets or len(self._loads) else None
 
     # --- what happens ---------------------------------------------------------------------------
@@ -131,10 +132,10 @@ class Dispatcher:
         counted: bool = True,
         asked_at: float | None = None,
     ) -> Entered:
-        """A lease on the endpoint the request goes to now, a place in the queue, or a refusal.
+        """Return a lease on the chosen endpoint, a place in the queue, or a refusal.
 
-        `policy` stands in for the configured one; `counted` says whether it occupies a slot;
-        `asked_at` is when it came first, for one that is tried again.
+        `policy` replaces the configured one. `counted`: the request occupies a slot. `asked_at` is
+        the first arrival of a request that is retried.
         """
         if snapshot is not self.twins.snapshot:
             self.changed(snapshot, now)
@@ -169,7 +170,7 @@ class Dispatcher:
                 assert_never(never)
 
     def began(self, lease: Lease, now: float) -> None:
-        """The first byte of the answer came."""
+        """Record the first byte of a response."""
         flight = lease.flight
         if flight is None or flight.began is not None:
             return
@@ -181,10 +182,10 @@ class Dispatcher:
             self._serve(now)
 
     def release(self, lease: Lease, now: float, answer: AnswerStats | None = None) -> None:
-        """Give the slot back. `answer` is what there is to learn from a complete one.
+        """Release the lease. `answer` has the statistics of a complete response.
 
         Raises:
-            LeaseError: it was given back before.
+            LeaseError: it was released before.
         """
         twin = lease.choice.twin
         if lease.released:
@@ -206,19 +207,19 @@ class Dispatcher:
                     self._actions.append(begun)
 
     def leave(self, ticket: Ticket, now: float) -> None:
-        """The client of a waiting request has gone."""
+        """Remove a queued request whose client has disconnected."""
         if self.queue.leave(ticket, now):
             self._serve(now)
 
     def changed(self, snapshot: Snapshot, now: float) -> None:
-        """Something is new of the fleet."""
+        """Take over a change of the fleet."""
         if snapshot is not self.twins.snapshot:
             self.twins.follow(snapshot, now)
             if self.queue.tickets:
                 self._serve(now, everyone=True)
 
     def load_ended(self, loading: ModelLoad, now: float, failure: Failure | None = None) -> None:
-        """A load of olla's own is done, or failed."""
+        """Record the end of a load that olla itself started."""
         if not self._loads.ended(loading, now, failure):
             return
         instance = loading.instance
@@ -231,7 +232,7 @@ class Dispatcher:
         self._serve(now, everyone=True)
 
     def tick(self, now: float) -> None:
-        """Time has passed: some have waited too long, some loads are wanted no more."""
+        """Apply timers: time out queued requests, and cancel unneeded loads."""
         for ticket in self.queue.late(now):
             self._refuse(ticket, timed_out(ticket.asked_for, self.limits), now)
         self._serve(now, everyone=True)
@@ -239,7 +240,7 @@ class Dispatcher:
     # --- questions ------------------------------------------------------------------------------
 
     def could_serve(self, features: Features, snapshot: Snapshot, now: float) -> bool:
-        """Whether some endpoint could serve the request, now or later."""
+        """Return whether an endpoint can serve the request, now or later."""
         self.changed(snapshot, now)
         decision = decide(features, self.twins, self.policy, self.options, "", now)
         match decision:
@@ -251,7 +252,7 @@ class Dispatcher:
                 assert_never(never)
 
     def explained(self, features: Features, snapshot: Snapshot, now: float) -> list[Considered]:
-        """Every endpoint with its delay, term by term, or why it is none: best first."""
+        """Return every endpoint with its delay, term by term, or its exclusion, the best first."""
         self.changed(snapshot, now)
         if features.prefix:
             features = with_cached(features, self.twins, self._prefixes)
@@ -262,7 +263,7 @@ class Dispatcher:
     def _can_start(
         self, instance: ModelInstance, features: Features, now: float, *, ready: bool
     ) -> bool:
-        """Whether a request assigned to a line can be sent now."""
+        """Return whether a request assigned to an instance can be sent now."""
         twin = instance.twin
         if ready:
             if instance.draining:
@@ -308,7 +309,8 @@ class Dispatcher:
         return lease
 
     def _predicted(self, choice: ChooseInstance) -> float | None:
-        """Seconds to the first token, without what is charged for a lower priority."""
+        """Return the expected seconds to the first token, without the charge for a lower
+        priority."""
         if choice.delay is None:
             return None
         return choice.delay - self.options.spillover * self.twins.tier(choice.twin.view)
@@ -316,7 +318,7 @@ class Dispatcher:
     # --- the queue ------------------------------------------------------------------------------
 
     def _placed(self, features: Features, now: float) -> Features:
-        """The same request with a place among those that wait."""
+        """Return the request with its place in the queue's order."""
         place = self._shares.place(features.caller, now)
         return msgspec.structs.replace(features, order=place)
 
@@ -329,7 +331,7 @@ class Dispatcher:
         asked_at: float,
         work: float,
     ) -> Ticket | Refuse:
-        """A place in the queue, where there is room and the wait is not expected to be too long."""
+        """Return a place in the queue, unless it is full or the expected wait too long."""
         limits, instance = self.limits, choice.instance
         expected = expected_delay(instance, features, self.twins, now).own
         if features.order == inf:
@@ -353,7 +355,7 @@ class Dispatcher:
         return ticket
 
     def _serve(self, now: float, *, everyone: bool = False) -> None:
-        """Go through the queue, and give up the loads that it has not needed for long."""
+        """Go through the queue, and cancel loads that it has not needed for long."""
         self._round(now, everyone=everyone)
         if len(self._loads):
             abandoned = self._loads.abandon(now, self.limits.load_grace)
@@ -362,10 +364,10 @@ class Dispatcher:
                 self._round(now)  # the node's next load can begin
 
     def _round(self, now: float, *, everyone: bool = False) -> None:
-        """Price the requests that wait again, in their order, and start what can start.
+        """Price the queued requests again, in their order, and start those that can start.
 
-        Each ticket is granted, refused or left waiting. `everyone` says that more than load has
-        changed, so that a ticket may wait where it cannot be served any more.
+        Each ticket is granted, refused or left in the queue. `everyone`: more than load has
+        changed, so a ticket may no longer be servable where it waits.
         """
         self._loads.reset_demand()
         if not self.queue.tickets:
@@ -391,7 +393,7 @@ class Dispatcher:
                     assert_never(never)
 
     def _stands(self, ticket: Ticket) -> bool:
-        """Whether the request could still be served where it waits."""
+        """Return whether the request can still be served where it waits."""
         instance = ticket.instance
         twin = instance.twin
         return (
@@ -401,7 +403,7 @@ class Dispatcher:
         )
 
     def _again(self, ticket: Ticket, now: float) -> Decision:
-        """Where a waiting request is best off now."""
+        """Return the best instance for a queued request now."""
         decision = decide(
             ticket.features, self.twins, self.policy, self.options, ticket.asked_for, now
         )
@@ -422,7 +424,7 @@ class Dispatcher:
                 assert_never(never)
 
     def _here(self, ticket: Ticket, now: float) -> ChooseInstance | None:
-        """The choice of the line that a request waits for; None when it should not stay there."""
+        """Return the choice of the instance that a request waits for; None if it should leave."""
         features = msgspec.structs.replace(
             ticket.features, pinned=ticket.instance.twin.name, models=(ticket.model,)
         )
@@ -437,7 +439,7 @@ class Dispatcher:
                 assert_never(never)
 
     def _start_or_wait(self, ticket: Ticket, delay: float | None, now: float) -> None:
-        """Start a request on the line it waits for, if it can."""
+        """Start a request on the instance that it waits for, if possible."""
         instance, features = ticket.instance, ticket.features
         ready = instance.ready(features.load_options, now)
         if self._can_start(instance, features, now, ready=ready):
@@ -460,7 +462,7 @@ class Dispatcher:
             self._actions.append(begun)
 
     def _send_elsewhere(self, instance: ModelInstance, failure: Failure) -> None:
-        """A load failed: whatever waits for it is not served by that endpoint."""
+        """Move the requests that waited for a failed load to other endpoints."""
         for ticket in self.queue.on(instance):
             tried = (*ticket.features.tried, instance.twin.name)
             ticket.features = msgspec.structs.replace(ticket.features, tried=tried)

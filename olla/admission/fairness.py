@@ -1,10 +1,10 @@
-"""Whose turn it is: in order of arrival, put off by what the caller has had and already waits for.
+"""Order queued requests fairly: by arrival, delayed by the caller's recent service and queue.
 
-A request's place is the time it comes plus its caller's recent seconds of service and those it
-waits for already, divided by the caller's weight. A caller alone is served in order of arrival;
-two that ask for more than there is share seconds, not requests; whoever asks for little passes
-those who ask for much. Places are times, so nobody is put off for ever: a request goes before
-everything that comes later than its place.
+The place of a request is its arrival time plus its caller's recent and queued seconds of service,
+divided by the caller's weight. The requests of a single caller are served in order of arrival.
+Callers that exceed the capacity share seconds instead of requests. A caller with few requests
+overtakes callers with many. Places are times, so no request starves: it precedes everything that
+arrives later than its place.
 """
 
 from math import exp
@@ -12,12 +12,12 @@ from math import exp
 __all__ = ["FairShares"]
 
 _MEMORY = 60.0
-"""Seconds over which what a caller has had is forgotten."""
+"""Seconds over which a caller's service is forgotten."""
 _CALLERS_MAX = 10_000
 
 
 class _Share:
-    """One caller: seconds of service it has had lately (as of `at`), and those it waits for."""
+    """One caller: recent seconds of service (as of `at`), and seconds in the queue."""
 
     __slots__ = ("at", "backlog", "used")
 
@@ -31,7 +31,7 @@ class _Share:
 
 
 class FairShares:
-    """The callers' shares, in expected seconds of service."""
+    """The shares of all callers, in expected seconds of service."""
 
     __slots__ = ("_shares",)
 
@@ -39,21 +39,21 @@ class FairShares:
         self._shares: dict[str, _Share] = {}
 
     def place(self, caller: str, now: float, weight: float = 1.0) -> float:
-        """The place of a request of the caller's that comes now."""
+        """Return the place of a caller's request that arrives now."""
         share = self._shares.get(caller)
         return now if share is None else now + (share.recent(now) + share.backlog) / weight
 
     def waits(self, caller: str, work: float, now: float) -> None:
-        """A request of `work` seconds has been put into the queue."""
+        """Record that a request of `work` seconds was queued."""
         self._share(caller, now).backlog += work
 
     def leaves(self, caller: str, work: float, now: float) -> None:
-        """It has left the queue, served or not."""
+        """Record that it left the queue, served or not."""
         share = self._share(caller, now)
         share.backlog = max(0.0, share.backlog - work)
 
     def served(self, caller: str, work: float, now: float) -> None:
-        """A request of `work` seconds begins to be worked on."""
+        """Record that a request of `work` seconds has started."""
         share = self._share(caller, now)
         share.used = share.recent(now) + work
         share.at = now
@@ -67,7 +67,7 @@ class FairShares:
         return share
 
     def _forget(self, now: float) -> None:
-        """Forget the half that has had least, but nobody who waits."""
+        """Forget the half with the least service, but no caller with queued requests."""
         recent = sorted(each.recent(now) for each in self._shares.values())
         bound = recent[len(recent) // 2]
         self._shares = {

@@ -1,4 +1,4 @@
-"""What one answer teaches about its endpoint and its model."""
+"""Learn from a response: its endpoint's rates and its model's habits."""
 
 from olla.admission.queue_types import AnswerStats
 from olla.fleet.instance import InFlightRequest, ModelInstance
@@ -8,15 +8,16 @@ __all__ = ["learn"]
 
 _WAIT_MIN = 0.05
 _WAIT_SHARE = 0.3
-"""A first byte later than expected by so many seconds and that share of them had to wait."""
+"""A request had to wait for a slot if its first byte is late by this many seconds, and by this
+share."""
 _TOKENS_MIN = 16
-"""Fewer prompt tokens tell more of the overhead of a request than of the rate."""
+"""With fewer prompt tokens, the time measures a request's overhead instead of the rate."""
 _LOAD_MIN = 0.2
-"""Seconds of loading below which a model was in memory before."""
+"""Seconds of loading below which the model was already loaded."""
 
 
 def learn(flight: InFlightRequest, features: Features, answer: AnswerStats, now: float) -> None:
-    """Take in an answer that came to its end: rates, habits and slots."""
+    """Learn rates, habits and slots from a complete response."""
     instance = flight.instance
     if instance is None:
         return
@@ -30,7 +31,7 @@ def learn(flight: InFlightRequest, features: Features, answer: AnswerStats, now:
 def _prompt(
     flight: InFlightRequest, features: Features, answer: AnswerStats
 ) -> tuple[float, float] | None:
-    """Tokens and seconds of the prompt: as told, else from an undisturbed first byte."""
+    """Return tokens and seconds of the prompt: reported, or from an undisturbed first byte."""
     tokens = answer.prompt_tokens
     if tokens is None or tokens < _TOKENS_MIN:
         return None
@@ -44,7 +45,7 @@ def _prompt(
 
 
 def _output(flight: InFlightRequest, answer: AnswerStats, now: float) -> tuple[float, float] | None:
-    """Tokens and seconds of the output: as told, else from first byte to last."""
+    """Return tokens and seconds of the output: reported, or from first byte to last."""
     tokens = answer.output_tokens
     if not tokens:
         return None
@@ -56,7 +57,7 @@ def _output(flight: InFlightRequest, answer: AnswerStats, now: float) -> tuple[f
 
 
 def _waited(flight: InFlightRequest, instance: ModelInstance, answer: AnswerStats) -> bool | None:
-    """Whether it had to wait for a slot on the node; None when that cannot be told."""
+    """Return whether the request waited for a slot on the node; None if unknown."""
     if flight.crowd == 0:
         return False
     known = (answer.total_seconds, answer.prompt_seconds, answer.output_seconds)

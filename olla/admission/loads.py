@@ -1,9 +1,9 @@
-"""Loads by olla's own requests: which one a waiting request needs, and when one is given up.
+"""Decide which loads olla itself starts for queued requests, and when it cancels them.
 
-A node loads one model at a time, so the first request in order whose line is not ready gets its
-load begun, or has busy victims drained for it; what others need is noted on the twin, so that
-pricing counts it. That demand is worked out anew in every round over the queue. Who waits where is
-the queue's; the requests themselves are sent by the shell.
+A node loads one model at a time. The first request in order whose instance is not ready gets its
+load started, or busy models are drained for it. The loads for other requests are recorded on the
+twin, so that prices include them. Demand is computed in every round over the queue. `queue` owns
+the assignment of requests, and the shell sends the load requests.
 """
 
 from math import inf
@@ -19,19 +19,19 @@ from olla.routing.decision import RoutingOptions
 __all__ = ["Loads"]
 
 _PREWARM_INTERVAL = 2.0
-"""Seconds between two looks at whether one more copy of a model would pay."""
+"""Seconds between two checks whether another copy of a model would pay."""
 
 
 class Loads:
-    """The loads under way, and those that waiting requests need. Times are monotonic seconds."""
+    """The loads in progress, and those that queued requests need. Times are monotonic seconds."""
 
     __slots__ = ("_draining", "_owned", "_prewarmed", "_prewarmed_at", "_wanting")
 
     def __init__(self) -> None:
         self._owned: dict[ModelLoad, float | None] = {}
-        """Loads under way, with since when no request waits for them."""
+        """Loads in progress, and since when no request waits for them."""
         self._prewarmed: set[ModelLoad] = set()
-        """Those of them that were begun before any request waited."""
+        """Those that were started before a request waited."""
         self._prewarmed_at = -inf
         self._wanting: list[Twin] = []
         self._draining: list[ModelInstance] = []
@@ -40,7 +40,7 @@ class Loads:
         return len(self._owned)
 
     def reset_demand(self) -> None:
-        """Begin a round: no waiting request needs a load, as far as is known."""
+        """Start a round with no known demand for loads."""
         for twin in self._wanting:
             twin.wanted.clear()
         for instance in self._draining:
@@ -49,7 +49,8 @@ class Loads:
         self._draining.clear()
 
     def demand(self, ticket: Ticket, now: float) -> BeginLoad | None:
-        """Note that a waiting request needs its line loaded; the load, if it begins now."""
+        """Record that a queued request needs its instance loaded. Returns the load if it starts
+        now."""
         instance = ticket.instance
         twin = instance.twin
         loading = twin.loading
@@ -76,13 +77,13 @@ class Loads:
         return None
 
     def prewarm_due(self, now: float) -> bool:
-        """Whether it is time to look again at whether one more copy would pay."""
+        """Return whether another check for prewarming is due."""
         return now - self._prewarmed_at >= _PREWARM_INTERVAL
 
     def prewarm(self, twins: Twins, options: RoutingOptions, now: float) -> BeginLoad | None:
-        """Begin to load one more copy of a model where that pays, with no request waiting for it.
+        """Start to load another copy of a model if that pays, without a request that waits for it.
 
-        No client's patience carries such a load, so `abandon` never gives it up.
+        Such a load does not depend on a client's patience, so `abandon` never cancels it.
         """
         if not options.prewarm:
             return None
@@ -96,14 +97,14 @@ class Loads:
         return self._begin(BeginLoad(loading, proposal.features))
 
     def ended(self, loading: ModelLoad, now: float, failure: Failure | None) -> bool:
-        """Take in that a load is over; False when it had been given up before."""
+        """Record the end of a load; return False if it was cancelled before."""
         if loading not in self._owned:
             return False
         self._forget(loading, now, loaded=failure is None)
         return True
 
     def abandon(self, now: float, grace: float) -> list[AbandonLoad]:
-        """Give up the loads for which no request has waited for `grace` seconds."""
+        """Cancel the loads for which no request has waited for `grace` seconds."""
         abandoned: list[AbandonLoad] = []
         for loading, since in [*self._owned.items()]:
             if loading.instance.waiting or loading in self._prewarmed:

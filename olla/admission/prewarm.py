@@ -1,10 +1,10 @@
-"""Whether one more copy of a model is worth its load, before anybody waits for it.
+"""Decide whether another copy of a model is worth its load, before requests wait for it.
 
-Shortest expected delay looks at one request at a time: a model that once was loaded on a slow
-node stays there, because no single request gains by a load. Placement looks at what all requests
-of the next minutes would gain. For each model it compares the expected wait and prefill on the
-endpoints that have it in memory with those after one more load, charges what the evicted lose,
-and proposes the load that saves the most seconds, if any saves clearly more than it takes.
+Shortest expected delay considers one request at a time: a model once loaded on a slow node stays
+there, because no single request gains by a load. Prewarming considers the gain for all requests of
+the next minutes. For each model it compares the expected wait and prefill on the endpoints with a
+loaded copy to those after another load, charges the losses of evicted models, and proposes the load
+that saves most seconds, if that is clearly more than it takes.
 """
 
 from collections.abc import Sequence
@@ -22,17 +22,17 @@ from olla.routing.features import Features
 __all__ = ["Proposal", "expected_wait", "propose"]
 
 _HORIZON = 300.0
-"""Seconds over which a copy is to pay for its load: Ollama's usual keep-alive."""
+"""Seconds in which a copy must pay for its load: Ollama's default keep-alive."""
 _MARGIN = 2.0
-"""How many times its own seconds a load must save."""
+"""A load must save this multiple of its own seconds."""
 _MODELS_MAX = 8
 _LINES_MAX = 32
-"""Bounds on what is looked at each time: the models whose requests lose most, and their lines."""
+"""Limits of each check: the models whose requests lose most, and their instances."""
 _COMFORTABLE = 0.7
-"""Up to this utilisation the fastest endpoint is taken to serve all it gets."""
+"""Up to this utilisation the fastest endpoint is assumed to serve all its requests."""
 _SATURATED = 0.98
 _RARE = 2.0
-"""Requests within the horizon below which a model is not worth a thought."""
+"""With fewer requests within the horizon, a model is not considered."""
 
 
 class Proposal(msgspec.Struct, frozen=True):
@@ -44,7 +44,7 @@ class Proposal(msgspec.Struct, frozen=True):
 
     @property
     def features(self) -> Features:
-        """A request that asks for that load."""
+        """Return a request that needs that load."""
         instance = self.instance
         return Features(
             models=(instance.model,),
@@ -55,11 +55,12 @@ class Proposal(msgspec.Struct, frozen=True):
 
 
 def expected_wait(rate: float, instances: Sequence[tuple[float, float, int]]) -> float:
-    """Expected seconds to the first token when `rate` requests a second share lines of
-    `(prefill, service, slots)`, prefill and service in seconds.
+    """Return the expected seconds to the first token at a rate of requests.
 
-    Waiting by Sakasegawa's approximation of a queue with several servers (1977), prefill by
-    filling the fastest lines first. Beyond saturation it grows with the excess, steeply.
+    `rate` requests per second share instances of `(prefill, service, slots)`, with prefill and
+    service in seconds. The wait is Sakasegawa's approximation of a queue with several servers
+    (1977). Prefill assumes that the fastest instances are filled first. Beyond saturation the
+    result grows steeply with the excess.
     """
     if not instances:
         return 0.0
@@ -82,7 +83,7 @@ def expected_wait(rate: float, instances: Sequence[tuple[float, float, int]]) ->
 
 
 def propose(twins: Twins, options: RoutingOptions, now: float) -> Proposal | None:
-    """The load that would save most, or None when none is worth it."""
+    """Return the load that would save most, or None if none is worth it."""
     best: Proposal | None = None
     for rate, instances in _worst_off(twins, now):
         there = [instance for instance in instances if instance.resident and _usable(instance)]
@@ -110,7 +111,7 @@ def propose(twins: Twins, options: RoutingOptions, now: float) -> Proposal | Non
 
 
 def _worst_off(twins: Twins, now: float) -> list[tuple[float, Sequence[ModelInstance]]]:
-    """Arrivals per second and lines of the models whose requests lose most, worst first."""
+    """Return arrival rates and instances of the models whose requests lose most, worst first."""
     rows: list[tuple[float, float, Sequence[ModelInstance]]] = []
     for instances in twins.models():
         rate = instances[0].habits.arrivals.rate(now)
@@ -140,7 +141,7 @@ def _usable(instance: ModelInstance) -> bool:
 
 
 def _free_for(instance: ModelInstance, options: RoutingOptions, twins: Twins, tier: int) -> bool:
-    """Whether a load on the line would be in nobody's way."""
+    """Return whether a load there would not disturb other requests."""
     twin = instance.twin
     if (
         instance.resident
@@ -158,7 +159,7 @@ def _free_for(instance: ModelInstance, options: RoutingOptions, twins: Twins, ti
 
 
 def _loss(victim: ModelInstance, twins: Twins, now: float) -> float:
-    """Seconds that requests for an evicted model lose over the horizon."""
+    """Return the seconds that requests for an evicted model lose over the horizon."""
     rate = victim.habits.arrivals.rate(now)
     others = [
         _shape(instance)

@@ -1,9 +1,9 @@
-"""The requests that wait in olla: in which order, and for which line each of them.
+"""Hold the requests that wait in olla: their order, and the instance that each waits for.
 
-The only owner of both facts. A ticket waits for exactly one line from `join` to `leave`, and that
-line's `waiting` shows it; nothing else writes either side. Tickets that had left once stayed in
-`waiting`, and idle endpoints were priced as busy. Which line is best, and when a request may start,
-is the dispatcher's business.
+The only owner of both facts. A ticket waits for exactly one instance from `join` to `leave`, and
+only this module writes that instance's `waiting`. Before, tickets that had left once stayed in
+`waiting`, and idle endpoints were priced as busy. The dispatcher chooses the instance and decides
+when a request may start.
 """
 
 import bisect
@@ -27,24 +27,24 @@ class Queue:
 
     def __init__(self) -> None:
         self.shares = FairShares()
-        """What each caller waits for and has had, in seconds of service."""
+        """The seconds of service that each caller has queued and has had."""
         self._tickets: list[Ticket] = []
         self._waiting: dict[ModelInstance, list[Ticket]] = {}
-        """The same tickets, by the line that each of them waits for. No list is empty."""
+        """The same tickets by the instance that each waits for. No list is empty."""
 
     @property
     def tickets(self) -> Sequence[Ticket]:
-        """All that wait, in their order. Changes with the queue."""
+        """All tickets, in their order. A live view of the queue."""
         return self._tickets
 
     def join(self, ticket: Ticket, now: float) -> None:
-        """Let a ticket wait for its line."""
+        """Add a ticket, which waits for its instance."""
         bisect.insort(self._tickets, ticket, key=_order)
         self._stand(ticket)
         self.shares.waits(ticket.features.caller, ticket.work, now)
 
     def assign(self, ticket: Ticket, instance: ModelInstance, model: str) -> None:
-        """Let a ticket wait for a line, which lists the model under this name."""
+        """Assign a ticket to an instance, which lists the model under this name."""
         ticket.model = model
         if instance is not ticket.instance:
             self._step_aside(ticket)
@@ -53,7 +53,7 @@ class Queue:
             self._stand(ticket)
 
     def leave(self, ticket: Ticket, now: float) -> bool:
-        """Take a ticket out, whatever the reason; False when it does not wait any more."""
+        """Remove a ticket; return False if it is not in the queue."""
         waiting = self._waiting.get(ticket.instance)
         if waiting is None or ticket not in waiting:
             return False
@@ -63,11 +63,11 @@ class Queue:
         return True
 
     def late(self, now: float) -> list[Ticket]:
-        """Tickets that have waited for as long as they may."""
+        """Return the tickets that have reached their time limit."""
         return [ticket for ticket in self._tickets if ticket.deadline <= now]
 
     def on(self, instance: ModelInstance) -> Sequence[Ticket]:
-        """The tickets that wait for a line, in their order."""
+        """Return the tickets that wait for an instance, in their order."""
         return self._waiting.get(instance, ())
 
     def _stand(self, ticket: Ticket) -> None:

@@ -1,4 +1,4 @@
-"""What the dispatcher gives out: leases and tickets; and what it asks its shell to do."""
+"""The types of leases and tickets, and of the actions that the dispatcher's shell carries out."""
 
 from typing import assert_never
 
@@ -24,17 +24,16 @@ __all__ = [
 
 
 class LeaseError(Exception):
-    """A lease was released twice: the count of what is in flight would have gone wrong."""
+    """A lease was released twice, which would have falsified the count of requests in flight."""
 
 
 class Lease:
-    """The right to one slot of an endpoint, from when it is granted to `Dispatcher.release`.
+    """The right to one slot of an endpoint, from its grant to `Dispatcher.release`.
 
-    `counted` is False for operations that occupy no slot; `trial` is True when it tries out an
-    endpoint whose breaker is half-open. `asked_at` is when the request came, `granted_at` when it
-    got the lease; `predicted` the seconds to the first token that were expected when it came.
-    `instance` and `model` are those of the choice; None if the endpoint does not list the model, or
-    none is needed.
+    `counted` is False for operations that occupy no slot. `trial`: it tests an endpoint with a
+    half-open breaker. `asked_at` is the request's arrival, `granted_at` the time of the grant, and
+    `predicted` the expected seconds to the first token at arrival. `instance` and `model` are those
+    of the choice; None if the endpoint does not list the model, or the request needs none.
     """
 
     __slots__ = (
@@ -83,20 +82,20 @@ class Lease:
         return self.flight is not None
 
     def concerns(self, endpoint: str, instance: ModelInstance | None) -> bool:
-        """Whether it is for an endpoint, and there for a model where one is given."""
+        """Return whether it is for an endpoint, and for a model there if one is given."""
         return self.choice.twin.name == endpoint and (instance is None or self.instance is instance)
 
     @property
     def waited(self) -> float:
-        """Seconds it waited in olla."""
+        """Return the seconds that it waited in olla."""
         return self.granted_at - self.asked_at
 
 
 class Ticket:
-    """A place in the queue, assigned to a line for now. `Queue` alone assigns it.
+    """A place in the queue, assigned to an instance. Only `Queue` assigns it.
 
-    `model` is the name under which the line's endpoint lists it: one of several that the request
-    may name. `order` and `work` are those of `fleet.resident_model.WaitingRequest`.
+    `model` is the name under which the instance's endpoint lists it: one of several that the
+    request may name. `order` and `work` are those of `fleet.instance.WaitingRequest`.
     """
 
     __slots__ = (
@@ -137,13 +136,13 @@ class Ticket:
         self.failure: Failure | None = None
         """Why it could not be served where it was assigned before."""
         self.loaded_for = False
-        """Whether a load began while it waited for that model there."""
+        """Whether a load started while it waited for that model there."""
 
 
 class AnswerStats(msgspec.Struct, frozen=True):
-    """What an answer that came to its end tells: counts in tokens, times in seconds.
+    """The statistics of a complete response: counts in tokens, times in seconds.
 
-    None where the endpoint did not say; `total_seconds` is the endpoint's own whole time.
+    None if the endpoint did not report them. `total_seconds` is the endpoint's own total.
     """
 
     prompt_bytes: int = 0
@@ -157,21 +156,21 @@ class AnswerStats(msgspec.Struct, frozen=True):
 
 
 class Granted(msgspec.Struct, frozen=True):
-    """A ticket's turn has come."""
+    """A ticket is granted a lease."""
 
     ticket: Ticket
     lease: Lease
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """A ticket is refused: no endpoint can serve it, or its time is up."""
+    """A ticket is refused: no endpoint can serve it, or it has timed out."""
 
     ticket: Ticket
     refusal: Refuse
 
 
 class BeginLoad(msgspec.Struct, frozen=True):
-    """Have a model loaded on an endpoint, by a request of olla's own.
+    """Load a model on an endpoint, by a request from olla itself.
 
     `features` are those of the request that it is loaded for.
     """
@@ -181,12 +180,12 @@ class BeginLoad(msgspec.Struct, frozen=True):
 
 
 class AbandonLoad(msgspec.Struct, frozen=True):
-    """Nobody wants that load any more: hang up."""
+    """Cancel a load that is no longer needed: close its connection."""
 
     loading: ModelLoad
 
 
 Action = Granted | Refused | BeginLoad | AbandonLoad
-"""What a shell is asked to do."""
+"""The actions of a shell."""
 Entered = Lease | Ticket | Refuse
-"""What becomes of a request that comes in."""
+"""The outcomes of a new request."""

@@ -1,4 +1,4 @@
-"""The queue's limits, and what a request is told that they turn away."""
+"""The queue's limits, and the errors for requests that exceed them."""
 
 from math import ceil
 
@@ -10,15 +10,16 @@ from olla.routing.decision import Reason, Refuse
 __all__ = ["QueueLimits", "queue_full", "timed_out"]
 
 _RETRY_AFTER_MAX = 60.0
-"""Seconds. Clients sleep as long as they are told."""
+"""Seconds. Clients sleep for the whole time."""
 
 
 class QueueLimits(msgspec.Struct, frozen=True):
-    """The queue's bounds.
+    """The queue's limits.
 
-    `max_queue` requests may wait, for `timeout` seconds each; a load of olla's own goes on for
-    `load_grace` seconds after the last request that waited for it. `repriced` is how many waiting
-    requests are priced again at a change; the others stay where they are, if they still can.
+    `max_queue` requests may wait, for `timeout` seconds each. A load that olla itself started
+    continues for `load_grace` seconds after the last request that waited for it. `repriced` is the
+    number of queued requests that are priced again at a change; the others keep their place while
+    it can serve them.
     """
 
     max_queue: int = 1000
@@ -28,8 +29,8 @@ class QueueLimits(msgspec.Struct, frozen=True):
 
 
 def queue_full(waiting: int, expected: float, limits: QueueLimits) -> Refuse:
-    """No room for one more: too many wait, or it would have to wait too long (`expected`
-    seconds). It is told to come back when its wait would be over."""
+    """Reject a request because too many wait, or its wait would be too long (`expected` seconds).
+    `Retry-After` is the end of that wait."""
     if waiting >= limits.max_queue:
         why = f"{waiting} requests are waiting already (routing.max_queue)"
     else:
@@ -47,7 +48,7 @@ def queue_full(waiting: int, expected: float, limits: QueueLimits) -> Refuse:
 
 
 def timed_out(model: str, limits: QueueLimits) -> Refuse:
-    """A request has waited for as long as it may."""
+    """Reject a request that has reached its time limit in the queue."""
     failure = Failure(
         Kind.QUEUE_TIMEOUT,
         f"no endpoint became free for model '{model}' within {limits.timeout:g} s "

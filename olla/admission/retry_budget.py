@@ -1,24 +1,23 @@
-"""How many requests may be tried again: a share of live traffic.
+"""Limit retries to a share of live traffic.
 
-When everything fails, trying each request on every endpoint multiplies the load just when it can
-be borne least. So a retry that costs an endpoint work spends from a balance, into which every new
-request pays a share of one (as Finagle's retry budget does). What a balance may hold is enough for
-all requests of a node that dies at once; an outage that lasts is multiplied by the share only.
+During an outage, retries on every endpoint multiply the load at the worst moment. So a retry that
+costs an endpoint work spends from a balance, to which every new request adds a share (as in
+Finagle's retry budget). The maximum balance suffices for all requests of a node that fails at once;
+a lasting outage is multiplied by the share only.
 
-A request that an endpoint has never seen costs nobody anything: trying another endpoint after a
-connection that could not be made is free. Pure.
+A request that no endpoint has seen costs nothing: a retry after a failed connection is free. Pure.
 """
 
 __all__ = ["RetryBudget"]
 
 SHARE = 0.2
-"""Of live traffic that may be tried again in the long run."""
+"""The share of live traffic that may be retried in the long run."""
 RESERVE = 100.0
-"""Retries that may come at once, whatever the traffic was."""
+"""Retries that are possible at once, whatever the traffic was."""
 
 
 class RetryBudget:
-    """The balance. `share` is paid in with each new request; 0 allows no retry."""
+    """The balance. Each new request adds `share`; 0 allows no retry."""
 
     __slots__ = ("_balance", "made", "refused", "share")
 
@@ -28,18 +27,18 @@ class RetryBudget:
         self.made = 0
         """Retries that were paid for, or free."""
         self.refused = 0
-        """Retries for which nothing was left."""
+        """Retries that were refused."""
 
     def earn(self) -> None:
-        """A new request came."""
+        """Record a new request."""
         if self._balance < RESERVE:
             self._balance = min(self._balance + self.share, RESERVE)
 
     def spend(self, *, in_flight: int, free: bool) -> bool:
-        """Whether a request may be tried again now; counts it.
+        """Return whether a request may be retried now, and count it.
 
-        `in_flight` requests are with endpoints now: by so many the balance may be overdrawn, for
-        they may all be with a node that dies. `free` says that no endpoint has seen this one.
+        `in_flight` is the number of requests at endpoints: the balance may be overdrawn by it,
+        because all may be at a node that fails. `free`: no endpoint has seen this request.
         """
         if not free:
             if self.share <= 0 or self._balance + in_flight < 1:
