@@ -1,4 +1,4 @@
-"""What is asked: paths and bodies -> dialect, operation, model; how answers end; how errors look.
+"""Parse requests and the ends of responses: paths, bodies, operations, models, errors.
 
-Pure. Nothing else in the program knows what a path or a body of a wire format means.
+Pure. No other package knows the paths or bodies of a wire format.
 """

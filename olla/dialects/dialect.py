@@ -16,22 +16,22 @@ __all__ = ["Dialect", "Ending", "Operation", "Peek", "Right", "Summary"]
 
 
 class Right(enum.Enum):
-    """What an operation needs a right to. The value is the word in configurations and keys."""
+    """The right that an operation needs. The value is the word in configurations and keys."""
 
     GENERATE = "generate"
     EMBED = "embed"
     LIST = "list"
-    """Reading what there is."""
+    """Read lists and status."""
     MANAGE = "manage"
-    """Changing nodes."""
+    """Change nodes."""
     ADMIN = "admin"
-    """Keys and usage of others, and picking endpoints by name."""
+    """Manage keys, read the usage of others, and choose endpoints by name."""
 
     __hash__ = object.__hash__  # as with `Operation`
 
 
 class Operation(enum.Enum):
-    """What is asked, whatever the wire format. The value is the word in logs and metrics."""
+    """The operation of a request in any wire format. The value is the word in logs and metrics."""
 
     HEARTBEAT = "heartbeat"
     VERSION = "version"
@@ -57,14 +57,14 @@ class Operation(enum.Enum):
     DELETE = "delete"
     BLOB = "blob"
     OTHER = "other"
-    """A path olla does not know, passed through: with GET or HEAD a list, else it manages."""
+    """A path unknown to olla, passed through: with GET or HEAD a list, otherwise management."""
 
     # Members are single objects; an Enum's own hash runs Python code, 0.1 µs at each look-up.
     __hash__ = object.__hash__
 
     @property
     def occupies_slot(self) -> bool:
-        """Whether it keeps one of a loaded model's slots busy while it runs."""
+        """Whether it occupies a slot of a loaded model while it runs."""
         return self in _OCCUPIES
 
 
@@ -107,13 +107,13 @@ class Peek(msgspec.Struct, frozen=True):
 
 
 class Ending(enum.Enum):
-    """How an answer ended, seen from its last bytes."""
+    """How a response ended, judged by its last bytes."""
 
     COMPLETE = "complete"
     ERROR = "error"
     """It carries the endpoint's own in-band error."""
     INCOMPLETE = "incomplete"
-    """It broke off: the format's own end is not there."""
+    """It was cut off: the end that the format requires is missing."""
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -163,8 +163,8 @@ class Dialect(Protocol):
         ...
 
     def waiting(self, operation: Operation, text: str) -> bytes | None:
-        """What may be sent before an answer's first record, to show that it is being waited for:
-        no client takes it for a part of the answer. None where the format has no such thing."""
+        """Return bytes that may precede the first record of a response, to show that the request
+        waits. Clients ignore them. None if the format has no such bytes."""
         ...
 
     @property

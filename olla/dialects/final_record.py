@@ -1,6 +1,6 @@
-"""The last record of an Ollama answer, as it nearly always is, with the types it must have.
+"""The last record of an Ollama response in its usual form, with the required types.
 
-What does not fit is read leniently elsewhere. Not compiled: msgspec has to see the types.
+Other forms are read leniently elsewhere. Not compiled, because msgspec must see the types.
 """
 
 from typing import Annotated

@@ -1,8 +1,8 @@
-"""What a request's body tells routing besides the model: how it is loaded, how long it is.
+"""Read what routing needs from a request's body besides the model: load options and length.
 
-Nothing here is required: a value of another type says nothing, and the server behind answers for
-it. Values are read with the types that they may have, and by their length first; what is too long
-to be read in no time is refused, because a server might obey it all the same.
+Nothing here is required: a value of another type is ignored, and the server judges it. Values are
+decoded as the types that they may have, after a check of their length. A value that would take long
+to read is rejected, because a server might obey it.
 """
 
 import re
@@ -27,11 +27,11 @@ __all__ = ["hinted", "keep_alive_seconds", "load_options"]
 _OUTPUT_MAX = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 _EMPTY = (b"[]", b'""', b"null")
 _OPTIONS_MAX = 1_048_576
-"""Bytes of all options: 3 ms."""
+"""Maximum bytes of all options: 3 ms."""
 _NUMBER_MAX = 400
 """Bytes of a number. A float has 309 digits at most; reading ten million takes 50 ms."""
 _SAYS_NOTHING = {"num_ctx": 0.0, "num_batch": 512.0, "main_gpu": 0.0, "num_thread": 0.0}
-"""Values that are the same as leaving the option out."""
+"""Values that are equivalent to leaving the option out."""
 _LOADS_WHEN_EMPTY = frozenset({Operation.GENERATE, Operation.CHAT})
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
@@ -125,7 +125,7 @@ def keep_alive_seconds(value: object) -> float | None:
 
 
 def _options(raw: msgspec.Raw) -> tuple[object, ...]:
-    """The values of `LOAD_OPTIONS`, and `num_predict`; None for what is not there."""
+    """Return the values of `LOAD_OPTIONS` and `num_predict`; None for missing ones."""
     size = memoryview(raw).nbytes
     if size > _OPTIONS_MAX:
         raise _too_long("options", _OPTIONS_MAX)
@@ -143,7 +143,7 @@ def _options(raw: msgspec.Raw) -> tuple[object, ...]:
 
 
 def _number(name: str, raw: msgspec.Raw) -> object:
-    """A number or a flag; None for what is neither."""
+    """Return a number or a flag; None for other values."""
     text = memoryview(raw)
     if text.nbytes == 0:
         return None

@@ -17,7 +17,7 @@ class InternalDialect:
     counts_at_start = False
 
     def peek(self, operation: Operation, body: bytes, scanned: JsonObject | None = None) -> Peek:
-        """See `Dialect.peek`: nothing is asked of a model here."""
+        """See `Dialect.peek`: requests here have no model."""
         return Peek(None, False)
 
     def error_body(self, failure: Failure) -> bytes:

@@ -33,7 +33,7 @@ T = TypeVar("T")
 Steps = Generator[None, None, T]
 
 MEMBERS_MAX = 1_000
-"""Members of the body itself. The longest requests have some sixty."""
+"""Maximum members of the body itself. The longest requests have about sixty."""
 _WINDOW = 16_384
 """Bytes read in one step, 50 µs. A long string ends it: of strings of 8 KB, half is read twice."""
 _SLICE = 262_144
@@ -72,7 +72,7 @@ _CLOSERS: Final = {0x22: b'"', 0x5B: b"]", 0x7B: b"}"}
 
 
 class TooComplex(NotAnObject):
-    """It may be JSON, but reading it would take more work than any request needs."""
+    """The body may be JSON, but reading it would take more work than any request needs."""
 
 
 class ScanLimits(msgspec.Struct, frozen=True):
@@ -89,9 +89,10 @@ class ScanLimits(msgspec.Struct, frozen=True):
 
 
 PROXIED_LIMITS = ScanLimits()
-"""For what goes to endpoints: 70 ms at a time for the worst body of 100 MB, 30 ms for one of 10."""
+"""For bodies that are forwarded: 70 ms in one step for the worst body of 100 MB, 30 ms for 10
+MB."""
 OWN_LIMITS = ScanLimits(containers=5_000, separators=200_000, whole=0)
-"""For olla's own APIs, which make Python objects of what they read: 4 µs for a message."""
+"""For olla's own APIs, which create Python objects from the body: 4 µs per message."""
 
 
 class JsonObject:
@@ -118,7 +119,7 @@ class JsonObject:
 
 
 def finished(steps: Steps[T]) -> T:
-    """Run a scan to its end at once: for bodies that are short."""
+    """Run a scan to its end at once: for short bodies."""
     while True:
         try:
             next(steps)
@@ -222,7 +223,7 @@ def _members(data: bytes | bytearray) -> Iterator[tuple[str, int, int]]:
 
 
 def _what_else(data: bytes | bytearray) -> str:
-    """Why data does not begin an object."""
+    """Return why data is not the start of an object."""
     try:
         _RAW.decode(memoryview(data)[:_WINDOW])
     except (msgspec.MsgspecError, RecursionError) as error:

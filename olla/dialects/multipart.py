@@ -1,8 +1,8 @@
-"""The model of a multipart/form-data request (audio transcription). RFC 7578, RFC 2046 §5.1.
+"""Read the model of a multipart/form-data request (audio transcription). RFC 7578, RFC 2046 §5.1.
 
-Reads strictly: a form that servers could take apart in different ways is refused, so that the
-model that was routed by is the one that is served. File contents are passed over, not copied, and
-searched for boundaries in steps, so that a long form holds nobody up.
+The parser is strict: a form that servers could read in different ways is rejected, so that the
+routed model is the one that is served. File contents are skipped without a copy, and searched for
+boundaries in steps, so that a long form does not block the loop.
 """
 
 import re

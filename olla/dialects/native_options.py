@@ -1,7 +1,7 @@
-"""The options of a native Ollama request that olla reads, with the types they may have.
+"""The options of a native Ollama request that olla reads, with their types.
 
-Everything else among the options is passed over unread, so a body costs the same whatever it puts
-there. Not compiled: msgspec has to see the types.
+Other options are skipped, so they cost nothing to decode. Not compiled, because msgspec must see
+the types.
 """
 
 import msgspec
@@ -18,11 +18,11 @@ __all__ = [
 
 Number = bool | int | float | None
 LOAD_OPTIONS = ("main_gpu", "num_batch", "num_ctx", "num_gpu", "num_thread", "use_mmap")
-"""Options a model is loaded with, by name: other values mean another load."""
+"""Options of a load, by name: different values cause another load."""
 
 
 class Options(msgspec.Struct):
-    """As they nearly always are: `LOAD_OPTIONS` in their order, and `num_predict`."""
+    """Options with their usual types: `LOAD_OPTIONS` in their order, and `num_predict`."""
 
     main_gpu: Number = None
     num_batch: Number = None
@@ -34,8 +34,8 @@ class Options(msgspec.Struct):
 
 
 class RawOptions(msgspec.Struct):
-    """The same where one of them is of another type: each is decoded by itself, and is empty where
-    it is not there."""
+    """The same for options with an unusual type: each is decoded separately, and empty if
+    missing."""
 
     main_gpu: msgspec.Raw = msgspec.Raw()
     num_batch: msgspec.Raw = msgspec.Raw()

@@ -79,7 +79,7 @@ class Ollama:
         )
 
     def _odd_summary(self, line: bytes, must_end: bool) -> Summary:
-        """The same for a last record that is not quite as it should be, or not the end."""
+        """Return the summary for a last record that is incomplete or has unusual types."""
         last = json_object(line)
         if last is None:
             return Summary(Ending.INCOMPLETE if must_end else _COMPLETE)
@@ -103,7 +103,7 @@ def _ending(last: TopLevel, must_end: bool) -> Ending:
 
 
 def _seconds(last: TopLevel, key: str) -> float | None:
-    """A duration, which Ollama tells in nanoseconds."""
+    """Convert Ollama's nanoseconds to seconds."""
     return _nanoseconds(whole(value(last, key)))
 
 

@@ -108,7 +108,8 @@ def _error(failure: Failure) -> dict[str, Any]:
 
 
 def _ending(*, done: bool, events: list[TopLevel | None]) -> Ending:
-    """How a stream of choices ended; `events` are its last ones without `[DONE]`, last first."""
+    """Return how a stream of choices ended; `events` are its last ones without `[DONE]`, last
+    first."""
     if any(value(event, "error") is not None for event in events[: 1 if done else 2]):
         return Ending.ERROR
     if done:
@@ -126,7 +127,7 @@ def _ending(*, done: bool, events: list[TopLevel | None]) -> Ending:
 
 
 def _has_output(choice: dict[str, Any]) -> bool:
-    """Whether a choice brings output, and not only a role or counts."""
+    """Return whether a choice has output besides a role or counts."""
     delta = choice.get("delta")
     parts = delta if isinstance(delta, dict) else choice
     return any(parts.get(key) for key in _OUTPUT)
@@ -165,7 +166,7 @@ def _counted(ending: Ending, events: list[TopLevel | None]) -> Summary:
 
 
 def _milliseconds(told: object) -> float | None:
-    """A duration in seconds; None when it is none."""
+    """Convert milliseconds to seconds; None for other values."""
     if isinstance(told, (int, float)) and not isinstance(told, bool) and 0 <= told < 1e12:
         return told / 1000
     return None

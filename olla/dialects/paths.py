@@ -1,9 +1,9 @@
-"""Which request target asks for what: target -> dialect, operation, endpoints that may serve it.
+"""Resolve a request target to a dialect, an operation and the endpoints that may serve it.
 
-A target is read the way the server behind will read it: escapes of plain characters are decoded,
-doubled slashes are one, a slash at the end of a known path does not count, and what is sent on is
-the form that was read. Whatever could be read in two ways is refused. So no spelling of a path
-gets past the right that its operation needs. The tables are in `routes`.
+A target is read as the server will read it: escapes of plain characters are decoded, repeated
+slashes are merged, and a slash at the end of a known path is ignored. The server gets the resulting
+form. An ambiguous target is rejected, so that no spelling of a path evades the right that its
+operation needs. The tables are in `routes`.
 """
 
 import re
@@ -44,7 +44,7 @@ _NEVER_PASSED = frozenset({"CONNECT", "TRACE"})
 
 
 class ScopeSpec(msgspec.Struct, frozen=True):
-    """A kind of server, as far as paths go: its name, its prefixes under `/olla/`, its dialects."""
+    """The paths of a kind of server: its name, its prefixes under `/olla/`, its dialects."""
 
     profile: str
     prefixes: tuple[str, ...]
@@ -84,7 +84,7 @@ class Target(msgspec.Struct, frozen=True):
 
 
 class WrongMethod(Failed):
-    """The path is there, the method is not. `allowed` is for the `Allow` header (RFC 9110)."""
+    """The path exists, but not for this method. `allowed` is for the `Allow` header (RFC 9110)."""
 
     def __init__(self, path: str, method: str, allowed: Iterable[str]) -> None:
         self.allowed = tuple(sorted(allowed))
@@ -100,9 +100,9 @@ class _Scope(msgspec.Struct, frozen=True):
     open_ended: tuple[tuple[str, Route], ...]
     passes_unknown: bool
     passes_methods: bool
-    """Other methods below an open-ended path are the server's business (`POST /models/load`)."""
+    """Other methods below an open-ended path are left to the server (`POST /models/load`)."""
     relative: str
-    """Put before paths that are not known without it (`/olla/openai/models`)."""
+    """Prefix for paths that are unknown without it (`/olla/openai/models`)."""
 
 
 class Paths:
@@ -158,9 +158,9 @@ class Paths:
         return target
 
     def error_dialect(self, raw_target: str) -> Dialect:
-        """The dialect in which whoever sent such a target will understand an error.
+        """Return the dialect of errors for a target.
 
-        A guess from how the path begins: the target may be one that does not resolve.
+        Guessed from the beginning of the path, because the target may be invalid.
         """
         rest = raw_target.partition("?")[0]
         default = "olla"
@@ -220,7 +220,8 @@ class Paths:
         )
 
     def _unknown(self, scope: _Scope, method: str, path: str, rest: str, after: str) -> Target:
-        """A path that only the server behind knows. `after` is what follows it in the target."""
+        """Return the target of a path that only the server knows. `after` follows it in the
+        target."""
         under_root = scope is self._root and not (rest + after).startswith(("/api/", "/v1/"))
         if under_root or not scope.passes_unknown:
             raise _not_found(path)
@@ -239,7 +240,7 @@ class Paths:
         )
 
     def _split(self, path: str) -> tuple[_Scope, str] | None:
-        """The scope of a plain path, and the rest of it as the server behind knows it."""
+        """Return the scope of a plain path, and the rest as the server knows it."""
         if path.startswith("/olla/"):
             prefix, slash, rest = path[6:].partition("/")
             scope = self._scopes.get(prefix)
@@ -277,7 +278,7 @@ def _spoken(native: Mapping[str, Route]) -> dict[str, Route]:
 
 
 def _anthropic_routes() -> dict[str, Route]:
-    """What of Anthropic's API there is; its lists are in its own format."""
+    """The part of Anthropic's API that is served; its lists have their own format."""
     spoken = (Operation.MESSAGES, Operation.COUNT_TOKENS, Operation.LIST, Operation.MODEL)
     return {
         path: msgspec.structs.replace(route, dialect="anthropic")
@@ -287,7 +288,7 @@ def _anthropic_routes() -> dict[str, Route]:
 
 
 def _lookup(scope: _Scope, path: str) -> tuple[Route | None, str | None]:
-    """The route of a plain path, and its parameter where it takes one."""
+    """Return the route of a plain path, and its parameter if it has one."""
     route = scope.exact.get(path)
     if route is not None:
         return route, None

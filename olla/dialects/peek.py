@@ -1,8 +1,8 @@
-"""Reading `model` and `stream` from a JSON body, in a way no server behind reads differently.
+"""Read `model` and `stream` from a JSON body, so that no server reads them differently.
 
-Ollama's decoder takes the last of several keys and does not mind their case; other servers do
-otherwise. A body in which the model could mean two things is refused, so that the model that was
-checked and routed by is the one that is served. Values that are not needed are not decoded.
+Ollama's decoder takes the last of repeated keys and ignores their case; other servers differ. A
+body with an ambiguous model is rejected, so that the checked and routed model is the one that is
+served. Other values are not decoded.
 """
 
 import re
@@ -38,7 +38,7 @@ MODEL_LENGTH_MAX = 512
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _ESCAPED_LETTER = re.compile(rb"\\u0(?:0[4-7]|17[fF])")
-"""What a key's letters look like when they are escaped; U+017F is an s to who ignores case."""
+"""Patterns of escaped letters in a key. U+017F equals `s` for decoders that ignore case."""
 
 _FIELDS = msgspec.json.Decoder(TopLevel)
 _NAME = msgspec.json.Decoder(str | None)
@@ -55,7 +55,7 @@ _KNOWN = frozenset(
         *("encoding_format", "reasoning", "instructions", "max_output_tokens", "logit_bias"),
     }
 )
-"""Keys that are not one of the model's in another case."""
+"""Keys that do not equal one of the model's keys in another case."""
 _SEARCHED_MAX = 4096
 """Bytes."""
 _NAME_BYTES_MAX = 12 * MODEL_LENGTH_MAX + 2
@@ -65,7 +65,7 @@ _HALF_PAIR = re.compile(
     rb"|(\\u[dD][89a-fA-F][0-9A-Fa-f]{2})"
 )
 _PAIR_MIN = len('"name":1,')
-"""Bytes that a second value for the shortest key of a model takes."""
+"""The least bytes of a second value for the shortest key of a model."""
 _SHOWN_MAX = 40
 _QUOTED = {key: f'"{key}"'.encode() for key in ("model", "name", "source", "destination", "from")}
 _QUOTE, _BACKSLASH = 0x22, 0x5C
@@ -94,7 +94,7 @@ def model_keys(operation: Operation) -> tuple[str, ...]:
 
 
 def other_keys(operation: Operation) -> tuple[str, ...]:
-    """Where an operation's body names models that it reads or makes besides the first."""
+    """The keys with further models that an operation reads or creates."""
     return _OTHER_KEYS.get(operation, ())
 
 
@@ -278,7 +278,7 @@ def _model(raw: msgspec.Raw) -> str | None:
 
 
 def _name_in_halves(text: bytes) -> str | None:
-    """A name with half a surrogate pair in it, which Go's and Python's decoders take for U+FFFD."""
+    """Replace half a surrogate pair in a name by U+FFFD, as Go's and Python's decoders do."""
     try:
         name: str | None = _NAME.decode(_HALF_PAIR.sub(_whole, text))
     except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -291,7 +291,7 @@ def _whole(match: re.Match[bytes]) -> bytes:
 
 
 def _named(fields: TopLevel, keys: tuple[str, ...]) -> tuple[str, ...]:
-    """The models that stand under these keys."""
+    """Return the models under these keys."""
     found = (_model(fields[key]) for key in keys if key in fields)
     return tuple(name for name in found if name)
 

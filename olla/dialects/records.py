@@ -1,7 +1,7 @@
-"""Single records of an answer: reading them leniently, and writing one that always succeeds.
+"""Read single records of a response leniently, and write one that always succeeds.
 
-What is not JSON is passed over. Only the top level is read at once, values when they are asked
-for: a last record may hold a whole context as numbers.
+Data that is not JSON is skipped. Only the top level is read at once, and values on demand: a last
+record may hold a whole context as numbers.
 """
 
 from typing import Any
@@ -26,11 +26,11 @@ _EMPTY = frozenset({b"", b"null", b"false", b"0", b'""', b"[]", b"{}"})
 _ERROR_JSON_MAX = 65_536
 """Bytes of an endpoint's error that are read."""
 COUNT_MAX = 2**63 - 1
-"""What Go and Rust servers can count to; beyond it a number is garbage."""
+"""The maximum of Go's and Rust's counters; a larger number is invalid."""
 
 
 def json_object(data: bytes) -> TopLevel | None:
-    """The JSON object in `data`; None when it is none."""
+    """Return the JSON object in `data`; None if it is not one."""
     try:
         return top_level(data)
     except NotAnObject:
@@ -38,7 +38,7 @@ def json_object(data: bytes) -> TopLevel | None:
 
 
 def value(record: TopLevel | None, key: str) -> Any:
-    """The decoded value of a key; None when it is not there or cannot be read."""
+    """Return the decoded value of a key; None if it is missing or invalid."""
     raw = record.get(key) if record is not None else None
     if raw is None:
         return None
@@ -70,18 +70,18 @@ def error_text(error: bytes | msgspec.Raw, most: int) -> str | None:
 
 
 def last_line(tail: bytes) -> bytes:
-    """The last line of an NDJSON tail that is not blank."""
+    """Return the last line of an NDJSON tail that is not blank."""
     text = tail.rstrip()
     return text[text.rfind(b"\n") + 1 :]
 
 
 def sse_data(tail: bytes) -> list[bytes]:
-    """The data of the server-sent events in a tail, last first."""
+    """Return the data of the server-sent events in a tail, last first."""
     return [line[5:].strip() for line in reversed(tail.splitlines()) if line.startswith(b"data:")]
 
 
 def whole(count: object) -> int | None:
-    """A count; None when it is none."""
+    """Return a count; None for other values."""
     if isinstance(count, int) and not isinstance(count, bool) and 0 <= count <= COUNT_MAX:
         return count
     return None
@@ -97,7 +97,7 @@ def in_band_event(event: bytes, *, mid_record: bool) -> bytes:
 
 
 def encoded(record: dict[str, Any]) -> bytes:
-    """The record as JSON, on one line; text that is no Unicode is replaced, not refused."""
+    """Return the record as JSON on one line. Invalid Unicode is replaced."""
     try:
         return msgspec.json.encode(record)
     except UnicodeEncodeError:

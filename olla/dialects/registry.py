@@ -1,4 +1,4 @@
-"""Which wire formats there are, by name."""
+"""All wire formats by name."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

@@ -1,7 +1,7 @@
-"""Giving a request's body another model name or context, and leaving every other byte as it is.
+"""Replace the model name or the context in a request's body, and keep every other byte.
 
-What is to change is found as edits, which are places in the body: a long body is sent with them
-and never copied.
+Changes are edits, which refer to places in the body: a long body is sent with its edits and never
+copied.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ _NOTHING = (b"null", b'""')
 
 
 class Edit(NamedTuple):
-    """Bytes of a body, from `start` to `end`, and what takes their place."""
+    """Bytes of a body, from `start` to `end`, and their replacement."""
 
     start: int
     end: int
@@ -73,7 +73,7 @@ def num_ctx_edits(body: bytes, num_ctx: int, scanned: JsonObject | None = None) 
 
 
 def parts(body: bytes, edits: Sequence[Edit]) -> tuple[bytes | memoryview, ...]:
-    """The body with edits, none of which overlap, as the pieces it is made of."""
+    """Return the body with its edits, which must not overlap, as pieces."""
     view = memoryview(body)
     pieces: list[bytes | memoryview] = []
     at = 0
@@ -84,7 +84,7 @@ def parts(body: bytes, edits: Sequence[Edit]) -> tuple[bytes | memoryview, ...]:
 
 
 def edited(body: bytes, edits: Sequence[Edit]) -> bytes:
-    """The same as one."""
+    """Return the edited body in one piece."""
     if len(edits) == 1:
         start, end, text = edits[0]
         return b"%b%b%b" % (body[:start], text, body[end:])

@@ -1,4 +1,4 @@
-"""Which path of a wire format is which operation. A table; `paths` reads it."""
+"""The operations of a wire format by path: a table, which `paths` reads."""
 
 import enum
 
@@ -20,14 +20,14 @@ __all__ = [
 
 
 class BodyUse(enum.Enum):
-    """What is done with a request's body."""
+    """How a request's body is treated."""
 
     NONE = "none"
-    """Read and sent on, not looked into."""
+    """Read and forwarded without inspection."""
     JSON = "json"
-    """Read whole and peeked into, whatever its Content-Type."""
+    """Read whole and inspected, whatever its Content-Type."""
     STREAMED = "streamed"
-    """Sent on as it comes, never held."""
+    """Forwarded as it arrives, never stored."""
     MULTIPART = "multipart"
     """Read whole; the model is a form field."""
 
@@ -77,7 +77,7 @@ READS_EVERYWHERE = frozenset(
     {"/", "/docs", "/favicon.ico", "/health", "/metrics", "/openapi.json", "/ping", "/redoc"}
     | {"/version"}
 )
-"""Paths that only read, with any kind of server that has them."""
+"""Paths that only read, on every kind of server."""
 READS = {
     "docker-model-runner": frozenset({"/engines/df", "/engines/ps"}),
     "lemonade": frozenset({"/api/v1/health", "/api/v1/stats", "/api/v1/system-info"}),
@@ -100,8 +100,8 @@ READS = {
 }
 """Paths that only read, by kind of server.
 
-GET alone proves nothing: SGLang drops its cache, slows down and opens sessions when asked with
-GET, and LMDeploy terminates.
+The method GET is not sufficient: with GET, SGLang drops its cache, slows down and opens sessions,
+and LMDeploy terminates.
 """
 _ASKS_ITS_MODELS = {"litellm": frozenset({"/health"})}
 """Exceptions: LiteLLM's health check sends a paid request to each of its models."""
@@ -116,7 +116,7 @@ TRANSLATED_TO = {
 
 
 def right_of(operation: Operation) -> Right:
-    """The right an operation of the table needs."""
+    """Return the right that an operation of the table needs."""
     if operation in _MANAGES:
         return Right.MANAGE
     if operation in _LISTS:
@@ -234,7 +234,7 @@ _BASES = {
     "docker-model-runner": ("/v1", "/engines/v1", "/engines/llama.cpp/v1"),
     "lemonade": ("/v1", "/api/v1"),
 }
-"""Where the OpenAI API is, for the servers that have it elsewhere too."""
+"""The further bases of the OpenAI API, by kind of server."""
 
 _OWN_PATHS = {
     "/chat/completions": Operation.CHAT,
@@ -260,7 +260,7 @@ _OWN_PATHS = {
     "/v1/detokenize": Operation.TOKENIZE,
     "/apply-template": Operation.TOKENIZE,
 }
-"""llama.cpp's, vLLM's, SGLang's and LiteLLM's."""
+"""Paths of llama.cpp, vLLM, SGLang and LiteLLM."""
 
 _LM_STUDIO_PATHS = {
     "/api/v0/chat/completions": Operation.CHAT,
