@@ -84,7 +84,7 @@ async def use_every_model(fleet: Fleet) -> None:
         *((name, "gpu-shown") for name in (SHOWN, HIDDEN)),
     ):
         shown = {"Authorization": "Bearer key-of-boss", "X_Olla_Endpoint": endpoint}
-        requests = [("POST", "/api/generate", {**GENERATE, "model": model})]
+        requests = [("POST", "/api/generate", {**GENERATE, "model": model, "keep_alive": -1})]
         async for _, status, text in answers(fleet.url, requests, **shown):
             assert status == 200, text
     for name in NODES:
